@@ -1,0 +1,41 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11 or 3.12 and a package index, and again after that.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Small networks on few cores: one thread a process is faster than several that wait for each other.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all lint types tables clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/forefend demo
+
+test: $(VENV)/.installed-dev lint types
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.installed-dev lint types
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+tables: $(VENV)/.installed-dev
+	$(BIN)/python -m forefend report --readme README.md
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed-demo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,7 @@
+"""`python -m forefend`: the command line where the package is copied rather than installed."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

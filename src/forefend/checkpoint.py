@@ -1,0 +1,98 @@
+"""Checkpoint: everything needed to go on exactly where training stopped, in one safetensors file.
+
+Networks, optimisers, the recipe's memory and torch's generator are tensors; the numbers around them are JSON in the
+file's metadata. One file renamed into place cannot be half old and half new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .checks import InputError
+from .recipe import Memory, Player
+from .records import write
+
+
+def store(path: Path, players: Mapping[str, Player], memory: Memory, progress: Mapping[str, Any]) -> None:
+    """Write the whole state of training to `path`, atomically.
+
+    Args:
+        path: the checkpoint file.
+        players: who learns.
+        memory: the recipe's tensors.
+        progress: JSON values of the loop itself: the next step, running sums.
+    """
+    tensors: dict[str, Tensor] = {}
+    state = {
+        "players": {name: _state(player) for name, player in players.items()},
+        "memory": dict(memory),
+        "generator": torch.get_rng_state(),
+        "progress": dict(progress),
+    }
+    skeleton = _flatten(state, "", tensors)
+    write(path, save(tensors, metadata={"skeleton": json.dumps(skeleton)}))
+
+
+def restore(path: Path, players: Mapping[str, Player], memory: Memory) -> dict[str, Any] | None:
+    """Put back what `store` wrote into the players and the memory, in place; None when there is no file.
+
+    Returns:
+        The loop's own progress.
+
+    Raises:
+        InputError: the file is damaged or belongs to other networks.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            state = _unflatten(json.loads(file.metadata()["skeleton"]), tensors)
+        for name, player in players.items():
+            _put_back(player, state["players"][name])
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be resumed from ({reason}): delete it to start over.") from None
+    memory.update(state["memory"])
+    torch.set_rng_state(state["generator"])
+    progress: dict[str, Any] = state["progress"]
+    return progress
+
+
+def _state(player: Player) -> dict[str, Any]:
+    networks = {name: dict(network.state_dict()) for name, network in player.networks.items()}
+    return {"networks": networks, "optimizer": player.optimizer.state_dict()["state"]}
+
+
+def _put_back(player: Player, state: Mapping[str, Any]) -> None:
+    for name, network in player.networks.items():
+        network.load_state_dict(state["networks"][name])
+    groups = player.optimizer.state_dict()["param_groups"]
+    moments = {int(number): values for number, values in state["optimizer"].items()}
+    player.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The JSON skeleton of a nested dictionary; its tensors move to `tensors` under the path that leads to them."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        return {"mapping": {str(key): _flatten(item, f"{path}/{key}", tensors) for key, item in value.items()}}
+    return {"value": value}
+
+
+def _unflatten(skeleton: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    if "tensor" in skeleton:
+        return tensors[skeleton["tensor"]]
+    if "mapping" in skeleton:
+        return {key: _unflatten(item, tensors) for key, item in skeleton["mapping"].items()}
+    return skeleton["value"]

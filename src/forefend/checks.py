@@ -1,0 +1,170 @@
+"""Refuse a wrong batch, classifier or number in one clear sentence, before any work is lost.
+
+Every message names the value, what was expected and what to do about it. Importing this file does not import torch, so
+that the command line stays instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one sentence that says why and what to do."""
+
+
+def choose(name: str, table: Mapping[str, Value], noun: str) -> Value:
+    """The entry of `table` called `name`; an unknown name is refused with the nearest known one.
+
+    Args:
+        name: what the user typed.
+        table: the known names.
+        noun: what the names stand for, e.g. "recipe".
+
+    Raises:
+        InputError: `name` is not in `table`.
+    """
+    if name in table:
+        return table[name]
+    raise unknown(name, table, noun)
+
+
+def unknown(name: str, known: Iterable[str], noun: str) -> InputError:
+    """The error to raise for a name that nothing answers to: it suggests the nearest of `known`."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
+    return InputError(f"There is no {noun} called {name!r}: {hint}")
+
+
+def check_images(x: Tensor, channels: int | None = None) -> None:
+    """Refuse anything but a float batch in [0, 1].
+
+    Args:
+        x: images, `(B, C, H, W)`, float in [0, 1].
+        channels: how many channels are expected; None accepts 1 or 3.
+
+    Raises:
+        InputError: wrong type, rank, channels or range, NaN, or no image at all.
+    """
+    _check_form(x)
+    if x.shape[0] == 0:
+        raise InputError("The batch holds no images: hand over at least one.")
+    wanted = (1, 3) if channels is None else (channels,)
+    if x.shape[1] not in wanted:
+        raise InputError(
+            f"Images have {x.shape[1]} channels, expected {' or '.join(map(str, wanted))}: "
+            f"the batch must be (B, C, H, W), and is {tuple(x.shape)}."
+        )
+    _check_range(x)
+
+
+def _check_form(x: Tensor) -> None:
+    if not hasattr(x, "is_floating_point"):
+        raise InputError(f"Images must be a torch tensor of floats in [0, 1], not {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise InputError(
+            f"Images are {str(x.dtype).removeprefix('torch.')}, expected floats in [0, 1]: "
+            "for 8-bit pixels write x.float() / 255."
+        )
+    if x.ndim != 4:
+        raise InputError(f"Images have shape {tuple(x.shape)}, expected (B, C, H, W): one image is x[None].")
+
+
+def _check_range(x: Tensor) -> None:
+    low, high = (float(bound) for bound in x.detach().aminmax())
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        raise InputError("Images hold NaN or infinite pixels: mend the data before attacking or defending it.")
+    if low >= 0 and high <= 1:
+        return
+    if high > 3 and low >= 0:
+        advice = "they look like 8-bit pixels: divide by 255"
+    elif low < -0.2:
+        advice = "they look normalised: undo it, and give the mean and std to the wrapped classifier instead"
+    else:
+        advice = "clamp them, or undo what moved them"
+    raise InputError(f"Pixels range over [{low:.3g}, {high:.3g}], expected [0, 1]; {advice}.")
+
+
+def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
+    """Refuse labels that are not integers in `0 … classes − 1`.
+
+    Args:
+        y: labels, `(B,)`, int64.
+        classes: how many classes there are.
+        count: how many labels are expected; None accepts any number.
+
+    Raises:
+        InputError: wrong type, rank, number or range.
+    """
+    if y.is_floating_point() or y.ndim != 1:
+        raise InputError(
+            f"Labels are {str(y.dtype).removeprefix('torch.')} of shape {tuple(y.shape)}, "
+            "expected int64 class numbers of shape (B,)."
+        )
+    if count is not None and len(y) != count:
+        raise InputError(f"There are {len(y)} labels for {count} images: each image needs exactly one.")
+    if len(y) and not (0 <= int(y.min()) and int(y.max()) < classes):
+        raise InputError(
+            f"Labels range over {int(y.min())} … {int(y.max())}, expected 0 … {classes - 1} for {classes} classes: "
+            "check that labels start at 0 and that the classifier belongs to this data set."
+        )
+
+
+def check_logits(output: Any, count: int, classes: int) -> None:
+    """Refuse what a classifier returned unless it is one batch of logits.
+
+    Args:
+        output: what the classifier returned, expected `(B, K)` logits.
+        count: how many images went in.
+        classes: how many classes the data has.
+
+    Raises:
+        InputError: a tuple or another object, the wrong shape, or probabilities in place of logits.
+    """
+    if not hasattr(output, "is_floating_point"):
+        raise InputError(
+            f"The classifier returns a {type(output).__name__}, expected one tensor of logits (B, {classes}): "
+            "wrap it so that its forward returns the logits alone."
+        )
+    if tuple(output.shape) != (count, classes):
+        raise InputError(
+            f"The classifier returns shape {tuple(output.shape)}, expected ({count}, {classes}): "
+            "it must give one logit for each class of the data set."
+        )
+    if not bool(output.isfinite().all()):
+        raise InputError("The classifier returns NaN or infinite logits on clean images: its weights are damaged.")
+    if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-3).all()):
+        raise InputError(
+            "The classifier returns probabilities (rows sum to 1), expected logits: "
+            "drop its last softmax, which would hide gradients from the attack."
+        )
+
+
+def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
+    """Refuse a classifier that is near chance on clean images: most likely its normalisation is wrong.
+
+    Args:
+        accuracy: measured on clean images, in [0, 1].
+        classes: how many classes the data has.
+        count: on how many images it was measured.
+        name: what to call the classifier.
+
+    Raises:
+        InputError: the accuracy is below twice chance (midway to 1 for few classes).
+    """
+    chance = 1 / classes
+    bound = min(2 * chance, (1 + chance) / 2)
+    if accuracy < bound:
+        raise InputError(
+            f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({chance:.1%}): most likely its "
+            "--mean/--std or its labels are wrong; --allow-weak-classifier goes on all the same."
+        )

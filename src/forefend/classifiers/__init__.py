@@ -1,0 +1,72 @@
+"""The papers' classifiers, and those whose weights others publish: networks from images to logits.
+
+No network here normalises: `Normalised` wraps one with its mean and std. Every constructor takes `channels`, `classes`
+and `size`, and keeps all it was given in `settings`, as JSON values: `build(name, **net.settings)` makes its equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ..checks import InputError, choose
+from .cnn import Cnn
+from .fastat import FastAt
+from .lenet5 import LeNet5
+from .marabou import Marabou
+from .mlp import Mlp
+from .normalised import Normalised
+from .resnet import ResNet
+from .resnet4b import ResNet4b
+from .smallcnn import SmallCnn
+from .zheng import Zheng
+
+__all__ = ["ARCHITECTURES", "Normalised", "build"]
+
+_IMAGENET_WIDTHS = (64, 128, 256, 512)
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "cnn": Cnn,
+    "fastat": FastAt,
+    "lenet5": LeNet5,
+    "marabou": Marabou,
+    "mlp": Mlp,
+    "resnet4b": ResNet4b,
+    "resnet18": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(2, 2, 2, 2), projection=True),
+    "resnet20": partial(ResNet, blocks=(3, 3, 3)),
+    "resnet32": partial(ResNet, blocks=(5, 5, 5)),
+    "resnet34": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(3, 4, 6, 3), projection=True),
+    "resnet44": partial(ResNet, blocks=(7, 7, 7)),
+    "resnet50": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(3, 4, 6, 3), bottleneck=True, projection=True),
+    "resnet56": partial(ResNet, blocks=(9, 9, 9)),
+    "smallcnn": SmallCnn,
+    "tinyresnet": partial(ResNet, widths=(8, 16, 32), blocks=(1, 1, 1)),
+    "zheng": Zheng,
+}
+
+
+def build(name: str, *, channels: int, classes: int, size: int, **more: Any) -> nn.Module:
+    """A new network by the name of its architecture, its weights drawn from torch's generator.
+
+    Args:
+        name: a key of `ARCHITECTURES`.
+        channels: of the images, from 1.
+        classes: how many logits, from 2.
+        size: height and width of the images in pixels, from 1.
+        more: what else the architecture's constructor takes.
+
+    Raises:
+        InputError: an unknown name or setting, a number out of range, or images too small for the architecture.
+    """
+    architecture = choose(name, ARCHITECTURES, "classifier architecture")
+    for what, number, least in (("channels", channels, 1), ("classes", classes, 2), ("size", size, 1)):
+        if not isinstance(number, int) or number < least:
+            raise InputError(f"A classifier's {what} is {number!r}, expected a whole number, at least {least}.")
+    try:
+        return architecture(channels=channels, classes=classes, size=size, **more)
+    except TypeError as error:
+        given = ", ".join(more)
+        raise InputError(f"The architecture {name!r} does not take the settings {given}: {error}.") from error

@@ -1,0 +1,42 @@
+"""The MNIST network of fast adversarial training and of the convex outer bound."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .sizes import check_images_fit, check_side
+
+
+@final
+class FastAt(nn.Module):
+    """Two padded 4x4 convolutions of stride 2, then two linear layers.
+
+    Args:
+        channels: of the images.
+        classes: how many logits.
+        size: height and width of the images, at least 4, which the first linear layer follows.
+
+    Raises:
+        InputError: images too small for the convolutions.
+
+    Source: Wong et al., arXiv 2001.03994; Wong and Kolter, arXiv 1711.00851.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
+        super().__init__()
+        self.settings = {"channels": channels, "classes": classes, "size": size}
+        side = check_side(size // 4, size, least=4)
+        self.conv1 = nn.Conv2d(channels, 16, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
+        self.fc1 = nn.Linear(32 * side * side, 100)
+        self.fc2 = nn.Linear(100, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
+        check_images_fit(x, self.settings["channels"], self.settings["size"])
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
+        return logits

@@ -1,0 +1,62 @@
+"""A classifier that takes pixels: normalisation lives inside it, so that images stay in [0, 1] everywhere outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import InputError
+
+
+@final
+class Normalised(nn.Module):
+    """`network((x - mean) / std)`: the network as its publisher trained it, behind its own normalisation.
+
+    Args:
+        network: takes normalised images `(B, C, H, W)`, returns logits `(B, K)`.
+        mean: subtracted from every pixel, in [0, 1] units: one number, or one for each channel; 0 for none.
+        std: divides what is left, above 0: one number, or one for each channel; 1 for none.
+
+    Raises:
+        InputError: a mean or std that is missing, empty, not finite, in 8-bit units, or a std that is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: float | Sequence[float] | None, std: float | Sequence[float] | None):
+        super().__init__()
+        means, stds = _numbers(mean, "mean"), _numbers(std, "std")
+        if min(stds) <= 0:
+            raise InputError(f"The std is {std}, expected numbers above 0: each channel is divided by its own.")
+        if min(means) < 0 or max(means) > 1:
+            raise InputError(f"The mean is {mean}, expected numbers in [0, 1] as the pixels are: divide it by 255.")
+        if len(means) > 1 and len(stds) > 1 and len(means) != len(stds):
+            raise InputError(f"There are {len(means)} means and {len(stds)} stds: give one of each for each channel.")
+        self.network = network
+        self.register_buffer("mean", torch.tensor(means).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(stds).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, K)` of images `(B, C, H, W)` in [0, 1]."""
+        logits: Tensor = self.network((x - self.mean) / self.std)
+        return logits
+
+
+def _numbers(given: float | Sequence[float] | None, what: str) -> list[float]:
+    if given is None:
+        raise InputError(
+            f"The classifier's {what} is not known and is never guessed: give the --mean and --std that its images "
+            "were normalised with (--mean 0 --std 1 means none)."
+        )
+    try:
+        numbers = [float(number) for number in (given if isinstance(given, Sequence) else [given])]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise InputError(f"The {what} is {given!r}, expected one finite number, or one for each channel.")
+    return numbers

@@ -1,0 +1,53 @@
+"""The command line: finds the verb, runs it, and turns what went wrong into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+from .checks import InputError, unknown
+
+# verb: (module, purpose). Modules are imported when their verb is typed, so that --help is instant.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("forefend.commands.demo", "a defence for real digits in a minute: a table and a picture"),
+    "train": ("forefend.commands.train", "train a preprocessor, or a classifier, with one of the recipes"),
+    "evaluate": ("forefend.commands.evaluate", "measure a run or a bare classifier under a suite of attacks"),
+    "report": ("forefend.commands.report", "the table of an evaluation, as text or Markdown"),
+    "recipes": ("forefend.commands.recipes", "every training method with its hyper-parameters"),
+    "doctor": ("forefend.commands.doctor", "what is installed, what is missing, and the line that adds it"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 is input that was refused, 130 is an interruption."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown(words[0], COMMANDS, "command")
+        return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return _refuse(f"The package {error.name} is missing: `forefend doctor` names the line that adds it.")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _refuse(f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out.")
+
+
+def usage() -> str:
+    """The first screen."""
+    lines = [f"  {name:10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "usage: forefend COMMAND [options]   (forefend COMMAND --help)\n\n" + "\n".join(lines)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"forefend: {sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,30 @@
+"""`forefend recipes`: every training method with its hyper-parameters."""
+
+from __future__ import annotations
+
+import json
+
+from ..recipes import RECIPES
+from ..settings import purpose, settings_of
+from .parser import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the recipes, for a person or as JSON."""
+    parser = Parser("recipes", "Every training method with its hyper-parameters.")
+    parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, settings}}")
+    listing = {
+        name: {
+            "purpose": purpose(recipe),
+            "settings": {s.name: {"default": s.default, "meaning": s.meaning} for s in settings_of(recipe)},
+        }
+        for name, recipe in RECIPES.items()
+    }
+    if parser.parse_args(arguments).json:
+        print(json.dumps(listing, indent=1, ensure_ascii=False))
+        return 0
+    for name, recipe in RECIPES.items():
+        print(f"{name}: {purpose(recipe)}")
+        for s in settings_of(recipe):
+            print(f"    {s.name:14} {s.default!s:14} {s.meaning}")
+    return 0

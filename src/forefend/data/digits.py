@@ -1,0 +1,35 @@
+"""Handwritten digits, 1,797 real images of 8x8 pixels, bundled with scikit-learn: no download.
+
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998; CC BY 4.0), its test part.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..checks import InputError
+from .images import Images, InMemory, stratified
+
+TEST_SHARE = 0.3
+
+
+def read(split: str) -> Images:
+    """The digits, 1x8x8. They are published without a split: a fixed stratified 30% are the test images.
+
+    Args:
+        split: "train" (1,258 images) or "test" (539); `index` is the position among all 1,797.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise InputError("The digits come with scikit-learn: pip install 'forefend[demo]'.") from None
+    published = load_digits()
+    labels = torch.from_numpy(published.target).long()
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[stratified(labels, round(TEST_SHARE * len(labels)), seed=0)] = True
+    rows = (test if split == "test" else ~test).nonzero()[:, 0]
+    x = torch.from_numpy(published.images).float().div(16).unsqueeze(1)
+    return InMemory("digits", split, x[rows], labels[rows], rows, tuple("0123456789"))

@@ -1,0 +1,94 @@
+"""A numpy archive of images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checks import InputError, check_images
+from .images import Images, InMemory, numbered, refuse_empty
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def read(path: Path, split: str) -> Images:
+    """One split of an .npz: `x_train`, `y_train`, `x_test`, `y_test`; or `x` and `y` alone, which are test images.
+
+    Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0, 1]. Labels are
+    `(N,)` or `(N, 1)` integers. An optional `classes` holds the names of the classes.
+
+    Args:
+        path: the file.
+        split: "train" or "test".
+
+    Raises:
+        InputError: no such file, no such arrays, or arrays of another kind; objects are never unpickled.
+    """
+    arrays = _arrays(path, split)
+    x, y = _pair(path, arrays, split)
+    pixels, labels = _pixels(path, x, split), _labels(path, y)
+    if "classes" in arrays:
+        classes = tuple(map(str, arrays["classes"].tolist()))
+    else:
+        # Counted over both splits: a test split may lack a class that was trained on.
+        classes = numbered(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
+    return InMemory(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
+
+
+def _arrays(path: Path, split: str) -> Arrays:
+    wanted = {"x", "y", f"x_{split}", "y_train", "y_test", "classes"}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if key in wanted}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except Exception as error:  # a damaged archive raises zip, zlib, value or type errors, as it happens
+        raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
+
+
+def _pair(path: Path, arrays: Arrays, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    for x, y in ((f"x_{split}", f"y_{split}"), ("x", "y")):
+        if x in arrays and y in arrays:
+            if (x, split) == ("x", "train"):
+                raise InputError(
+                    f"{path} holds x and y alone, which are read as test images: "
+                    "name the images to train on x_train and y_train, so that nothing is measured on them."
+                )
+            return arrays[x], arrays[y]
+    raise InputError(f"{path} holds no arrays x_{split} and y_{split}: save the images and labels under these names.")
+
+
+def _pixels(path: Path, x: NDArray[Any], split: str) -> Tensor:
+    refuse_empty(path.name, split, len(x) if x.ndim else 0)
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise InputError(f"{path} holds images of type {x.dtype}, expected uint8, or floats in [0, 1].")
+    stored = np.uint8 if x.dtype == np.uint8 else np.float32
+    pixels = torch.from_numpy(np.ascontiguousarray(_channels_first(path, x), dtype=stored))
+    if pixels.is_floating_point():
+        check_images(pixels)
+    return pixels
+
+
+def _channels_first(path: Path, x: NDArray[Any]) -> NDArray[Any]:
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4:
+        first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
+        if first != last:
+            return x if first else x.transpose(0, 3, 1, 2)
+    raise InputError(
+        f"{path} holds images of shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and no doubt "
+        "which of the two."
+    )
+
+
+def _labels(path: Path, y: NDArray[Any]) -> Tensor:
+    if y.dtype.kind not in "iu" or y.size != len(y if y.ndim else ()):
+        raise InputError(f"{path} holds labels {y.dtype} of shape {y.shape}, expected integers of shape (N,).")
+    return torch.from_numpy(y.reshape(-1).astype(np.int64))

@@ -1,0 +1,49 @@
+"""Street View House Numbers, cropped digits, from MATLAB files.
+
+Source: Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checks import InputError
+from .images import Images, InMemory
+
+
+def read(name: str, split: str, paths: Sequence[Path]) -> Images:
+    """One split of SVHN, 3x32x32; the published label 10 stands for the digit 0.
+
+    Args:
+        name: "svhn".
+        split: "train" or "test".
+        paths: the one file of the split.
+
+    Raises:
+        InputError: SciPy is not installed, or the file is not the one expected.
+    """
+    (path,) = paths
+    content = _content(path)
+    pixels, labels = content.get("X"), content.get("y")
+    if pixels is None or labels is None or pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+        raise InputError(f"{path} is not an SVHN file: expected 8-bit images X (H, W, 3, N) and labels y.")
+    y = torch.from_numpy(labels.reshape(-1).astype(np.int64))
+    x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
+    return InMemory(name, split, x, torch.where(y == 10, 0, y), torch.arange(len(x)), tuple("0123456789"))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise InputError("Reading SVHN needs SciPy: pip install 'forefend[data]'.") from None
+    try:
+        content: dict[str, Any] = loadmat(path)
+    except Exception as error:  # SciPy lets whatever a damaged file provokes through: struct, zlib, type errors …
+        raise InputError(f"{path} is not a readable MATLAB file ({type(error).__name__}): fetch it again.") from None
+    return content

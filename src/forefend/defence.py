@@ -1,0 +1,125 @@
+"""Defence: a trained preprocessor with its card, and a classifier standing behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from . import preprocessors
+from .checks import InputError
+from .guides import Guide
+from .modes import fingerprint
+from .records import read_json, write, write_json
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a defence is and what it was trained for; saved as `defence.json` beside the weights.
+
+    Args:
+        architecture: name on the preprocessors' shelf.
+        settings: what rebuilds the architecture.
+        threat: the threat model it was trained under, e.g. `Linf:8/255`.
+        recipe: name of the recipe that trained it.
+        data: name of the training data.
+        guides: name and fingerprint of each guide; a classifier is seen if its fingerprint is here.
+    """
+
+    architecture: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    threat: str = ""
+    recipe: str = ""
+    data: str = ""
+    guides: list[dict[str, str]] = field(default_factory=list)
+
+
+class Defence(nn.Module):
+    """A preprocessor with its card: images `(B, C, H, W)` in [0, 1] to images of the same shape.
+
+    Args:
+        preprocessor: the network.
+        card: what it is and what it was trained for.
+    """
+
+    def __init__(self, preprocessor: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.card = card
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images to hand to a classifier."""
+        x_out: Tensor = self.preprocessor(x)
+        return x_out
+
+    def has_seen(self, classifier: nn.Module) -> bool:
+        """Whether this very classifier was one of its guides, told by fingerprint."""
+        return fingerprint(classifier) in {guide["fingerprint"] for guide in self.card.guides}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `weights.safetensors` and `defence.json` into `folder`."""
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
+        write(Path(folder) / "weights.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
+        write_json(Path(folder) / "defence.json", asdict(self.card))
+
+
+class Defended(nn.Module):
+    """A classifier behind a defence: images in [0, 1] in, logits out. It never clamps.
+
+    A plain module that any attack library takes. The classifier is held as a frozen view: training or moving this
+    module leaves the original's parameters, buffers, modes and gradient flags alone.
+
+    Args:
+        defence: a `Defence` or any preprocessor.
+        classifier: images in [0, 1] to logits.
+    """
+
+    def __init__(self, defence: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.defence = defence
+        self.classifier = classifier if isinstance(classifier, Guide) else Guide(classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, K)`."""
+        logits: Tensor = self.classifier(self.defence(x))
+        return logits
+
+
+def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[[Tensor], list[Tensor]]:
+    """What an attacker of several defended guides sees: one preprocessing, then each guide's logits."""
+
+    def f(x: Tensor) -> list[Tensor]:
+        x_out = preprocessor(x)
+        return [guide(x_out) for guide in guides]
+
+    return f
+
+
+def load(folder: str | Path) -> Defence:
+    """The defence saved in a run or another folder, in eval mode.
+
+    Raises:
+        InputError: the folder holds no defence, or weights that are damaged or of another architecture.
+    """
+    folder = Path(folder)
+    if not (folder / "defence.json").exists():
+        raise InputError(f"{folder} holds no defence: it has no defence.json; was the training run to its end?")
+    try:
+        card = Card(**read_json(folder / "defence.json"))
+    except TypeError as error:
+        raise InputError(f"{folder}/defence.json is no defence's card ({error}): save the defence again.") from None
+    preprocessor = preprocessors.build(card.architecture, **card.settings)
+    try:
+        preprocessor.load_state_dict(load_tensors((folder / "weights.safetensors").read_bytes()))
+    except FileNotFoundError:
+        raise InputError(f"{folder} has a defence.json but no weights.safetensors: copy the whole folder.") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}/weights.safetensors does not fit {card.architecture} ({reason}).") from None
+    return Defence(preprocessor, card).eval()

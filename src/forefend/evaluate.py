@@ -1,0 +1,209 @@
+"""Evaluate: subjects × trials × images to records, and records to a summary that anyone can recount."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import records, summary
+from .attacks.worst import WorstOf
+from .checks import check_clean_accuracy, check_images, check_labels, check_logits
+from .data import Images
+from .draw import Draw
+from .modes import fingerprint, frozen
+from .records import Record
+from .suites import Suite, Trial
+from .summary import CLEAN, Cell, Stand, Verdict, cells
+from .threat import ThreatModel
+
+OVERSHOOT = 1e-6  # an image that leaves its threat model by no more is projected and judged again
+Judge = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, y, index) -> (B,) bool, lost
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a classifier, alone or behind a defence.
+
+    Args:
+        name: the classifier's name in tables.
+        network: images in [0, 1] to logits; the whole pipeline where there is a defence.
+        defended: whether a defence stands in front.
+        seen: whether the classifier was one of the defence's guides.
+    """
+
+    name: str
+    network: nn.Module
+    defended: bool = False
+    seen: bool = False
+
+
+def evaluate(
+    subjects: nn.Module | Sequence[Subject],
+    images: Images,
+    suite: Suite,
+    *,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    allow_weak: bool = False,
+) -> list[Cell]:
+    """Judge each subject on each image under each trial.
+
+    With a folder, verdicts are appended to `records.jsonl` as they fall, an interrupted evaluation goes on where it
+    stopped, and `summary.json` holds the cells.
+
+    Args:
+        subjects: what to judge; a bare network stands for itself.
+        images: test images.
+        suite: the trials, such as `suites.quick(Linf("8/255"))`; none for clean accuracy alone.
+        folder: where the records go; None keeps nothing.
+        seed: of the attacks' random starts.
+        batch_size: images attacked at once.
+        allow_weak: go on although a classifier is near chance on clean images.
+
+    Raises:
+        InputError: images, labels or what a subject returns cannot be used, or a classifier is near chance.
+        RuntimeError: an attack left its threat model.
+    """
+    if isinstance(subjects, nn.Module):
+        subjects = [Subject("classifier", subjects)]
+    path = Path(folder) / "records.jsonl" if folder else None
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    done = records.read(path) if path else []
+    found: list[Cell] = []
+    for subject in subjects:
+        view = replace(subject, network=_view(subject.network))
+        found += _Court(view, images, seed, batch_size, path, done).judge(suite, allow_weak)
+    if folder:
+        summary.save(Path(folder), found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Court:
+    """One subject's evaluation."""
+
+    subject: Subject
+    images: Images
+    seed: int
+    batch_size: int
+    path: Path | None
+    records: list[Record]
+
+    def judge(self, suite: Suite, allow_weak: bool) -> list[Cell]:
+        self._check()
+        key = self._key()
+        clean = self._judged(key, CLEAN, self.images.index.tolist(), self._clean)
+        accuracy = 1 - sum(clean.values()) / len(clean)
+        if not (allow_weak or self.subject.defended):
+            check_clean_accuracy(accuracy, len(self.images.classes), len(clean), self.subject.name)
+        # A misclassified image is lost to every attack: x itself is allowed.
+        standing = [index for index in clean if not clean[index]]
+        wrong = frozenset(clean) - frozenset(standing)
+        verdicts = []
+        for trial in suite:
+            judged = self._judged(key, str(trial), standing, _attacker(trial, self.subject, self.seed))
+            lost = wrong | {index for index in judged if judged[index]}
+            verdicts.append(Verdict(trial.name, trial.threat.norm, trial.threat.radius, lost))
+        if key != self._key():
+            raise RuntimeError(f"{self.subject.name} changed while it was attacked: its verdicts must not be trusted.")
+        stand = Stand(self.subject.name, self.subject.seen, self.subject.defended, len(self.images), self.seed)
+        return cells(stand, wrong, verdicts)
+
+    def _check(self) -> None:
+        x, y, _ = self.images.batch(torch.arange(min(2, len(self.images))))
+        check_images(x)
+        classes = len(self.images.classes)
+        check_labels(self.images.labels, classes, len(self.images))
+        with torch.no_grad():
+            check_logits(self.subject.network(x.to(_device(self.subject.network))), len(x), classes)
+
+    def _key(self) -> str:
+        """What a record's verdict depends on beside trial and seed: the networks and the data."""
+        data = f"{self.images.name}/{self.images.split}"
+        return f"{data}:{fingerprint(self.subject.network)}"
+
+    def _clean(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.subject.network(x).argmax(1) != y
+
+    def _judged(self, key: str, trial: str, index: list[int], judge: Judge) -> dict[int, bool]:
+        """Each image's verdict under one trial: read where it is on record, judged and recorded where not."""
+        known: dict[int, bool] = {}
+        for record in self.records:
+            if (record.subject, record.trial, record.seed) == (key, trial, self.seed):
+                known |= dict(zip(record.index, record.lost, strict=True))
+        rows = {number: row for row, number in enumerate(self.images.index.tolist())}
+        todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
+        bar = tqdm(total=len(index), initial=len(index) - len(todo), desc=self._title(trial), unit="img", disable=None)
+        with bar:
+            for part in todo.split(self.batch_size):
+                x, y, numbers = (t.to(_device(self.subject.network)) for t in self.images.batch(part))
+                record = Record(key, trial, self.seed, numbers.tolist(), judge(x, y, numbers).tolist())
+                if self.path:
+                    records.append(self.path, record)
+                known |= dict(zip(record.index, record.lost, strict=True))
+                bar.update(len(part))
+        return {i: known[i] for i in index}
+
+    def _title(self, trial: str) -> str:
+        defended = " defended" if self.subject.defended else ""
+        return f"{self.subject.name}{defended}: {'clean' if trial == CLEAN else trial}"
+
+
+def _attacker(trial: Trial, subject: Subject, seed: int) -> Judge:
+    """The judge of one trial: attack, see that the threat model was obeyed, and ask the subject itself."""
+    network, threat = subject.network, trial.threat
+
+    def lost(x_adv: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            wrong: Tensor = network(x_adv).argmax(1) != y
+            return wrong
+
+    def judge(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        attack = WorstOf((trial.attack,) * trial.restarts, lost)
+        x_adv = attack(trial.sees(network), x, y, draw=Draw(index, seed, str(trial)))
+        return lost(obey(threat, x_adv, x, str(trial)), y)
+
+    return judge
+
+
+def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
+    """The adversarial images, those that overshoot by rounding projected back.
+
+    Args:
+        threat: what they must obey.
+        x_adv: what the attack returned.
+        x: the clean images.
+        trial: whose attack it was, for the message.
+
+    Raises:
+        RuntimeError: an image lies further outside than rounding explains, or is NaN.
+    """
+    excess = threat.excess(x_adv, x)
+    if not bool((excess <= OVERSHOOT).all()):
+        raise RuntimeError(
+            f"{trial} left its threat model {threat} by {float(excess.max()):.2g}: "
+            "its verdicts would be worthless, so none was recorded for this batch."
+        )
+    outside = ~threat.allows(x_adv, x)
+    return torch.where(outside.view(-1, 1, 1, 1), threat.project(x_adv, x), x_adv)
+
+
+def _view(network: nn.Module) -> nn.Module:
+    """A frozen view of the network, laid out channels-last: the original is not touched, and convolves slower."""
+    return frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Where a network lives; one without parameters or buffers works on the CPU."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,105 @@
+"""Guides: frozen classifiers that teach a preprocessor, read at named taps, and which of them serve a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .checks import InputError, unknown
+from .draw import Draw
+from .modes import fingerprint, frozen
+
+
+class Guide(nn.Module):
+    """A classifier nobody may touch: a frozen view that shares its tensors, always in eval mode.
+
+    Args:
+        classifier: images `(B, C, H, W)` in [0, 1] to logits `(B, K)`; its own modes and flags stay as they are.
+        name: what to call it in tables.
+    """
+
+    def __init__(self, classifier: nn.Module, name: str = "guide") -> None:
+        super().__init__()
+        self.classifier = frozen(classifier)
+        self.name = name
+        super().train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, K)`."""
+        logits: Tensor = self.classifier(x)
+        return logits
+
+    def train(self, mode: bool = True) -> Guide:
+        """Nothing: a guide stays in eval mode."""
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Guide:
+        """Nothing: a guide's parameters never ask for a gradient."""
+        return self
+
+    def read(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and what the modules called `taps` put out on the way.
+
+        Args:
+            x: images, `(B, C, H, W)` in [0, 1].
+            taps: dotted names of modules inside the classifier, e.g. `layer3`.
+
+        Raises:
+            InputError: the classifier has no module of that name.
+        """
+        activations: dict[str, Tensor] = {}
+        hooks = [_tap(self.classifier, name).register_forward_hook(_keep(activations, name)) for name in taps]
+        try:
+            return self(x), activations
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def fingerprint(self) -> str:
+        """The classifier's fingerprint, the same as the original's."""
+        return fingerprint(self.classifier)
+
+
+def _tap(classifier: nn.Module, name: str) -> nn.Module:
+    modules = dict(classifier.named_modules())
+    for prefix in ("", "network."):  # a wrapped classifier's taps keep the names they have inside
+        if prefix + name in modules:
+            return modules[prefix + name]
+    raise unknown(name, (m.removeprefix("network.") for m in modules if m), "tap in this classifier")
+
+
+def _keep(activations: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        activations[name] = output
+
+    return hook
+
+
+Policy = Callable[[Sequence[Guide], Draw], Sequence[Guide]]
+
+
+def every(guides: Sequence[Guide], draw: Draw) -> Sequence[Guide]:
+    """All guides at every step (RTFE-ensemble, 2209.06931, Eqs. 8 and 9)."""
+    return guides
+
+
+def sampled(guides: Sequence[Guide], draw: Draw) -> Sequence[Guide]:
+    """One guide a step, drawn uniformly (AAA; Robustifier's ensembles)."""
+    return [guides[draw.at(trial="guide").number() % len(guides)]]
+
+
+def in_turn(guides: Sequence[Guide], draw: Draw) -> Sequence[Guide]:
+    """One guide a step, each in its turn."""
+    return [guides[draw.step % len(guides)]]
+
+
+def check_guides(guides: Sequence[Guide]) -> None:
+    """Refuse an empty list of guides.
+
+    Raises:
+        InputError: there is no guide to learn from.
+    """
+    if not guides:
+        raise InputError("No guide was given, and this recipe learns from frozen classifiers: name at least one.")

@@ -1,0 +1,96 @@
+"""Losses: functions `(prediction, target) -> (B,)`, one number for each image, never reduced.
+
+Attacks maximise them and recipes minimise their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def ce(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy, in nats."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The best wrong logit less the right one: positive exactly where the image is misclassified."""
+    return _best_other(logits, y) - _at(logits, y)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio: the margin over the spread of the three largest logits, blind to their scale.
+
+    Needs three classes or more. Source: Croce and Hein, 2003.01690, Eq. 6.
+    """
+    ranked = logits.sort(dim=1, descending=True).values
+    return margin(logits, y) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
+
+
+def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Kullback–Leibler divergence of softmax(logits) from softmax(target_logits), in nats."""
+    log_p, log_q = logits.log_softmax(1), target_logits.log_softmax(1)
+    return (log_q.exp() * (log_q - log_p)).sum(1)
+
+
+def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Huber loss (β = 1) of each logit, averaged over the K logits.
+
+    Source: RTFE Eqs. 5 and 6, read element by element (METHODS R2), the defensible reading: as printed, with vector
+    norms, the loss jumps where the two branches meet.
+    """
+    return F.huber_loss(logits, target_logits, reduction="none").mean(1)
+
+
+def huber_sum(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Huber loss (β = 1) of each logit, summed over the K logits: K times `huber_mean`."""
+    return F.huber_loss(logits, target_logits, reduction="none").sum(1)
+
+
+def huber_vector(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """RTFE's Eq. 6 as printed: ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½. It is not continuous at ‖d‖₁ = 1."""
+    d = logits - target_logits
+    taxicab = d.abs().sum(1)
+    return torch.where(taxicab <= 1, d.square().sum(1) / 2, taxicab - 0.5)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A loss over several predictions for one target, or one target each: the mean of the members' losses.
+
+    Source: RTFE Eqs. 8 and 9, which average losses, not logits.
+
+    Args:
+        loss: what each member pays.
+    """
+
+    loss: Loss
+
+    def __call__(self, predictions: Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
+        """`(B,)`, the members' mean."""
+        targets = [target] * len(predictions) if isinstance(target, Tensor) else target
+        return torch.stack([self.loss(p, t) for p, t in zip(predictions, targets, strict=True)]).mean(0)
+
+    def __str__(self) -> str:
+        return f"mean {name_of(self.loss)}"
+
+
+def name_of(loss: Loss) -> str:
+    """A loss's stable name for records: a function's own, or what a configured loss writes of itself."""
+    return getattr(loss, "__name__", None) or str(loss)
+
+
+def _at(logits: Tensor, y: Tensor) -> Tensor:
+    return logits.gather(1, y[:, None]).squeeze(1)
+
+
+def _best_other(logits: Tensor, y: Tensor) -> Tensor:
+    return logits.scatter(1, y[:, None], float("-inf")).amax(1)

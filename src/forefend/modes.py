@@ -1,0 +1,78 @@
+"""Modes: look at a network without touching it.
+
+`frozen` gives an eval-only twin that shares the original's tensors; `borrowed` puts a network into crafting form and gives
+its modes and gradient flags back exactly; `fingerprint` proves that nothing moved.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen(network: Network) -> Network:
+    """An eval-mode twin of `network` whose parameters ask for no gradient.
+
+    The twin has modules of its own but shares every parameter and buffer, so it costs no memory, follows the original
+    as that trains, and leaves the original's modes and gradient flags alone. Gradients still flow through it to the image.
+
+    Args:
+        network: any module that `copy.deepcopy` can copy.
+    """
+    shared: dict[int, Any] = {}
+    for tensor in chain(network.parameters(), network.buffers()):
+        still = tensor.detach()
+        shared[id(tensor)] = nn.Parameter(still, requires_grad=False) if isinstance(tensor, nn.Parameter) else still
+    # Hooks may close over anything; a twin that shared them would call back into the original's owner.
+    return copy.deepcopy(network, shared).eval().requires_grad_(False)
+
+
+@contextmanager
+def borrowed(f: Callable[..., Any]) -> Iterator[None]:
+    """Put `f` in eval mode with no parameter asking for a gradient, and give everything back exactly afterwards.
+
+    Args:
+        f: a network; any other callable is left as it is.
+    """
+    if not isinstance(f, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in f.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in f.parameters()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad = flag
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits over the names, shapes, types and bytes of every parameter and buffer.
+
+    Equal exactly when the tensors are: it tells a seen classifier from an unseen one, and that a guide was not touched.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(_raw(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _raw(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

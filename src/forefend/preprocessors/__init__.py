@@ -1,0 +1,47 @@
+"""Preprocessors: networks from images to images of the same shape, to be put before classifiers that may not change.
+
+Every constructor takes `channels`, and keeps in `settings` all that it was given, as JSON values:
+`build(name, **net.settings)` makes its equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..checks import InputError, choose
+from .denoising_unet import DenoisingUNet, narrow_unet, rtfe_unet
+from .identity import Identity
+from .residual_unet import ResidualUNet
+
+__all__ = ["ARCHITECTURES", "DenoisingUNet", "Identity", "ResidualUNet", "build", "narrow_unet", "rtfe_unet"]
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "identity": Identity,
+    "narrow-unet": narrow_unet,
+    "residual-unet": ResidualUNet,
+    "rtfe-unet": rtfe_unet,
+}
+
+
+def build(name: str, *, channels: int, **settings: Any) -> nn.Module:
+    """A new preprocessor by the name of its architecture, its weights drawn from torch's generator.
+
+    Args:
+        name: a key of `ARCHITECTURES`.
+        channels: of the images.
+        settings: what else the architecture's constructor takes.
+
+    Raises:
+        InputError: an unknown name or setting, or a number out of range.
+    """
+    architecture = choose(name, ARCHITECTURES, "preprocessor architecture")
+    if not isinstance(channels, int) or channels < 1:
+        raise InputError(f"A preprocessor's channels are {channels!r}, expected a whole number, at least 1.")
+    try:
+        return architecture(channels=channels, **settings)
+    except TypeError as error:
+        given = ", ".join(settings)
+        raise InputError(f"The architecture {name!r} does not take the settings {given}: {error}.") from error

@@ -1,0 +1,47 @@
+"""Liao et al.'s denoising U-Net: it adds what it thinks of the noise, negated, to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .unet import UNet
+
+
+@final
+class ResidualUNet(nn.Module):
+    """A U-Net whose output is added to the image: bilinear resizing, a last 1x1 convolution without bias, no clamp.
+
+    Args:
+        channels: of the images.
+        widths: channels of each stage, from the image down.
+        depths: convolutions of each stage.
+
+    Raises:
+        InputError: widths and depths that do not go together, or a number below 1.
+
+    Source: Liao et al., arXiv 1712.02976, section 3.2 (DUNET).
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (64, 128, 256, 256, 256),
+        depths: Sequence[int] = (2, 3, 3, 3, 3),
+    ):
+        super().__init__()
+        self.settings = {"channels": channels, "widths": list(widths), "depths": list(depths)}
+        self.body = UNet(channels, widths, depths, _bilinear)
+        self.last = nn.Conv2d(widths[0], channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images of the shape of `x`, not kept inside [0, 1], from images `(B, C, H, W)` in [0, 1]."""
+        change: Tensor = self.last(self.body(x))
+        return x + change
+
+
+def _bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

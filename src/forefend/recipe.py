@@ -1,0 +1,145 @@
+"""Recipe: what a training method is, and the words it speaks with the training loop.
+
+A recipe is a frozen dataclass whose fields are its paper's hyper-parameters and whose `updates` is its algorithm box.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checks import InputError
+from .draw import Draw
+from .guides import Guide
+from .losses import name_of
+from .modes import frozen
+
+Memory = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The networks of a training run, by role.
+
+    Args:
+        preprocessor: stands in front; image to image. The identity stands for none.
+        guides: frozen classifiers it learns from.
+        classifier: a classifier in training, for recipes that train one. The identity stands for none.
+    """
+
+    preprocessor: nn.Module = field(default_factory=nn.Identity)
+    guides: Sequence[Guide] = ()
+    classifier: nn.Module = field(default_factory=nn.Identity)
+
+    def crafting(self) -> Cast:
+        """The same networks in crafting form: eval mode, sharing their tensors, no parameter asking for a gradient."""
+        return replace(self, preprocessor=frozen(self.preprocessor), classifier=frozen(self.classifier))
+
+    def to(self, device: torch.device) -> None:
+        """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
+        for network in (self.preprocessor, self.classifier, *self.guides):
+            network.to(device=device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Player:
+    """Networks that learn together, and how.
+
+    Args:
+        networks: by name; one player may own several.
+        optimizer: over all their parameters; its learning rates are the largest ones.
+        schedule: progress in [0, 1) to the factor on the learning rates.
+    """
+
+    networks: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[float], float]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter that the optimiser moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's images.
+
+    Args:
+        x: images, `(B, C, H, W)` in [0, 1], augmented.
+        y: labels, `(B,)` int64.
+        index: dataset index of each image, `(B,)` int64.
+        progress: share of the training done, in [0, 1).
+        draw: randomness for this step, keyed by image.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    progress: float
+    draw: Draw
+
+
+class Recipe(ABC):
+    """One paper's training method, or one baseline's."""
+
+    epochs: int
+    batch_size: int
+
+    @abstractmethod
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """Who learns, with which optimiser and schedule."""
+
+    @abstractmethod
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """Yield `(player, loss)` in the paper's order; the step has been taken when the generator goes on.
+
+        Args:
+            train: the networks in training form.
+            craft: the same networks in crafting form, for attacks.
+            batch: this step's images.
+            memory: tensors that the recipe keeps between steps.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as JSON values, for configs and records."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+
+def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]:
+    """The parameters that a recipe trains.
+
+    Raises:
+        InputError: there are none, because no such network was given.
+    """
+    parameters = list(network.parameters())
+    if not parameters:
+        raise InputError(f"{recipe} trains a {role}, and none was given: name one with --{role}.")
+    return parameters
+
+
+def step_decay(milestones: Sequence[float], factor: float) -> Callable[[float], float]:
+    """A schedule that multiplies the learning rate by `factor` at each milestone of progress."""
+
+    def schedule(progress: float) -> float:
+        return math.prod(factor for milestone in milestones if progress >= milestone)
+
+    return schedule
+
+
+def cosine(progress: float) -> float:
+    """A schedule that falls from 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return name_of(value)

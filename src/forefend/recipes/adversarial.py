@@ -1,0 +1,57 @@
+"""Adversarial training of a classifier (Madry et al., arXiv 1706.06083): the same loop with no preprocessor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..losses import ce
+from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+from ..threat import Linf, ThreatModel
+
+
+@dataclass(frozen=True)
+class Adversarial(Recipe):
+    """Train a classifier itself on attacked images: the reference that a preprocessor is measured against.
+
+    Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters (METHODS 1.6).
+
+    Args:
+        threat: the attacker's threat model (8/255 in l∞).
+        steps: gradient steps of the inner attack (paper: 7; their code: 10).
+        relative_step: step size as a share of the radius (2/255 of 8/255).
+        epochs: passes over the training set (80,000 steps of 128 images are 205).
+        batch_size: images a step (128).
+        lr: SGD's learning rate (0.1).
+        momentum: SGD's momentum (0.9).
+        weight_decay: SGD's weight decay (2e-4).
+        milestones: shares of training after which the learning rate falls (half and three quarters).
+        decay: factor on the learning rate at each milestone (0.1).
+    """
+
+    threat: ThreatModel = Linf(8 / 255)
+    steps: int = 7
+    relative_step: float = 0.25
+    epochs: int = 205
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The classifier in training."""
+        weights = weights_of(cast.classifier, "Adversarial training", "classifier")
+        sgd = torch.optim.SGD(weights, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return {"classifier": Player({"classifier": cast.classifier}, sgd, step_decay(self.milestones, self.decay))}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step of the saddle-point problem, Eq. 2.1."""
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+        x_adv = attack(craft.classifier, batch.x, batch.y, draw=batch.draw)
+        yield "classifier", ce(train.classifier(x_adv), batch.y).mean()

@@ -1,0 +1,41 @@
+"""Natural training of a classifier, so that guides come from the same loop as everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..losses import ce
+from ..recipe import Batch, Cast, Memory, Player, Recipe, cosine, weights_of
+
+
+@dataclass(frozen=True)
+class Natural(Recipe):
+    """Train a classifier on clean images with cross-entropy: what guides and undefended classifiers are made of.
+
+    The papers do not fix it for our networks; Adam with a cosine schedule is our choice, as it suits all of them.
+
+    Args:
+        epochs: passes over the training set (ours).
+        batch_size: images a step (ours).
+        lr: Adam's largest learning rate (ours).
+        weight_decay: decoupled weight decay (ours).
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The classifier in training."""
+        weights = weights_of(cast.classifier, "Natural training", "classifier")
+        adam = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
+        return {"classifier": Player({"classifier": cast.classifier}, adam, cosine)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step of empirical risk minimisation."""
+        yield "classifier", ce(train.classifier(batch.x), batch.y).mean()

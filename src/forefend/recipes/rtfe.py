@@ -1,0 +1,72 @@
+"""RTFE: robust transferable feature extractors (Cann, Colbert and Amer, arXiv 2209.06931)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..defence import pipelines
+from ..guides import Policy, check_guides, every
+from ..losses import Loss, Mean, ce, huber_mean
+from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+from ..threat import Linf, ThreatModel
+
+
+@dataclass(frozen=True)
+class RTFE(Recipe):
+    """Train a preprocessor so that each guide answers on attacked images as it does on clean ones.
+
+    One guide is the paper's section 3.2, several its section 3.3 (RTFE-ensemble). Source: arXiv 2209.06931; the schedule
+    is Madry et al.'s, scaled to 60 epochs (METHODS 1.1).
+
+    Args:
+        threat: the attacker's threat model (section 4: l∞, 8/255).
+        steps: gradient steps of the inner attack (Madry et al., 1706.06083: 7).
+        relative_step: step size α as a share of the radius (Madry et al.: 2/255 of 8/255).
+        huber: the logit loss; the three readings of Eq. 6 are huber_mean, huber_sum and huber_vector.
+        policy: which guides serve a step: every (Eqs. 8 and 9), sampled or in_turn.
+        epochs: passes over the training set (section 4: 60).
+        batch_size: images a step (Madry et al.: 128).
+        lr: SGD's learning rate (Madry et al.: 0.1).
+        momentum: SGD's momentum (Madry et al.: 0.9).
+        weight_decay: SGD's weight decay (Madry et al.: 2e-4).
+        milestones: shares of training after which the learning rate falls (Madry et al.: half and three quarters).
+        decay: factor on the learning rate at each milestone (Madry et al.: 0.1).
+    """
+
+    threat: ThreatModel = Linf(8 / 255)
+    steps: int = 7
+    relative_step: float = 0.25
+    huber: Loss = huber_mean
+    policy: Policy = every
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The preprocessor alone; the guides are frozen."""
+        check_guides(cast.guides)
+        weights = weights_of(cast.preprocessor, "RTFE", "preprocessor")
+        sgd = torch.optim.SGD(weights, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        schedule = step_decay(self.milestones, self.decay)
+        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, sgd, schedule)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""
+        x, y, draw = batch.x, batch.y, batch.draw
+        guides = self.policy(train.guides, draw)
+        with torch.no_grad():
+            t = [f(x) for f in guides]  # the teacher sees the clean image itself, not g(x)
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+        f_g = pipelines(craft.preprocessor, self.policy(craft.guides, draw))
+        x_adv = attack(f_g, x, y, draw=draw)  # Eqs. 2, 3 and 8
+        z = pipelines(train.preprocessor, guides)(x_adv)
+        yield "preprocessor", Mean(self.huber)(z, t).mean()  # Eqs. 5 and 9

@@ -1,0 +1,187 @@
+"""Records: what each trial did to each image, appended to disk as it happens, and the folder of a run.
+
+A record is one line of JSON; a line cut short by a crash is dropped and measured again. Everything else is written
+beside its place and renamed into it, so that a file is whole or absent. No torch here: records can be read anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .checks import InputError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one trial did to one batch of images.
+
+    Args:
+        subject: key of what was judged: the fingerprints of the classifier and its defence, and the data.
+        trial: identity of the attack, its threat model and what it sees; `none` for clean images.
+        seed: the evaluation's seed.
+        index: dataset index of each image.
+        lost: whether each image is misclassified at the end.
+    """
+
+    subject: str
+    trial: str
+    seed: int
+    index: list[int]
+    lost: list[bool]
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one line to `path` and hand it to the operating system before returning."""
+    with path.open("ab") as file:
+        file.write((json.dumps(asdict(record), separators=(",", ":")) + "\n").encode())
+
+
+def read(path: Path) -> list[Record]:
+    """All records in `path`, oldest first; none when it does not exist.
+
+    A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
+
+    Raises:
+        InputError: a whole line is not a record.
+    """
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return [_record(path, number, line) for number, line in enumerate(text[:whole].splitlines(), start=1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return Record(**json.loads(line))
+    except (ValueError, TypeError):
+        raise InputError(
+            f"Line {number} of {path} is no record: the file was edited or damaged; delete it to measure again."
+        ) from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write `content` beside `path` and rename it into place; whatever stops it leaves the old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented, whole or not at all."""
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"There is no {path}: check the folder's name.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training run: config, log, checkpoint, weights, evaluations.
+
+    Args:
+        folder: where it lies; its name is the run's id.
+    """
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything needed to go on."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the run was started with.
+
+        Raises:
+            InputError: the folder is not a run.
+        """
+        try:
+            return dict(read_json(self.folder / "config.json")["config"])
+        except (KeyError, TypeError):
+            raise InputError(f"{self.folder}/config.json is not a run's: choose another folder.") from None
+
+    def log(self, **values: Any) -> None:
+        """Append one line to the run's training log."""
+        with (self.folder / "train.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def start(folder: Path, config: Mapping[str, Any]) -> Run:
+    """The run in `folder`: a new one, or the one that was started there with the same configuration.
+
+    Raises:
+        InputError: the folder belongs to another configuration, or holds something that is no run.
+    """
+    run = Run(folder)
+    config = json.loads(json.dumps(config))
+    if (folder / "config.json").exists():
+        _same(folder, dict(run.config), config)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds files but no run: choose an empty or new folder with --out.")
+    else:
+        write_json(folder / "config.json", {"config": config, "about": about()})
+    return run
+
+
+def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise InputError(
+                f"{folder} belongs to another configuration ({key} was {old.get(key)!r}, now {new.get(key)!r}): "
+                "choose another --out, or repeat the old options to go on with it."
+            )
+
+
+def about() -> dict[str, Any]:
+    """Who made a file: versions, machine, command and time, for the reader of a record."""
+    versions = {name: _version(name) for name in ("forefend", "torch", "numpy", "accelerate")}
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
+        "command": " ".join(["forefend", *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str:
+    """A package's version; a package that was copied rather than installed has none to tell."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

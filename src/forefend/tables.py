@@ -1,0 +1,59 @@
+"""Tables: the cells of an evaluation as text and as Markdown. Nothing is typed in by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .summary import CLEAN, WORST, Cell
+from .threat import write_radius
+
+
+def rows_of(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: one row for each classifier, alone and defended; one column for each attack and radius.
+
+    Where several attacks ran at a radius, the column shows the worst of them, image by image.
+    """
+    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius))))
+    subjects = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
+    heading = ["classifier", "defence", *(_column(norm, radius) for norm, radius in columns)]
+    rows = []
+    for classifier, seen, defended in subjects:
+        own = [c for c in cells if (c.classifier, c.seen, c.defended) == (classifier, seen, defended)]
+        name = f"{classifier} ({'guide' if seen else 'unseen'})"
+        rows.append([name, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])
+    return heading, rows
+
+
+def text(cells: Sequence[Cell]) -> str:
+    """A table for the terminal."""
+    heading, rows = rows_of(cells)
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in [heading, *rows]]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n" + caption(cells)
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """The same table in Markdown."""
+    heading, rows = rows_of(cells)
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(cells)
+
+
+def caption(cells: Sequence[Cell]) -> str:
+    """What was measured: attacks, images, seed, interval."""
+    attacks = list(dict.fromkeys(c.attack for c in cells if c.attack not in (CLEAN, WORST)))
+    seeds = sorted({c.seed for c in cells})
+    attacked = f"attacks: {', '.join(attacks)}, white-box, worst image by image; " if attacks else ""
+    return f"accuracy in %, [95% Wilson interval]; {attacked}seed {', '.join(map(str, seeds))}"
+
+
+def _column(norm: str, radius: float) -> str:
+    return f"{norm} {write_radius(radius)}" if norm else "clean"
+
+
+def _hardest(cells: Sequence[Cell], norm: str, radius: float) -> str:
+    here = [c for c in cells if (c.norm, c.radius) == (norm, radius)]
+    if not here:
+        return "–"
+    cell = next((c for c in here if c.attack == WORST), here[0])
+    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}] n={cell.n}"

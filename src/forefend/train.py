@@ -1,0 +1,225 @@
+"""The only training loop: fit a recipe's players to a data set."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checkpoint
+from .checks import InputError
+from .data import Images
+from .draw import Draw
+from .recipe import Batch, Cast, Memory, Player, Recipe
+from .records import Run
+
+Augment = Callable[[Tensor, Draw], Tensor]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, and its state is on disk: the same call goes on from there."""
+
+
+@dataclass
+class _State:
+    """Where training stands: the next step, and this epoch's sums of losses."""
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def fit(
+    recipe: Recipe,
+    data: Images,
+    cast: Cast,
+    *,
+    run: Run | None = None,
+    seed: int = 0,
+    augment: Augment | None = None,
+    accelerator: Accelerator | None = None,
+    checkpoint_every: float = 60.0,
+) -> None:
+    """Train the cast's networks in place; guides are proved untouched at the end.
+
+    The same seed gives the same weights, whether or not training was interrupted and resumed from its checkpoint.
+
+    Args:
+        recipe: what to do at each step.
+        data: training images.
+        cast: the networks; only those that the recipe's players own are trained.
+        run: where checkpoint and log go; None keeps nothing.
+        seed: of data order, augmentation and attack starts; initialisation is the caller's.
+        augment: label-preserving change of a batch; None for none.
+        accelerator: device and processes; None takes the best device there is.
+        checkpoint_every: seconds between checkpoints; there is one after each epoch too.
+
+    Raises:
+        InputError: the loss is no longer a number, or the checkpoint does not fit.
+        Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
+    """
+    accelerator = accelerator or Accelerator()
+    cast.to(accelerator.device)
+    untouched = [guide.fingerprint() for guide in cast.guides]
+    players, memory = recipe.players(cast), Memory()
+    state = _resume(run, players, memory)
+    loop = _Loop(recipe, data, cast, players, memory, seed, augment, accelerator)
+    with _stoppable() as stop, _bar(loop, state, accelerator) as bar:
+        saved = time.monotonic()
+        while state.step < loop.steps:
+            loop.take(state)
+            bar.update()
+            ended = state.step % loop.steps_per_epoch == 0
+            if ended:
+                _close_epoch(loop, state, run, bar)
+            if ended or stop or time.monotonic() - saved > checkpoint_every:
+                _save(run, loop, state)
+                saved = time.monotonic()
+            if stop and state.step < loop.steps:
+                raise Interrupted(f"stopped after step {state.step} of {loop.steps}")
+    if untouched != [guide.fingerprint() for guide in cast.guides]:
+        raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One training run's fixed parts; `take` is one step of it."""
+
+    recipe: Recipe
+    data: Images
+    cast: Cast
+    players: dict[str, Player]
+    memory: Memory
+    seed: int
+    augment: Augment | None
+    accelerator: Accelerator
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "craft", self.cast.crafting())
+
+    craft: Cast = field(init=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.data) / self.recipe.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
+    def take(self, state: _State) -> None:
+        """One step: the recipe yields losses, and each player moves in turn."""
+        batch, share = self._batch(state.step)
+        for player in self.players.values():
+            for network in player.networks.values():
+                network.train()
+        for name, loss in self.recipe.updates(self.cast, self.craft, batch, self.memory):
+            self._move(self.players[name], loss * share, batch.progress)
+            state.sums[name] = state.sums.get(name, 0.0) + float(loss.detach())
+            if not math.isfinite(state.sums[name]):
+                raise InputError(f"The {name}'s loss is no longer a number at step {state.step}: lower --lr.")
+        state.step += 1
+
+    def _batch(self, step: int) -> tuple[Batch, float]:
+        """This process's images of a step, and the factor that makes the processes' mean the batch's mean."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        # Batches of nearly equal size: no image is dropped, and none is left alone with BatchNorm.
+        rows = self._order(epoch).tensor_split(self.steps_per_epoch)[place]
+        mine = rows.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
+        x, y, index = (tensor.to(self.accelerator.device) for tensor in self.data.batch(mine))
+        draw = Draw(index, self.seed, "train", step=step)
+        if self.augment is not None:
+            x = self.augment(x, draw.at(trial="augment"))
+        share = len(mine) * self.accelerator.num_processes / len(rows)
+        return Batch(x, y, index, step / self.steps, draw), share
+
+    def _order(self, epoch: int) -> Tensor:
+        number = Draw(torch.empty(0), self.seed, "order", step=epoch).number()
+        return torch.randperm(len(self.data), generator=torch.Generator().manual_seed(number))
+
+    def _move(self, player: Player, loss: Tensor, progress: float) -> None:
+        """Fill this player's gradients alone, average them over processes, and step."""
+        parameters = player.parameters()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        if self.accelerator.num_processes > 1:
+            self._average([p.grad for p in parameters if p.grad is not None])
+            self._average([b for n in player.networks.values() for b in n.buffers() if b.is_floating_point()])
+        for group in player.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * player.schedule(progress)
+        player.optimizer.step()
+        player.optimizer.zero_grad(set_to_none=True)
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, in one exchange."""
+        if tensors:
+            flat = self.accelerator.reduce(torch.cat([t.flatten() for t in tensors]), reduction="mean")
+            for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+
+def _resume(run: Run | None, players: dict[str, Player], memory: Memory) -> _State:
+    progress = checkpoint.restore(run.checkpoint, players, memory) if run else None
+    return _State(**progress) if progress else _State()
+
+
+def _save(run: Run | None, loop: _Loop, state: _State) -> None:
+    if run and loop.accelerator.is_main_process:
+        checkpoint.store(run.checkpoint, loop.players, loop.memory, {"step": state.step, "sums": state.sums})
+
+
+def _close_epoch(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
+    """Log the epoch's mean losses, to the run and to whoever watches."""
+    epoch = state.step // loop.steps_per_epoch
+    means = {name: total / loop.steps_per_epoch for name, total in state.sums.items()}
+    state.sums.clear()
+    if not loop.accelerator.is_main_process:
+        return
+    if run:
+        run.log(epoch=epoch, step=state.step, loss=means)
+    words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
+    bar.set_postfix_str(words)
+    if bar.disable:
+        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}", flush=True)
+
+
+def _bar(loop: _Loop, state: _State, accelerator: Accelerator) -> Any:
+    """Progress with the time that remains on a terminal; elsewhere, `_close_epoch` prints a line an epoch."""
+    hidden = None if accelerator.is_main_process else True
+    title = type(loop.recipe).__name__
+    return tqdm(total=loop.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step is finished before the loop obeys; a second one is not waited for."""
+    received: list[int] = []
+    old = defaultdict[int, Any](lambda: None)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, note)
+    except ValueError:  # only the main thread may listen; elsewhere the caller handles signals
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

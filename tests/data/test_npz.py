@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from forefend.checks import InputError
+from forefend.data import Images, load
+
+X = np.random.RandomState(0).randint(0, 256, (4, 3, 5, 6), dtype=np.uint8)
+Y = np.array([0, 2, 1, 0])
+
+
+def save(folder: Path, **arrays: np.ndarray) -> str:
+    np.savez(folder / "mine.npz", **arrays)
+    return str(folder / "mine.npz")
+
+
+def pixels(images: Images) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
+
+
+def test_every_layout_gives_the_same_images(tmp_path: Path) -> None:
+    expected = torch.from_numpy(X).float() / 255
+    for x in (X, X.transpose(0, 2, 3, 1), X / 255, (X / 255).astype(np.float32), (X / 255).astype(">f8")):
+        images = load(save(tmp_path, x=x, y=Y), "test")
+        assert torch.allclose(pixels(images), expected, atol=1e-7)
+        assert (images.name, images.shape, images.classes) == ("mine", (3, 5, 6), ("0", "1", "2"))
+    grey = load(save(tmp_path, x=X[:, 0], y=Y[:, None].astype(np.uint8)), "test")
+    assert torch.equal(pixels(grey), expected[:, :1])
+    assert (grey.pixels.dtype, grey.labels.tolist()) == (torch.uint8, Y.tolist())
+
+
+def test_each_split_has_its_arrays_and_both_share_their_classes(tmp_path: Path) -> None:
+    path = save(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
+    train, test = load(path, "train"), load(path, "test")
+    assert (len(train), len(test), train.split, test.split) == (4, 1, "train", "test")
+    assert train.classes == test.classes == ("0", "1", "2")
+    named = save(tmp_path, x_train=X, y_train=Y, classes=np.array(["cat", "dog", "eel"]))
+    assert load(named, "train").classes == ("cat", "dog", "eel")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X}, "no arrays x_test and y_test"),
+        ({"x_train": X, "y_train": Y}, "no arrays x_test and y_test"),
+        ({"x": X[:0], "y": Y[:0]}, "holds no images"),
+        ({"x": X[:3], "y": Y}, "4 labels for 3 images"),
+        ({"x": X, "y": Y[:0]}, "0 labels for 4 images"),
+        ({"x": X, "y": -Y}, "-2 … 0"),
+        ({"x": X, "y": Y / 2}, "float64 of shape"),
+        ({"x": X, "y": np.eye(4, dtype=int)}, r"shape \(4, 4\), expected integers"),
+        ({"x": X, "y": np.array(1)}, "expected integers"),
+        ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, "0 … 1 for 2 classes"),
+        ({"x": X / 127.5 - 1, "y": Y}, "they look normalised"),
+        ({"x": X.astype(float), "y": Y}, "divide by 255"),
+        ({"x": np.where(X > 9, np.nan, 0.5), "y": Y}, "NaN"),
+        ({"x": X.astype(int), "y": Y}, "int64, expected uint8"),
+        ({"x": X[:, :2], "y": Y}, "no doubt"),
+        ({"x": X[:, :, :, :3], "y": Y}, "no doubt"),
+        ({"x": X[0, 0], "y": Y}, r"\(5, 6\)"),
+        ({"x": X.astype(object), "y": Y}, "not a readable .npz of plain arrays"),
+    ],
+)
+def test_what_cannot_be_read_without_guessing_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(save(tmp_path, **arrays), "test")
+
+
+def test_unnamed_arrays_are_never_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name the images to train on x_train and y_train"):
+        load(save(tmp_path, x=X, y=Y), "train")
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = Path(save(tmp_path, x=X, y=Y))
+    for content in (b"", b"PK\x03\x04", path.read_bytes()[:-30], b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"mine\.npz is not a readable \.npz"):
+            load(str(path), "test")
+    path.unlink()
+    with pytest.raises(InputError, match="There is no file"):
+        load(str(path), "test")
