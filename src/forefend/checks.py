@@ -112,7 +112,7 @@ def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
         )
     if count is not None and len(y) != count:
         raise InputError(f"There are {len(y)} labels for {count} images: each image needs exactly one.")
-    if len(y) and not (0 <= int(y.min()) and int(y.max()) < classes):
+    if len(y) and not (int(y.min()) >= 0 and int(y.max()) < classes):
         raise InputError(
             f"Labels range over {int(y.min())} … {int(y.max())}, expected 0 … {classes - 1} for {classes} classes: "
             "check that labels start at 0 and that the classifier belongs to this data set."

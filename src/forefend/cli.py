@@ -31,15 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
     except InputError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}; the same command goes on from there.", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
         return _refuse(f"The package {error.name} is missing: `forefend doctor` names the line that adds it.")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        return _refuse(f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out.")
+        return _refuse(
+            f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
+        )
 
 
 def usage() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +117,7 @@ class _Court:
         return cells(stand, wrong, verdicts)
 
     def _check(self) -> None:
-        x, y, _ = self.images.batch(torch.arange(min(2, len(self.images))))
+        x, _, _ = self.images.batch(torch.arange(min(2, len(self.images))))
         check_images(x)
         classes = len(self.images.classes)
         check_labels(self.images.labels, classes, len(self.images))
@@ -199,7 +198,7 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
 
 def _view(network: nn.Module) -> nn.Module:
     """A frozen view of the network, laid out channels-last: the original is not touched, and convolves slower."""
-    return frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -81,7 +81,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _figure_class() -> Any:
-    """matplotlib's Figure, without touching the caller's pyplot state."""
+    """Matplotlib's Figure, without touching the caller's pyplot state."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -44,7 +44,7 @@ def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Huber loss (β = 1) of each logit, averaged over the K logits.
 
-    Source: RTFE Eqs. 5 and 6, read element by element (METHODS R2), the defensible reading: as printed, with vector
+    Source: RTFE Eqs. 5 and 6, read element by element, the defensible reading: as printed, with vector
     norms, the loss jumps where the two branches meet.
     """
     return F.huber_loss(logits, target_logits, reduction="none").mean(1)

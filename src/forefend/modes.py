@@ -1,7 +1,7 @@
 """Modes: look at a network without touching it.
 
-`frozen` gives an eval-only twin that shares the original's tensors; `borrowed` puts a network into crafting form and gives
-its modes and gradient flags back exactly; `fingerprint` proves that nothing moved.
+`frozen` gives an eval-only twin that shares the original's tensors; `borrowed` puts a network into crafting form and
+gives its modes and gradient flags back exactly; `fingerprint` proves that nothing moved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def frozen(network: Network) -> Network:
     """An eval-mode twin of `network` whose parameters ask for no gradient.
 
     The twin has modules of its own but shares every parameter and buffer, so it costs no memory, follows the original
-    as that trains, and leaves the original's modes and gradient flags alone. Gradients still flow through it to the image.
+    as that trains, and leaves the original's modes and gradient flags alone. Gradients still reach the image through it.
 
     Args:
         network: any module that `copy.deepcopy` can copy.

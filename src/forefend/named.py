@@ -105,7 +105,7 @@ class Finder:
 
     def _of_run(self, folder: Path) -> Named:
         if not (folder / "classifier.json").exists():
-            raise InputError(f"{folder} holds no classifier: it has no classifier.json; was the run trained to its end?")
+            raise InputError(f"{folder} holds no classifier: it has no classifier.json; did its training end?")
         return Named(folder.name, str(folder), load_card(folder / "classifier.json"))
 
     def _of_weights(self, architecture: str, weights: Path, spec: str) -> Named:
@@ -146,7 +146,9 @@ def measure(found: Named, images: Images) -> float:
     x, y, _ = images.batch(torch.arange(len(images)))
     with torch.no_grad():
         check_logits(network(x[:2]), min(2, len(x)), len(images.classes))
-        right = sum(int((network(a).argmax(1) == b).sum()) for a, b in zip(x.split(250), y.split(250), strict=True))
+        right = sum(
+            int((network(a).argmax(1) == b).sum().item()) for a, b in zip(x.split(250), y.split(250), strict=True)
+        )
     accuracy = right / len(images)
     check_clean_accuracy(accuracy, len(images.classes), len(images), found.name)
     return accuracy

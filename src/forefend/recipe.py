@@ -44,7 +44,7 @@ class Cast:
     def to(self, device: torch.device) -> None:
         """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
         for network in (self.preprocessor, self.classifier, *self.guides):
-            network.to(device=device, memory_format=torch.channels_last)
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def start(folder: Path, config: Mapping[str, Any]) -> Run:
     return run
 
 
-def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise InputError(

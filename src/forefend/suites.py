@@ -29,7 +29,7 @@ def oblivious(subject: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, repr=False)
 class Trial:
-    """One line of a protocol: an attack, how often it restarts, and what it sees. The verdict is always the subject's own.
+    """One line of a protocol: an attack, how often it restarts, and what it sees. The verdict is the subject's own.
 
     Args:
         name: what tables call it; trials of one name at several radii make a curve.
@@ -81,7 +81,7 @@ def curve(threats: Sequence[ThreatModel], steps: int = 20, restarts: int = 2) ->
 def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
     """The RTFE paper's own attack, 20 steps, in the three readings of its step size.
 
-    The paper states it three ways that exclude each other (2209.06931, section 4 and appendix A; METHODS R1), so all are run.
+    The paper states it three ways that exclude each other (2209.06931, section 4 and appendix A), so all are run.
 
     Args:
         threats: one for each radius; the paper's are 2, 4 and 8/255.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from . import summary
 from .summary import CLEAN, WORST, Cell
 from .threat import write_radius
 
@@ -37,6 +40,24 @@ def markdown(cells: Sequence[Cell]) -> str:
     heading, rows = rows_of(cells)
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(cells)
+
+
+def renewed(document: str, root: Path) -> str:
+    """A document whose every `<!-- table FOLDER -->` … `<!-- end -->` block holds that evaluation's table.
+
+    Args:
+        document: Markdown.
+        root: where the folders' names start.
+
+    Raises:
+        InputError: a folder holds no summary.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        table = markdown(summary.load(root / found["folder"]))
+        return f"<!-- table {found['folder']} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (?P<folder>\S+) -->\n.*?<!-- end -->", block, document, flags=re.DOTALL)
 
 
 def caption(cells: Sequence[Cell]) -> str:

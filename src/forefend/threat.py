@@ -1,6 +1,6 @@
 """Threat models: which images an attacker may hand in, given a clean one.
 
-A threat model projects, judges, draws random starts and scales steps; attacks are written against these four verbs alone.
+A threat model projects, judges, draws random starts and scales steps; attacks are written in these four verbs alone.
 Images are float `(B, C, H, W)` in [0, 1]; radii are in the same units, and an l2 radius is over the whole image.
 """
 

@@ -214,7 +214,7 @@ def _stoppable() -> Iterator[list[int]]:
         received.append(number)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             old[number] = signal.signal(number, note)
     except ValueError:  # only the main thread may listen; elsewhere the caller handles signals
         pass

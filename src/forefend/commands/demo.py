@@ -5,86 +5,21 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-
-from .. import data, figures, records, suites, tables
-from ..data import Images
-from ..defence import Defence, Defended
-from ..evaluate import Subject, evaluate
-from ..guides import Guide
-from ..named import new_classifier, training_config
-from ..recipe import Cast
-from ..recipes import RTFE, Natural
-from ..threat import Linf
-from ..train import Interrupted, fit
 from .parser import Parser
-from .train import defence_of, new_preprocessor
-
-GUIDES, UNSEEN = ("cnn", "tinyresnet"), "mlp"
-RADII = (0.1, 0.15, 0.3)
-NATURAL = Natural(epochs=15, batch_size=64)
-RECIPE = RTFE(threat=Linf(0.2), epochs=30, batch_size=64, lr=0.2)
 
 
 def main(arguments: list[str]) -> int:
-    """Train three classifiers and a defence for two of them, attack all, print the table."""
+    """Run the demo and name the next three commands to try."""
     parser = Parser("demo", "A defence for real handwritten digits: three classifiers, two of them its guides.")
     parser.add_argument("--out", type=str, default="runs/demo", help="the run's folder")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
-    folder = Path(options.out)
-    try:
-        _tell(folder, options.seed)
-    except Interrupted as stopped:
-        print(f"\n{stopped}; the same command goes on from there.")
-        return 130
+    started, folder = time.monotonic(), Path(options.out)
+    from ..jobs import demo
+
+    demo.run(folder, options.seed)
     print(f"{time.monotonic() - started:.0f} s; picture: {folder}/picture.png, records: {folder}/records.jsonl\nnext:")
     print(f"  forefend evaluate {folder} --suite quick --threat Linf:0.15")
     print("  forefend train rtfe --data fashion-mnist --guides cnn resnet20 --threat Linf:0.1 --epochs 5")
     print("  forefend recipes")
     return 0
-
-
-def _tell(folder: Path, seed: int) -> None:
-    train, test = data.load("digits", "train"), data.load("digits", "test")
-    config = training_config("rtfe", RECIPE, train, seed) | {"classifiers": [*GUIDES, UNSEEN], "natural": NATURAL.settings()}
-    run = records.start(folder, config)
-    print(f"[1/3] {len(train)} real digits: training {', '.join([*GUIDES, UNSEEN])} naturally", flush=True)
-    networks = {name: _classifier(folder, name, train, seed) for name in (*GUIDES, UNSEEN)}
-    print(f"[2/3] training one preprocessor in front of {' and '.join(GUIDES)}, both frozen", flush=True)
-    defence = _defence(run, {name: networks[name] for name in GUIDES}, train, seed)
-    print("[3/3] attacking all three, alone and defended: white-box PGD-20, 2 restarts", flush=True)
-    cells = evaluate(_subjects(networks, defence), test, suites.curve([Linf(r) for r in RADII]), folder=folder, seed=seed)
-    print("\n" + tables.text(cells) + "\n")
-    x, _, _ = test.batch(torch.arange(10))
-    with torch.no_grad():
-        figures.picture(folder / "picture.png", x, defence(x), cells)
-
-
-def _classifier(folder: Path, name: str, train: Images, seed: int) -> torch.nn.Module:
-    """A naturally trained classifier, kept in the run's folder."""
-    network = new_classifier(name, train, seed)
-    run = records.start(folder / name, training_config("natural", NATURAL, train, seed) | {"classifier": name})
-    fit(NATURAL, train, Cast(classifier=network), run=run, seed=seed, accelerator=Accelerator(cpu=True))
-    return network.eval()
-
-
-def _defence(run: records.Run, guides: dict[str, torch.nn.Module], train: Images, seed: int) -> Defence:
-    """The preprocessor trained in front of the guides, and saved."""
-    preprocessor = new_preprocessor("narrow-unet", train, seed)
-    cast = Cast(preprocessor, [Guide(network, name) for name, network in guides.items()])
-    fit(RECIPE, train, cast, run=run, seed=seed, accelerator=Accelerator(cpu=True))
-    defence = defence_of("rtfe", RECIPE, train, cast, "narrow-unet")
-    defence.save(run.folder)
-    return defence
-
-
-def _subjects(networks: dict[str, torch.nn.Module], defence: Defence) -> list[Subject]:
-    """Each classifier alone and behind the defence."""
-    return [
-        Subject(name, Defended(defence, network) if defended else network, defended, defence.has_seen(network))
-        for name, network in networks.items()
-        for defended in (False, True)
-    ]

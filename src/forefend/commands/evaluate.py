@@ -1,128 +1,29 @@
-"""`forefend evaluate`: measure a run, or a bare classifier, under a named suite of attacks."""
+"""`forefend evaluate`: measure a run, or bare classifiers, under a named suite of attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-from .. import records, suites, tables
-from ..checks import InputError, choose
-from ..data import Images, sample
-from ..defence import Defence, Defended, load
-from ..evaluate import Subject, evaluate
-from ..named import Finder, Named
-from ..suites import Suite
-from ..threat import ThreatModel, parse
-from .parser import Parser, images_of
-
-SUITES: dict[str, Callable[[Sequence[ThreatModel]], Suite]] = {
-    "curve": suites.curve,
-    "quick": lambda threats: [trial for threat in threats for trial in suites.quick(threat)],
-    "rtfe": suites.rtfe,
-}
+from .parser import Parser
 
 
 def main(arguments: list[str]) -> int:
     """Evaluate, print the table, leave records and summary."""
-    options = _parser().parse_args(arguments)
-    suite_of = choose(options.suite, SUITES, "suite")
-    run = records.Run(Path(options.run)) if options.run else None
-    images = _images(options, run)
-    subjects, threat = _subjects(options, run)
-    threats = [parse(text) for text in options.threat or [threat]]
-    folder = Path(options.out) if options.out else _folder(options, run, threats)
-    suite = suite_of(threats)
-    cost = sum(trial.gradients() for trial in suite)
-    print(f"{len(subjects)} subjects, {len(images)} images, at most {cost} gradients an image -> {folder}", flush=True)
-    try:
-        cells = evaluate(
-            subjects,
-            images,
-            suite,
-            folder=folder,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            allow_weak=options.allow_weak_classifier,
-        )
-    except KeyboardInterrupt:
-        print(f"\nstopped; what was judged is in {folder}, and the same command goes on from there.")
-        return 130
-    print(tables.text(cells))
-    return 0
-
-
-def _parser() -> Parser:
-    parser = Parser("evaluate", "Measure a run or a bare classifier under a suite of attacks.")
+    parser = Parser("evaluate", "Measure a run, or bare classifiers, under a suite of attacks.")
     parser.add_argument("run", nargs="?", type=str | None, help="the run's folder; none for bare classifiers")
     parser.add_argument(
         "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
     )
-    parser.add_argument("--suite", type=str, default="quick", help=f"one of {', '.join(SUITES)}")
-    parser.add_argument("--threat", nargs="+", type=str, help="such as Linf:8/255, several for a curve (else the run's)")
+    parser.add_argument("--suite", type=str, default="quick", help="quick, curve, or rtfe (that paper's own attack)")
+    parser.add_argument(
+        "--threat", nargs="+", type=str, help="such as Linf:8/255, several for a curve (else the run's)"
+    )
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
     parser.add_argument("--out", type=str | None, help="folder for records.jsonl and summary.json")
     parser.add_data(default=None)
-    parser.add_classifier_options()
-    return parser
+    parser.add_classifiers()
+    options = parser.parse_args(arguments)
+    from ..jobs import evaluate
 
-
-def _images(options: Any, run: records.Run | None) -> Images:
-    name = options.data or (run.config["data"] if run else None)
-    if name is None:
-        raise InputError("No images were named: give --data, or a run, whose test images are then used.")
-    options.data = name
-    images = images_of(options)("test")
-    return images if options.images is None else sample(images, options.images, options.seed)
-
-
-def _subjects(options: Any, run: records.Run | None) -> tuple[list[Subject], str]:
-    """Everything to be judged, and the threat model that the run was trained for."""
-    named = [_finder(options).find(spec) for spec in options.classifiers]
-    if run is None:
-        if not named:
-            raise InputError("Nothing to evaluate: name a run, or a classifier with --classifier architecture:weights.")
-        return [Subject(c.name, c.network) for c in named], "Linf:8/255"
-    if (run.folder / "classifier.json").exists():
-        own = _finder(options).find(str(run.folder))
-        return [Subject(c.name, c.network) for c in [own, *named]], run.config["settings"].get("threat", "Linf:8/255")
-    defence = load(run.folder)
-    guides = [_guide(options, guide) for guide in run.config.get("guides", [])]
-    return [s for c in _distinct([*guides, *named]) for s in _pair(defence, c)], defence.card.threat
-
-
-def _finder(options: Any, mean: Any = None, std: Any = None) -> Finder:
-    return Finder(
-        images_of(options),
-        Path(options.runs),
-        mean or options.mean,
-        std or options.std,
-        options.allow_weak_classifier,
-    )
-
-
-def _guide(options: Any, guide: dict[str, Any]) -> Named:
-    """A run's guide, found again by the word that it was named with."""
-    return _finder(options, guide["mean"], guide["std"]).find(guide["spec"])
-
-
-def _distinct(named: Sequence[Named]) -> list[Named]:
-    """One of each: a classifier named twice is judged once."""
-    return list({c.config()["fingerprint"]: c for c in named}.values())
-
-
-def _pair(defence: Defence, named: Named) -> list[Subject]:
-    """A classifier alone and behind the defence."""
-    seen = defence.has_seen(named.network)
-    return [
-        Subject(named.name, named.network, seen=seen),
-        Subject(named.name, Defended(defence, named.network), defended=True, seen=seen),
-    ]
-
-
-def _folder(options: Any, run: records.Run | None, threats: Sequence[ThreatModel]) -> Path:
-    spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
-    parent = run.folder / "evaluations" if run else Path(options.runs)
-    return parent / f"{options.suite}-{spelled}-{options.images or 'all'}-s{options.seed}"
+    print(evaluate.run(options))
+    return 0

@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 
 from ..checks import InputError
 
-if TYPE_CHECKING:
-    from ..data import Images
-
 
 class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse with our manners: one sentence, the nearest option, YAML in by `--config`, out by `--print_config`."""
+    """jsonargparse with our manners: errors of one sentence, YAML in by `--config` and out by `--print_config`."""
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(
@@ -51,38 +45,20 @@ class Parser(jsonargparse.ArgumentParser):
         """Which images."""
         group = self.add_argument_group("images")
         group.add_argument(
-            "--data", type=str | None, default=default, help="digits, mnist, fashion-mnist, cifar-10, cifar-100, svhn, an .npz or a folder"
+            "--data",
+            type=str | None,
+            default=default,
+            help="digits, mnist, fashion-mnist, cifar-10, cifar-100, svhn, an .npz or a folder",
         )
         group.add_argument("--data-dir", type=str | None, help="where data sets lie (else FOREFEND_DATA, else .data)")
         group.add_argument("--size", type=int | None, help="side to which a folder's pictures are cut")
         group.add_argument("--download", action="store_true", help="fetch an absent data set from its publisher")
 
-    def add_classifier_options(self) -> None:
+    def add_classifiers(self) -> None:
         """How classifiers named by their weights are to be read."""
         group = self.add_argument_group("classifiers")
-        number = {"nargs": "+", "type": float}
-        group.add_argument("--mean", **number, help="normalisation of architecture:weights, one number or one a channel")
+        number: dict[str, Any] = {"nargs": "+", "type": float}
+        group.add_argument("--mean", **number, help="normalisation of architecture:weights, one number or C")
         group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 means none")
         group.add_argument("--allow-weak-classifier", action="store_true", help="go on with a classifier near chance")
-        group.add_argument("--runs", type=str, default="runs", help="folder of runs, where trained classifiers are kept")
-
-
-def images_of(options: Any, name: str | None = None) -> Callable[[str], Images]:
-    """From `"train"` or `"test"` to the images that the options name."""
-    from .. import data
-
-    return partial(
-        data.load,
-        name or options.data,
-        data_dir=options.data_dir and Path(options.data_dir),
-        size=options.size,
-        download=options.download,
-    )
-
-
-def augment_of(name: str) -> Any:
-    """Label-preserving changes for training images: shifts and flips for photographs, none for digits and clothes."""
-    from ..data import crop_flip
-
-    photographs = name not in ("digits", "mnist", "fashion-mnist", "svhn") and not name.endswith(".npz")
-    return (lambda x, draw: crop_flip(x, draw.uniform(x.new_empty(len(x), 3)))) if photographs else None
+        group.add_argument("--runs", type=str, default="runs", help="where classifiers trained on demand are kept")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from ..recipes import RECIPES
-from ..settings import purpose, settings_of
 from .parser import Parser
 
 
@@ -13,6 +11,10 @@ def main(arguments: list[str]) -> int:
     """Print the recipes, for a person or as JSON."""
     parser = Parser("recipes", "Every training method with its hyper-parameters.")
     parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, settings}}")
+    as_json = parser.parse_args(arguments).json
+    from ..recipes import RECIPES
+    from ..settings import purpose, settings_of
+
     listing = {
         name: {
             "purpose": purpose(recipe),
@@ -20,7 +22,7 @@ def main(arguments: list[str]) -> int:
         }
         for name, recipe in RECIPES.items()
     }
-    if parser.parse_args(arguments).json:
+    if as_json:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return 0
     for name, recipe in RECIPES.items():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ..checks import InputError, unknown
 from . import cifar, digits, folder, idx, npz, published, svhn
-from .augment import crop_flip
+from .augment import augmentation, crop_flip
 from .download import download as fetch
 from .images import Images, check_split, from_tensors, sample, split
 
-__all__ = ["Images", "crop_flip", "from_tensors", "load", "sample", "split"]
+__all__ = ["Images", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
 
 READERS: dict[str, Callable[[str, str, Sequence[Path]], Images]] = {
     "cifar-10": cifar.read,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import InputError
+from ..draw import Draw
 
 
 def crop_flip(x: Tensor, uniform: Tensor, *, pad: int = 4) -> Tensor:
@@ -35,3 +38,19 @@ def crop_flip(x: Tensor, uniform: Tensor, *, pad: int = 4) -> Tensor:
     windows = F.pad(x, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(len(x), device=x.device), :, offset[:, 0], offset[:, 1]]
     return torch.where((uniform[:, 2] < 0.5)[:, None, None, None], cropped.flip(3), cropped)
+
+
+def augmentation(name: str) -> Callable[[Tensor, Draw], Tensor] | None:
+    """The label-preserving changes for training images of a set: shifts and flips for photographs, None for the rest.
+
+    A mirrored digit is no digit, and clothes and house numbers are published upright and centred.
+
+    Args:
+        name: the set, as `load` takes it.
+    """
+    upright = name in ("digits", "mnist", "fashion-mnist", "svhn") or name.endswith(".npz")
+    return None if upright else _shift_and_flip
+
+
+def _shift_and_flip(x: Tensor, draw: Draw) -> Tensor:
+    return crop_flip(x, draw.uniform(x.new_empty(len(x), 3)))

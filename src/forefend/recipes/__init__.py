@@ -7,4 +7,6 @@ from .adversarial import Adversarial
 from .natural import Natural
 from .rtfe import RTFE
 
+__all__ = ["RECIPES", "RTFE", "Adversarial", "Natural"]
+
 RECIPES: dict[str, type[Recipe]] = {"adversarial": Adversarial, "natural": Natural, "rtfe": RTFE}

@@ -18,7 +18,7 @@ from ..threat import Linf, ThreatModel
 class Adversarial(Recipe):
     """Train a classifier itself on attacked images: the reference that a preprocessor is measured against.
 
-    Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters (METHODS 1.6).
+    Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters .
 
     Args:
         threat: the attacker's threat model (8/255 in l∞).

@@ -20,8 +20,8 @@ from ..threat import Linf, ThreatModel
 class RTFE(Recipe):
     """Train a preprocessor so that each guide answers on attacked images as it does on clean ones.
 
-    One guide is the paper's section 3.2, several its section 3.3 (RTFE-ensemble). Source: arXiv 2209.06931; the schedule
-    is Madry et al.'s, scaled to 60 epochs (METHODS 1.1).
+    One guide is the paper's section 3.2, several its section 3.3 (RTFE-ensemble). Source: arXiv 2209.06931; the
+    schedule is Madry et al.'s, scaled to 60 epochs.
 
     Args:
         threat: the attacker's threat model (section 4: l∞, 8/255).
