@@ -1,7 +1,7 @@
 """Checkpoint: everything needed to go on exactly where training stopped, in one safetensors file.
 
-Networks, optimisers, the recipe's memory and torch's generator are tensors; the numbers around them are JSON in the
-file's metadata. One file renamed into place cannot be half old and half new.
+Networks, optimisers and the recipe's memory are tensors; the numbers around them are JSON in the file's metadata. One
+file renamed into place cannot be half old and half new. Random numbers are keyed by step and leave no state to keep.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -34,7 +33,6 @@ def store(path: Path, players: Mapping[str, Player], memory: Memory, progress: M
     state = {
         "players": {name: _state(player) for name, player in players.items()},
         "memory": dict(memory),
-        "generator": torch.get_rng_state(),
         "progress": dict(progress),
     }
     skeleton = _flatten(state, "", tensors)
@@ -58,11 +56,10 @@ def restore(path: Path, players: Mapping[str, Player], memory: Memory) -> dict[s
             state = _unflatten(json.loads(file.metadata()["skeleton"]), tensors)
         for name, player in players.items():
             _put_back(player, state["players"][name])
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be resumed from ({reason}): delete it to start over.") from None
     memory.update(state["memory"])
-    torch.set_rng_state(state["generator"])
     progress: dict[str, Any] = state["progress"]
     return progress
 

@@ -60,7 +60,8 @@ class Defence(nn.Module):
 
     def has_seen(self, classifier: nn.Module) -> bool:
         """Whether this very classifier was one of its guides, told by fingerprint."""
-        return fingerprint(classifier) in {guide["fingerprint"] for guide in self.card.guides}
+        own = classifier.fingerprint() if isinstance(classifier, Guide) else fingerprint(classifier)
+        return own in {guide["fingerprint"] for guide in self.card.guides}
 
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defence.json` into `folder`."""
@@ -90,6 +91,24 @@ class Defended(nn.Module):
         logits: Tensor = self.classifier(self.defence(x))
         return logits
 
+    def requires_grad_(self, requires_grad: bool = True) -> Defended:
+        """For the defence alone: an optimiser would move the weights that the classifier shares with the original."""
+        self.defence.requires_grad_(requires_grad)
+        return self
+
+
+Knowledge = Callable[[nn.Module], nn.Module]  # from the preprocessor to what the attacker takes to stand in front
+
+
+def full(preprocessor: nn.Module) -> nn.Module:
+    """The attacker sees the whole pipeline."""
+    return preprocessor
+
+
+def oblivious(preprocessor: nn.Module) -> nn.Module:
+    """The attacker sees the classifier alone."""
+    return nn.Identity()
+
 
 def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[[Tensor], list[Tensor]]:
     """What an attacker of several defended guides sees: one preprocessing, then each guide's logits."""
@@ -112,9 +131,9 @@ def load(folder: str | Path) -> Defence:
         raise InputError(f"{folder} holds no defence: it has no defence.json; was the training run to its end?")
     try:
         card = Card(**read_json(folder / "defence.json"))
+        preprocessor = preprocessors.build(card.architecture, **card.settings)
     except TypeError as error:
         raise InputError(f"{folder}/defence.json is no defence's card ({error}): save the defence again.") from None
-    preprocessor = preprocessors.build(card.architecture, **card.settings)
     try:
         preprocessor.load_state_dict(load_tensors((folder / "weights.safetensors").read_bytes()))
     except FileNotFoundError:

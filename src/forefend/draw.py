@@ -72,7 +72,7 @@ class Draw:
         index = self.index.to(x.device, torch.int64)
         key = self._key()
         image = _mix(index * _WEYL + (key - 2**64 if key >= 2**63 else key))
-        place = torch.arange(1, x[0].numel() + 1, device=x.device, dtype=torch.int64)
+        place = torch.arange(1, x.shape[1:].numel() + 1, device=x.device, dtype=torch.int64)
         return (_shift(_mix(image[:, None] + place * _WEYL), 40)).view(x.shape)
 
 

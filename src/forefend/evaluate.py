@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from . import records, summary
 from .attacks.worst import WorstOf
 from .checks import check_clean_accuracy, check_images, check_labels, check_logits
 from .data import Images
+from .defence import Defence, Defended
 from .draw import Draw
 from .modes import fingerprint, frozen
 from .records import Record
@@ -71,7 +73,7 @@ def evaluate(
         RuntimeError: an attack left its threat model.
     """
     if isinstance(subjects, nn.Module):
-        subjects = [Subject("classifier", subjects)]
+        subjects = [_subject(subjects)]
     path = Path(folder) / "records.jsonl" if folder else None
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ class _Court:
     def _key(self) -> str:
         """What a record's verdict depends on beside trial and seed: the networks and the data."""
         data = f"{self.images.name}/{self.images.split}"
-        return f"{data}:{fingerprint(self.subject.network)}"
+        return f"{data}:{fingerprint(self.subject.network)}:{_form(self.subject.network)}"
 
     def _clean(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
@@ -143,7 +145,7 @@ class _Court:
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
         bar = tqdm(total=len(index), initial=len(index) - len(todo), desc=self._title(trial), unit="img", disable=None)
         with bar:
-            for part in todo.split(self.batch_size):
+            for part in todo.split(self.batch_size) if len(todo) else ():
                 x, y, numbers = (t.to(_device(self.subject.network)) for t in self.images.batch(part))
                 record = Record(key, trial, self.seed, numbers.tolist(), judge(x, y, numbers).tolist())
                 if self.path:
@@ -194,6 +196,19 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
         )
     outside = ~threat.allows(x_adv, x)
     return torch.where(outside.view(-1, 1, 1, 1), threat.project(x_adv, x), x_adv)
+
+
+def _subject(network: nn.Module) -> Subject:
+    """A bare network as what it is: its own type and its defence's card say whether it is defended, and seen."""
+    defence = getattr(network, "defence", None)
+    seen = isinstance(network, Defended) and isinstance(defence, Defence) and defence.has_seen(network.classifier)
+    return Subject("classifier", network, isinstance(network, Defended), seen)
+
+
+def _form(network: nn.Module) -> str:
+    """Digest of the modules: the same weights in another form judge otherwise, and some preprocessors have none."""
+    settings = [getattr(module, "settings", None) for module in network.modules()]
+    return hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]
 
 
 def _view(network: nn.Module) -> nn.Module:

@@ -49,17 +49,31 @@ class Guide(nn.Module):
         Raises:
             InputError: the classifier has no module of that name.
         """
-        activations: dict[str, Tensor] = {}
-        hooks = [_tap(self.classifier, name).register_forward_hook(_keep(activations, name)) for name in taps]
-        try:
-            return self(x), activations
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return read(self.classifier, x, taps)
 
     def fingerprint(self) -> str:
         """The classifier's fingerprint, the same as the original's."""
         return fingerprint(self.classifier)
+
+
+def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A classifier's logits, and what the modules called `taps` put out on the way.
+
+    Args:
+        classifier: any network, in training or frozen.
+        x: images, `(B, C, H, W)` in [0, 1].
+        taps: dotted names of modules inside it, e.g. `stages.2`.
+
+    Raises:
+        InputError: the classifier has no module of that name.
+    """
+    activations: dict[str, Tensor] = {}
+    hooks = [_tap(classifier, name).register_forward_hook(_keep(activations, name)) for name in taps]
+    try:
+        return classifier(x), activations
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _tap(classifier: nn.Module, name: str) -> nn.Module:

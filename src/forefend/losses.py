@@ -41,6 +41,39 @@ def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
 
+def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
+    """Boosted cross-entropy: also pushes down the probability of the likeliest wrong class.
+
+    Source: MART (ICLR 2020), Eq. 6, and JATP (2106.05453), Eq. 7; 1.0001 keeps the logarithm finite, as MART's code does.
+    """
+    p = logits.softmax(1)
+    return ce(logits, y) - (1.0001 - _best_other(p, y)).log()
+
+
+def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The soft maximum of the wrong logits less the right one; its zero is MMA's soft decision boundary.
+
+    Source: MMA (1812.02637), Eq. 8.
+    """
+    others = logits.scatter(1, y[:, None], float("-inf"))
+    return others.logsumexp(1) - _at(logits, y)
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of two images or activations, over all that is not the batch."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def mae(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of two images, activations or logits, over all that is not the batch."""
+    return (a - b).abs().flatten(1).mean(1)
+
+
+def euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance of two images, neither squared nor averaged; its gradient is finite where they are equal."""
+    return ((a - b).square().flatten(1).sum(1) + 1e-12).sqrt()
+
+
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Huber loss (β = 1) of each logit, averaged over the K logits.
 
@@ -93,4 +126,5 @@ def _at(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _best_other(logits: Tensor, y: Tensor) -> Tensor:
+    """The largest entry of another class than y."""
     return logits.scatter(1, y[:, None], float("-inf")).amax(1)

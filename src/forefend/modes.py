@@ -67,7 +67,9 @@ def fingerprint(network: nn.Module) -> str:
     Equal exactly when the tensors are: it tells a seen classifier from an unseen one, and that a guide was not touched.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    # Not the state_dict: it leaves out buffers that are not saved, such as a mean and std, and they decide too.
+    tensors = chain(network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    for name, tensor in sorted(tensors, key=lambda named: named[0]):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(_raw(tensor))
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from safetensors.torch import save
 from torch import nn
 
 from . import classifiers, records
-from .checks import InputError, check_clean_accuracy, check_logits, unknown
+from .checks import InputError, check_clean_accuracy, check_logits, choose, unknown
 from .classifiers import Normalised
-from .classifiers.card import load_card
+from .classifiers.card import load_card, read_card
 from .classifiers.weights import load_weights
 from .data import Images, sample
 from .draw import Draw
 from .modes import fingerprint, frozen
 from .recipe import Cast, Recipe
-from .recipes import Natural
+from .recipes import RECIPES
 from .train import Augment, fit
 
 Split = Callable[[str], Images]
@@ -34,6 +35,7 @@ class Named:
         name: what tables call it.
         spec: the word that stands for it.
         network: images in [0, 1] to logits.
+        architecture: its name on the classifiers' shelf.
         mean: given with the word, for weights that need it.
         std: likewise.
     """
@@ -41,6 +43,7 @@ class Named:
     name: str
     spec: str
     network: nn.Module
+    architecture: str
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
@@ -81,7 +84,8 @@ class Finder:
         """The classifier that `spec` stands for, measured on training images.
 
         Args:
-            spec: a run's folder, a JSON card, `architecture:weights`, or an architecture to be trained naturally first.
+            spec: a run's folder, a JSON card, `architecture:weights`, or an architecture to be trained first:
+                naturally, or by the recipe after an @, as in `tinyresnet@trades`.
 
         Raises:
             InputError: nothing answers to it, its files are damaged, or it is near chance on clean images.
@@ -94,19 +98,20 @@ class Finder:
     def _look_up(self, spec: str) -> Named:
         path, (name, colon, weights) = Path(spec), spec.partition(":")
         if path.suffix == ".json":
-            return Named(path.stem, spec, load_card(path))
+            return _of_card(path, read_card(path)["name"], spec)
         if path.is_dir():
             return self._of_run(path)
         if colon:
             return self._of_weights(name, Path(weights), spec)
-        if spec in classifiers.ARCHITECTURES:
-            return self._trained(spec)
+        architecture, _, recipe = spec.partition("@")
+        if architecture in classifiers.ARCHITECTURES:
+            return self._trained(architecture, recipe or "natural")
         raise unknown(spec, classifiers.ARCHITECTURES, "run, JSON card or architecture")
 
     def _of_run(self, folder: Path) -> Named:
         if not (folder / "classifier.json").exists():
             raise InputError(f"{folder} holds no classifier: it has no classifier.json; did its training end?")
-        return Named(folder.name, str(folder), load_card(folder / "classifier.json"))
+        return _of_card(folder / "classifier.json", folder.name, str(folder))
 
     def _of_weights(self, architecture: str, weights: Path, spec: str) -> Named:
         images = self.split("test")
@@ -120,20 +125,26 @@ class Finder:
             classes=len(images.classes),
             size=size,
         )
-        return Named(weights.stem, spec, network, self.mean, self.std)
+        return Named(weights.stem, spec, network, architecture, self.mean, self.std)
 
-    def _trained(self, architecture: str) -> Named:
-        """Train an architecture naturally, or take it from the runs where that was done before."""
+    def _trained(self, architecture: str, name: str) -> Named:
+        """Train an architecture with a recipe, or take it from the runs where that was done before."""
         images = self.split("train")
-        folder = self.runs / f"natural-{images.name}-{architecture}-s{self.seed}"
+        recipe = choose(name, RECIPES, "recipe")(epochs=10)  # type: ignore[call-arg]
+        folder = self.runs / f"{name}-{images.name}-{architecture}-s{self.seed}"
         if not (folder / "classifier.json").exists():
-            print(f"training {architecture} naturally on {images.name} first, kept in {folder}", flush=True)
-            config = training_config("natural", Natural(), images, self.seed) | {"classifier": architecture}
+            print(f"training {architecture} on {images.name} first ({name}), kept in {folder}", flush=True)
+            config = training_config(name, recipe, images, self.seed) | {"classifier": architecture}
             network = new_classifier(architecture, images, self.seed)
             run = records.start(folder, config)
-            fit(Natural(), images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
+            fit(recipe, images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
             save_classifier(folder, network, architecture, images)
-        return Named(architecture, str(folder), self._of_run(folder).network)
+        shown = architecture if name == "natural" else f"{architecture}@{name}"
+        return Named(shown, str(folder), self._of_run(folder).network, architecture)
+
+
+def _of_card(card: Path, name: str, spec: str) -> Named:
+    return Named(name, spec, load_card(card), read_card(card)["architecture"])
 
 
 def measure(found: Named, images: Images) -> float:
@@ -162,10 +173,15 @@ def new_classifier(architecture: str, images: Images, seed: int) -> Normalised:
     """
     channels, size, _ = images.shape
     mean, std = moments(images)
+    build = partial(classifiers.build, architecture, channels=channels, classes=len(images.classes), size=size)
+    return Normalised(initialised(build, seed), mean, std)
+
+
+def initialised(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network whose weights are drawn with the seed; torch's generator is given back as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draw(torch.empty(0), seed, "initialise").number() % 2**31)
-        network = classifiers.build(architecture, channels=channels, classes=len(images.classes), size=size)
-    return Normalised(network, mean, std)
+        return build()
 
 
 def moments(images: Images) -> tuple[list[float], list[float]]:
@@ -175,8 +191,10 @@ def moments(images: Images) -> tuple[list[float], list[float]]:
     return [round(float(m), 4) for m in mean], [round(max(float(s), 1e-3), 4) for s in std]
 
 
-def save_classifier(folder: Path, network: Normalised, architecture: str, images: Images) -> None:
+def save_classifier(folder: Path, network: nn.Module, architecture: str, images: Images) -> None:
     """Write `weights.safetensors` and `classifier.json`, a card that loads as any other."""
+    if not isinstance(network, Normalised):
+        raise TypeError("Only a Normalised classifier has a card.")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
     records.write(folder / "weights.safetensors", save(tensors, metadata={"format": "pt"}))
     channels, size, _ = images.shape

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .checks import InputError
+from .data import Images
 from .draw import Draw
 from .guides import Guide
 from .losses import name_of
@@ -31,19 +32,26 @@ class Cast:
         preprocessor: stands in front; image to image. The identity stands for none.
         guides: frozen classifiers it learns from.
         classifier: a classifier in training, for recipes that train one. The identity stands for none.
+        critic: tells clean images from processed ones, for recipes that need one. The identity stands for none.
     """
 
     preprocessor: nn.Module = field(default_factory=nn.Identity)
     guides: Sequence[Guide] = ()
     classifier: nn.Module = field(default_factory=nn.Identity)
+    critic: nn.Module = field(default_factory=nn.Identity)
 
     def crafting(self) -> Cast:
         """The same networks in crafting form: eval mode, sharing their tensors, no parameter asking for a gradient."""
-        return replace(self, preprocessor=frozen(self.preprocessor), classifier=frozen(self.classifier))
+        return replace(
+            self,
+            preprocessor=frozen(self.preprocessor),
+            classifier=frozen(self.classifier),
+            critic=frozen(self.critic),
+        )
 
     def to(self, device: torch.device) -> None:
         """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
-        for network in (self.preprocessor, self.classifier, *self.guides):
+        for network in (self.preprocessor, self.classifier, self.critic, *self.guides):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -90,6 +98,7 @@ class Recipe(ABC):
 
     epochs: int
     batch_size: int
+    hold_out: float = 0.0  # share of the training set kept for `validate`
 
     @abstractmethod
     def players(self, cast: Cast) -> dict[str, Player]:
@@ -106,6 +115,16 @@ class Recipe(ABC):
             memory: tensors that the recipe keeps between steps.
         """
 
+    def remember(self, data: Images) -> Memory:
+        """The tensors that the recipe keeps for each image from epoch to epoch, addressed by dataset index."""
+        return {}
+
+    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:  # noqa: B027 (most need none)
+        """Look at the held-out training images after an epoch, and write what follows into the memory."""
+
+    def finish(self, cast: Cast, memory: Memory) -> None:  # noqa: B027 (most need none)
+        """Leave the networks as they shall be used, after the last epoch."""
+
     def settings(self) -> dict[str, Any]:
         """The fields as JSON values, for configs and records."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
@@ -121,6 +140,56 @@ def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]
     if not parameters:
         raise InputError(f"{recipe} trains a {role}, and none was given: name one with --{role}.")
     return parameters
+
+
+class HasMomentum(Protocol):
+    """A recipe that trains with SGD and momentum."""
+
+    @property
+    def lr(self) -> float:
+        """The largest learning rate."""
+
+    @property
+    def momentum(self) -> float:
+        """SGD's momentum."""
+
+    @property
+    def weight_decay(self) -> float:
+        """SGD's weight decay."""
+
+
+def sgd(weights: Sequence[nn.Parameter], recipe: HasMomentum) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with the recipe's own numbers."""
+    return torch.optim.SGD(weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def constant(progress: float) -> float:
+    """A schedule that leaves the learning rate alone."""
+    return 1.0
+
+
+def stepwise(milestones: Sequence[float], factors: Sequence[float]) -> Callable[[float], float]:
+    """A schedule that is 1 at first and each of `factors` from its milestone of progress on."""
+
+    def schedule(progress: float) -> float:
+        passed = sum(progress >= milestone for milestone in milestones)
+        return (1.0, *factors)[passed]
+
+    return schedule
+
+
+def one_cycle(warm_up: float) -> Callable[[float], float]:
+    """A schedule that rises from 1/25 to 1 over the share `warm_up`, then falls to almost 0, along half cosines.
+
+    Source: Smith and Topin, 1708.07120, in the shape that is usual today; momentum stays where it is.
+    """
+
+    def schedule(progress: float) -> float:
+        if progress < warm_up:
+            return 1 - (1 - 1 / 25) * cosine(progress / warm_up)
+        return cosine((progress - warm_up) / (1 - warm_up))
+
+    return schedule
 
 
 def step_decay(milestones: Sequence[float], factor: float) -> Callable[[float], float]:

@@ -102,7 +102,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no {path}: check the folder's name.") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
@@ -131,14 +131,26 @@ class Run:
             InputError: the folder is not a run.
         """
         try:
-            return dict(read_json(self.folder / "config.json")["config"])
-        except (KeyError, TypeError):
+            return dict(read_json(self.folder / "config.json")["config"].items())
+        except (KeyError, TypeError, AttributeError):
             raise InputError(f"{self.folder}/config.json is not a run's: choose another folder.") from None
 
     def log(self, **values: Any) -> None:
         """Append one line to the run's training log."""
         with (self.folder / "train.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop what the training log says of steps after `step`: a kill may fall between the log and the checkpoint.
+
+        Args:
+            step: where training goes on, by the checkpoint.
+        """
+        path = self.folder / "train.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            write(path, "".join(kept).encode())
 
 
 def start(folder: Path, config: Mapping[str, Any]) -> Run:
@@ -151,7 +163,7 @@ def start(folder: Path, config: Mapping[str, Any]) -> Run:
     config = json.loads(json.dumps(config))
     if (folder / "config.json").exists():
         _same(folder, dict(run.config), config)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise InputError(f"{folder} holds files but no run: choose an empty or new folder with --out.")
     else:
         write_json(folder / "config.json", {"config": config, "about": about()})

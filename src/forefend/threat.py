@@ -52,8 +52,8 @@ class ThreatModel(ABC):
         """A random allowed image, where a randomly started attack begins."""
 
     @abstractmethod
-    def step(self, gradient: Tensor, size: float) -> Tensor:
-        """The steepest increment of length `size` along `gradient`, in this norm."""
+    def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """The steepest increment of length `size`, one or `(B,)` of them, along `gradient`, in this norm."""
 
     def excess(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """By how much each image lies outside, `(B,)` float64: zero or less inside, NaN where a pixel is NaN."""
@@ -99,9 +99,9 @@ class Linf(ThreatModel):
         """Uniform in the box of ± radius, as Madry et al. start (1706.06083)."""
         return self.project(x + _per_image(self.radius, x) * (2 * draw.uniform(x) - 1), x)
 
-    def step(self, gradient: Tensor, size: float) -> Tensor:
+    def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`size` times the sign of the gradient."""
-        return size * gradient.sign()
+        return _per_image(size, gradient) * gradient.sign()
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -136,9 +136,13 @@ class L2(ThreatModel):
         direction = draw.normal(x)
         return self.project(x + _per_image(self.radius, x) * direction / _length(direction).clamp_min(1e-12), x)
 
-    def step(self, gradient: Tensor, size: float) -> Tensor:
+    def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`size` times the gradient's direction; an image whose gradient is zero stays."""
-        return size * gradient / _length(gradient).clamp_min(1e-30)
+        # The squares of a confident network's gradients (1e-25) are zero in float32: scale before measuring.
+        tiny = torch.finfo(gradient.dtype).tiny
+        largest = gradient.abs().flatten(1).amax(1).clamp_min(tiny)
+        direction = gradient / _per_image(largest, gradient)
+        return _per_image(size, gradient) * direction / _length(direction).clamp_min(tiny)
 
 
 def parse(text: str) -> ThreatModel:

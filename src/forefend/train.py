@@ -74,11 +74,12 @@ def fit(
     players, memory = recipe.players(cast), Memory()
     state = _resume(run, players, memory)
     loop = _Loop(recipe, data, cast, players, memory, seed, augment, accelerator)
-    with _stoppable() as stop, _bar(loop, state, accelerator) as bar:
+    with _stoppable() as received, _generator(accelerator), _bar(loop, state, accelerator) as bar:
         saved = time.monotonic()
         while state.step < loop.steps:
             loop.take(state)
             bar.update()
+            stop = loop.agreed(bool(received))
             ended = state.step % loop.steps_per_epoch == 0
             if ended:
                 _close_epoch(loop, state, run, bar)
@@ -120,6 +121,8 @@ class _Loop:
     def take(self, state: _State) -> None:
         """One step: the recipe yields losses, and each player moves in turn."""
         batch, share = self._batch(state.step)
+        # Dropout draws from torch's own generator: keyed by step, it needs no state to be saved.
+        torch.manual_seed(batch.draw.at(trial="torch", restart=self.accelerator.process_index).number())
         for player in self.players.values():
             for network in player.networks.values():
                 network.train()
@@ -129,6 +132,13 @@ class _Loop:
             if not math.isfinite(state.sums[name]):
                 raise InputError(f"The {name}'s loss is no longer a number at step {state.step}: lower --lr.")
         state.step += 1
+
+    def agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all must leave after the same step, or the others wait for ever."""
+        if self.accelerator.num_processes > 1:
+            asked = torch.tensor(float(stop), device=self.accelerator.device)
+            stop = bool(self.accelerator.reduce(asked, reduction="sum"))
+        return stop
 
     def _batch(self, step: int) -> tuple[Batch, float]:
         """This process's images of a step, and the factor that makes the processes' mean the batch's mean."""
@@ -172,7 +182,10 @@ class _Loop:
 
 def _resume(run: Run | None, players: dict[str, Player], memory: Memory) -> _State:
     progress = checkpoint.restore(run.checkpoint, players, memory) if run else None
-    return _State(**progress) if progress else _State()
+    state = _State(**progress) if progress else _State()
+    if run:
+        run.rewind(state.step)
+    return state
 
 
 def _save(run: Run | None, loop: _Loop, state: _State) -> None:
@@ -200,6 +213,13 @@ def _bar(loop: _Loop, state: _State, accelerator: Accelerator) -> Any:
     hidden = None if accelerator.is_main_process else True
     title = type(loop.recipe).__name__
     return tqdm(total=loop.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
+
+
+@contextmanager
+def _generator(accelerator: Accelerator) -> Iterator[None]:
+    """Give torch's generator back to the caller as it was."""
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+        yield
 
 
 @contextmanager

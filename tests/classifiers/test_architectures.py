@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from narrowed import narrow
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -11,11 +12,22 @@ from forefend.classifiers import ARCHITECTURES, build
 
 # (architecture, channels, classes, size) -> parameters, by hand or as published.
 COUNTS = {
+    ("aaa-b", 1, 10, 28): 832 + 802_944 + 1_290,
+    ("aaa-c", 1, 10, 28): 199_210,
+    ("aaa-f", 3, 10, 32): 896 + 9_248 + 18_496 + 36_928 + 40_970,
     ("cnn", 1, 10, 28): 20_538,
+    ("densenet121", 3, 10, 32): 6_956_298,
+    ("densenet121-narrow", 3, 10, 32): 1_000_618,
+    ("densenet121-narrow", 3, 100, 32): 1_035_268,
     ("fastat", 1, 10, 28): 166_406,
     ("lenet5", 1, 10, 28): 648_226,
+    ("madry-cifar", 3, 10, 32): 464_154,
+    ("madry-cifar-wide", 3, 10, 32): 45_901_914,
+    ("madry-mnist", 1, 10, 28): 3_274_634,
     ("marabou", 3, 10, 32): 338_346,
     ("mlp", 1, 10, 28): 199_210,
+    ("mobilenetv2", 3, 10, 32): 2_296_922,
+    ("mobilenetv2", 3, 100, 32): 2_412_212,
     ("resnet4b", 3, 10, 32): 123_734,
     ("resnet18", 3, 10, 32): 11_173_962,
     ("resnet18", 3, 100, 32): 11_220_132,
@@ -29,11 +41,16 @@ COUNTS = {
     ("resnet56", 3, 10, 32): 853_018,
     ("resnet56", 3, 100, 32): 858_868,
     ("smallcnn", 1, 10, 28): 312_202,
+    ("squeezenet", 3, 10, 32): 734_986,
+    ("squeezenet", 3, 100, 32): 781_156,
     ("tinyresnet", 1, 10, 8): 19_074,
+    ("vgg16", 3, 10, 32): 14_728_266,
+    ("vgg19", 3, 10, 32): 20_040_522,
     ("zheng", 1, 10, 28): 3_304_426 + 2_048,
 }
-SIZED = ["cnn", "fastat", "lenet5", "marabou", "mlp", "resnet4b", "smallcnn", "zheng"]
-DEEP = ["resnet18", "resnet34", "resnet44", "resnet50", "resnet56"]
+UNSIZED = ["densenet", "madry-cifar", "mobilenet", "resnet1", "resnet2", "resnet3", "resnet44", "resnet5", "squeezenet"]
+UNSIZED += ["tinyresnet", "vgg"]
+SIZED = [name for name in ARCHITECTURES if not name.startswith(tuple(UNSIZED))]
 
 
 def images(*shape: int) -> Tensor:
@@ -56,7 +73,7 @@ def test_every_architecture_is_counted() -> None:
 @pytest.mark.parametrize(("channels", "size"), [(1, 17), (3, 16)])
 def test_images_become_logits_and_gradients_come_back(name: str, channels: int, size: int) -> None:
     torch.manual_seed(0)
-    net = build(name, channels=channels, classes=7, size=size).eval()
+    net = narrow(name, channels=channels, classes=7, size=size).eval()
     x = images(2, channels, size, size).requires_grad_()
     logits = net(x)
     assert logits.shape == (2, 7)
@@ -76,7 +93,7 @@ def test_the_constructor_defaults_fit_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_settings_written_as_json_rebuild_the_network(name: str) -> None:
-    net = build(name, channels=3, classes=4, size=19).eval()
+    net = narrow(name, channels=3, classes=4, size=19).eval()
     twin = build(name, **json.loads(json.dumps(net.settings))).eval()
     twin.load_state_dict(net.state_dict())
     assert twin.settings == net.settings
@@ -86,21 +103,31 @@ def test_settings_written_as_json_rebuild_the_network(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("cnn", {"width": 5}), ("mlp", {"width": 5}), ("resnet20", {"projection": True}), ("tinyresnet", {"blocks": [2]})],
+    [
+        ("aaa-f", {"hidden": 6}),
+        ("aaa-f", {"depth": 1}),
+        ("aaa-f", {"kernel": 5}),
+        ("cnn", {"width": 5}),
+        ("densenet121", {"blocks": [1, 2, 1], "growth": 4}),
+        ("madry-cifar", {"units": 2}),
+        ("madry-cifar", {"widths": [4, 8, 8]}),
+        ("mlp", {"width": 5}),
+        ("resnet20", {"projection": True}),
+        ("tinyresnet", {"blocks": [2], "widths": [8]}),
+        ("vgg16", {"depths": [1, 1], "widths": [4, 4]}),
+    ],
 )
 def test_what_else_a_constructor_takes_changes_the_network_and_is_kept(name: str, more: dict[str, object]) -> None:
-    more = more if name != "tinyresnet" else {"blocks": [2], "widths": [8]}
     shape = {"channels": 1, "classes": 10, "size": 8}
     plain, changed = build(name, **shape), build(name, **shape, **more)
     again = build(name, **changed.settings)
-    assert plain.state_dict().keys() != changed.state_dict().keys() or name in ("cnn", "mlp")
     assert [value.shape for value in again.parameters()] == [value.shape for value in changed.parameters()]
     assert [value.shape for value in plain.parameters()] != [value.shape for value in changed.parameters()]
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in SIZED])
-def test_residual_networks_take_any_shape(name: str) -> None:
-    net = build(name, channels=1, classes=3, size=32).eval()
+def test_networks_that_pool_to_a_pixel_take_any_shape(name: str) -> None:
+    net = narrow(name, channels=1, classes=3, size=32).eval()
     assert net(images(1, 1, 7, 9)).shape == (1, 3)
     assert net(images(1, 1, 1, 1)).shape == (1, 3)
 
@@ -124,21 +151,21 @@ def test_too_small_images_are_refused_and_the_least_size_works(name: str, least:
             build(name, channels=1, classes=3, size=size)
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet4b"])
+@pytest.mark.parametrize("name", ["aaa-b", "aaa-c", "aaa-f", "cnn", "madry-mnist", "mlp", "resnet4b"])
 def test_the_others_take_a_single_pixel(name: str) -> None:
     assert build(name, channels=1, classes=3, size=1).eval()(images(2, 1, 1, 1)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in DEEP])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_symbolic_trace_computes_the_same(name: str) -> None:
-    net = build(name, channels=1, classes=3, size=16).eval()
+    net = narrow(name, channels=1, classes=3, size=16).eval()
     x = images(2, 1, 16, 16)
     assert torch.equal(torch.fx.symbolic_trace(net)(x), net(x))
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet20"])
+@pytest.mark.parametrize("name", ["cnn", "madry-cifar", "resnet20", "squeezenet"])
 def test_torch_export_computes_the_same_for_any_batch(name: str) -> None:
-    net = build(name, channels=1, classes=3, size=8).eval()
+    net = narrow(name, channels=1, classes=3, size=8).eval()
     batch = torch.export.Dim("batch")
     program = torch.export.export(net, (images(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
     x = images(5, 1, 8, 8)

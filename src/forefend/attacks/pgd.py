@@ -16,6 +16,29 @@ from ..modes import borrowed
 from ..threat import ThreatModel, write_radius
 
 
+Start = Callable[[ThreatModel, Tensor, Draw], Tensor]
+
+
+def random_start(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+    """Begin at a random allowed image, as Madry et al. do."""
+    return threat.noise(x, draw)
+
+
+def from_x(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+    """Begin at the clean image itself."""
+    return x
+
+
+def small_noise(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+    """Begin beside the clean image, 0.001 times standard normal noise away, as TRADES and MART do."""
+    return threat.project(x + 0.001 * draw.normal(x), x)
+
+
+def noise_corner(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+    """Begin at standard normal noise projected near x, in l∞ almost a random corner of the ball, as NRP does."""
+    return threat.project(draw.normal(x), x)
+
+
 @dataclass(frozen=True, repr=False)
 class PGD:
     """Steps along the gradient's sign (l∞) or direction (l2), each projected back into the threat model.
@@ -25,7 +48,7 @@ class PGD:
         steps: number of gradient steps, at least one.
         step_size: length of a step in the threat model's norm, [0, 1]-pixel units.
         loss: what to maximise, `(prediction, target) -> (B,)`.
-        random_start: begin at a random allowed image rather than at x.
+        start: where to begin, `(threat, x, draw) -> x_adv`: random_start, from_x, small_noise or noise_corner.
 
     Source: Madry et al., 1706.06083. The result is the last iterate, as in the papers.
     """
@@ -34,17 +57,16 @@ class PGD:
     steps: int
     step_size: float
     loss: Loss = ce
-    random_start: bool = True
+    start: Start = random_start
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"PGD with {self.steps} steps does nothing: give at least 1.")
 
     def __str__(self) -> str:
-        start = "random" if self.random_start else "x"
         return (
             f"PGD-{self.steps}({self.threat}, step={write_radius(self.step_size)}, "
-            f"loss={name_of(self.loss)}, start={start})"
+            f"loss={name_of(self.loss)}, start={name_of(self.start)})"
         )
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
@@ -56,7 +78,7 @@ class PGD:
             target: what the loss compares with, usually the labels `(B,)`.
             draw: where the random start comes from.
         """
-        x_adv = self.threat.noise(x, draw) if self.random_start else x
+        x_adv = self.start(self.threat, x, draw)
         with borrowed(f):
             for _ in range(self.steps):
                 gradient = input_gradient(f, x_adv, target, self.loss)
@@ -66,7 +88,7 @@ class PGD:
 
 def fgsm(threat: ThreatModel, loss: Loss = ce) -> PGD:
     """The fast gradient sign method: one step of the full radius from x itself (Goodfellow et al., 1412.6572)."""
-    return PGD(threat, steps=1, step_size=threat.radius, loss=loss, random_start=False)
+    return PGD(threat, steps=1, step_size=threat.radius, loss=loss, start=from_x)
 
 
 def input_gradient(f: Callable[[Tensor], Any], x: Tensor, target: Any, loss: Loss) -> Tensor:

@@ -1,7 +1,10 @@
 """The papers' classifiers, and those whose weights others publish: networks from images to logits.
 
-No network here normalises: `Normalised` wraps one with its mean and std. Every constructor takes `channels`, `classes`
-and `size`, and keeps all it was given in `settings`, as JSON values: `build(name, **net.settings)` makes its equal.
+No network here normalises, but for Madry et al.'s on CIFAR: `Normalised` wraps one with its mean and std. Every
+constructor takes `channels`, `classes` and `size`, and keeps all it was given in `settings`, as JSON values:
+`build(name, **net.settings)` makes its equal. Every network says in `taps` where its features are read.
+
+AAA's classifiers by their letters: A madry-mnist, B aaa-b, C aaa-c (mlp), D madry-cifar, E vgg19, F aaa-f.
 """
 
 from __future__ import annotations
@@ -13,27 +16,44 @@ from typing import Any
 from torch import nn
 
 from ..checks import InputError, choose
+from .aaa import AaaCnn
 from .cnn import Cnn
+from .densenet import DenseNet
 from .fastat import FastAt
 from .lenet5 import LeNet5
+from .madry_cifar import MadryCifar
+from .madry_mnist import MadryMnist
 from .marabou import Marabou
 from .mlp import Mlp
+from .mobilenetv2 import MobileNetV2
 from .normalised import Normalised
 from .resnet import ResNet
 from .resnet4b import ResNet4b
 from .smallcnn import SmallCnn
+from .squeezenet import SqueezeNet
+from .taps import Taps, taps_of
+from .vgg import Vgg
 from .zheng import Zheng
 
-__all__ = ["ARCHITECTURES", "Normalised", "build"]
+__all__ = ["ARCHITECTURES", "Normalised", "Taps", "build", "taps_of"]
 
 _IMAGENET_WIDTHS = (64, 128, 256, 512)
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "aaa-b": partial(AaaCnn, channels=1, size=28, widths=(32,), depth=1, kernel=5, hidden=128),
+    "aaa-c": Mlp,
+    "aaa-f": AaaCnn,
     "cnn": Cnn,
+    "densenet121": DenseNet,
+    "densenet121-narrow": partial(DenseNet, growth=12),
     "fastat": FastAt,
     "lenet5": LeNet5,
+    "madry-cifar": MadryCifar,
+    "madry-cifar-wide": partial(MadryCifar, widths=(16, 160, 320, 640)),
+    "madry-mnist": MadryMnist,
     "marabou": Marabou,
     "mlp": Mlp,
+    "mobilenetv2": MobileNetV2,
     "resnet4b": ResNet4b,
     "resnet18": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(2, 2, 2, 2), projection=True),
     "resnet20": partial(ResNet, blocks=(3, 3, 3)),
@@ -43,7 +63,10 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(3, 4, 6, 3), bottleneck=True, projection=True),
     "resnet56": partial(ResNet, blocks=(9, 9, 9)),
     "smallcnn": SmallCnn,
+    "squeezenet": SqueezeNet,
     "tinyresnet": partial(ResNet, widths=(8, 16, 32), blocks=(1, 1, 1)),
+    "vgg16": Vgg,
+    "vgg19": partial(Vgg, depths=(2, 2, 4, 4, 4)),
     "zheng": Zheng,
 }
 

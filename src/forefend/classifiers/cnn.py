@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit
+from .taps import Taps
 
 
 @final
@@ -24,20 +25,24 @@ class Cnn(nn.Module):
         width: channels after the first convolution; twice as many after the second.
     """
 
+    taps = Taps(stages=("relu1", "relu2"), features="relu2", third="conv2")
+
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28, *, width: int = 16):
         super().__init__()
         self.settings = {"channels": channels, "classes": classes, "size": size, "width": width}
         side = -(-size // 4)
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(2 * width)
+        self.relu2 = nn.ReLU()
         self.linear = nn.Linear(2 * width * side * side, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2, ceil_mode=True)
-        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2, ceil_mode=True)
+        x = F.max_pool2d(self.relu1(self.bn1(self.conv1(x))), 2, ceil_mode=True)
+        x = F.max_pool2d(self.relu2(self.bn2(self.conv2(x))), 2, ceil_mode=True)
         logits: Tensor = self.linear(x.flatten(1))
         return logits

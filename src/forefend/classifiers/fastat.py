@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit, check_side
+from .taps import Taps
 
 
 @final
@@ -25,18 +26,22 @@ class FastAt(nn.Module):
     Source: Wong et al., arXiv 2001.03994; Wong and Kolter, arXiv 1711.00851.
     """
 
+    taps = Taps(stages=("relu1", "relu2"), features="relu2", third="conv2")
+
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
         super().__init__()
         self.settings = {"channels": channels, "classes": classes, "size": size}
         side = check_side(size // 4, size, least=4)
         self.conv1 = nn.Conv2d(channels, 16, 4, stride=2, padding=1)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
+        self.relu2 = nn.ReLU()
         self.fc1 = nn.Linear(32 * side * side, 100)
         self.fc2 = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        x = self.relu2(self.conv2(self.relu1(self.conv1(x))))
         logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
         return logits

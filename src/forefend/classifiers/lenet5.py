@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit, check_side
+from .taps import Taps
 
 
 @final
@@ -25,19 +26,23 @@ class LeNet5(nn.Module):
     Source: Ding et al., arXiv 1902.07623.
     """
 
+    taps = Taps(stages=("relu1", "relu2"), features="relu2", third="conv2")
+
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
         super().__init__()
         self.settings = {"channels": channels, "classes": classes, "size": size}
         side = check_side(size // 4, size, least=4)
         self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.relu2 = nn.ReLU()
         self.linear1 = nn.Linear(64 * side * side, 200)
         self.linear2 = nn.Linear(200, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.max_pool2d(self.relu1(self.conv1(x)), 2)
+        x = F.max_pool2d(self.relu2(self.conv2(x)), 2)
         logits: Tensor = self.linear2(F.relu(self.linear1(x.flatten(1))))
         return logits

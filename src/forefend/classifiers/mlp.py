@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit
+from .taps import Taps
 
 
 @final
@@ -23,16 +23,20 @@ class Mlp(nn.Module):
     Source: Vaishnavi et al., arXiv 1909.05921 (AAA).
     """
 
+    taps = Taps(stages=("relu1", "relu2"), features="relu2", third="fc2")
+
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28, *, width: int = 200):
         super().__init__()
         self.settings = {"channels": channels, "classes": classes, "size": size, "width": width}
         self.fc1 = nn.Linear(channels * size * size, width)
+        self.relu1 = nn.ReLU()
         self.fc2 = nn.Linear(width, width)
+        self.relu2 = nn.ReLU()
         self.fc3 = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
-        x = F.relu(self.fc1(x.flatten(1)))
-        logits: Tensor = self.fc3(F.relu(self.fc2(x)))
+        x = self.relu1(self.fc1(x.flatten(1)))
+        logits: Tensor = self.fc3(self.relu2(self.fc2(x)))
         return logits

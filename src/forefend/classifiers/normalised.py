@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import InputError
+from .taps import Taps, taps_of
 
 
 @final
@@ -40,6 +41,15 @@ class Normalised(nn.Module):
         self.network = network
         self.register_buffer("mean", torch.tensor(means).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(stds).view(1, -1, 1, 1))
+
+    @property
+    def taps(self) -> Taps:
+        """The network's taps, by their names in here.
+
+        Raises:
+            InputError: the network says nothing of its taps.
+        """
+        return taps_of(self.network).inside("network")
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of images `(B, C, H, W)` in [0, 1]."""

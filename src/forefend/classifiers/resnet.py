@@ -8,6 +8,8 @@ from typing import final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .taps import Taps
+
 
 @final
 class ResNet(nn.Module):
@@ -57,6 +59,10 @@ class ResNet(nn.Module):
                 before = width * block.expansion
             self.stages.append(stage)
         self.linear = nn.Linear(before, classes)
+        ends = tuple(f"stages.{stage}" for stage in range(len(self.stages)))
+        third = min(3, len(ends)) - 1
+        last = f"conv{3 if bottleneck else 2}"
+        self.taps = Taps(stages=ends, features=ends[-1], third=f"{ends[third]}.{blocks[third] - 1}.{last}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, H, W)`."""

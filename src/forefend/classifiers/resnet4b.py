@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit
+from .taps import Taps
 
 
 @final
@@ -21,6 +22,8 @@ class ResNet4b(nn.Module):
 
     Source: alpha-beta-CROWN's `resnet4b`, arXiv 2103.06624.
     """
+
+    taps = Taps(stages=("layer1", "layer2"), features="layer2", third="layer2.1.conv2")
 
     def __init__(self, channels: int = 3, classes: int = 10, size: int = 32):
         super().__init__()

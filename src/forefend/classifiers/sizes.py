@@ -7,13 +7,14 @@ from torch import Tensor
 from ..checks import InputError
 
 
-def check_images_fit(x: Tensor, channels: int, size: int) -> None:
+def check_images_fit(x: Tensor, channels: int, size: int, noun: str = "classifier") -> None:
     """Refuse images of another size than the one a network's flattened layer was built for.
 
     Args:
         x: images, `(B, C, H, W)`.
         channels: how many channels the network was built for.
         size: the height and width it was built for, in pixels.
+        noun: what to call the network.
 
     Raises:
         InputError: the images are not `(B, channels, size, size)`.
@@ -21,7 +22,7 @@ def check_images_fit(x: Tensor, channels: int, size: int) -> None:
     # A symbolic trace hands over a proxy, whose shape is not known yet: only real images are judged.
     if isinstance(x, Tensor) and tuple(x.shape[1:]) != (channels, size, size):
         raise InputError(
-            f"The images have shape {tuple(x.shape)}, but this classifier was built for (B, {channels}, {size}, "
+            f"The images have shape {tuple(x.shape)}, but this {noun} was built for (B, {channels}, {size}, "
             f"{size}): build it with the images' own channels and size, or resize the images in front of it."
         )
 

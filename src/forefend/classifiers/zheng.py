@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sizes import check_images_fit, check_side
+from .taps import Taps
 
 
 @final
@@ -29,14 +30,18 @@ class Zheng(nn.Module):
     Source: Zheng et al., arXiv 1808.05537.
     """
 
+    taps = Taps(stages=("relu2", "relu4"), features="relu4", third="conv4")
+
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
         super().__init__()
         self.settings = {"channels": channels, "classes": classes, "size": size}
         side = check_side(size // 4, size, least=4)
         self.conv1 = nn.Conv2d(channels, 32, 5, padding=2)
         self.conv2 = nn.Conv2d(32, 32, 5, padding=2)
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
         self.conv4 = nn.Conv2d(64, 64, 3, padding=1)
+        self.relu4 = nn.ReLU()
         self.fc1 = nn.Linear(64 * side * side, 1024)
         self.scale = nn.Parameter(torch.ones(1024))
         self.offset = nn.Parameter(torch.zeros(1024))
@@ -45,8 +50,8 @@ class Zheng(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)` of normalised images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
-        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
-        x = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(x)))), 2)
+        x = F.max_pool2d(self.relu2(self.conv2(F.relu(self.conv1(x)))), 2)
+        x = F.max_pool2d(self.relu4(self.conv4(F.relu(self.conv3(x)))), 2)
         x = F.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.fc2(x * self.scale + self.offset)
         return logits

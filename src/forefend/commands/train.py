@@ -5,36 +5,56 @@ from __future__ import annotations
 from ..checks import choose
 from .parser import Parser
 
-# recipe: (what it trains, its purpose), so that help need not import torch; a test holds it against the recipes.
-RECIPES: dict[str, tuple[str, str]] = {
-    "adversarial": ("classifier", "train a classifier itself on attacked images (Madry et al.)"),
-    "natural": ("classifier", "train a classifier on clean images: what guides are made of"),
-    "rtfe": ("preprocessor", "train a preprocessor so that guides answer on attacked images as on clean ones"),
+# recipe: (the networks that it needs, its purpose), so that help need not import torch; a test holds it to the recipes.
+ALONE = ("classifier",)
+BEHIND = ("preprocessor", "guides")
+PAIR = ("preprocessor", "classifier")
+GAN = ("preprocessor", "critic", "guides")
+RECIPES: dict[str, tuple[tuple[str, ...], str]] = {
+    "aaa": (BEHIND, "autoencoder before frozen classifiers: cross-entropy, reconstruction or both (Vaishnavi et al.)"),
+    "adversarial": (ALONE, "classifier trained on attacked images (Madry et al.)"),
+    "ape-gan": (GAN, "generator that removes perturbations, against a critic (Shen et al.)"),
+    "denoised-smoothing": (BEHIND, "denoiser on Gaussian noise, so that a classifier may be smoothed (Salman et al.)"),
+    "hgd": (BEHIND, "denoiser guided by a classifier's response to adversarial examples (Liao et al.)"),
+    "jat": (PAIR, "U-Net and new classifier trained together: the RTFE paper's joint baseline"),
+    "jatp": (BEHIND, "preprocessor before a robust classifier, attacked in feature space (Zhou et al.)"),
+    "jatp-prime": (PAIR, "JATP with the classifier trained along; the preprocessor then serves others"),
+    "mart": (ALONE, "classifier, weighing stability by how wrong it is (Wang et al.)"),
+    "mma": (ALONE, "classifier with the widest margin for each image (Ding et al.)"),
+    "mma-simple": (ALONE, "classifier on attacked images where right, clean ones where wrong (Zhou et al.'s code)"),
+    "natural": (ALONE, "classifier trained on clean images: what guides are made of"),
+    "nrp": (GAN, "purifier trained on self-supervised perturbations of features (Naseer et al.)"),
+    "robustifier": (BEHIND, "U-Net before frozen classifiers: robustness and fidelity (Norouzzadeh et al.)"),
+    "rtfe": (BEHIND, "preprocessor before frozen guides that answer on attacked images as on clean (Cann et al.)"),
+    "trades": (ALONE, "classifier, right on clean images and the same on attacked ones (Zhang et al.)"),
+    "transfer": (("source",), "source classifier retrained, wholly or at its end, for new data (Davchev et al.)"),
 }
+GUIDES = {"aaa": ["cnn", "tinyresnet"], "robustifier": ["cnn", "tinyresnet"], "rtfe": ["cnn", "tinyresnet"]}
+ROBUST = {"jatp": ["tinyresnet@trades"]}
 
 
 def main(arguments: list[str]) -> int:
     """Train, save, and say what to try next."""
     if not arguments or arguments[0].startswith("-"):
         print("usage: forefend train RECIPE [options]   (forefend train RECIPE --help shows a recipe's options)\n")
-        print("\n".join(f"  {name:12} {purpose}" for name, (_, purpose) in RECIPES.items()))
+        print("\n".join(f"  {name:19} {purpose}" for name, (_, purpose) in RECIPES.items()))
         return 0 if arguments else 2
     name = arguments[0]
-    trains, purpose = choose(name, RECIPES, "recipe")
+    roles, purpose = choose(name, RECIPES, "recipe")
     from ..jobs import train
 
-    parser = _parser(name, trains, purpose)
+    parser = _parser(name, purpose)
+    _add_networks(parser, name, roles)
     group = parser.add_argument_group("recipe")
     for s in train.fields_of(name):
         group.add_argument(f"--{s.name.replace('_', '-')}", type=s.kind, default=s.default, help=s.meaning)
     options = parser.parse_args(arguments[1:])
-    options.trains = trains
-    folder = train.run(name, options)
+    folder = train.run(name, roles, options)
     print(f"next:\n  forefend evaluate {folder} --suite quick --images 500")
     return 0
 
 
-def _parser(name: str, trains: str, purpose: str) -> Parser:
+def _parser(name: str, purpose: str) -> Parser:
     """What every recipe's training takes."""
     parser = Parser(f"train {name}", purpose)
     parser.add_data()
@@ -43,9 +63,23 @@ def _parser(name: str, trains: str, purpose: str) -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of initialisation, order, augmentation and attacks")
     parser.add_argument("--out", type=str | None, help="the run's folder (else runs/RECIPE-DATA-sSEED)")
     parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
-    if trains == "classifier":
-        parser.add_argument("--classifier", type=str, default="cnn", help="architecture to train")
-    else:
-        parser.add_argument("--guides", nargs="+", type=str, default=["cnn", "tinyresnet"], help="frozen classifiers")
-        parser.add_argument("--preprocessor", type=str, default="narrow-unet", help="architecture of the preprocessor")
     return parser
+
+
+def _add_networks(parser: Parser, name: str, roles: tuple[str, ...]) -> None:
+    """Which networks play the recipe's roles."""
+    group = parser.add_argument_group("networks")
+    if "guides" in roles:
+        guides = (GUIDES | ROBUST).get(name, ["tinyresnet"])
+        group.add_argument("--guides", nargs="+", type=str, default=guides, help="frozen classifiers")
+    if "preprocessor" in roles:
+        network = "ape-gan" if name == "ape-gan" else "narrow-unet"
+        group.add_argument("--preprocessor", type=str, default=network, help="architecture of the preprocessor")
+    if "critic" in roles:
+        group.add_argument("--critic", type=str, default=name, help="architecture of the critic")
+    if "classifier" in roles:
+        group.add_argument(
+            "--classifier", type=str, default="tinyresnet", help="architecture to train, or a classifier to go on from"
+        )
+    if "source" in roles:
+        group.add_argument("--source", type=str, default="tinyresnet", help="classifier to retrain with a new head")

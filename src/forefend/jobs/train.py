@@ -1,21 +1,23 @@
-"""Train a preprocessor or a classifier with one of the recipes."""
+"""Train with one of the recipes: find the networks, fit, save what was trained."""
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from torch import nn
 
-from .. import preprocessors, records
+from .. import classifiers, critics, preprocessors, records
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
-from ..draw import Draw
 from ..guides import Guide
-from ..named import new_classifier, save_classifier, training_config
+from ..named import Named, initialised, new_classifier, save_classifier, training_config
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
+from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
 from ..train import fit
 from .options import finder_of, images_of
@@ -26,48 +28,71 @@ def fields_of(name: str) -> list[Setting]:
     return settings_of(RECIPES[name])
 
 
-def run(name: str, options: Any) -> Path:
+def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     """Train with the recipe called `name`; returns the run's folder.
+
+    Args:
+        name: the recipe.
+        roles: the networks that it needs: preprocessor, guides, classifier, source, critic.
+        options: parsed options.
 
     Raises:
         InputError: options that do not fit together.
         Interrupted: asked to stop; the same call goes on.
     """
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
-    job = _train_classifier if options.trains == "classifier" else _train_preprocessor
-    return job(name, recipe, options)
-
-
-def _train_classifier(name: str, recipe: Recipe, options: Any) -> Path:
     images = _training_images(options)
-    network = new_classifier(options.classifier, images, options.seed)
-    config = training_config(name, recipe, images, options.seed) | {"classifier": options.classifier}
-    run = records.start(_folder(name, options), config)
-    _fit(recipe, images, Cast(classifier=network), run, options)
-    save_classifier(run.folder, network, options.classifier, images)
-    return run.folder
-
-
-def _train_preprocessor(name: str, recipe: Recipe, options: Any) -> Path:
-    images = _training_images(options)
-    finder = finder_of(options)
-    found = [finder.find(spec) for spec in options.guides]
-    preprocessor = new_preprocessor(options.preprocessor, images, options.seed)
-    cast = Cast(preprocessor, [Guide(g.network, g.name) for g in found])
+    found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
+    cast = _cast(roles, found, images, options)
     recipe.players(cast)  # refuses a cast that does not fit before anything is written
-    config = training_config(name, recipe, images, options.seed)
-    config |= {"preprocessor": options.preprocessor, "guides": [g.config() for g in found]}
-    run = records.start(_folder(name, options), config)
-    _fit(recipe, images, cast, run, options)
-    defence_of(name, recipe, images, cast, options.preprocessor).save(run.folder)
-    return run.folder
+    networks = {role: options[role] for role in roles if role != "guides"}
+    config = training_config(name, recipe, images, options.seed) | networks
+    config["guides"] = [guide.config() for guide in found.get("guides", [])]
+    folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
+    started = records.start(folder, config)
+    words = [f"{role} {network}" for role, network in networks.items()]
+    words += [f"guide {guide.name}" for guide in found.get("guides", [])]
+    print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
+    accelerator, augment = Accelerator(cpu=options.device == "cpu"), augmentation(options.data)
+    fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator)
+    if accelerator.is_main_process:
+        _save(name, recipe, images, cast, folder, options, found)
+    return folder
 
 
-def new_preprocessor(architecture: str, images: Images, seed: int) -> torch.nn.Module:
+def _find(role: str, options: Any) -> list[Named]:
+    """The classifiers that the options name for a role; a bare architecture, to be trained anew, is none."""
+    specs = options.guides if role == "guides" else [options[role]]
+    if role == "classifier" and specs[0] in classifiers.ARCHITECTURES:
+        return []
+    finder = finder_of(options)
+    return [finder.find(spec) for spec in specs]
+
+
+def _cast(roles: tuple[str, ...], found: dict[str, list[Named]], images: Images, options: Any) -> Cast:
+    """The networks by role. What is trained is new or a copy: no classifier that was found is touched."""
+    seed, networks = options.seed, dict[str, Any]()
+    networks["guides"] = [Guide(guide.network, guide.name) for guide in found.get("guides", [])]
+    if "preprocessor" in roles:
+        networks["preprocessor"] = new_preprocessor(options.preprocessor, images, seed)
+    if "critic" in roles:
+        channels, size, _ = images.shape
+        networks["critic"] = initialised(partial(critics.build, options.critic, channels=channels, size=size), seed)
+    if "classifier" in roles:
+        networks["classifier"] = (
+            copy.deepcopy(found["classifier"][0].network)
+            if found["classifier"]
+            else new_classifier(options.classifier, images, seed)
+        )
+    if "source" in roles:
+        source = found["source"][0].network
+        networks["classifier"] = initialised(partial(with_new_head, source, len(images.classes)), seed)
+    return Cast(**networks)
+
+
+def new_preprocessor(architecture: str, images: Images, seed: int) -> nn.Module:
     """An untrained preprocessor; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Draw(torch.empty(0), seed, "initialise").number() % 2**31)
-        return preprocessors.build(architecture, channels=images.shape[0])
+    return initialised(partial(preprocessors.build, architecture, channels=images.shape[0]), seed)
 
 
 def defence_of(name: str, recipe: Recipe, images: Images, cast: Cast, architecture: str) -> Defence:
@@ -83,16 +108,27 @@ def defence_of(name: str, recipe: Recipe, images: Images, cast: Cast, architectu
     return Defence(cast.preprocessor, card).eval()
 
 
+def _save(
+    name: str,
+    recipe: Recipe,
+    images: Images,
+    cast: Cast,
+    folder: Path,
+    options: Any,
+    found: dict[str, list[Named]],
+) -> None:
+    """Whatever was trained: a defence, a classifier, or both, the classifier then in a folder of its own."""
+    defended = "preprocessor" in options
+    if defended:
+        defence_of(name, recipe, images, cast, options.preprocessor).save(folder)
+    if "classifier" in options or "source" in options:
+        origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
+        architecture = origin.architecture if origin else options.classifier
+        place = folder / "classifier" if defended else folder
+        save_classifier(place, cast.classifier, architecture, images)
+        print(f"classifier saved in {place}")
+
+
 def _training_images(options: Any) -> Images:
     images = images_of(options)("train")
     return images if options.images is None else sample(images, options.images, options.seed)
-
-
-def _folder(name: str, options: Any) -> Path:
-    data = Path(options.data).stem
-    return Path(options.out) if options.out else Path(options.runs) / f"{name}-{data}-s{options.seed}"
-
-
-def _fit(recipe: Recipe, images: Images, cast: Cast, run: records.Run, options: Any) -> None:
-    accelerator = Accelerator(cpu=options.device == "cpu")
-    fit(recipe, images, cast, run=run, seed=options.seed, augment=augmentation(options.data), accelerator=accelerator)

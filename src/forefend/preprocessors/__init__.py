@@ -7,21 +7,49 @@ Every constructor takes `channels`, and keeps in `settings` all that it was give
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ..checks import InputError, choose
+from .aaa_autoencoder import AaaAutoencoder
+from .ape_gan import ApeGan
 from .denoising_unet import DenoisingUNet, narrow_unet, rtfe_unet
+from .dncnn import DnCnn
 from .identity import Identity
 from .residual_unet import ResidualUNet
+from .robustifier_unet import RobustifierUNet
+from .rrdb import Rrdb
 
-__all__ = ["ARCHITECTURES", "DenoisingUNet", "Identity", "ResidualUNet", "build", "narrow_unet", "rtfe_unet"]
+__all__ = [
+    "ARCHITECTURES",
+    "AaaAutoencoder",
+    "ApeGan",
+    "DenoisingUNet",
+    "DnCnn",
+    "Identity",
+    "ResidualUNet",
+    "RobustifierUNet",
+    "Rrdb",
+    "build",
+    "narrow_unet",
+    "rtfe_unet",
+]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "aaa-autoencoder": AaaAutoencoder,
+    "ape-gan": ApeGan,
+    "denoising-autoencoder": partial(ResidualUNet, lateral=False),
+    "dncnn": DnCnn,
     "identity": Identity,
     "narrow-unet": narrow_unet,
+    "nrp-23": Rrdb,
+    "nrp-3": partial(Rrdb, blocks=3),
     "residual-unet": ResidualUNet,
+    "robustifier-16": partial(RobustifierUNet, scale=16),
+    "robustifier-4": RobustifierUNet,
+    "robustifier-8": partial(RobustifierUNet, scale=8),
     "rtfe-unet": rtfe_unet,
 }
 

@@ -27,12 +27,15 @@ class UNet(nn.Module):
         widths: channels of each stage, from the image down; the features come out with the first.
         depths: convolutions of each stage, the same on the way back.
         resize: features and the wanted (height, width) -> features of that size.
+        lateral: join the twins; without it the way back sees only what comes from below, and the twins' sizes.
 
     Raises:
         InputError: widths and depths that do not go together, or a number below 1.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int], resize: Resize):
+    def __init__(
+        self, channels: int, widths: Sequence[int], depths: Sequence[int], resize: Resize, *, lateral: bool = True
+    ):
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise InputError(
@@ -45,10 +48,11 @@ class UNet(nn.Module):
                 "expected whole numbers from 1."
             )
         self.resize = resize
+        self.lateral = lateral
         before = [channels, *widths[:-1]]
         strides = [1] + [2] * (len(widths) - 1)
         self.down = nn.ModuleList(map(_stage, before, widths, depths, strides))
-        joined = [width + below for width, below in pairwise(widths)]
+        joined = [below + width if lateral else below for width, below in pairwise(widths)]
         self.up = nn.ModuleList(map(_stage, joined, widths, depths, [1] * len(joined)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +62,8 @@ class UNet(nn.Module):
             x = stage(x)
             twins.append(x)
         for stage, twin in zip(reversed(self.up), reversed(twins[:-1]), strict=True):
-            x = stage(torch.cat((twin, self.resize(x, twin.shape[-2:])), 1))
+            x = self.resize(x, twin.shape[-2:])
+            x = stage(torch.cat((twin, x), 1) if self.lateral else x)
         return x
 
 

@@ -1,0 +1,28 @@
+"""Protect a classifier that may not be retrained, and measure what the protection is worth.
+
+python examples/protect_a_classifier.py      (a minute on two cores)
+"""
+
+import torch
+
+import forefend as ff
+
+torch.manual_seed(0)
+train, test = ff.data.load("digits", "train"), ff.data.load("digits", "test")
+
+# A classifier that somebody trained, and whose weights are signed off: images in [0, 1] in, logits out.
+classifier = ff.classifiers.build("cnn", channels=1, classes=10, size=8)
+ff.fit(ff.recipes.Natural(epochs=8), train, ff.Cast(classifier=classifier))
+before = ff.fingerprint(classifier)
+
+# One network in front of it, trained against attacks on the two together.
+preprocessor = ff.preprocessors.narrow_unet(channels=1)
+recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
+ff.fit(recipe, train, ff.Cast(preprocessor, guides=[ff.Guide(classifier)]))
+
+# The pair is a plain module. White-box PGD attacks the whole of it.
+safe = ff.Defended(preprocessor.eval(), classifier)
+suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
+subjects = [ff.Subject("cnn", classifier, seen=True), ff.Subject("cnn", safe, defended=True, seen=True)]
+print(ff.tables.text(ff.evaluate(subjects, test, suite)))
+assert ff.fingerprint(classifier) == before

@@ -1,0 +1,77 @@
+"""AAA: adversarially trained autoencoders in front of classifiers (Vaishnavi, Eykholt and Rahmati, arXiv 1909.05921)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..defence import pipelines
+from ..guides import Guide, Policy, check_guides, sampled
+from ..losses import Mean, ce, mse
+from ..recipe import Batch, Cast, Memory, Player, Recipe, constant, weights_of
+from ..threat import Linf, ThreatModel
+from ..validation import plateau
+
+
+@dataclass(frozen=True)
+class AAA(Recipe):
+    """Train an autoencoder in front of frozen classifiers with cross-entropy, reconstruction, or both.
+
+    Source: Vaishnavi et al., arXiv 1909.05921, with its MNIST attack; λ, the networks and the epochs are in a supplement
+    that could not be had.
+
+    Args:
+        threat: the attacker's threat model (MNIST 0.3, Fashion-MNIST 0.2, CIFAR-10 8/255).
+        steps: gradient steps of the inner attack (MNIST 40, CIFAR-10 10).
+        relative_step: step size as a share of the radius (MNIST 0.01 of 0.3; CIFAR-10 2/255 of 8/255).
+        ce_weight: weight of the cross-entropy L_xent; 0 leaves the reconstruction alone.
+        mse_weight: λ, weight of the reconstruction L_mse (not stated; 10 balances the magnitudes); 0 removes it.
+        policy: which guides serve a step (section 4: one drawn for each batch).
+        patience: epochs without improvement before the learning rate falls (5).
+        plateau_factor: what it falls by (not stated; 0.1).
+        hold_out: share of the training set whose loss is watched (ours).
+        epochs: passes over the training set (not stated; 30).
+        batch_size: images a step (not stated; 128).
+        lr: Adam's learning rate (1e-3).
+    """
+
+    threat: ThreatModel = Linf(0.3)
+    steps: int = 40
+    relative_step: float = 1 / 30
+    ce_weight: float = 1.0
+    mse_weight: float = 10.0
+    policy: Policy = sampled
+    patience: int = 5
+    plateau_factor: float = 0.1
+    hold_out: float = 0.05
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 1e-3
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The autoencoder alone; the classifiers are frozen."""
+        check_guides(cast.guides)
+        adam = torch.optim.Adam(weights_of(cast.preprocessor, "AAA", "preprocessor"), self.lr)
+        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, adam, constant)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step; the drawn classifier serves the attack and the loss alike."""
+        yield "preprocessor", self._loss(train, craft, batch)
+
+    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+        """Lower the learning rate when the loss on held-out images, attacked, no longer falls."""
+        losses = [self._loss(craft, craft, batch).detach() for batch in batches]
+        plateau(memory, float(torch.stack(losses).mean()), self.patience, self.plateau_factor)
+
+    def _loss(self, train: Cast, craft: Cast, batch: Batch) -> Tensor:
+        guides: Iterable[Guide] = self.policy(train.guides, batch.draw)
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+        f_g = pipelines(craft.preprocessor, list(guides))
+        x_adv = attack(f_g, batch.x, batch.y, draw=batch.draw)  # always on the cross-entropy
+        z = train.preprocessor(x_adv)
+        xent = Mean(ce)([f(z) for f in guides], batch.y)
+        return (self.ce_weight * xent + self.mse_weight * mse(z, batch.x)).mean()  # L_xent + λ L_mse, Eq. 3

@@ -1,0 +1,76 @@
+"""APE-GAN: adversarial perturbation elimination with a generative adversarial network (Shen et al., arXiv 1707.05474)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..defence import Knowledge, oblivious, pipelines
+from ..guides import check_guides
+from ..losses import Mean, ce, mse
+from ..recipe import Batch, Cast, Memory, Player, Recipe, constant, weights_of
+from ..threat import Linf, ThreatModel
+
+
+@dataclass(frozen=True)
+class APEGAN(Recipe):
+    """Train a generator to undo adversarial perturbations, against a critic that tells its output from clean images.
+
+    Source: Shen et al., arXiv 1707.05474; the JATP paper's examples (2106.05453, section 4.1).
+
+    Args:
+        threat: where the examples lie (JATP paper: l∞, 8/255).
+        steps: gradient steps of the examples' attack (JATP paper: 40; the original: 1).
+        relative_step: step size as a share of the radius (JATP paper: 0.007 of 8/255).
+        sees: what the examples are made from: oblivious, the classifier alone (as published), or full, the pipeline.
+        pixel_weight: ξ1, weight of the mean squared error (public code: 0.7).
+        critic_weight: ξ2, weight of the adversarial loss (public code: 0.3).
+        generator_steps: generator steps for each critic step (public code: 2).
+        epochs: passes over the training set (public code: 2).
+        batch_size: images a step (public code: 128).
+        lr: Adam's learning rate, of both (public code: 2e-4).
+        beta1: Adam's first moment, of both (public code: 0.5).
+    """
+
+    threat: ThreatModel = Linf(8 / 255)
+    steps: int = 40
+    relative_step: float = 0.007 * 255 / 8
+    sees: Knowledge = oblivious
+    pixel_weight: float = 0.7
+    critic_weight: float = 0.3
+    generator_steps: int = 2
+    epochs: int = 2
+    batch_size: int = 128
+    lr: float = 2e-4
+    beta1: float = 0.5
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """Generator and critic, each with its Adam; the classifier is frozen."""
+        check_guides(cast.guides)
+        players = {}
+        for role, network in (("preprocessor", cast.preprocessor), ("critic", cast.critic)):
+            adam = torch.optim.Adam(weights_of(network, "APE-GAN", role), self.lr, betas=(self.beta1, 0.999))
+            players[role] = Player({role: network}, adam, constant)
+        return players
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """The critic first, then the generator's steps."""
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+        f = pipelines(self.sees(craft.preprocessor), craft.guides)
+        x, x_adv = batch.x, attack(f, batch.x, batch.y, draw=batch.draw)
+        real, fake = train.critic(x), train.critic(train.preprocessor(x_adv).detach())
+        yield "critic", _called(real, 1.0) + _called(fake, 0.0)
+        for _ in range(self.generator_steps):
+            z = train.preprocessor(x_adv)
+            fooled = _called(train.critic(z), 1.0)
+            yield "preprocessor", self.pixel_weight * mse(z, x).mean() + self.critic_weight * fooled
+
+
+def _called(logits: Tensor, answer: float) -> Tensor:
+    """Binary cross-entropy of the critic's logits against one answer for all images."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))

@@ -1,0 +1,74 @@
+"""Denoised smoothing: a denoiser that lets a classifier be smoothed (Salman et al., arXiv 2003.01908)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..guides import Guide, check_guides
+from ..losses import ce, mse
+from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+
+Objective = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised, clean, y) -> (B,)
+
+
+def reconstruction(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error in pixels (Eq. 4, "MSE")."""
+    return mse(z, x)
+
+
+def stability(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy against what the guide says of the clean image (Eq. 5, "Stability")."""
+    with torch.no_grad():
+        said = guide(x).argmax(1)
+    return ce(guide(z), said)
+
+
+def classification(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy against the label."""
+    return ce(guide(z), y)
+
+
+@dataclass(frozen=True)
+class DenoisedSmoothing(Recipe):
+    """Train a denoiser on Gaussian noise in front of a frozen classifier, which may then be smoothed.
+
+    Source: Salman et al., arXiv 2003.01908.
+
+    Args:
+        sigma: standard deviation of the noise, in [0, 1]-pixel units (0.25).
+        objective: the denoiser's loss: reconstruction, stability or classification.
+        epochs: passes over the training set (90).
+        batch_size: images a step (256).
+        lr: Adam's learning rate (1e-3).
+        weight_decay: Adam's weight decay (1e-4).
+        milestones: shares of training after which the learning rate falls (every 30 of 90 epochs).
+        decay: factor on the learning rate at each milestone (0.1).
+    """
+
+    sigma: float = 0.25
+    objective: Objective = reconstruction
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The denoiser alone; the classifier is frozen."""
+        check_guides(cast.guides)
+        weights = weights_of(cast.preprocessor, "Denoised smoothing", "preprocessor")
+        adam = torch.optim.Adam(weights, self.lr, weight_decay=self.weight_decay)
+        schedule = step_decay(self.milestones, self.decay)
+        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, adam, schedule)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step; the noisy image is not clipped, as smoothing does not."""
+        noisy = batch.x + self.sigma * batch.draw.normal(batch.x)
+        z = train.preprocessor(noisy)
+        losses = [self.objective(guide, z, batch.x, batch.y) for guide in train.guides]
+        yield "preprocessor", torch.stack(losses).mean()

@@ -1,0 +1,60 @@
+"""The simplified MMA of the JATP group: attacked images where the classifier is right, clean ones where it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..losses import ce
+from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
+from ..threat import Linf, ThreatModel
+
+
+@dataclass(frozen=True)
+class MMASimple(Recipe):
+    """Train a classifier on attacked images where it is right, and on clean ones where it is wrong, at one radius.
+
+    Source: what Zhou et al.'s published code calls MMA (beside arXiv 2106.05453); the method of that name is `mma`.
+
+    Args:
+        threat: the attacker's threat model (l∞, 8/255).
+        steps: gradient steps of the inner attack (10).
+        relative_step: step size as a share of the radius (0.007 of 8/255).
+        epochs: passes over the training set (90).
+        batch_size: images a step (500).
+        lr: SGD's learning rate (0.1).
+        momentum: SGD's momentum (0.9).
+        weight_decay: SGD's weight decay (2e-4).
+        milestones: shares of training after which the learning rate falls (epoch 75 of 90).
+        decay: factor on the learning rate at each milestone (0.1).
+    """
+
+    threat: ThreatModel = Linf(8 / 255)
+    steps: int = 10
+    relative_step: float = 0.007 * 255 / 8
+    epochs: int = 90
+    batch_size: int = 500
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    milestones: tuple[float, ...] = (75 / 90,)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The classifier in training."""
+        weights = weights_of(cast.classifier, "Simplified MMA", "classifier")
+        schedule = step_decay(self.milestones, self.decay)
+        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step; who is right is decided by the classifier in crafting form."""
+        x, y = batch.x, batch.y
+        with torch.no_grad():
+            right = craft.classifier(x).argmax(1) == y
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+        x_adv = attack(craft.classifier, x, y, draw=batch.draw)
+        yield "classifier", ce(train.classifier(torch.where(right.view(-1, 1, 1, 1), x_adv, x)), y).mean()

@@ -1,0 +1,106 @@
+"""Empirical robustification of pre-trained classifiers (Norouzzadeh et al., ICML 2021 workshop)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD
+from ..defence import Defended
+from ..guides import Guide, Policy, check_guides, sampled
+from ..losses import ce, mse
+from ..recipe import Batch, Cast, Memory, Player, Recipe, one_cycle, sgd, weights_of
+from ..classifiers.taps import taps_of
+from ..threat import Linf, ThreatModel
+from ..validation import keep_best, put_back_best
+
+
+@dataclass(frozen=True)
+class Robustifier(Recipe):
+    """Train a U-Net in front of a frozen classifier for robustness and fidelity, in pixels and in activations.
+
+    Source: Norouzzadeh et al., "Empirical robustification of pre-trained classifiers", 2021.
+
+    Args:
+        threat: the attacker's threat model (l∞ 0.031, l2 0.5).
+        steps: gradient steps of the inner attack (5).
+        relative_step: step size as a share of the radius (0.008 of 0.031; for l2 the printed 0.008 cannot cross the
+            ball, and 0.5 is what works).
+        alpha: weight of the cross-entropy (0.005).
+        beta: weight of the pixel fidelity, Eq. 4 (15).
+        gamma: weight of the activation fidelity, Eq. 5 (30).
+        taps: dotted names of the activations h_a; none takes the ends of the classifier's stages (Figure S.6).
+        logits_too: also match the final layer, as in Figure S.6c.
+        policy: which guides serve a step (S.4: one drawn for each batch).
+        hold_out: share of the training set that chooses the best epoch, by accuracy under the attack (ours).
+        epochs: passes over the training set (100).
+        batch_size: images a step (not stated; 128).
+        lr: the largest learning rate of the one-cycle schedule (0.005).
+        warm_up: share of training in which the learning rate rises (0.2).
+        momentum: SGD's momentum (0.9).
+        weight_decay: SGD's weight decay (5e-4).
+    """
+
+    threat: ThreatModel = Linf(0.031)
+    steps: int = 5
+    relative_step: float = 0.008 / 0.031
+    alpha: float = 0.005
+    beta: float = 15.0
+    gamma: float = 30.0
+    taps: tuple[str, ...] = ()
+    logits_too: bool = False
+    policy: Policy = sampled
+    hold_out: float = 0.05
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 0.005
+    warm_up: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The robustifier alone; the classifiers are frozen."""
+        check_guides(cast.guides)
+        weights = weights_of(cast.preprocessor, "Robustifier", "preprocessor")
+        return {
+            "preprocessor": Player({"preprocessor": cast.preprocessor}, sgd(weights, self), one_cycle(self.warm_up))
+        }
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """Eq. 6, averaged over the guides that serve this step."""
+        guides = self.policy(train.guides, batch.draw)
+        losses = [self._loss(train, craft, guide, batch) for guide in guides]
+        yield "preprocessor", torch.stack(losses).mean()
+
+    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+        """Keep the weights of the epoch that stands the attack best on held-out images."""
+        right = []
+        for batch in batches:
+            guide = self.policy(craft.guides, batch.draw)[0]
+            f = Defended(craft.preprocessor, guide)
+            with torch.no_grad():
+                right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
+        keep_best(memory, float(torch.cat(right).mean()), craft.preprocessor)
+
+    def finish(self, cast: Cast, memory: Memory) -> None:
+        """Put the best epoch's weights back."""
+        put_back_best(memory, cast.preprocessor)
+
+    def _attack(self, f: Defended, batch: Batch) -> Tensor:
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+        return attack(f, batch.x, batch.y, draw=batch.draw)  # the attack never sees the fidelity terms
+
+    def _loss(self, train: Cast, craft: Cast, guide: Guide, batch: Batch) -> Tensor:
+        x, y = batch.x, batch.y
+        x_adv = self._attack(Defended(craft.preprocessor, guide), batch)
+        r = train.preprocessor(x_adv)
+        taps = list(self.taps or taps_of(guide.classifier).stages)
+        logits, h_r = guide.read(r, taps)
+        with torch.no_grad():
+            clean_logits, h_x = guide.read(x, taps)
+        pairs = [(h_r[tap], h_x[tap]) for tap in taps] + ([(logits, clean_logits)] if self.logits_too else [])
+        activations = torch.stack([mse(a, b) for a, b in pairs]).mean(0)  # Eq. 5, each term normalised by its size
+        return (self.alpha * ce(logits, y) + self.beta * mse(r, x) + self.gamma * activations).mean()  # Eqs. 4 and 6

@@ -1,0 +1,64 @@
+"""TRADES: theoretically principled trade-off between robustness and accuracy (Zhang et al., arXiv 1901.08573)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.pgd import PGD, small_noise
+from ..losses import ce, kl
+from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
+from ..threat import Linf, ThreatModel
+
+
+@dataclass(frozen=True)
+class TRADES(Recipe):
+    """Train a classifier to be right on clean images and to answer the same on attacked ones.
+
+    Source: Zhang et al., arXiv 1901.08573, Eq. 5, with the authors' CIFAR-10 script's values.
+
+    Args:
+        threat: the attacker's threat model (l∞, 0.031).
+        steps: gradient steps of the inner attack (10).
+        relative_step: step size as a share of the radius (0.007 of 0.031).
+        beta: weight of the robustness term, 1/λ in the paper (6).
+        epochs: passes over the training set (76).
+        batch_size: images a step (128).
+        lr: SGD's learning rate (0.1).
+        momentum: SGD's momentum (0.9).
+        weight_decay: SGD's weight decay (2e-4).
+        milestones: shares of training after which the learning rate falls (epoch 75 of 76).
+        decay: factor on the learning rate at each milestone (0.1).
+    """
+
+    threat: ThreatModel = Linf(0.031)
+    steps: int = 10
+    relative_step: float = 0.007 / 0.031
+    beta: float = 6.0
+    epochs: int = 76
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    milestones: tuple[float, ...] = (75 / 76,)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The classifier in training."""
+        weights = weights_of(cast.classifier, "TRADES", "classifier")
+        schedule = step_decay(self.milestones, self.decay)
+        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step of Eq. 5; gradients flow through both arguments of the divergence."""
+        x, y = batch.x, batch.y
+        with torch.no_grad():
+            clean = craft.classifier(x)
+        size = self.relative_step * self.threat.radius
+        attack = PGD(self.threat, self.steps, size, loss=kl, start=small_noise)
+        x_adv = attack(craft.classifier, x, clean, draw=batch.draw)
+        logits = train.classifier(x)
+        yield "classifier", (ce(logits, y) + self.beta * kl(train.classifier(x_adv), logits)).mean()

@@ -1,0 +1,148 @@
+"""Robustness under transfer learning (Davchev et al., arXiv 1905.02675)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks.pgd import PGD, from_x
+from ..losses import ce
+from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
+from ..classifiers.taps import taps_of
+from ..threat import Linf, ThreatModel
+from ..validation import keep_best, put_back_best
+
+Layers = Callable[[nn.Module], Sequence[nn.Module]]  # a classifier's modules that are retrained
+Labels = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (classifier, x, y) -> labels that the attack is given
+
+
+def head(classifier: nn.Module) -> Sequence[nn.Module]:
+    """The final linear layer ("1" in the paper's tables)."""
+    layers = [m for m in classifier.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return layers[-1:]
+
+
+def last_stage(classifier: nn.Module) -> Sequence[nn.Module]:
+    """The last stage of residual blocks, and the final layer ("18")."""
+    return [classifier.get_submodule(taps_of(classifier).stages[-1]), *head(classifier)]
+
+
+def everything(classifier: nn.Module) -> Sequence[nn.Module]:
+    """The whole network ("56")."""
+    return [classifier]
+
+
+def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
+    """A copy of a classifier whose final layer is new, drawn from torch's generator, for other classes.
+
+    Args:
+        classifier: the source; it is not touched.
+        classes: how many logits the copy has.
+    """
+    network = copy.deepcopy(classifier)
+    last = head(network)[0]
+    owner, _, name = next(n for n, m in network.named_modules() if m is last).rpartition(".")
+    settings: dict[str, Any] = {"bias": last.bias is not None}
+    if isinstance(last, nn.Conv2d):
+        settings |= {"kernel_size": last.kernel_size, "stride": last.stride, "padding": last.padding}
+        new: nn.Module = nn.Conv2d(last.in_channels, classes, **settings)
+    else:
+        new = nn.Linear(last.weight.shape[1], classes, **settings)
+    setattr(network.get_submodule(owner), name, new)
+    return network
+
+
+def true_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The data's labels; with a single-step attack they leak into the example."""
+    return y
+
+
+def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """What the classifier says of the clean image: no label leaks."""
+    with torch.no_grad():
+        said: Tensor = classifier(x).argmax(1)
+    return said
+
+
+@dataclass(frozen=True)
+class Transfer(Recipe):
+    """Retrain a source classifier, or the end of it, for a new task, naturally or on attacked images.
+
+    Source: Davchev et al., arXiv 1905.02675, and its authors' code. A source is trained with the same recipe: from
+    random weights, everything, 200 epochs.
+
+    Args:
+        threat: the attacker's threat model (8/256 in [0, 1] units).
+        steps: gradient steps of the attack: 0 trains naturally, 1 with FGSM, 7 with PGD.
+        relative_step: step size as a share of the radius (PGD: a quarter; for FGSM give 1).
+        labels: what the attack is given: true_labels, or predicted_labels against label leaking (FGSM).
+        layers: what is retrained: head, last_stage or everything.
+        moving_statistics: whether BatchNorm in frozen layers goes on moving, as in the authors' code.
+        hold_out: share of the training set that chooses the best epoch (2,500 of 50,000).
+        epochs: passes over the training set (50).
+        batch_size: images a step, each used clean and attacked (100).
+        lr: SGD's learning rate (0.1).
+        momentum: SGD's momentum (0.9).
+        weight_decay: SGD's weight decay (5e-5).
+        milestones: shares of training after which the learning rate falls (every 20 of 50 epochs).
+        decay: factor on the learning rate at each milestone (0.1).
+    """
+
+    threat: ThreatModel = Linf(8 / 256)
+    steps: int = 7
+    relative_step: float = 0.25
+    labels: Labels = true_labels
+    layers: Layers = everything
+    moving_statistics: bool = True
+    hold_out: float = 0.05
+    epochs: int = 50
+    batch_size: int = 100
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
+    milestones: tuple[float, ...] = (0.4, 0.8)
+    decay: float = 0.1
+
+    def players(self, cast: Cast) -> dict[str, Player]:
+        """The classifier, of which some layers learn."""
+        weights_of(cast.classifier, "Transfer learning", "classifier")
+        weights = [p for module in self.layers(cast.classifier) for p in module.parameters()]
+        schedule = step_decay(self.milestones, self.decay)
+        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """Half the loss on clean images and half on attacked ones, each in a forward pass of its own."""
+        if not self.moving_statistics:
+            train.classifier.eval()
+            for module in self.layers(train.classifier):
+                module.train()
+        clean = ce(train.classifier(batch.x), batch.y).mean()
+        if not self.steps:
+            yield "classifier", clean
+            return
+        x_adv = self._attack(craft.classifier, batch)
+        yield "classifier", (clean + ce(train.classifier(x_adv), batch.y).mean()) / 2
+
+    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+        """Keep the weights of the epoch with the best mean of clean and attacked accuracy on held-out images."""
+        f, right = craft.classifier, []
+        for batch in batches:
+            seen = [batch.x, self._attack(f, batch)] if self.steps else [batch.x]
+            with torch.no_grad():
+                right += [(f(x).argmax(1) == batch.y).float() for x in seen]
+        keep_best(memory, float(torch.cat(right).mean()), f)
+
+    def finish(self, cast: Cast, memory: Memory) -> None:
+        """Put the best epoch's weights back."""
+        put_back_best(memory, cast.classifier)
+
+    def _attack(self, f: nn.Module, batch: Batch) -> Tensor:
+        """FGSM or PGD from x itself: the paper starts neither at random."""
+        y = self.labels(f, batch.x, batch.y)
+        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce, start=from_x)
+        return attack(f, batch.x, y, draw=batch.draw)

@@ -1,0 +1,76 @@
+"""What every test stands on: one thread, one seed, hypothesis without a clock, and the shared images and networks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+
+# Derandomised, so that a red test is red for everyone; no deadline, because the machines are shared.
+settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.load_profile("house")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """The seed that every test starts from."""
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets and published weights."""
+    folder = os.environ.get("FOREFEND_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("FOREFEND_DATA does not name a folder with the real data")
+    return Path(folder)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    """Six colour images of 8 × 8 pixels."""
+    return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def y() -> Tensor:
+    """Their labels, of four classes."""
+    return torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A network whose answer depends on its mode: BatchNorm with history, and dropout; four classes."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(5 * 8 * 8, 4)),
+    )
+    for _ in range(3):
+        network(torch.rand(4, 3, 8, 8))
+    return network
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., str]:
+    """Run a program in a fresh interpreter, with a hash seed of its own, and return what it prints."""
+
+    def run(program: str) -> str:
+        environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

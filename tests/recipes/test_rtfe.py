@@ -1,0 +1,161 @@
+"""RTFE against its paper: arXiv 2209.06931, Eqs. 2 to 9, written here once more in plain torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toys import classifier, preprocessor, toy_images, train
+
+from forefend.draw import Draw
+from forefend.guides import Guide, Policy, every, in_turn, sampled
+from forefend.losses import Loss, huber_mean, huber_sum, huber_vector
+from forefend.recipe import Batch, Cast
+from forefend.recipes import RTFE
+from forefend.threat import Linf
+
+EPS = 0.1
+RECIPE = RTFE(threat=Linf(EPS), steps=3, epochs=1, batch_size=16, milestones=())
+
+
+def plain_loss(g: nn.Module, guides: Sequence[nn.Module], x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    """The method in its own words: craft in eval mode on the mean cross-entropy, then the mean Huber loss."""
+    teachers = [f(x).detach() for f in guides]
+    g.eval()
+    x_adv = (x + EPS * (2 * noise - 1)).clamp(0, 1)
+    for _ in range(RECIPE.steps):
+        x_adv = x_adv.detach().requires_grad_()
+        total = sum(F.cross_entropy(f(g(x_adv)), y, reduction="sum") for f in guides) / len(guides)
+        (gradient,) = torch.autograd.grad(total, x_adv)
+        moved = x_adv + RECIPE.relative_step * EPS * gradient.sign()
+        x_adv = torch.minimum(torch.maximum(moved, x - EPS), x + EPS).clamp(0, 1)
+    g.train()
+    x_out = g(x_adv.detach())
+    d = [(f(x_out) - t).abs() for f, t in zip(guides, teachers, strict=True)]
+    return torch.stack([torch.where(e <= 1, e**2 / 2, e - 0.5).mean() for e in d]).mean()
+
+
+def batch_of(count: int = 12, dtype: torch.dtype = torch.float64) -> Batch:
+    x, y, index = toy_images(count).batch(torch.arange(count))
+    return Batch(x.to(dtype), y, index, 0.0, Draw(index, 0, "train"))
+
+
+def cast_of(members: int) -> Cast:
+    return Cast(preprocessor(3).double(), [Guide(classifier(seed).double()) for seed in range(1, members + 1)])
+
+
+def yielded(recipe: RTFE, cast: Cast, batch: Batch) -> Tensor:
+    """The one loss of a step, the preprocessor in training mode."""
+    cast.preprocessor.train()
+    ((name, loss),) = recipe.updates(cast, cast.crafting(), batch, {})
+    assert name == "preprocessor"
+    return loss
+
+
+def gradient(loss: Tensor, network: nn.Module) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_loss_and_gradient_are_those_of_a_plain_loop(members: int) -> None:
+    cast, batch = cast_of(members), batch_of()
+    g, noise = copy.deepcopy(cast.preprocessor), batch.draw.uniform(batch.x)
+    expected, loss = plain_loss(g, cast.guides, batch.x, batch.y, noise), yielded(RECIPE, cast, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(gradient(loss, cast.preprocessor), gradient(expected, g), rtol=1e-6, atol=1e-12)
+    for ours, plain in zip(cast.preprocessor.buffers(), g.buffers(), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
+    images, seen = toy_images(48), []
+
+    def watch(x: Tensor, draw: Draw) -> Tensor:
+        seen.append(draw)
+        return x.double()
+
+    cast = cast_of(members)
+    g = copy.deepcopy(cast.preprocessor)
+    train(RECIPE, images, cast, augment=watch)
+    sgd = torch.optim.SGD(g.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
+    for draw in seen:
+        x, y = images.batch(draw.index)[0].double(), images.labels[draw.index]
+        sgd.zero_grad()
+        plain_loss(g, cast.guides, x, y, draw.at(trial="train").uniform(x)).backward()
+        sgd.step()
+    assert len(seen) == 3
+    for ours, plain in zip(cast.preprocessor.state_dict().values(), g.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_the_ensembles_loss_is_the_mean_of_its_members_losses() -> None:
+    recipe, batch, cast = RTFE(threat=Linf(0.0), steps=1), batch_of(), cast_of(3)
+    alone = [yielded(recipe, Cast(copy.deepcopy(cast.preprocessor), [guide]), batch) for guide in cast.guides]
+    torch.testing.assert_close(yielded(recipe, cast, batch), torch.stack(alone).mean())
+    assert len({round(loss.item(), 9) for loss in alone}) == 3
+
+
+def huber_gradient(huber: Loss, scale: float, classes: int = 10) -> Tensor:
+    """The first step's gradient under one reading of Eq. 6, the guide's logits scaled so that distances are large."""
+    torch.manual_seed(0)
+    guide = nn.Sequential(nn.Flatten(), nn.Linear(36, classes)).double()
+    guide[1].weight.data *= scale
+    cast, batch = Cast(preprocessor(3).double(), [Guide(guide)]), batch_of(64)
+    return gradient(yielded(RTFE(threat=Linf(EPS), steps=1, huber=huber), cast, batch), cast.preprocessor)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_readings_of_the_huber_loss_differ_by_the_number_of_logits(classes: int) -> None:
+    mean, total, vector = (huber_gradient(h, 30.0, classes) for h in (huber_mean, huber_sum, huber_vector))
+    torch.testing.assert_close(total, classes * mean)
+    assert 0.9 < (vector.norm() / mean.norm()).item() / classes < 1.2
+    assert not torch.allclose(vector, total)
+
+
+CALLS: list[str] = []
+
+
+class Calling(nn.Module):
+    """A classifier that says when it is asked."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        super().__init__()
+        self.name, self.network = name, classifier(seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        CALLS.append(self.name)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+@pytest.mark.parametrize(("policy", "asked"), [(every, 3), (sampled, 1), (in_turn, 1)])
+def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: int) -> None:
+    names = "abc"
+    cast = Cast(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
+    recipe = RTFE(threat=Linf(EPS), steps=2, policy=policy)
+    x, y, index = toy_images(8).batch(torch.arange(8))
+    served = []
+    for step in range(12):
+        CALLS.clear()
+        yielded(recipe, cast, Batch(x, y, index, 0.0, Draw(index, 0, "train", step=step)))
+        assert len(set(CALLS)) == asked
+        assert len(CALLS) == 4 * asked  # the teacher's answer, two attack steps, the weight step
+        served.append("".join(sorted(set(CALLS))))
+    assert set("".join(served)) == set(names)
+    if policy is in_turn:
+        assert served == list(names) * 4
+
+
+def test_the_teacher_sees_the_clean_image_and_gives_no_gradient() -> None:
+    cast, batch = cast_of(1), batch_of()
+    identity = Cast(nn.Conv2d(1, 1, 1).double(), cast.guides)
+    with torch.no_grad():
+        identity.preprocessor.weight.fill_(1.0)
+        identity.preprocessor.bias.zero_()
+    loss = yielded(RTFE(threat=Linf(0.0), steps=1), identity, batch)
+    assert loss.item() == 0.0  # f(g(x)) = f(x) when g changes nothing

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from forefend.checks import (
+    InputError,
+    check_clean_accuracy,
+    check_images,
+    check_labels,
+    check_logits,
+    choose,
+    unknown,
+)
+
+GREY = torch.full((2, 3, 4, 4), 0.5)
+LOGITS = torch.tensor([[2.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
+
+
+def spoilt(value: float) -> Tensor:
+    x = GREY.clone()
+    x[1, 2, 3, 0] = value
+    return x
+
+
+def sentence_of(check: Callable[..., None], *arguments: Any) -> str:
+    with pytest.raises(InputError) as refusal:
+        check(*arguments)
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert text.endswith((".", "?"))
+    return text
+
+
+@pytest.mark.parametrize("x", [GREY, GREY[:1, :1], GREY.double(), spoilt(0.0), spoilt(1.0), GREY.half()])
+def test_images_in_0_1_pass(x: Tensor) -> None:
+    check_images(x)
+    check_images(x, channels=x.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ([[0.5]], ["torch tensor", "list"]),
+        (GREY.numpy(), ["torch tensor", "ndarray"]),
+        (GREY.byte(), ["uint8", "x.float() / 255"]),
+        (GREY[0], ["(3, 4, 4)", "(B, C, H, W)", "x[None]"]),
+        (GREY[:0], ["no images"]),
+        (GREY.movedim(1, 3), ["4 channels", "1 or 3", "(2, 4, 4, 3)"]),
+        (GREY[:, :2], ["2 channels", "1 or 3"]),
+        (spoilt(math.nan), ["NaN"]),
+        (spoilt(math.inf), ["infinite"]),
+        (spoilt(-math.inf), ["infinite"]),
+        (spoilt(255), ["[0.5, 255]", "divide by 255"]),
+        (spoilt(-1), ["[-1, 0.5]", "look normalised", "mean and std"]),
+        (spoilt(1.001), ["[0.5, 1]", "clamp"]),
+        (spoilt(-0.1), ["[-0.1, 0.5]", "clamp"]),
+    ],
+)
+def test_other_images_are_refused_in_words(x: Any, words: list[str]) -> None:
+    sentence = sentence_of(check_images, x)
+    for word in words:
+        assert word in sentence
+
+
+def test_the_wanted_channels_are_named() -> None:
+    assert "3 channels, expected 1:" in sentence_of(check_images, GREY, 1)
+
+
+def test_labels_of_the_data_set_pass() -> None:
+    check_labels(torch.tensor([0, 2, 1]), 3, 3)
+    check_labels(torch.tensor([0, 2, 1], dtype=torch.int32), 3)
+    check_labels(torch.tensor([], dtype=torch.int64), 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("y", "count", "words"),
+    [
+        (torch.tensor([0.0, 1.0]), None, ["float32", "(2,)", "int64"]),
+        (torch.tensor([[0, 1]]), None, ["(1, 2)", "(B,)"]),
+        (torch.tensor([0, 1]), 3, ["2 labels for 3 images"]),
+        (torch.tensor([1, 3]), 2, ["1 … 3", "0 … 2", "3 classes"]),
+        (torch.tensor([-1, 2]), None, ["-1 … 2", "0 … 2"]),
+    ],
+)
+def test_other_labels_are_refused_in_words(y: Tensor, count: int | None, words: list[str]) -> None:
+    sentence = sentence_of(check_labels, y, 3, count)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    "output", [LOGITS, LOGITS - 5, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.1]]), LOGITS.log_softmax(1)]
+)
+def test_logits_pass(output: Tensor) -> None:
+    check_logits(output, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ((LOGITS, LOGITS), ["tuple", "(B, 3)", "forward"]),
+        ({"logits": LOGITS}, ["dict"]),
+        (LOGITS[:, :2], ["(2, 2)", "(2, 3)"]),
+        (LOGITS[0], ["(3,)", "(2, 3)"]),
+        (LOGITS * math.nan, ["NaN", "damaged"]),
+        (LOGITS / 0, ["infinite"]),
+        (LOGITS.softmax(1), ["probabilities", "softmax"]),
+    ],
+)
+def test_other_outputs_are_refused_in_words(output: Any, words: list[str]) -> None:
+    sentence = sentence_of(check_logits, output, 2, 3)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(("classes", "bound"), [(2, 0.75), (3, 2 / 3), (4, 0.5), (10, 0.2), (100, 0.02)])
+def test_accuracy_near_chance_is_refused(classes: int, bound: float) -> None:
+    check_clean_accuracy(bound + 1e-9, classes, 500, "cnn")
+    sentence = sentence_of(check_clean_accuracy, bound - 1e-9, classes, 500, "cnn")
+    for word in ("cnn", "500", f"{1 / classes:.1%}", "--mean/--std", "--allow-weak-classifier"):
+        assert word in sentence
+
+
+def test_choosing_a_known_name() -> None:
+    assert choose("rtfe", {"rtfe": 1, "natural": 2}, "recipe") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rtef", "did you mean 'rtfe'?"),
+        ("RTFE", "did you mean 'rtfe'?"),
+        ("naturel", "did you mean 'natural'?"),
+        ("xyz", "choose one of adversarial, natural, rtfe."),
+        ("", "choose one of adversarial, natural, rtfe."),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: str) -> None:
+    known = {"rtfe": 1, "natural": 2, "adversarial": 3}
+    with pytest.raises(InputError) as refusal:
+        choose(name, known, "recipe")
+    assert str(refusal.value) == f"There is no recipe called {name!r}: {hint}"
+    assert str(unknown(name, iter(known), "recipe")) == str(refusal.value)

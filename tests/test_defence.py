@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from toys import classifier, held, preprocessor, same, untouched
+
+from forefend import preprocessors
+from forefend.checks import InputError
+from forefend.defence import Card, Defence, Defended, load, pipelines
+from forefend.guides import Guide
+from forefend.modes import fingerprint
+
+# Small forms of what stands on the shelf; the default sizes have up to seventy million parameters.
+SMALL = {
+    "aaa-autoencoder": {"channels": 1, "width": 4},
+    "ape-gan": {"channels": 3},
+    "denoising-autoencoder": {"channels": 3, "widths": [4, 8], "depths": [1, 1]},
+    "dncnn": {"channels": 1, "depth": 3, "width": 4},
+    "identity": {"channels": 1},
+    "narrow-unet": {"channels": 1, "widths": [4, 8], "depths": [1, 1]},
+    "nrp-3": {"channels": 3, "width": 4, "growth": 2},
+    "residual-unet": {"channels": 3, "widths": [4, 8], "depths": [1, 2]},
+    "robustifier-4": {"channels": 1, "scale": 1},
+    "rtfe-unet": {"channels": 1, "widths": [4], "depths": [1]},
+}
+
+
+def defence(name: str = "narrow-unet") -> Defence:
+    """A defence whose statistics have moved, as after training."""
+    network = preprocessors.build(name, **SMALL[name])
+    network.train()(torch.rand(4, SMALL[name]["channels"], 16, 16))
+    guides = [{"name": "one", "fingerprint": fingerprint(classifier(1))}]
+    return Defence(network, Card(name, dict(network.settings), "Linf:8/255", "rtfe", "toy", guides))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_saved_is_loaded_bit_for_bit_and_in_eval_mode(name: str, tmp_path: Path) -> None:
+    saved = defence(name)
+    saved.save(tmp_path)
+    loaded = load(tmp_path)
+    assert json.loads((tmp_path / "defence.json").read_text())["settings"] == saved.preprocessor.settings
+    x = torch.rand(3, SMALL[name]["channels"], 16, 16)
+    assert loaded.card == saved.card
+    assert same(list(saved.state_dict().values()), list(loaded.state_dict().values()))
+    assert torch.equal(loaded(x), saved.eval()(x))
+    assert not any(module.training for module in loaded.modules())
+
+
+def test_saving_again_replaces_what_was_there(tmp_path: Path) -> None:
+    defence().save(tmp_path)
+    second = defence()
+    second.save(str(tmp_path))
+    assert fingerprint(load(tmp_path)) == fingerprint(second)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["defence.json", "weights.safetensors"]
+
+
+def test_a_seen_classifier_is_told_by_its_fingerprint() -> None:
+    assert defence().has_seen(classifier(1))
+    assert defence().has_seen(classifier(1).train())
+    assert defence().has_seen(Guide(classifier(1)))
+    assert not defence().has_seen(classifier(2))
+    moved = classifier(1)
+    moved[1].running_mean[0] += 1e-6
+    assert not defence().has_seen(moved)
+
+
+def test_defended_is_the_classifier_behind_the_defence_and_never_clamps() -> None:
+    wide, network = nn.Conv2d(1, 1, 1), classifier()
+    x = torch.rand(3, 1, 6, 6) * 9 - 4
+    assert torch.equal(Defended(wide, network)(x), network(wide(x)))
+
+
+def test_training_moving_or_casting_it_leaves_the_classifier_alone() -> None:
+    network = classifier().train()
+    network[1].eval()
+    network[0].weight.requires_grad_(False)
+    before = held(network)
+    guarded = Defended(preprocessor(), network)
+    for change in (
+        lambda: guarded.train(),
+        lambda: guarded.eval(),
+        lambda: guarded.requires_grad_(True),
+        lambda: guarded.requires_grad_(False),
+        lambda: guarded.to(memory_format=torch.channels_last),
+        lambda: guarded.to(torch.float64),
+        lambda: guarded.half(),
+    ):
+        change()
+        assert untouched(network, before)
+
+
+def test_in_training_mode_only_the_defence_trains() -> None:
+    guarded = Defended(preprocessor(), classifier()).train()
+    assert guarded.defence.training
+    assert not any(module.training for module in guarded.classifier.modules())
+    asking = {name for name, p in guarded.named_parameters() if p.requires_grad}
+    assert asking == {f"defence.{name}" for name, _ in preprocessor().named_parameters()}
+    x = torch.rand(4, 1, 6, 6, requires_grad=True)
+    guarded(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+def test_an_optimiser_over_all_of_it_moves_the_defence_alone() -> None:
+    network = classifier()
+    before, guarded = held(network), Defended(preprocessor(), network)
+    guarded.train().requires_grad_(True)
+    guarded(torch.rand(4, 1, 6, 6)).square().sum().backward()
+    torch.optim.SGD(guarded.parameters(), lr=1.0, weight_decay=0.1).step()
+    assert untouched(network, before)
+
+
+def test_a_pipeline_is_preprocessed_once_and_asks_each_guide() -> None:
+    calls: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            return x / 2
+
+    guides, x = [Guide(classifier(1)), Guide(classifier(2))], torch.rand(2, 1, 6, 6)
+    out = pipelines(Counting(), guides)(x)
+    assert len(calls) == 1
+    assert same(out, [guide(x / 2) for guide in guides])
+
+
+def _card(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        card = json.loads((folder / "defence.json").read_text())
+        change(card)
+        (folder / "defence.json").write_text(json.dumps(card))
+
+    return damage
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no card": (lambda f: (f / "defence.json").unlink(), "holds no defence: it has no defence.json"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "but no weights.safetensors: copy the whole folder"),
+    "not JSON": (lambda f: (f / "defence.json").write_text("{"), r"defence.json is not JSON"),
+    "a list": (lambda f: (f / "defence.json").write_text("[]"), r"defence.json is no defence's card"),
+    "unknown key": (_card(lambda c: c.update(author="me")), r"defence.json is no defence's card \(.*author"),
+    "no architecture": (_card(lambda c: c.pop("architecture")), r"is no defence's card \(.*architecture"),
+    "other name": (_card(lambda c: c.update(architecture="unett")), "no preprocessor architecture called 'unett'"),
+    "no settings": (_card(lambda c: c.update(settings={})), "defence.json is no defence's card|channels"),
+    "other widths": (
+        _card(lambda c: c.update(settings={"channels": 1, "widths": [4, 4], "depths": [1, 1]})),
+        r"weights.safetensors does not fit narrow-unet \(.+\)\.",
+    ),
+    "cut": (_cut, r"weights.safetensors does not fit narrow-unet \(.+\)\."),
+    "empty": (lambda f: (f / "weights.safetensors").write_bytes(b""), "weights.safetensors does not fit narrow-unet"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_foreign_or_missing_files_are_one_sentence(name: str, tmp_path: Path) -> None:
+    damage, words = DAMAGES[name]
+    defence().save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=words) as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere holds no defence"):
+        load(tmp_path / "nowhere")

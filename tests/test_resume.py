@@ -1,0 +1,164 @@
+"""Training that is stopped, killed, resumed or spread over two processes ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import trainee
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from toys import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
+
+from forefend import checkpoint
+from forefend.draw import Draw
+from forefend.recipe import Cast
+from forefend.recipes import RTFE
+from forefend.records import Run
+from forefend.threat import Linf
+from forefend.train import Interrupted
+
+SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+def test_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def cast() -> Cast:
+        return Cast(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), cast(), run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0.0)
+    resumed = trained(train(SMALL, toy_images(), cast(), run=Run(tmp_path)))
+    assert same(resumed, trained(train(SMALL, toy_images(), cast())))
+
+
+def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, log = Run(tmp_path), tmp_path / "train.jsonl"
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "store", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, toy_images(), toy_cast(), run=run)
+    assert len(log.read_text().splitlines()) == 1
+    with log.open("a") as file:
+        file.write('{"epoch": 2, "st')  # and once more, in the middle of a line
+    train(SMALL, toy_images(), toy_cast(), run=run)
+    assert [re.findall(r'"epoch": (\d)', line) for line in log.read_text().splitlines()] == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(number: int, tmp_path: Path) -> None:
+    run, old = Run(tmp_path), signal.getsignal(number)
+    sent: list[int] = []
+
+    def send(x: Tensor, draw: Draw) -> Tensor:
+        if draw.step == 3 and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return x
+
+    expected = trained(train(SMALL, toy_images(), toy_cast()))
+    with pytest.raises(Interrupted, match=r"^stopped after step 4 of 6$"):
+        train(SMALL, toy_images(), toy_cast(), run=run, augment=send, checkpoint_every=1e9)
+    assert signal.getsignal(number) is old
+    assert same(trained(train(SMALL, toy_images(), toy_cast(), run=run, augment=send)), expected)
+
+
+def test_a_second_signal_is_not_waited_for(tmp_path: Path) -> None:
+    def send(x: Tensor, draw: Draw) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on after a second signal")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), augment=send)
+    assert caught.type is KeyboardInterrupt
+
+
+def test_killed_again_and_again_the_weights_are_those_of_a_run_left_alone(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["forefend.train", "torch._dynamo"])  # what a child would wait for longest
+    chance, folder, kills = random.Random(0), tmp_path / "killed", 0
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+    while kills < 6:
+        before = _written(folder)
+        process = context.Process(target=trainee.slow_run, args=(folder,))
+        process.start()
+        while process.is_alive() and _written(folder) == before:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
+        assert process.is_alive(), "it came to its end before it could be killed: give it more steps"
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        kills += 1
+    for name in ("killed", "whole"):
+        process = context.Process(target=trainee.slow_run, args=(tmp_path / name,))
+        process.start()
+        process.join()
+    killed, whole = (torch.load(tmp_path / n / "weights.pt", weights_only=True) for n in ("killed", "whole"))
+    assert same(list(killed.values()), list(whole.values()))
+    assert (folder / "train.jsonl").read_text() == (tmp_path / "whole" / "train.jsonl").read_text()
+
+
+def _written(folder: Path) -> int:
+    """When the checkpoint was last renamed into place, in nanoseconds."""
+    try:
+        return (folder / "checkpoint.safetensors").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, trainee.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (
+        {name: load_file(tmp_path / f"{name}-{number}.safetensors") for name in ("plain", "batchnorm", "stopped")}
+        for number in (0, 1)
+    )
+    alone = trainee.pair(batch_norm=False, accelerator=Accelerator(cpu=True)).classifier.state_dict()
+    for name, tensor in first["plain"].items():
+        torch.testing.assert_close(tensor, alone[name], rtol=0, atol=1e-6)
+    for name, state in first.items():
+        assert same(list(state.values()), list(second[name].values())), name
+    assert same(list(first["stopped"].values()), list(first["plain"].values()))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_command_killed_and_repeated_ends_as_one_left_alone(tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        words = "-m forefend train natural --data digits --images 400 --classifier cnn --epochs 40 --batch-size 20"
+        return [sys.executable, *words.split(), "--device", "cpu", "--out", str(tmp_path / out)]
+
+    chance, killed = random.Random(0), tmp_path / "killed"
+    for _ in range(3):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = _written(killed)
+        while process.poll() is None and _written(killed) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it came to its end before it could be killed: give it more epochs"
+    for out in ("killed", "whole"):
+        subprocess.run(command(out), check=True, stdout=subprocess.DEVNULL)
+    for file in ("weights.safetensors", "train.jsonl", "classifier.json"):
+        assert (killed / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

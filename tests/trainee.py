@@ -1,0 +1,79 @@
+"""Trainings that run in processes of their own: to be killed, or to be two at once (`torchrun trainee.py FOLDER`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor
+from toys import toy_cast, toy_images, train
+
+from forefend.draw import Draw
+from forefend.recipe import Cast
+from forefend.recipes import RTFE, Adversarial
+from forefend.records import Run
+from forefend.threat import Linf
+from forefend.train import Interrupted, fit
+
+RECIPE = RTFE(Linf(0.1), steps=1, epochs=4, batch_size=4)
+PAIR = Adversarial(Linf(0.1), steps=2, epochs=2, batch_size=14)
+
+
+def slow_run(folder: Path) -> None:
+    """Forty steps of at least five milliseconds, a checkpoint after each; then the weights in `weights.pt`."""
+
+    def wait(x: Tensor, draw: object) -> Tensor:
+        time.sleep(0.005)
+        return x
+
+    torch.set_num_threads(1)
+    cast = train(RECIPE, toy_images(), toy_cast(), run=Run(folder), augment=wait, checkpoint_every=0.0)
+    torch.save(cast.preprocessor.state_dict(), folder / "weights.pt")
+
+
+def pair(*, batch_norm: bool, accelerator: Accelerator) -> Cast:
+    """Six steps on forty images in batches of thirteen and fourteen, which two processes cannot halve evenly."""
+    cast = toy_cast(batch_norm=batch_norm)
+    fit(PAIR, toy_images(), cast, accelerator=accelerator)
+    return cast
+
+
+def stopped(folder: Path, accelerator: Accelerator) -> Cast:
+    """The same without BatchNorm; the second process alone is asked to stop at the fourth step, and all go on later."""
+
+    def ask(x: Tensor, draw: Draw) -> Tensor:
+        if accelerator.process_index == 1 and draw.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return x
+
+    with contextlib.suppress(Interrupted):
+        fit(PAIR, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator, run=Run(folder), augment=ask)
+        raise RuntimeError("training did not stop")
+    accelerator.wait_for_everyone()
+    cast = toy_cast(batch_norm=False)
+    fit(PAIR, toy_images(), cast, accelerator=accelerator, run=Run(folder))
+    return cast
+
+
+def main(folder: Path) -> None:
+    """What one of two processes does: train both networks, and one with a stop; write down what came out."""
+    accelerator = Accelerator(cpu=True)
+    casts = {
+        "plain": pair(batch_norm=False, accelerator=accelerator),
+        "batchnorm": pair(batch_norm=True, accelerator=accelerator),
+        "stopped": stopped(folder, accelerator),
+    }
+    for name, cast in casts.items():
+        save_file(cast.classifier.state_dict(), folder / f"{name}-{accelerator.process_index}.safetensors")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
