@@ -18,7 +18,7 @@ from forefend import records, suites, summary
 from forefend.attacks.pgd import PGD
 from forefend.defence import Defended
 from forefend.draw import Draw
-from forefend.evaluate import Subject, evaluate
+from forefend.evaluation import Subject, evaluate
 from forefend.modes import fingerprint
 from forefend.recipe import Cast
 from forefend.recipes import Natural

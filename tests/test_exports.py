@@ -49,10 +49,7 @@ def _load_everything() -> None:
             importlib.import_module(module.name)
 
 
-SHADOWED = pytest.mark.xfail(reason="the module forefend.evaluate takes the function's name once it is imported")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SHADOWED) if n == "evaluate" else n for n in forefend.__all__])
+@pytest.mark.parametrize("name", forefend.__all__)
 def test_every_name_is_what_its_home_calls_so_whatever_was_imported_before(name: str) -> None:
     _load_everything()
     home = declared()[name]

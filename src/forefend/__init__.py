@@ -19,26 +19,28 @@ if TYPE_CHECKING:
     from .checks import InputError
     from .defence import Card, Defence, Defended, load
     from .draw import Draw
-    from .evaluate import Subject, evaluate
+    from .evaluation import Subject, evaluate
     from .guides import Guide, every, in_turn, sampled
+    from .interrupt import Interrupted
     from .modes import fingerprint, frozen
     from .recipe import Batch, Cast, Player, Recipe
     from .summary import Cell
     from .threat import L2, Linf, ThreatModel
-    from .train import Interrupted, fit
+    from .train import fit
 
 _SHELVES = ("attacks", "classifiers", "data", "losses", "preprocessors", "recipes", "suites", "tables")
 _HOMES = {
     "checks": ("InputError",),
     "defence": ("Card", "Defence", "Defended", "load"),
     "draw": ("Draw",),
-    "evaluate": ("Subject", "evaluate"),
+    "evaluation": ("Subject", "evaluate"),
+    "interrupt": ("Interrupted",),
     "guides": ("Guide", "every", "in_turn", "sampled"),
     "modes": ("fingerprint", "frozen"),
     "recipe": ("Batch", "Cast", "Player", "Recipe"),
     "summary": ("Cell",),
     "threat": ("L2", "Linf", "ThreatModel"),
-    "train": ("Interrupted", "fit"),
+    "train": ("fit",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -44,7 +44,7 @@ def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     """Boosted cross-entropy: also pushes down the probability of the likeliest wrong class.
 
-    Source: MART (ICLR 2020), Eq. 6, and JATP (2106.05453), Eq. 7; 1.0001 keeps the logarithm finite, as MART's code does.
+    Source: JATP (2106.05453), Eq. 7, after MART (ICLR 2020); 1.0001 keeps the logarithm finite, as MART's code does.
     """
     p = logits.softmax(1)
     return ce(logits, y) - (1.0001 - _best_other(p, y)).log()
@@ -116,9 +116,9 @@ class Mean:
         return f"mean {name_of(self.loss)}"
 
 
-def name_of(loss: Loss) -> str:
-    """A loss's stable name for records: a function's own, or what a configured loss writes of itself."""
-    return getattr(loss, "__name__", None) or str(loss)
+def name_of(function: Callable[..., Any]) -> str:
+    """A function's stable name for records: its own, or what a configured one writes of itself."""
+    return getattr(function, "__name__", None) or str(function)
 
 
 def _at(logits: Tensor, y: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def frozen(network: Network) -> Network:
     """An eval-mode twin of `network` whose parameters ask for no gradient.
 
     The twin has modules of its own but shares every parameter and buffer, so it costs no memory, follows the original
-    as that trains, and leaves the original's modes and gradient flags alone. Gradients still reach the image through it.
+    as that trains, and leaves the original's modes and gradient flags alone. Gradients still reach the image.
 
     Args:
         network: any module that `copy.deepcopy` can copy.
@@ -43,16 +43,26 @@ def borrowed(f: Callable[..., Any]) -> Iterator[None]:
     Args:
         f: a network; any other callable is left as it is.
     """
-    if not isinstance(f, nn.Module):
+    networks = [f] if isinstance(f, nn.Module) else []
+    with returned(*networks):
+        for network in networks:
+            for module in network.modules():
+                module.training = False
+            for parameter in network.parameters():
+                parameter.requires_grad = False
         yield
-        return
-    modes = [(module, module.training) for module in f.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in f.parameters()]
+
+
+@contextmanager
+def returned(*networks: nn.Module) -> Iterator[None]:
+    """Give every module its mode and every parameter its gradient flag back afterwards, whatever happened to them.
+
+    Args:
+        networks: whose modes and flags are kept.
+    """
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    flags = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
     try:
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad = False
         yield
     finally:
         for module, training in modes:

@@ -90,12 +90,20 @@ class Finder:
         Raises:
             InputError: nothing answers to it, its files are damaged, or it is near chance on clean images.
         """
-        found = self._look_up(spec)
+        found = self.look_up(spec)
         if not self.allow_weak:
             measure(found, sample(self.split("train"), 500, seed=0))
         return found
 
-    def _look_up(self, spec: str) -> Named:
+    def look_up(self, spec: str) -> Named:
+        """The classifier that `spec` stands for, not measured.
+
+        Args:
+            spec: as for `find`.
+
+        Raises:
+            InputError: nothing answers to it, or its files are damaged.
+        """
         path, (name, colon, weights) = Path(spec), spec.partition(":")
         if path.suffix == ".json":
             return _of_card(path, read_card(path)["name"], spec)

@@ -4,27 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_origin, get_type_hints
+from functools import partial
+from typing import Any, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
-from . import guides, losses
+from . import defence, guides, losses
 from .checks import choose
+from .defence import Knowledge
 from .guides import Policy
 from .losses import Loss
 from .recipe import Recipe
+from .recipes import denoised_smoothing, hgd, transfer
 from .threat import ThreatModel
 from .threat import parse as parse_threat
 
-LOSSES: dict[str, Loss] = {
-    "ce": losses.ce,
-    "dlr": losses.dlr,
-    "huber_mean": losses.huber_mean,
-    "huber_sum": losses.huber_sum,
-    "huber_vector": losses.huber_vector,
-    "margin": losses.margin,
-}
-POLICIES: dict[str, Policy] = {"every": guides.every, "in_turn": guides.in_turn, "sampled": guides.sampled}
+# What may be typed for a field that holds a function: (type, what it is called in messages, functions).
+CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
+    (
+        Loss,
+        "loss",
+        [
+            losses.boosted_ce,
+            losses.ce,
+            losses.dlr,
+            losses.euclidean,
+            losses.huber_mean,
+            losses.huber_sum,
+            losses.huber_vector,
+            losses.mae,
+            losses.margin,
+            losses.mse,
+        ],
+    ),
+    (Policy, "guide policy", [guides.every, guides.in_turn, guides.sampled]),
+    (Knowledge, "knowledge", [defence.full, defence.oblivious]),
+    (
+        denoised_smoothing.Objective,
+        "guidance or objective",
+        [
+            hgd.pixel,
+            hgd.logit,
+            hgd.feature,
+            hgd.label,
+            denoised_smoothing.reconstruction,
+            denoised_smoothing.stability,
+            denoised_smoothing.classification,
+        ],
+    ),
+    (transfer.Labels, "labels", [transfer.true_labels, transfer.predicted_labels]),
+    (transfer.Layers, "layers", [transfer.head, transfer.last_stage, transfer.everything]),
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +79,9 @@ class Setting:
 def settings_of(recipe: type[Recipe]) -> list[Setting]:
     """The settings of a recipe, in the order of its fields."""
     hints = get_type_hints(recipe)
-    meanings = {p.arg_name: p.description or "" for p in parse_docstring(recipe.__doc__ or "").params}
+    # A recipe may share its fields with siblings through an abstract class, which then documents them.
+    documented = [parse_docstring(ancestor.__doc__ or "").params for ancestor in reversed(recipe.__mro__)]
+    meanings = {p.arg_name: p.description or "" for params in documented for p in params}
     defaults = recipe().settings()
     return [
         Setting(name, kind, defaults[name], " ".join(meanings[name].split()), read)
@@ -75,10 +107,13 @@ def _kind(hint: Any) -> tuple[Any, Any]:
     """What is typed for a field of this type, and how it is read."""
     if hint is ThreatModel:
         return str, parse_threat
-    if hint == Loss:
-        return str, lambda name: choose(name, LOSSES, "loss")
-    if hint == Policy:
-        return str, lambda name: choose(name, POLICIES, "guide policy")
+    for kind, noun, functions in CHOICES:
+        if hint == kind:
+            return str, partial(_named, noun=noun, functions=functions)
     if get_origin(hint) is tuple:
-        return list[float], tuple
+        return list[get_args(hint)[0]], tuple  # type: ignore[misc]
     return hint, hint
+
+
+def _named(name: str, *, noun: str, functions: list[Callable[..., Any]]) -> Callable[..., Any]:
+    return choose(name, {f.__name__: f for f in functions}, noun)

@@ -48,7 +48,7 @@ class Trial:
     def __str__(self) -> str:
         """The identity written into records: equal in every process, different for different settings."""
         times = f" x{self.restarts}" if self.restarts > 1 else ""
-        return f"{self.attack}{times} [{self.sees.__name__}]"
+        return f"{self.attack}{times} in {self.threat} [{self.sees.__name__}]"
 
     def gradients(self) -> int:
         """Gradient evaluations an image may cost at most."""

@@ -64,7 +64,7 @@ def caption(cells: Sequence[Cell]) -> str:
     """What was measured: attacks, images, seed, interval."""
     attacks = list(dict.fromkeys(c.attack for c in cells if c.attack not in (CLEAN, WORST)))
     seeds = sorted({c.seed for c in cells})
-    attacked = f"attacks: {', '.join(attacks)}, white-box, worst image by image; " if attacks else ""
+    attacked = f"attacks: {', '.join(attacks)}, the worst image by image; " if attacks else ""
     return f"accuracy in %, [95% Wilson interval]; {attacked}seed {', '.join(map(str, seeds))}"
 
 

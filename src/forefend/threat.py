@@ -179,8 +179,10 @@ def read_radius(radius: float | str | Tensor) -> float | Tensor:
     return value
 
 
-def write_radius(radius: float) -> str:
-    """The shortest exact spelling of a radius: `0.3`, `8/255`."""
+def write_radius(radius: float | Tensor) -> str:
+    """The shortest exact spelling of a radius: `0.3`, `8/255`; a tensor of radii is `per image`."""
+    if isinstance(radius, Tensor):
+        return "per image"
     plain = f"{radius:g}"
     if float(plain) == radius:
         return plain

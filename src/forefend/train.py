@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,16 +16,15 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .checks import InputError
-from .data import Images
+from .data import Images, split
 from .draw import Draw
+from .interrupt import Interrupted, stoppable
+from .modes import returned
 from .recipe import Batch, Cast, Memory, Player, Recipe
 from .records import Run
+from .validation import LR_FACTOR
 
 Augment = Callable[[Tensor, Draw], Tensor]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop, and its state is on disk: the same call goes on from there."""
 
 
 @dataclass
@@ -36,7 +32,7 @@ class _State:
     """Where training stands: the next step, and this epoch's sums of losses."""
 
     step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)  # player: [total loss, updates]
 
 
 def fit(
@@ -50,7 +46,7 @@ def fit(
     accelerator: Accelerator | None = None,
     checkpoint_every: float = 60.0,
 ) -> None:
-    """Train the cast's networks in place; guides are proved untouched at the end.
+    """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
     The same seed gives the same weights, whether or not training was interrupted and resumed from its checkpoint.
 
@@ -71,10 +67,14 @@ def fit(
     accelerator = accelerator or Accelerator()
     cast.to(accelerator.device)
     untouched = [guide.fingerprint() for guide in cast.guides]
-    players, memory = recipe.players(cast), Memory()
+    held = None
+    if recipe.hold_out:
+        data, held = split(data, recipe.hold_out, seed)
+    players, memory = recipe.players(cast), recipe.remember(data)
+    loop = _Loop(recipe, data, held, cast, players, memory, seed, augment, accelerator)
     state = _resume(run, players, memory)
-    loop = _Loop(recipe, data, cast, players, memory, seed, augment, accelerator)
-    with _stoppable() as received, _generator(accelerator), _bar(loop, state, accelerator) as bar:
+    networks = [network for player in players.values() for network in player.networks.values()]
+    with stoppable() as received, _generator(accelerator), returned(*networks), _bar(loop, state) as bar:
         saved = time.monotonic()
         while state.step < loop.steps:
             loop.take(state)
@@ -82,12 +82,14 @@ def fit(
             stop = loop.agreed(bool(received))
             ended = state.step % loop.steps_per_epoch == 0
             if ended:
-                _close_epoch(loop, state, run, bar)
+                loop.close_epoch(state.step)
+                _tell(loop, state, run, bar)
             if ended or stop or time.monotonic() - saved > checkpoint_every:
                 _save(run, loop, state)
                 saved = time.monotonic()
             if stop and state.step < loop.steps:
                 raise Interrupted(f"stopped after step {state.step} of {loop.steps}")
+    recipe.finish(cast, memory)
     if untouched != [guide.fingerprint() for guide in cast.guides]:
         raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
 
@@ -98,6 +100,7 @@ class _Loop:
 
     recipe: Recipe
     data: Images
+    held: Images | None
     cast: Cast
     players: dict[str, Player]
     memory: Memory
@@ -105,10 +108,11 @@ class _Loop:
     augment: Augment | None
     accelerator: Accelerator
 
+    craft: Cast = field(init=False)
+    before: Memory = field(default_factory=dict)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "craft", self.cast.crafting())
-
-    craft: Cast = field(init=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,6 +124,8 @@ class _Loop:
 
     def take(self, state: _State) -> None:
         """One step: the recipe yields losses, and each player moves in turn."""
+        if self.accelerator.num_processes > 1 and not self.before:
+            self.before.update({name: tensor.clone() for name, tensor in self.memory.items()})
         batch, share = self._batch(state.step)
         # Dropout draws from torch's own generator: keyed by step, it needs no state to be saved.
         torch.manual_seed(batch.draw.at(trial="torch", restart=self.accelerator.process_index).number())
@@ -127,11 +133,28 @@ class _Loop:
             for network in player.networks.values():
                 network.train()
         for name, loss in self.recipe.updates(self.cast, self.craft, batch, self.memory):
-            self._move(self.players[name], loss * share, batch.progress)
-            state.sums[name] = state.sums.get(name, 0.0) + float(loss.detach())
-            if not math.isfinite(state.sums[name]):
+            value = float(loss.detach())
+            if not math.isfinite(value):
                 raise InputError(f"The {name}'s loss is no longer a number at step {state.step}: lower --lr.")
+            self._move(self.players[name], loss * share, batch.progress)
+            total, count = state.sums.get(name, (0.0, 0))
+            state.sums[name] = [total + value, count + 1]
         state.step += 1
+
+    def close_epoch(self, step: int) -> None:
+        """Merge what the processes remember of their images, and show the recipe its held-out ones."""
+        for name, old in self.before.items():
+            self.memory[name] = old + self.accelerator.reduce(self.memory[name] - old, reduction="sum")
+        self.before.clear()
+        if self.held is not None:
+            self.recipe.validate(self.craft, self._held_batches(step), self.memory)
+
+    def _held_batches(self, step: int) -> Iterator[Batch]:
+        """The held-out training images, as they are; every process looks at all of them, so that all decide alike."""
+        assert self.held is not None
+        for rows in torch.arange(len(self.held)).split(self.recipe.batch_size):
+            x, y, index = (tensor.to(self.accelerator.device) for tensor in self.held.batch(rows))
+            yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate", step=step))
 
     def agreed(self, stop: bool) -> bool:
         """Whether any process was asked to stop: all must leave after the same step, or the others wait for ever."""
@@ -168,7 +191,7 @@ class _Loop:
             self._average([b for n in player.networks.values() for b in n.buffers() if b.is_floating_point()])
         for group in player.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * player.schedule(progress)
+            group["lr"] = group["initial_lr"] * player.schedule(progress) * float(self.memory.get(LR_FACTOR, 1.0))
         player.optimizer.step()
         player.optimizer.zero_grad(set_to_none=True)
 
@@ -193,10 +216,10 @@ def _save(run: Run | None, loop: _Loop, state: _State) -> None:
         checkpoint.store(run.checkpoint, loop.players, loop.memory, {"step": state.step, "sums": state.sums})
 
 
-def _close_epoch(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
+def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
     """Log the epoch's mean losses, to the run and to whoever watches."""
     epoch = state.step // loop.steps_per_epoch
-    means = {name: total / loop.steps_per_epoch for name, total in state.sums.items()}
+    means = {name: total / count for name, (total, count) in state.sums.items()}
     state.sums.clear()
     if not loop.accelerator.is_main_process:
         return
@@ -205,12 +228,14 @@ def _close_epoch(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
     words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
     bar.set_postfix_str(words)
     if bar.disable:
-        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}", flush=True)
+        done, seconds = state.step - bar.initial, time.monotonic() - bar.start
+        left = seconds / max(done, 1) * (loop.steps - state.step)
+        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {left:.0f} s left", flush=True)
 
 
-def _bar(loop: _Loop, state: _State, accelerator: Accelerator) -> Any:
-    """Progress with the time that remains on a terminal; elsewhere, `_close_epoch` prints a line an epoch."""
-    hidden = None if accelerator.is_main_process else True
+def _bar(loop: _Loop, state: _State) -> Any:
+    """Progress with the time that remains on a terminal; elsewhere, `_tell` prints a line an epoch."""
+    hidden = None if loop.accelerator.is_main_process else True
     title = type(loop.recipe).__name__
     return tqdm(total=loop.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
 
@@ -220,26 +245,3 @@ def _generator(accelerator: Accelerator) -> Iterator[None]:
     """Give torch's generator back to the caller as it was."""
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
         yield
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step is finished before the loop obeys; a second one is not waited for."""
-    received: list[int] = []
-    old = defaultdict[int, Any](lambda: None)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            old[number] = signal.signal(number, note)
-    except ValueError:  # only the main thread may listen; elsewhere the caller handles signals
-        pass
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -9,7 +9,7 @@ from toys import train
 
 from forefend import data, preprocessors
 from forefend.defence import Defended
-from forefend.evaluate import Subject, evaluate
+from forefend.evaluation import Subject, evaluate
 from forefend.guides import Guide
 from forefend.named import new_classifier
 from forefend.recipe import Cast

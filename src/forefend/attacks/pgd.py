@@ -15,7 +15,6 @@ from ..losses import Loss, ce, name_of
 from ..modes import borrowed
 from ..threat import ThreatModel, write_radius
 
-
 Start = Callable[[ThreatModel, Tensor, Draw], Tensor]
 
 
@@ -35,7 +34,7 @@ def small_noise(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
 
 
 def noise_corner(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
-    """Begin at standard normal noise projected near x, in l∞ almost a random corner of the ball, as NRP does."""
+    """Begin at an image of standard normal noise, projected near x: in l∞ almost a corner of the ball, as NRP does."""
     return threat.project(draw.normal(x), x)
 
 
@@ -46,7 +45,7 @@ class PGD:
     Args:
         threat: where the attack must stay.
         steps: number of gradient steps, at least one.
-        step_size: length of a step in the threat model's norm, [0, 1]-pixel units.
+        step_size: length of a step in the threat model's norm, [0, 1]-pixel units; inside recipes also `(B,)`.
         loss: what to maximise, `(prediction, target) -> (B,)`.
         start: where to begin, `(threat, x, draw) -> x_adv`: random_start, from_x, small_noise or noise_corner.
 
@@ -55,7 +54,7 @@ class PGD:
 
     threat: ThreatModel
     steps: int
-    step_size: float
+    step_size: float | Tensor
     loss: Loss = ce
     start: Start = random_start
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from .. import data, figures, records, suites, tables
 from ..data import Images
 from ..defence import Defence, Defended
-from ..evaluate import Subject, evaluate
+from ..evaluation import Subject, evaluate
 from ..guides import Guide
 from ..named import new_classifier, training_config
 from ..recipe import Cast

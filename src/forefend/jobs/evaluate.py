@@ -10,7 +10,7 @@ from .. import records, suites, tables
 from ..checks import InputError, choose
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
-from ..evaluate import Subject, evaluate
+from ..evaluation import Subject, evaluate
 from ..named import Named
 from ..suites import Suite
 from ..threat import ThreatModel, parse

@@ -66,7 +66,8 @@ def _find(role: str, options: Any) -> list[Named]:
     if role == "classifier" and specs[0] in classifiers.ARCHITECTURES:
         return []
     finder = finder_of(options)
-    return [finder.find(spec) for spec in specs]
+    # A source may know other classes: it is not measured on data that it was not made for.
+    return [finder.look_up(spec) if role == "source" else finder.find(spec) for spec in specs]
 
 
 def _cast(roles: tuple[str, ...], found: dict[str, list[Named]], images: Images, options: Any) -> Cast:

@@ -1,4 +1,4 @@
-"""AAA: adversarially trained autoencoders in front of classifiers (Vaishnavi, Eykholt and Rahmati, arXiv 1909.05921)."""
+"""AAA: adversarially trained autoencoders in front of classifiers (Vaishnavi et al., arXiv 1909.05921)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..validation import plateau
 class AAA(Recipe):
     """Train an autoencoder in front of frozen classifiers with cross-entropy, reconstruction, or both.
 
-    Source: Vaishnavi et al., arXiv 1909.05921, with its MNIST attack; λ, the networks and the epochs are in a supplement
-    that could not be had.
+    Source: Vaishnavi et al., arXiv 1909.05921, with its MNIST attack; λ, the networks and the epochs are in a
+    supplement that could not be had.
 
     Args:
         threat: the attacker's threat model (MNIST 0.3, Fashion-MNIST 0.2, CIFAR-10 8/255).
@@ -31,7 +31,7 @@ class AAA(Recipe):
         ce_weight: weight of the cross-entropy L_xent; 0 leaves the reconstruction alone.
         mse_weight: λ, weight of the reconstruction L_mse (not stated; 10 balances the magnitudes); 0 removes it.
         policy: which guides serve a step (section 4: one drawn for each batch).
-        patience: epochs without improvement before the learning rate falls (5).
+        patience: epochs without improvement that are waited for; at the next the learning rate falls (5).
         plateau_factor: what it falls by (not stated; 0.1).
         hold_out: share of the training set whose loss is watched (ours).
         epochs: passes over the training set (not stated; 30).

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..attacks.pgd import PGD
 from ..losses import ce
-from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
 from ..threat import Linf, ThreatModel
 
 
@@ -18,7 +17,7 @@ from ..threat import Linf, ThreatModel
 class Adversarial(Recipe):
     """Train a classifier itself on attacked images: the reference that a preprocessor is measured against.
 
-    Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters .
+    Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters.
 
     Args:
         threat: the attacker's threat model (8/255 in l∞).
@@ -47,8 +46,8 @@ class Adversarial(Recipe):
     def players(self, cast: Cast) -> dict[str, Player]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "Adversarial training", "classifier")
-        sgd = torch.optim.SGD(weights, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd, step_decay(self.milestones, self.decay))}
+        schedule = step_decay(self.milestones, self.decay)
+        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of the saddle-point problem, Eq. 2.1."""

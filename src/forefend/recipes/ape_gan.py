@@ -1,4 +1,4 @@
-"""APE-GAN: adversarial perturbation elimination with a generative adversarial network (Shen et al., arXiv 1707.05474)."""
+"""APE-GAN: adversarial perturbations eliminated by a generative adversarial network (Shen et al., arXiv 1707.05474)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class APEGAN(Recipe):
         steps: gradient steps of the examples' attack (JATP paper: 40; the original: 1).
         relative_step: step size as a share of the radius (JATP paper: 0.007 of 8/255).
         sees: what the examples are made from: oblivious, the classifier alone (as published), or full, the pipeline.
-        pixel_weight: ξ1, weight of the mean squared error (public code: 0.7).
+        pixel_weight: ξ1, weight of the mean squared error in [-1, 1] units (public code: 0.7).
         critic_weight: ξ2, weight of the adversarial loss (public code: 0.3).
         generator_steps: generator steps for each critic step (public code: 2).
         epochs: passes over the training set (public code: 2).
@@ -68,7 +68,8 @@ class APEGAN(Recipe):
         for _ in range(self.generator_steps):
             z = train.preprocessor(x_adv)
             fooled = _called(train.critic(z), 1.0)
-            yield "preprocessor", self.pixel_weight * mse(z, x).mean() + self.critic_weight * fooled
+            # The public code's pixels span [-1, 1]: its squared error is four times ours.
+            yield "preprocessor", self.pixel_weight * 4 * mse(z, x).mean() + self.critic_weight * fooled
 
 
 def _called(logits: Tensor, answer: float) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..attacks.pgd import PGD
+from ..classifiers.taps import taps_of
 from ..defence import Knowledge, oblivious, pipelines
 from ..guides import Guide, check_guides
 from ..losses import Mean, ce, mae
 from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
-from ..classifiers.taps import taps_of
 from ..threat import Linf, ThreatModel
 
 Guidance = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised, clean, y) -> (B,)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.pgd import PGD
+from ..classifiers.taps import taps_of
 from ..guides import check_guides, read
 from ..losses import Loss, boosted_ce, euclidean, mse
 from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..classifiers.taps import taps_of
 from ..threat import Linf, ThreatModel
 
 

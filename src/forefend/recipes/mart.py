@@ -30,7 +30,7 @@ class MART(Recipe):
         lr: SGD's learning rate (0.01).
         momentum: SGD's momentum (0.9).
         weight_decay: SGD's weight decay (3.5e-3).
-        milestones: shares of training after which the learning rate falls (epochs 75, 90 and 100 of 120).
+        milestones: shares of training after which the learning rate falls (from epochs 75, 90 and 100 of 120 on).
         decay: factor on the learning rate at each milestone (0.1).
     """
 
@@ -43,7 +43,7 @@ class MART(Recipe):
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 3.5e-3
-    milestones: tuple[float, ...] = (75 / 120, 90 / 120, 100 / 120)
+    milestones: tuple[float, ...] = (74 / 120, 89 / 120, 99 / 120)
     decay: float = 0.1
 
     def players(self, cast: Cast) -> dict[str, Player]:
@@ -57,6 +57,6 @@ class MART(Recipe):
         x, y = batch.x, batch.y
         size = self.relative_step * self.threat.radius
         x_adv = PGD(self.threat, self.steps, size, loss=ce, start=small_noise)(craft.classifier, x, y, draw=batch.draw)
-        attacked, clean = train.classifier(x_adv), train.classifier(x)
+        clean, attacked = train.classifier(x), train.classifier(x_adv)
         right = clean.softmax(1).gather(1, y[:, None]).squeeze(1)
         yield "classifier", (boosted_ce(attacked, y) + self.beta * kl(attacked, clean) * (1.0000001 - right)).mean()

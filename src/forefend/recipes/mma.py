@@ -81,7 +81,7 @@ class MMA(Recipe):
         yield "classifier", (1 - self.clean_weight) * widened + self.clean_weight * clean
 
     def _margins(self, classifier: nn.Module, batch: Batch, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Each image's distance to the soft boundary along its attack's direction, `(B,)`, and the image found there."""
+        """Each image's distance to the soft boundary along its attack's direction, `(B,)`, and the image there."""
         x, y = batch.x, batch.y
         radius = radius.clamp_min(self.least_radius)
         attack = PGD(Linf(radius), self.steps, self.relative_step * radius, loss=soft_margin)

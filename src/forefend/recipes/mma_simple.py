@@ -29,7 +29,7 @@ class MMASimple(Recipe):
         lr: SGD's learning rate (0.1).
         momentum: SGD's momentum (0.9).
         weight_decay: SGD's weight decay (2e-4).
-        milestones: shares of training after which the learning rate falls (epoch 75 of 90).
+        milestones: shares of training after which the learning rate falls (from the 75th epoch of 90 on).
         decay: factor on the learning rate at each milestone (0.1).
     """
 
@@ -41,7 +41,7 @@ class MMASimple(Recipe):
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 2e-4
-    milestones: tuple[float, ...] = (75 / 90,)
+    milestones: tuple[float, ...] = (74 / 90,)
     decay: float = 0.1
 
     def players(self, cast: Cast) -> dict[str, Player]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..attacks.pgd import PGD, noise_corner
 from ..checks import InputError
+from ..classifiers.taps import taps_of
 from ..defence import Knowledge, oblivious
 from ..guides import check_guides, read
 from ..losses import euclidean, mae, mse
 from ..recipe import Batch, Cast, Memory, Player, Recipe, constant, weights_of
-from ..classifiers.taps import taps_of
 from ..threat import Linf, ThreatModel
 
 
@@ -53,11 +53,15 @@ class NRP(Recipe):
 
     def __post_init__(self) -> None:
         if self.threat.norm != "Linf":
-            raise InputError(f"NRP's perturbation is an l∞ one, and the threat model is {self.threat}: use Linf:RADIUS.")
+            raise InputError(
+                f"NRP's perturbation is an l∞ one, and the threat model is {self.threat}: use Linf:RADIUS."
+            )
 
     def players(self, cast: Cast) -> dict[str, Player]:
         """Purifier and critic, each with its Adam; the feature network is the guide, frozen."""
         check_guides(cast.guides)
+        if len(cast.guides) > 1:
+            raise InputError(f"NRP reads the features of one guide, and {len(cast.guides)} were given: name one.")
         roles = {"preprocessor": cast.preprocessor, "critic": cast.critic}
         return {
             role: Player({role: network}, torch.optim.Adam(weights_of(network, "NRP", role), self.lr), constant)

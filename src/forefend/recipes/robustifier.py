@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..attacks.pgd import PGD
+from ..classifiers.taps import taps_of
 from ..defence import Defended
 from ..guides import Guide, Policy, check_guides, sampled
 from ..losses import ce, mse
 from ..recipe import Batch, Cast, Memory, Player, Recipe, one_cycle, sgd, weights_of
-from ..classifiers.taps import taps_of
 from ..threat import Linf, ThreatModel
 from ..validation import keep_best, put_back_best
 
@@ -36,7 +36,7 @@ class Robustifier(Recipe):
         logits_too: also match the final layer, as in Figure S.6c.
         policy: which guides serve a step (S.4: one drawn for each batch).
         hold_out: share of the training set that chooses the best epoch, by accuracy under the attack (ours).
-        epochs: passes over the training set (100).
+        epochs: passes over the training set (100, with early stopping: the best epoch is put back).
         batch_size: images a step (not stated; 128).
         lr: the largest learning rate of the one-cycle schedule (0.005).
         warm_up: share of training in which the learning rate rises (0.2).

@@ -12,7 +12,7 @@ from ..attacks.pgd import PGD
 from ..defence import pipelines
 from ..guides import Policy, check_guides, every
 from ..losses import Loss, Mean, ce, huber_mean
-from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
 from ..threat import Linf, ThreatModel
 
 
@@ -55,9 +55,8 @@ class RTFE(Recipe):
         """The preprocessor alone; the guides are frozen."""
         check_guides(cast.guides)
         weights = weights_of(cast.preprocessor, "RTFE", "preprocessor")
-        sgd = torch.optim.SGD(weights, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, sgd, schedule)}
+        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.pgd import PGD, from_x
+from ..checks import InputError
+from ..classifiers.taps import taps_of
 from ..losses import ce
 from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..classifiers.taps import taps_of
 from ..threat import Linf, ThreatModel
 from ..validation import keep_best, put_back_best
 
@@ -43,16 +44,21 @@ def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
     Args:
         classifier: the source; it is not touched.
         classes: how many logits the copy has.
+
+    Raises:
+        InputError: it has no layer that could be its head.
     """
     network = copy.deepcopy(classifier)
     last = head(network)[0]
+    if not isinstance(last, nn.Linear | nn.Conv2d):
+        raise InputError("The source has no linear or convolutional layer to make a new head of.")
     owner, _, name = next(n for n, m in network.named_modules() if m is last).rpartition(".")
     settings: dict[str, Any] = {"bias": last.bias is not None}
     if isinstance(last, nn.Conv2d):
         settings |= {"kernel_size": last.kernel_size, "stride": last.stride, "padding": last.padding}
         new: nn.Module = nn.Conv2d(last.in_channels, classes, **settings)
     else:
-        new = nn.Linear(last.weight.shape[1], classes, **settings)
+        new = nn.Linear(last.in_features, classes, **settings)
     setattr(network.get_submodule(owner), name, new)
     return network
 
@@ -73,8 +79,8 @@ def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 class Transfer(Recipe):
     """Retrain a source classifier, or the end of it, for a new task, naturally or on attacked images.
 
-    Source: Davchev et al., arXiv 1905.02675, and its authors' code. A source is trained with the same recipe: from
-    random weights, everything, 200 epochs.
+    Source: Davchev et al., arXiv 1905.02675, and its authors' code. Sources come from `natural`, or from this recipe
+    with layers everything on a source of the same data.
 
     Args:
         threat: the attacker's threat model (8/256 in [0, 1] units).
@@ -125,14 +131,14 @@ class Transfer(Recipe):
         if not self.steps:
             yield "classifier", clean
             return
-        x_adv = self._attack(craft.classifier, batch)
+        x_adv = self._attack(craft.classifier, batch, self.labels(craft.classifier, batch.x, batch.y))
         yield "classifier", (clean + ce(train.classifier(x_adv), batch.y).mean()) / 2
 
     def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
         """Keep the weights of the epoch with the best mean of clean and attacked accuracy on held-out images."""
         f, right = craft.classifier, []
         for batch in batches:
-            seen = [batch.x, self._attack(f, batch)] if self.steps else [batch.x]
+            seen = [batch.x, self._attack(f, batch, batch.y)] if self.steps else [batch.x]
             with torch.no_grad():
                 right += [(f(x).argmax(1) == batch.y).float() for x in seen]
         keep_best(memory, float(torch.cat(right).mean()), f)
@@ -141,8 +147,7 @@ class Transfer(Recipe):
         """Put the best epoch's weights back."""
         put_back_best(memory, cast.classifier)
 
-    def _attack(self, f: nn.Module, batch: Batch) -> Tensor:
+    def _attack(self, f: nn.Module, batch: Batch, y: Tensor) -> Tensor:
         """FGSM or PGD from x itself: the paper starts neither at random."""
-        y = self.labels(f, batch.x, batch.y)
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce, start=from_x)
         return attack(f, batch.x, y, draw=batch.draw)

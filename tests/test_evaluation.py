@@ -20,7 +20,7 @@ from forefend.classifiers.weights import load_weights
 from forefend.data import Images
 from forefend.defence import Card, Defence, Defended
 from forefend.draw import Draw
-from forefend.evaluate import Subject, evaluate
+from forefend.evaluation import Subject, evaluate
 from forefend.guides import Guide
 from forefend.modes import fingerprint
 from forefend.suites import Trial
