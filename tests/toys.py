@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from forefend import data
+from forefend.classifiers import Taps
 from forefend.data import Images
 from forefend.guides import Guide
 from forefend.recipe import Cast, Recipe
@@ -29,13 +30,15 @@ def toy_images(count: int = 40, *, seed: int = 0, split: str = "train") -> Image
 
 
 def classifier(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
-    """Images to logits, in eval mode."""
+    """Images to logits, in eval mode; a feature map may be read at each of its first three modules."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         norm = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
-        return nn.Sequential(
+        network = nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * SIZE * SIZE, CLASSES)
-        ).eval()
+        )
+    network.taps = Taps(stages=("1",), features="2", third="0")  # type: ignore[assignment]
+    return network.eval()
 
 
 def preprocessor(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
@@ -46,10 +49,22 @@ def preprocessor(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(4, 1, 1), nn.Sigmoid())
 
 
-def toy_cast(*, batch_norm: bool = True) -> Cast:
-    """Every role filled: a preprocessor, two guides and a classifier in training."""
-    guides = [Guide(classifier(seed), f"guide {seed}") for seed in (1, 2)]
-    return Cast(preprocessor(3, batch_norm=batch_norm), guides, classifier(4, batch_norm=batch_norm))
+def critic(seed: int = 0) -> nn.Sequential:
+    """Images to one logit each."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU())
+        return nn.Sequential(*body, nn.Flatten(), nn.Linear(4 * (SIZE - 2) ** 2, 1), nn.Flatten(0))
+
+
+def toy_cast(*, batch_norm: bool = True, guides: int = 2) -> Cast:
+    """Every role filled: a preprocessor, guides, a classifier in training and a critic."""
+    return Cast(
+        preprocessor(3, batch_norm=batch_norm),
+        [Guide(classifier(seed), f"guide {seed}") for seed in range(1, guides + 1)],
+        classifier(4, batch_norm=batch_norm),
+        critic(5),
+    )
 
 
 def train(recipe: Recipe, images: Images, cast: Cast, **options: Any) -> Cast:
@@ -60,7 +75,7 @@ def train(recipe: Recipe, images: Images, cast: Cast, **options: Any) -> Cast:
 
 def trained(cast: Cast) -> list[Tensor]:
     """Copies of every parameter and buffer that training could have moved."""
-    return [t.detach().clone() for t in _tensors(cast.preprocessor, cast.classifier)]
+    return [t.detach().clone() for t in _tensors(cast.preprocessor, cast.classifier, cast.critic)]
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:

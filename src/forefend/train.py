@@ -75,7 +75,8 @@ def fit(
     state = _resume(run, players, memory)
     networks = [network for player in players.values() for network in player.networks.values()]
     with stoppable() as received, _generator(accelerator), returned(*networks), _bar(loop, state) as bar:
-        saved = time.monotonic()
+        first, began = state.step, time.monotonic()
+        saved = began
         while state.step < loop.steps:
             loop.take(state)
             bar.update()
@@ -83,7 +84,7 @@ def fit(
             ended = state.step % loop.steps_per_epoch == 0
             if ended:
                 loop.close_epoch(state.step)
-                _tell(loop, state, run, bar)
+                _tell(loop, state, run, bar, (time.monotonic() - began) / (state.step - first))
             if ended or stop or time.monotonic() - saved > checkpoint_every:
                 _save(run, loop, state)
                 saved = time.monotonic()
@@ -216,8 +217,8 @@ def _save(run: Run | None, loop: _Loop, state: _State) -> None:
         checkpoint.store(run.checkpoint, loop.players, loop.memory, {"step": state.step, "sums": state.sums})
 
 
-def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
-    """Log the epoch's mean losses, to the run and to whoever watches."""
+def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any, pace: float) -> None:
+    """Log the epoch's mean losses, to the run and to whoever watches; `pace` is seconds a step."""
     epoch = state.step // loop.steps_per_epoch
     means = {name: total / count for name, (total, count) in state.sums.items()}
     state.sums.clear()
@@ -228,9 +229,7 @@ def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any) -> None:
     words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
     bar.set_postfix_str(words)
     if bar.disable:
-        done, seconds = state.step - bar.initial, time.monotonic() - bar.start
-        left = seconds / max(done, 1) * (loop.steps - state.step)
-        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {left:.0f} s left", flush=True)
+        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {pace * (loop.steps - state.step):.0f} s left", flush=True)
 
 
 def _bar(loop: _Loop, state: _State) -> Any:

@@ -8,27 +8,85 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from toys import Stopping, classifier, held, same, toy_cast, toy_images, train, trained, untouched
 
+from forefend import checkpoint
+
+from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
+from forefend.defence import full, oblivious
 from forefend.guides import Guide, every, sampled
-from forefend.losses import huber_mean, huber_sum
+from forefend.losses import boosted_ce, ce, euclidean, huber_mean, huber_sum, mse
 from forefend.recipe import Cast, Recipe
-from forefend.recipes import RECIPES
+from forefend.recipes import NRP, RECIPES
+from forefend.recipes.denoised_smoothing import classification, reconstruction
+from forefend.recipes.hgd import feature, logit
+from forefend.recipes.transfer import everything, head, predicted_labels, true_labels
 from forefend.records import Run
 from forefend.threat import L2, Linf
 
-SMALL = {"epochs": 2, "batch_size": 16, "steps": 2}
-# Another value for the fields whose type does not tell one, by recipe and field.
-OTHERS: dict[tuple[str, str], Any] = {}
+# Six steps on forty images. The rest is what lets each field matter in so short a run: held-out images that are not
+# all alike, rates that fall, a plateau that is reached.
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 16, "steps": 2, "hold_out": 0.25}
+MORE: dict[str, dict[str, Any]] = {
+    "aaa": {"lr": 0.1, "patience": 0, "epochs": 4},
+    "robustifier": {"lr": 0.05},
+    "trades": {"milestones": (0.5,)},
+    "transfer": {"epochs": 3},
+}
+# What else a field needs before it can matter, and the values of fields whose type does not tell another.
+NEEDS: dict[tuple[str, str], dict[str, Any]] = {
+    ("aaa", "patience"): {"epochs": 6},
+    ("transfer", "moving_statistics"): {"layers": head},
+}
+OTHERS: dict[tuple[str, str], Any] = {
+    ("aaa", "patience"): 2,
+    ("jat", "tap"): "2",
+    ("jatp", "tap"): "2",
+    ("jatp-prime", "tap"): "2",
+    ("nrp", "tap"): "2",
+    ("robustifier", "taps"): ("0", "2"),
+}
+PAIRS: dict[Any, Any] = {
+    boosted_ce: ce,
+    euclidean: mse,
+    every: sampled,
+    everything: head,
+    feature: logit,
+    huber_mean: huber_sum,
+    oblivious: full,
+    reconstruction: classification,
+    sampled: every,
+    true_labels: predicted_labels,
+}
+# Forward passes in training form at each step, where they are not one for each network in training.
+FORWARDS: dict[str, dict[str, int]] = {
+    "ape-gan": {"preprocessor": 3, "critic": 4},
+    "jat": {"preprocessor": 2, "classifier": 2},
+    "jatp": {"preprocessor": 2},
+    "jatp-prime": {"preprocessor": 2, "classifier": 2},
+    "mart": {"classifier": 2},
+    "mma": {"classifier": 2},
+    "nrp": {"preprocessor": 1, "critic": 4},
+    "trades": {"classifier": 2},
+    "transfer": {"classifier": 2},
+}
 FIELDS = [(name, f.name) for name, recipe in RECIPES.items() for f in fields(recipe)]
+NAMES = {recipe: name for name, recipe in RECIPES.items()}
 every_recipe = pytest.mark.parametrize("recipe", [pytest.param(recipe, id=name) for name, recipe in RECIPES.items()])
 
 
-def small(recipe: type[Recipe]) -> Recipe:
-    """The recipe with a budget of six steps on forty images."""
+def small(recipe: type[Recipe], **more: Any) -> Recipe:
+    """The recipe with a budget of a few steps."""
     names = {f.name for f in fields(recipe)}
-    return recipe(**{name: value for name, value in SMALL.items() if name in names})
+    settings = {name: value for name, value in SMALL.items() if name in names}
+    return recipe(**settings | MORE.get(NAMES[recipe], {}) | more)
+
+
+def cast_for(recipe: type[Recipe]) -> Cast:
+    """Every role filled, with as many guides as the recipe may have."""
+    return toy_cast(guides=1 if recipe is NRP else 2)
 
 
 def run_of(folder: Path) -> Run:
@@ -38,9 +96,8 @@ def run_of(folder: Path) -> Run:
 
 def other(value: Any) -> Any:
     """A value of the same kind that a recipe must answer differently to."""
-    pairs = {every: sampled, huber_mean: huber_sum}
-    if value in pairs:
-        return pairs[value]
+    if value in PAIRS:
+        return PAIRS[value]
     if isinstance(value, Linf):
         return Linf(value.radius / 2)
     if isinstance(value, bool):
@@ -53,13 +110,18 @@ def other(value: Any) -> Any:
     return value / 2
 
 
+def networks_of(cast: Cast) -> dict[str, nn.Module]:
+    return {"preprocessor": cast.preprocessor, "classifier": cast.classifier, "critic": cast.critic}
+
+
 @every_recipe
 def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(recipe: type[Recipe]) -> None:
     originals = [classifier(1), classifier(2)]
     originals[0].train()
     originals[0][1].eval()
     originals[1][0].weight.requires_grad_(False)
-    cast = replace(toy_cast(), guides=[Guide(network) for network in originals])
+    cast = cast_for(recipe)
+    cast = replace(cast, guides=[Guide(network) for network in originals[: len(cast.guides)]])
     before, prints = [held(network) for network in originals], [guide.fingerprint() for guide in cast.guides]
     train(small(recipe), toy_images(), cast)
     assert [guide.fingerprint() for guide in cast.guides] == prints
@@ -68,21 +130,33 @@ def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(reci
 
 @every_recipe
 def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
-    cast = toy_cast()
-    networks = [cast.preprocessor, cast.classifier]
-    own = [n for player in small(recipe).players(cast).values() for n in player.networks.values()]
-    before = [held(network) for network in networks]
+    cast = cast_for(recipe)
+    networks = networks_of(cast)
+    own = {name for player in small(recipe).players(cast).values() for name in player.networks}
+    before = {name: held(network) for name, network in networks.items()}
     train(small(recipe), toy_images(), cast)
     assert own
-    assert all(any(network is one for one in networks) for network in own)
-    for network, old in zip(networks, before, strict=True):
-        moved = [not torch.equal(a, b) for a, b in zip(held(network)[0], old[0], strict=True)]
-        assert all(moved) if any(network is one for one in own) else untouched(network, old)
+    for player in small(recipe).players(cast).values():
+        assert all(network is networks[name] for name, network in player.networks.items())
+    for name, network in networks.items():
+        moved = [not torch.equal(a, b) for a, b in zip(held(network)[0], before[name][0], strict=True)]
+        assert all(moved) if name in own else untouched(network, before[name]), name
+        assert held(network)[1:] == before[name][1:]
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_transfer_moves_its_layers_alone_and_statistics_if_it_is_told_to(moving: bool) -> None:
+    cast = toy_cast()
+    before = {name: tensor.clone() for name, tensor in cast.classifier.state_dict().items()}
+    train(small(RECIPES["transfer"], layers=head, moving_statistics=moving), toy_images(), cast)
+    moved = {name for name, tensor in cast.classifier.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert moved == {"4.weight", "4.bias"} | (statistics if moving else set())
 
 
 @every_recipe
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(recipe: type[Recipe]) -> None:
-    first, again, another = (trained(train(small(recipe), toy_images(), toy_cast(), seed=seed)) for seed in (0, 0, 1))
+    first, again, another = (trained(train(small(recipe), toy_images(), cast_for(recipe), seed=seed)) for seed in (0, 0, 1))
     assert same(first, again)
     assert not same(first, another)
 
@@ -93,61 +167,108 @@ def test_resumed_is_uninterrupted_bit_for_bit(
     recipe: type[Recipe], stop: int, checkpoint_every: float, tmp_path: Path
 ) -> None:
     whole, parts = run_of(tmp_path / "whole"), run_of(tmp_path / "parts")
-    expected = trained(train(small(recipe), toy_images(), toy_cast(), run=whole))
+    expected = trained(train(small(recipe), toy_images(), cast_for(recipe), run=whole))
     with pytest.raises(KeyboardInterrupt):
         train(
             small(recipe),
             toy_images(),
-            toy_cast(),
+            cast_for(recipe),
             run=parts,
             augment=Stopping(stop),
             checkpoint_every=checkpoint_every,
         )
-    assert same(trained(train(small(recipe), toy_images(), toy_cast(), run=parts)), expected)
+    assert same(trained(train(small(recipe), toy_images(), cast_for(recipe), run=parts)), expected)
     assert (parts.folder / "train.jsonl").read_text() == (whole.folder / "train.jsonl").read_text()
-    assert same(trained(train(small(recipe), toy_images(), toy_cast(), run=parts)), expected)
+    assert same(trained(train(small(recipe), toy_images(), cast_for(recipe), run=parts)), expected)
+
+
+@pytest.mark.parametrize("name", ["aaa", "mma", "robustifier", "transfer"])
+def test_what_a_recipe_remembers_matters_when_it_is_resumed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run = small(RECIPES[name]), run_of(tmp_path / "run")
+    expected = trained(train(recipe, toy_images(), toy_cast()))
+    steps = 3 * recipe.epochs - 1 if name == "aaa" else 4
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, toy_images(), toy_cast(), run=run, augment=Stopping(steps), checkpoint_every=0.0)
+    restore = checkpoint.restore
+
+    def forgetful(path: Path, players: Any, memory: dict[str, Tensor]) -> Any:
+        return restore(path, players, {})
+
+    monkeypatch.setattr(checkpoint, "restore", forgetful)
+    assert not same(trained(train(recipe, toy_images(), toy_cast(), run=run)), expected)
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_every_field_changes_the_result(name: str, field: str) -> None:
-    recipe = small(RECIPES[name])
+    recipe = small(RECIPES[name], **NEEDS.get((name, field), {}))
     value = OTHERS[name, field] if (name, field) in OTHERS else other(getattr(recipe, field))
     changed = replace(recipe, **{field: value})
-    one, two = (trained(train(r, toy_images(), toy_cast())) for r in (recipe, changed))
+    one, two = (trained(train(r, toy_images(), cast_for(RECIPES[name]))) for r in (recipe, changed))
     assert not same(one, two)
 
 
-@pytest.mark.parametrize("name", [name for name, field in FIELDS if field == "threat"])
+@pytest.mark.parametrize("name", [name for name, field in FIELDS if field == "threat" and name not in ("mma", "nrp")])
 def test_the_norm_of_the_threat_model_changes_the_result(name: str) -> None:
-    recipe = small(RECIPES[name])
     one, two = (
-        trained(train(replace(recipe, threat=threat), toy_images(), toy_cast())) for threat in (Linf(0.1), L2(0.1))
+        trained(train(small(RECIPES[name], threat=threat), toy_images(), cast_for(RECIPES[name])))
+        for threat in (Linf(0.1), L2(0.1))
     )
     assert not same(one, two)
 
 
 @every_recipe
 def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: type[Recipe]) -> None:
-    cast = toy_cast()
     seen: list[Any] = []
 
-    class Watching(type(cast.preprocessor)):  # type: ignore[misc]
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+    class Watching(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
             if x.requires_grad and not self.training:
                 seen.append([p.requires_grad for p in self.parameters()])
             return super().forward(x)
 
-    watched = Cast(Watching(*cast.preprocessor), cast.guides, Watching(*cast.classifier))
-    train(small(recipe), toy_images(), watched)
-    tracked = [n[1].num_batches_tracked for n in (watched.preprocessor, watched.classifier)]
+    cast, name = cast_for(recipe), NAMES[recipe]
+    watched = {role: Watching(*network) for role, network in networks_of(cast).items()}
+    watched["classifier"].taps = cast.classifier.taps
+    attacker = {"sees": full} if hasattr(recipe, "sees") else {}
+    settings = small(recipe, **attacker, **({"hold_out": 0.0} if hasattr(recipe, "patience") else {}))
+    train(settings, toy_images(), Cast(guides=cast.guides, **watched))
+    own = [role for player in settings.players(cast).values() for role in player.networks]
+    steps = 3 * settings.epochs
+    for role, network in watched.items():
+        expected = FORWARDS.get(name, {}).get(role, 1) if role in own else 0
+        assert int(network[1].num_batches_tracked) == expected * steps, role  # none from crafting
     assert not any(flag for flags in seen for flag in flags)
-    assert max(int(t) for t in tracked) == 6  # one training forward a step, none from crafting
-    assert bool(seen) == hasattr(small(recipe), "threat")
+    assert bool(seen) == hasattr(recipe, "threat")
+
+
+@every_recipe
+def test_every_attack_of_a_recipe_is_its_own_threat_models(recipe: type[Recipe], monkeypatch: Any) -> None:
+    attacks: list[PGD] = []
+    call = PGD.__call__
+
+    def noting(self: PGD, f: Any, x: Tensor, target: Any, *, draw: Any) -> Tensor:
+        attacks.append(self)
+        x_adv = call(self, f, x, target, draw=draw)
+        assert self.threat.allows(x_adv, x).all()
+        return x_adv
+
+    monkeypatch.setattr(PGD, "__call__", noting)
+    train(small(recipe), toy_images(), cast_for(recipe))
+    assert bool(attacks) == hasattr(recipe, "threat")
+    assert {attack.steps for attack in attacks} <= {2}
+    if recipe is not RECIPES["mma"]:  # whose radii are each image's own
+        assert {attack.threat for attack in attacks} <= {getattr(recipe, "threat", None)}
 
 
 @every_recipe
 def test_a_cast_without_the_network_that_it_trains_is_refused(recipe: type[Recipe]) -> None:
+    cast = cast_for(recipe)
+    needed = {name for player in recipe().players(cast).values() for name in player.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):
         small(recipe).players(Cast())
-    with pytest.raises(InputError, match="none was given: name one with --"):
-        small(recipe).players(Cast(guides=toy_cast().guides))
+    for name in needed:
+        networks = networks_of(cast) | {name: nn.Identity()}
+        with pytest.raises(InputError, match=f"trains a {name}, and none was given: name one with --{name}"):
+            small(recipe).players(Cast(guides=cast.guides, **networks))

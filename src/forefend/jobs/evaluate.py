@@ -33,6 +33,10 @@ def run(options: Any) -> str:
     run = records.Run(Path(options.run)) if options.run else None
     images = _images(options, run)
     subjects, threat = _subjects(options, run)
+    if not (options.threat or threat):
+        raise InputError(
+            "The run was trained under no threat model: say which to measure with --threat, as Linf:8/255."
+        )
     threats = [parse(text) for text in options.threat or [threat]]
     folder = Path(options.out) if options.out else _folder(options, run, threats)
     suite = suite_of(threats)
@@ -71,7 +75,17 @@ def _subjects(options: Any, run: records.Run | None) -> tuple[list[Subject], str
         return [Subject(c.name, c.network) for c in [own, *named]], run.config["settings"].get("threat", "Linf:8/255")
     defence = load(run.folder)
     guides = [_guide(options, guide) for guide in run.config.get("guides", [])]
-    return [s for c in _distinct([*guides, *named]) for s in _pair(defence, c)], defence.card.threat
+    pairs = [s for c in _distinct([*guides, *named]) for s in _pair(defence, c)]
+    return _trained_along(options, run, defence) + pairs, defence.card.threat
+
+
+def _trained_along(options: Any, run: records.Run, defence: Defence) -> list[Subject]:
+    """The classifier that was trained with the preprocessor, if any, behind it: alone it was never meant to stand."""
+    folder = run.folder / "classifier"
+    if not (folder / "classifier.json").exists():
+        return []
+    named = finder_of(options).look_up(str(folder))
+    return [Subject(f"{run.folder.name}'s own", Defended(defence, named.network), defended=True, seen=True)]
 
 
 def _guide(options: Any, guide: dict[str, Any]) -> Named:

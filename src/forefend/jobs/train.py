@@ -14,6 +14,7 @@ from .. import classifiers, critics, preprocessors, records
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
 from ..guides import Guide
+from ..modes import fingerprint
 from ..named import Named, initialised, new_classifier, save_classifier, training_config
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
@@ -97,14 +98,17 @@ def new_preprocessor(architecture: str, images: Images, seed: int) -> nn.Module:
 
 
 def defence_of(name: str, recipe: Recipe, images: Images, cast: Cast, architecture: str) -> Defence:
-    """The trained preprocessor with the card that says what it was trained for."""
+    """The trained preprocessor with the card that says what it was trained for, and beside which classifiers."""
+    beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in cast.guides]
+    if any(True for _ in cast.classifier.parameters()):
+        beside.append({"name": "classifier", "fingerprint": fingerprint(cast.classifier)})
     card = Card(
         architecture=architecture,
         settings=dict(cast.preprocessor.settings),  # type: ignore[arg-type]
         threat=str(recipe.settings().get("threat", "")),
         recipe=name,
         data=images.name,
-        guides=[{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in cast.guides],
+        guides=beside,
     )
     return Defence(cast.preprocessor, card).eval()
 
