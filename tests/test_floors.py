@@ -14,11 +14,11 @@ import forefend
 
 # A name that ends in "/" is a shelf: a folder of interchangeable siblings.
 FLOORS: list[list[str]] = [
-    ["checks", "interval", "records", "summary", "draw", "threat", "losses", "modes"],  # words
+    ["checks", "interval", "records", "summary", "draw", "threat", "losses", "modes", "interrupt"],  # words
     ["data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"],  # images and networks
     ["attacks/"],  # adversaries
     ["recipe", "validation", "recipes/", "suites", "settings"],  # papers
-    ["checkpoint", "train", "named", "evaluate"],  # doing
+    ["checkpoint", "train", "named", "evaluation"],  # doing
     ["tables", "figures"],  # telling
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door
 ]

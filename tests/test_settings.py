@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
@@ -9,8 +10,8 @@ from forefend.checks import InputError
 from forefend.guides import in_turn
 from forefend.losses import huber_vector
 from forefend.recipe import Recipe
-from forefend.recipes import RECIPES, RTFE, Natural
-from forefend.settings import LOSSES, POLICIES, build, purpose, settings_of
+from forefend.recipes import HGD, MMA, RECIPES, RTFE, Natural, Transfer
+from forefend.settings import CHOICES, build, purpose, settings_of
 from forefend.threat import L2
 
 every_recipe = pytest.mark.parametrize("recipe", [pytest.param(recipe, id=name) for name, recipe in RECIPES.items()])
@@ -24,7 +25,7 @@ def test_every_field_is_a_setting_with_a_meaning_and_a_plain_default(recipe: typ
         assert len(s.meaning) > 10, s.name
         assert "\n" not in s.meaning
         assert json.loads(json.dumps(s.default)) == s.default
-        assert s.kind in (int, float, str, list[float])
+        assert s.kind in (bool, int, float, str, list[float], list[str])
 
 
 @every_recipe
@@ -60,7 +61,7 @@ def test_plain_values_become_what_they_name() -> None:
     ("values", "words"),
     [
         ({"huber": "huber_men"}, "no loss called 'huber_men': did you mean 'huber_mean'?"),
-        ({"huber": "zzz"}, "no loss called 'zzz': choose one of ce, dlr, huber_mean"),
+        ({"huber": "zzz"}, "no loss called 'zzz': choose one of boosted_ce, ce, dlr"),
         ({"policy": "evry"}, "no guide policy called 'evry': did you mean 'every'?"),
         ({"threat": "Linf"}, "'Linf' is no threat model: write NORM:RADIUS"),
         ({"threat": "Linff:0.1"}, "no norm called 'Linff'"),
@@ -72,5 +73,43 @@ def test_a_name_that_stands_for_nothing_is_one_sentence(values: dict[str, str], 
     assert words in str(error.value)
 
 
-def test_every_loss_and_policy_is_listed_under_its_own_name() -> None:
-    assert all(loss.__name__ == name for name, loss in (LOSSES | POLICIES).items())
+@every_recipe
+def test_every_choice_of_every_field_goes_there_and_back(recipe: type[Recipe]) -> None:
+    hints = get_type_hints(recipe)
+    for field in fields(recipe):
+        for kind, _, functions in CHOICES:
+            for function in functions if hints[field.name] == kind else ():
+                changed = recipe(**{field.name: function})
+                assert changed.settings()[field.name] == function.__name__
+                assert build(recipe, changed.settings()) == changed
+
+
+@every_recipe
+def test_every_function_in_a_field_is_one_of_its_choices(recipe: type[Recipe]) -> None:
+    hints = get_type_hints(recipe)
+    for field in fields(recipe):
+        value = getattr(recipe(), field.name)
+        if callable(value):
+            assert any(value in functions for kind, _, functions in CHOICES if hints[field.name] == kind), field.name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "words"),
+    [
+        (HGD, {"guidance": "features"}, "no guidance or objective called 'features': did you mean 'feature'?"),
+        (HGD, {"sees": "nothing"}, "no knowledge called 'nothing': choose one of full, oblivious"),
+        (Transfer, {"layers": "all"}, "no layers called 'all': choose one of everything, head, last_stage"),
+        (Transfer, {"labels": "true"}, "no labels called 'true': did you mean 'true_labels'?"),
+        (MMA, {"threat": "L2:0.5"}, "MMA here searches l∞ margins, and the threat model is L2:0.5"),
+    ],
+)
+def test_what_a_recipe_cannot_take_is_one_sentence(recipe: type[Recipe], values: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        build(recipe, values)
+    assert words in str(error.value)
+
+
+def test_every_choice_is_listed_once_under_its_own_name() -> None:
+    for _, _, functions in CHOICES:
+        names = [function.__name__ for function in functions]
+        assert len(names) == len(set(names))

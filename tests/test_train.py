@@ -192,4 +192,4 @@ def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_off_a_terminal_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     train(Natural(epochs=2), toy_images(), toy_cast())
-    assert re.fullmatch(r"(epoch \d/2: classifier loss \d\.\d{4}\n){2}", capsys.readouterr().out)
+    assert re.fullmatch(r"(epoch \d/2: classifier loss \d\.\d{4}, \d+ s left\n){2}", capsys.readouterr().out)

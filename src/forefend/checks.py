@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Value = TypeVar("Value")
+
+
+# What a setting of this name must be, whichever recipe or command has it: (test, words). NaN fails each of them.
+_COUNT: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
+_AT_LEAST_0: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "at least 0")
+_ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "a finite number above 0")
+_SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+_SEED: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+RANGES = {
+    **dict.fromkeys(("batch_size", "epochs", "generator_steps", "images", "size"), _COUNT),
+    **dict.fromkeys(("bisections", "patience", "steps", "weight_decay", "decay", "plateau_factor"), _AT_LEAST_0),
+    **dict.fromkeys(("lr", "relative_step", "least_radius"), _ABOVE_0),
+    **dict.fromkeys(("beta1", "hold_out", "milestones", "momentum", "warm_up"), _SHARE),
+    "seed": _SEED,
+}
 
 
 class InputError(ValueError):
@@ -43,6 +58,23 @@ def unknown(name: str, known: Iterable[str], noun: str) -> InputError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
     return InputError(f"There is no {noun} called {name!r}: {hint}")
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse a number with which no training or evaluation makes sense.
+
+    Args:
+        values: settings by name; those of no known range need only be finite, and None stands for "not given".
+
+    Raises:
+        InputError: one is out of its range.
+    """
+    for name, given in values.items():
+        fits, wanted = RANGES.get(name, (lambda value: math.isfinite(value), "a finite number"))
+        for value in given if isinstance(given, list | tuple) else (given,):
+            if isinstance(value, int | float) and not fits(value):
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise InputError(f"The number given for {name} is {shown}, expected {wanted}.")
 
 
 def check_images(x: Tensor, channels: int | None = None) -> None:
@@ -147,6 +179,45 @@ def check_logits(output: Any, count: int, classes: int) -> None:
             "The classifier returns probabilities (rows sum to 1), expected logits: "
             "drop its last softmax, which would hide gradients from the attack."
         )
+
+
+def check_classifier(network: Callable[[Tensor], Any], x: Tensor, classes: int, name: str) -> None:
+    """Refuse a classifier that does not turn these images into one batch of logits; call it without gradients.
+
+    Args:
+        network: images to logits.
+        x: a few images, `(B, C, H, W)`.
+        classes: how many classes the data has.
+        name: what to call the classifier.
+
+    Raises:
+        InputError: it does not take such images, or returns something else.
+    """
+    check_logits(_output(network, x, name), len(x), classes)
+
+
+def check_preprocessor(network: Callable[[Tensor], Any], x: Tensor) -> None:
+    """Refuse a preprocessor that does not turn these images into images of the same shape; call it without gradients.
+
+    Raises:
+        InputError: it does not take such images, or returns something else.
+    """
+    shape = getattr(_output(network, x, "the preprocessor"), "shape", None)
+    if shape != x.shape:
+        raise InputError(
+            f"The preprocessor turns images {tuple(x.shape)} into {shape and tuple(shape)}, expected the same shape."
+        )
+
+
+def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
+    try:
+        return network(x)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"Images of shape {tuple(x.shape[1:])} do not fit {name} ({reason}): it was made for other channels or "
+            "another size."
+        ) from error
 
 
 def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:

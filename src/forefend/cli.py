@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from .checks import InputError, unknown
 
@@ -18,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("forefend.commands.doctor", "what is installed, what is missing, and the line that adds it"),
 }
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 is success, 2 is input that was refused, 130 is an interruption."""
@@ -28,16 +35,22 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown(words[0], COMMANDS, "command")
-        return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+        with _terminable():
+            code = int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+        sys.stdout.flush()
+        return code
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'stopped'}; the same command goes on from there.", file=sys.stderr)
+        print(f"\n{str(stop) or 'stopped'}; the same command goes on from there.", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
         return _refuse(f"The package {error.name} is missing: `forefend doctor` names the line that adds it.")
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in UNWRITABLE:
             raise
         return _refuse(
             f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
@@ -48,6 +61,24 @@ def usage() -> str:
     """The first screen."""
     lines = [f"  {name:10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "usage: forefend COMMAND [options]   (forefend COMMAND --help)\n\n" + "\n".join(lines)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, as schedulers send it, for Ctrl-C; training, which saves its state first, has its own handler."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        old = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only the main thread may listen
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def _refuse(sentence: str) -> int:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from . import records, summary
 from .attacks.worst import WorstOf
-from .checks import check_clean_accuracy, check_images, check_labels, check_logits
+from .checks import check_classifier, check_clean_accuracy, check_images, check_labels
 from .data import Images
 from .defence import Defence, Defended
 from .draw import Draw
@@ -124,7 +124,8 @@ class _Court:
         classes = len(self.images.classes)
         check_labels(self.images.labels, classes, len(self.images))
         with torch.no_grad():
-            check_logits(self.subject.network(x.to(_device(self.subject.network))), len(x), classes)
+            x = x.to(_device(self.subject.network))
+            check_classifier(self.subject.network, x, classes, self.subject.name)
 
     def _key(self) -> str:
         """What a record's verdict depends on beside trial and seed: the networks and the data."""

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from . import classifiers, records
-from .checks import InputError, check_clean_accuracy, check_logits, choose, unknown
+from .checks import InputError, check_classifier, check_clean_accuracy, choose, unknown
 from .classifiers import Normalised
 from .classifiers.card import load_card, read_card
 from .classifiers.weights import load_weights
@@ -164,7 +164,7 @@ def measure(found: Named, images: Images) -> float:
     network = frozen(found.network)
     x, y, _ = images.batch(torch.arange(len(images)))
     with torch.no_grad():
-        check_logits(network(x[:2]), min(2, len(x)), len(images.classes))
+        check_classifier(network, x[:2], len(images.classes), found.name)
         right = sum(
             int((network(a).argmax(1) == b).sum().item()) for a, b in zip(x.split(250), y.split(250), strict=True)
         )

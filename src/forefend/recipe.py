@@ -9,12 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .checks import InputError
+from .checks import InputError, check_classifier, check_numbers, check_preprocessor
 from .data import Images
 from .draw import Draw
 from .guides import Guide
@@ -53,6 +53,22 @@ class Cast:
         """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
         for network in (self.preprocessor, self.classifier, self.critic, *self.guides):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def check(self, x: Tensor, classes: int) -> None:
+        """Refuse networks that do not fit the data; call it without gradients.
+
+        Args:
+            x: a few images, `(B, C, H, W)` in [0, 1].
+            classes: how many classes the data has.
+
+        Raises:
+            InputError: one does not take such images, or does not return images or logits.
+        """
+        check_preprocessor(self.preprocessor, x)
+        for guide in self.guides:
+            check_classifier(guide, x, classes, guide.name)
+        if next(self.classifier.parameters(), None) is not None:
+            check_classifier(self.classifier, x, classes, "the classifier")
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,7 @@ class Recipe(ABC):
     epochs: int
     batch_size: int
     hold_out: float = 0.0  # share of the training set kept for `validate`
+    least_steps: ClassVar[int] = 1  # of the inner attack; 0 where a recipe can do without one
 
     @abstractmethod
     def players(self, cast: Cast) -> dict[str, Player]:
@@ -124,6 +141,17 @@ class Recipe(ABC):
 
     def finish(self, cast: Cast, memory: Memory) -> None:  # noqa: B027 (most need none)
         """Leave the networks as they shall be used, after the last epoch."""
+
+    def check(self) -> None:
+        """Refuse hyper-parameters with which no training makes sense.
+
+        Raises:
+            InputError: one is out of its range.
+        """
+        numbers = self.settings()
+        check_numbers(numbers)
+        if numbers.get("steps", self.least_steps) < self.least_steps:
+            raise InputError(f"The number given for steps is {numbers['steps']}, expected at least {self.least_steps}.")
 
     def settings(self) -> dict[str, Any]:
         """The fields as JSON values, for configs and records."""
@@ -169,7 +197,13 @@ def constant(progress: float) -> float:
 
 
 def stepwise(milestones: Sequence[float], factors: Sequence[float]) -> Callable[[float], float]:
-    """A schedule that is 1 at first and each of `factors` from its milestone of progress on."""
+    """A schedule that is 1 at first and each of `factors` from its milestone of progress on.
+
+    Raises:
+        InputError: there are not as many factors as milestones.
+    """
+    if len(factors) != len(milestones):
+        raise InputError(f"There are {len(factors)} factors for {len(milestones)} milestones: give one for each.")
 
     def schedule(progress: float) -> float:
         passed = sum(progress >= milestone for milestone in milestones)

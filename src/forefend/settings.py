@@ -98,9 +98,11 @@ def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
     """A recipe from plain values; what is not given keeps its default.
 
     Raises:
-        InputError: a name that stands for no loss, policy or threat model.
+        InputError: a name that stands for no loss, policy or threat model, or a number out of range.
     """
-    return recipe(**{s.name: s.read(values[s.name]) for s in settings_of(recipe) if s.name in values})
+    built = recipe(**{s.name: s.read(values[s.name]) for s in settings_of(recipe) if s.name in values})
+    built.check()
+    return built
 
 
 def _kind(hint: Any) -> tuple[Any, Any]:

@@ -61,9 +61,11 @@ def fit(
         checkpoint_every: seconds between checkpoints; there is one after each epoch too.
 
     Raises:
-        InputError: the loss is no longer a number, or the checkpoint does not fit.
+        InputError: a hyper-parameter is out of range, a network or the checkpoint does not fit, or the loss is no
+            longer a number.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
+    recipe.check()
     accelerator = accelerator or Accelerator()
     cast.to(accelerator.device)
     untouched = [guide.fingerprint() for guide in cast.guides]
@@ -72,6 +74,7 @@ def fit(
         data, held = split(data, recipe.hold_out, seed)
     players, memory = recipe.players(cast), recipe.remember(data)
     loop = _Loop(recipe, data, held, cast, players, memory, seed, augment, accelerator)
+    loop.check()
     state = _resume(run, players, memory)
     networks = [network for player in players.values() for network in player.networks.values()]
     with stoppable() as received, _generator(accelerator), returned(*networks), _bar(loop, state) as bar:
@@ -80,12 +83,13 @@ def fit(
         while state.step < loop.steps:
             loop.take(state)
             bar.update()
-            stop = loop.agreed(bool(received))
+            stop, due = loop.agreed(bool(received), time.monotonic() - saved > checkpoint_every)
             ended = state.step % loop.steps_per_epoch == 0
             if ended:
                 loop.close_epoch(state.step)
                 _tell(loop, state, run, bar, (time.monotonic() - began) / (state.step - first))
-            if ended or stop or time.monotonic() - saved > checkpoint_every:
+            if ended or stop or due:
+                loop.merge()
                 _save(run, loop, state)
                 saved = time.monotonic()
             if stop and state.step < loop.steps:
@@ -115,6 +119,12 @@ class _Loop:
     def __post_init__(self) -> None:
         object.__setattr__(self, "craft", self.cast.crafting())
 
+    def check(self) -> None:
+        """Refuse networks that do not fit the images."""
+        x, _, _ = self.data.batch(torch.arange(min(2, len(self.data))))
+        with torch.no_grad():
+            self.craft.check(x.to(self.accelerator.device), len(self.data.classes))
+
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.data) / self.recipe.batch_size)
@@ -142,11 +152,15 @@ class _Loop:
             state.sums[name] = [total + value, count + 1]
         state.step += 1
 
-    def close_epoch(self, step: int) -> None:
-        """Merge what the processes remember of their images, and show the recipe its held-out ones."""
+    def merge(self) -> None:
+        """Let every process remember what each has learnt of its own images: one checkpoint then serves all."""
         for name, old in self.before.items():
             self.memory[name] = old + self.accelerator.reduce(self.memory[name] - old, reduction="sum")
         self.before.clear()
+
+    def close_epoch(self, step: int) -> None:
+        """Merge what the processes remember of their images, and show the recipe its held-out ones."""
+        self.merge()
         if self.held is not None:
             self.recipe.validate(self.craft, self._held_batches(step), self.memory)
 
@@ -157,12 +171,12 @@ class _Loop:
             x, y, index = (tensor.to(self.accelerator.device) for tensor in self.held.batch(rows))
             yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate", step=step))
 
-    def agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop: all must leave after the same step, or the others wait for ever."""
+    def agreed(self, *wishes: bool) -> list[bool]:
+        """For each wish, whether any process has it: all must act after the same step, or the others wait for ever."""
         if self.accelerator.num_processes > 1:
-            asked = torch.tensor(float(stop), device=self.accelerator.device)
-            stop = bool(self.accelerator.reduce(asked, reduction="sum"))
-        return stop
+            asked = torch.tensor(wishes, dtype=torch.float32, device=self.accelerator.device)
+            return [bool(wish) for wish in self.accelerator.reduce(asked, reduction="sum")]
+        return list(wishes)
 
     def _batch(self, step: int) -> tuple[Batch, float]:
         """This process's images of a step, and the factor that makes the processes' mean the batch's mean."""

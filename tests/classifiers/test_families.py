@@ -124,6 +124,14 @@ def test_the_depth_of_a_vgg_is_its_convolutions_and_its_linear_layers() -> None:
         assert sum(isinstance(module, nn.Conv2d) for module in net.modules()) == depth - 3  # two linear layers fewer
 
 
+def test_the_plain_network_b_by_hand() -> None:
+    net, x = build("aaa-b", channels=1, classes=10, size=8, widths=[3], hidden=6), images(2, 1, 8, 8)
+    convolution, hidden, last = net.stages[0][0], net.head[0], net.head[-1]
+    features = F.max_pool2d(F.conv2d(x, convolution.weight, convolution.bias, padding=2).clamp(min=0), 2).flatten(1)
+    inner = (features @ hidden.weight.T + hidden.bias).clamp(min=0)
+    torch.testing.assert_close(net(x), inner @ last.weight.T + last.bias)
+
+
 def test_the_plain_networks_of_aaa_are_what_its_words_say() -> None:
     layers = {
         name: [type(module).__name__ for module in build(name, channels=1, classes=10, size=28).modules()]

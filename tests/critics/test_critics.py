@@ -114,6 +114,20 @@ def test_the_critic_of_ape_gan_works_on_minus_one_to_one_and_has_no_sigmoid() ->
     torch.testing.assert_close(net(x), -100 * logits)
 
 
+def test_the_slopes_of_the_critics_are_those_of_their_papers() -> None:
+    slopes = {
+        name: {
+            layer.negative_slope for layer in build(name, channels=1, size=8).modules() if type(layer) is nn.LeakyReLU
+        }
+        for name in ARCHITECTURES
+    }
+    assert slopes == {"ape-gan": {0.01}, "nrp": {0.2}}
+    net, x = build("nrp", channels=1, size=16).eval(), images(2, 1, 16, 16)
+    inner = net.body(x).flatten(1) @ net.linear1.weight.T + net.linear1.bias
+    logits = inner.where(inner > 0, 0.2 * inner) @ net.linear2.weight.T + net.linear2.bias
+    torch.testing.assert_close(net(x), logits.squeeze(1))
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 28, 27), (2, 1, 32, 32)])
 def test_images_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:

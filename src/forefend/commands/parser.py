@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from ..checks import InputError
+from ..checks import InputError, check_numbers
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -33,7 +33,23 @@ class Parser(jsonargparse.ArgumentParser):
         typed = re.search(r"--[\w-]+", message) if "nrecognized" in message else None
         if typed:
             raise InputError(self._unknown_option(typed.group()))
+        stranger = re.match(r"Option '([\w-]+)' is not accepted", message)
+        if stranger:
+            raise InputError(self._unknown_option(f"--{stranger[1].replace('_', '-')}"))
+        wrong = re.match(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)', message)
+        if wrong:
+            message = f"{wrong[2]!r} does not suit --{wrong[1].replace('_', '-')}"
         raise InputError(f"{message.rstrip('.')}: see {self.prog} --help.")
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """The options, numbers within their ranges.
+
+        Raises:
+            InputError: an option that is unknown, of the wrong kind or out of range.
+        """
+        parsed = super().parse_args(*arguments, **options)
+        check_numbers({name: parsed[name] for name in ("images", "batch_size", "seed", "size") if name in parsed})
+        return parsed
 
     def _unknown_option(self, option: str) -> str:
         known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]

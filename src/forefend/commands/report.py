@@ -17,11 +17,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.folders and options.readme is None:
         raise InputError("Nothing to report: name a folder that holds a summary.json, or a document with --readme.")
-    from .. import summary, tables
+    from .. import records, summary, tables
 
     for folder in options.folders or []:
         print((tables.markdown if options.markdown else tables.text)(summary.load(Path(folder))))
     if options.readme:
         document = Path(options.readme)
-        document.write_text(tables.renewed(document.read_text(), document.parent))
+        if not document.is_file():
+            raise InputError(f"There is no document {document}: check its path.")
+        records.write(document, tables.renewed(document.read_text(encoding="utf-8"), document.parent).encode())
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args, get_origin
+
 from ..checks import choose
 from .parser import Parser
 
@@ -47,7 +49,10 @@ def main(arguments: list[str]) -> int:
     _add_networks(parser, name, roles)
     group = parser.add_argument_group("recipe")
     for s in train.fields_of(name):
-        group.add_argument(f"--{s.name.replace('_', '-')}", type=s.kind, default=s.default, help=s.meaning)
+        option: dict[str, Any] = {"type": s.kind, "default": s.default, "help": s.meaning}
+        if get_origin(s.kind) is list:
+            option |= {"type": get_args(s.kind)[0], "nargs": "*"}
+        group.add_argument(f"--{s.name.replace('_', '-')}", **option)
     options = parser.parse_args(arguments[1:])
     folder = train.run(name, roles, options)
     print(f"next:\n  forefend evaluate {folder} --suite quick --images 500")

@@ -12,7 +12,7 @@ from ..data import Images
 from ..defence import Defence, Defended
 from ..evaluation import Subject, evaluate
 from ..guides import Guide
-from ..named import new_classifier, training_config
+from ..named import new_classifier, save_classifier, training_config
 from ..recipe import Cast
 from ..recipes import RTFE, Natural
 from ..threat import Linf
@@ -20,7 +20,7 @@ from ..train import fit
 from .train import defence_of, new_preprocessor
 
 GUIDES, UNSEEN = ("cnn", "tinyresnet"), "mlp"
-RADII = (0.1, 0.15, 0.3)
+RADII = (0.1, 0.15, 0.25)
 NATURAL = Natural(epochs=8, batch_size=64)
 RECIPE = RTFE(threat=Linf(0.2), steps=3, relative_step=0.5, epochs=50, lr=0.3)
 
@@ -32,6 +32,7 @@ def run(folder: Path, seed: int) -> None:
     config = training_config("rtfe", RECIPE, train, seed) | {
         "classifiers": [*GUIDES, UNSEEN],
         "natural": NATURAL.settings(),
+        "guides": [{"name": name, "spec": str(folder / name), "mean": None, "std": None} for name in GUIDES],
     }
     started = records.start(folder, config)
     print(f"[1/3] {len(train)} real digits: training {', '.join([*GUIDES, UNSEEN])} naturally", flush=True)
@@ -53,6 +54,7 @@ def _classifier(folder: Path, name: str, train: Images, seed: int) -> torch.nn.M
     network = new_classifier(name, train, seed)
     run = records.start(folder / name, training_config("natural", NATURAL, train, seed) | {"classifier": name})
     fit(NATURAL, train, Cast(classifier=network), run=run, seed=seed, accelerator=Accelerator(cpu=True))
+    save_classifier(run.folder, network, name, train)
     return network.eval()
 
 

@@ -37,6 +37,8 @@ def run(options: Any) -> str:
         raise InputError(
             "The run was trained under no threat model: say which to measure with --threat, as Linf:8/255."
         )
+    if not subjects:
+        raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     threats = [parse(text) for text in options.threat or [threat]]
     folder = Path(options.out) if options.out else _folder(options, run, threats)
     suite = suite_of(threats)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from .. import classifiers, critics, preprocessors, records
+from ..checks import InputError, choose
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
 from ..guides import Guide
@@ -41,6 +45,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
         InputError: options that do not fit together.
         Interrupted: asked to stop; the same call goes on.
     """
+    accelerator = _accelerator(options.device)
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
     images = _training_images(options)
     found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
@@ -54,11 +59,34 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
-    accelerator, augment = Accelerator(cpu=options.device == "cpu"), augmentation(options.data)
-    fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator)
+    augment = augmentation(options.data)
+    with _nothing_half_begun(started):
+        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator)
     if accelerator.is_main_process:
         _save(name, recipe, images, cast, folder, options, found)
     return folder
+
+
+@contextmanager
+def _nothing_half_begun(run: records.Run) -> Iterator[None]:
+    """Take the new run's config back if training is refused before its first checkpoint: other options may follow."""
+    try:
+        yield
+    except InputError:
+        if not run.checkpoint.exists():
+            (run.folder / "config.json").unlink(missing_ok=True)
+            if not any(run.folder.iterdir()):
+                run.folder.rmdir()
+        raise
+
+
+def _accelerator(device: str | None) -> Accelerator:
+    """The device that was asked for, or the best there is."""
+    if device is not None:
+        choose(device, {"cpu": 0, "cuda": 1}, "device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
+    return Accelerator(cpu=device == "cpu")
 
 
 def _find(role: str, options: Any) -> list[Named]:

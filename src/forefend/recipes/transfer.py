@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
         InputError: it has no layer that could be its head.
     """
     network = copy.deepcopy(classifier)
-    last = head(network)[0]
+    last = next(iter(head(network)), None)
     if not isinstance(last, nn.Linear | nn.Conv2d):
         raise InputError("The source has no linear or convolutional layer to make a new head of.")
     owner, _, name = next(n for n, m in network.named_modules() if m is last).rpartition(".")
@@ -113,6 +113,8 @@ class Transfer(Recipe):
     weight_decay: float = 5e-5
     milestones: tuple[float, ...] = (0.4, 0.8)
     decay: float = 0.1
+
+    least_steps: ClassVar[int] = 0
 
     def players(self, cast: Cast) -> dict[str, Player]:
         """The classifier, of which some layers learn."""

@@ -1,0 +1,137 @@
+"""APE-GAN (1707.05474) and NRP (2006.04924): two players, their losses written once more, and whose turn it is."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain import EPS, ascend, batch_of, cast_of, corner_start, equal, uniform_start
+from torch import Tensor, nn
+from toys import toy_cast, toy_images, train, trained
+
+from forefend.checks import InputError
+from forefend.defence import full, oblivious
+from forefend.recipe import Batch, Cast, Recipe
+from forefend.recipes import APEGAN, NRP
+from forefend.threat import L2, Linf
+
+SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
+KNOWLEDGE = pytest.mark.parametrize("sees", [oblivious, full])
+
+
+def turns(recipe: Recipe, cast: Cast, batch: Batch) -> Any:
+    return recipe.updates(cast, cast.crafting(), batch, {})
+
+
+def real(logits: Tensor) -> Tensor:
+    """−log sigmoid: what it costs that an image is not called real."""
+    return -(1 / (1 + (-logits).exp())).log()
+
+
+def made(logits: Tensor) -> Tensor:
+    return real(-logits)
+
+
+def ape_gan_examples(cast: Cast, g: nn.Module, batch: Batch, sees: Any) -> Tensor:
+    f = cast.guides[0].classifier
+    front = g.eval() if sees is full else nn.Identity()
+    start = uniform_start(batch)
+    x_adv = ascend(lambda a: F.cross_entropy(f(front(a)), batch.y, reduction="sum"), batch.x, start, 3, 0.4 * EPS)
+    g.train()
+    return x_adv
+
+
+@KNOWLEDGE
+def test_ape_gan_s_losses(sees: Any) -> None:
+    cast, batch = cast_of(), batch_of()
+    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.critic)
+    x, x_adv = batch.x, ape_gan_examples(cast, g, batch, sees)
+    updates = turns(APEGAN(**SETTINGS, sees=sees), cast, batch)
+    name, loss = next(updates)
+    assert name == "critic"
+    equal(loss, (real(d(x)) + made(d(g(x_adv).detach()))).mean(), [(cast.critic, d)])
+    name, loss = next(updates)
+    assert name == "preprocessor"
+    z = g(x_adv)
+    in_public_units = ((2 * z - 1) - (2 * x - 1)).square().mean()
+    equal(loss, 0.7 * in_public_units + 0.3 * real(d(z)).mean(), [(cast.preprocessor, g)])
+
+
+@pytest.mark.parametrize("generator_steps", [1, 2, 3])
+def test_ape_gan_s_turns_are_one_critic_step_and_the_generator_s_each_on_fresh_output(generator_steps: int) -> None:
+    cast, batch, losses = cast_of(), batch_of(), []
+    names = []
+    for name, loss in turns(APEGAN(**SETTINGS, generator_steps=generator_steps), cast, batch):
+        names.append(name)
+        losses.append(float(loss.detach()))
+        with torch.no_grad():  # as if the step had been taken
+            for parameter in (cast.critic if name == "critic" else cast.preprocessor).parameters():
+                parameter += 0.01
+    assert names == ["critic"] + ["preprocessor"] * generator_steps
+    assert len(set(losses)) == len(losses)
+
+
+@pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS), NRP(**SETTINGS)])
+def test_the_critic_s_step_is_taken_before_the_generator_is_judged(recipe: Recipe) -> None:
+    losses = []
+    for move in (0.0, 5.0):
+        cast = cast_of()
+        updates = turns(recipe, cast, batch_of())
+        next(updates)
+        with torch.no_grad():
+            cast.critic[4].weight *= 1 + move
+        losses.append(next(updates)[1].detach())
+    assert losses[0] != losses[1]
+
+
+@KNOWLEDGE
+def test_nrp_s_losses(sees: Any) -> None:
+    cast, batch = cast_of(), batch_of()
+    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.critic)
+    x, h = batch.x, cast.guides[0].classifier[0]
+    front = g.eval() if sees is full else nn.Identity()
+    natural = h(front(x)).detach()
+    start = corner_start(batch)
+    x_adv = ascend(lambda a: (h(front(a)) - natural).square().mean((1, 2, 3)).sum(), x, start, 3, 0.4 * EPS)
+    z = g.train()(x_adv)
+    updates = turns(NRP(**SETTINGS, feature_weight=0.8, pixel_weight=0.3, critic_weight=0.2, sees=sees), cast, batch)
+    name, loss = next(updates)
+    assert name == "critic"
+    clean, fake = d(x), d(z.detach())
+    equal(loss, (real(clean - fake.mean()) + made(fake - clean.mean())).mean() / 2, [(cast.critic, d)])
+    name, loss = next(updates)
+    assert name == "preprocessor"
+    fake, clean = d(z), d(x)
+    fooled = (real(fake - clean.mean()) + made(clean - fake.mean())).mean() / 2
+    pixels = torch.stack([(a - b).norm() for a, b in zip(z, x, strict=True)]).mean()
+    expected = 0.8 * F.l1_loss(h(z), h(x)) + 0.3 * pixels + 0.2 * fooled
+    equal(loss, expected, [(cast.preprocessor, g)])
+    assert not list(updates)
+
+
+def test_nrp_needs_no_label() -> None:
+    batch = batch_of()
+    losses = [
+        [
+            float(loss.detach())
+            for _, loss in turns(NRP(**SETTINGS), cast_of(), Batch(batch.x, y, batch.index, 0.0, batch.draw))
+        ]
+        for y in (batch.y, (batch.y + 1) % 4)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS, epochs=30), NRP(**SETTINGS, epochs=30)], ids=["ape-gan", "nrp"])
+def test_a_long_game_stays_finite(recipe: Recipe) -> None:
+    cast = train(recipe, toy_images(), toy_cast(guides=1))
+    assert all(tensor.isfinite().all() for tensor in trained(cast))
+
+
+def test_nrp_is_refused_in_l2_and_with_two_guides() -> None:
+    with pytest.raises(InputError, match=r"NRP's perturbation is an l∞ one, and the threat model is L2:0\.5: use Linf"):
+        NRP(threat=L2(0.5))
+    with pytest.raises(InputError, match="NRP reads the features of one guide, and 2 were given: name one"):
+        NRP().players(toy_cast())

@@ -1,0 +1,157 @@
+"""Robustifier, AAA, HGD and denoised smoothing against their papers' losses written once more in plain torch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain import EPS, ascend, batch_of, cast_of, equal, uniform_start, yielded
+from torch import Tensor, nn
+
+from forefend.checks import InputError
+from forefend.defence import full, oblivious
+from forefend.guides import Guide, every, sampled
+from forefend.recipe import Batch, Cast, Recipe
+from forefend.recipes import AAA, HGD, DenoisedSmoothing, Robustifier
+from forefend.recipes.denoised_smoothing import classification, reconstruction, stability
+from forefend.recipes.hgd import feature, label, logit, pixel
+from forefend.threat import Linf
+
+SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
+
+
+def twins(guides: int = 1) -> tuple[Cast, nn.Module, Batch]:
+    cast = cast_of(guides)
+    return cast, copy.deepcopy(cast.preprocessor), batch_of()
+
+
+def mislead(f: Any, batch: Batch) -> Tensor:
+    """The papers' attack on the cross-entropy of what `f` gives."""
+    start = uniform_start(batch)
+    return ascend(lambda a: F.cross_entropy(f(a), batch.y, reduction="sum"), batch.x, start, 3, 0.4 * EPS)
+
+
+def restored(g: nn.Module, guides: list[Guide], batch: Batch) -> Tensor:
+    """g(x̃) for the white-box attack on the mean of the guides' losses."""
+    g.eval()
+    start, x = uniform_start(batch), batch.x
+
+    def loss(a: Tensor) -> Tensor:
+        z = g(a)
+        return sum(F.cross_entropy(f(z), batch.y, reduction="sum") for f in guides) / len(guides)
+
+    x_adv = ascend(loss, x, start, 3, 0.4 * EPS)
+    return g.train()(x_adv)
+
+
+@pytest.mark.parametrize("logits_too", [False, True])
+@pytest.mark.parametrize("taps", [(), ("0", "2")])
+def test_robustifier_is_its_eq_6(taps: tuple[str, ...], logits_too: bool) -> None:
+    cast, g, batch = twins()
+    f = cast.guides[0].classifier
+    r, x = restored(g, cast.guides, batch), batch.x
+    read = [int(tap) + 1 for tap in taps or ("1",)] + ([5] if logits_too else [])
+    activations = sum(F.mse_loss(f[:end](r), f[:end](x)) for end in read) / len(read)
+    expected = 0.3 * F.cross_entropy(f(r), batch.y) + 7 * F.mse_loss(r, x) + 11 * activations
+    recipe = Robustifier(**SETTINGS, alpha=0.3, beta=7.0, gamma=11.0, taps=taps, logits_too=logits_too)
+    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+
+
+@pytest.mark.parametrize(("ce_weight", "mse_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 10.0)])
+def test_aaa_is_its_eq_3_attacked_on_the_cross_entropy_always(ce_weight: float, mse_weight: float) -> None:
+    cast, g, batch = twins()
+    z = restored(g, cast.guides, batch)
+    expected = ce_weight * F.cross_entropy(cast.guides[0](z), batch.y) + mse_weight * F.mse_loss(z, batch.x)
+    recipe = AAA(**SETTINGS, ce_weight=ce_weight, mse_weight=mse_weight)
+    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+
+
+def test_aaa_draws_one_classifier_for_attack_and_loss() -> None:
+    asked = set()
+    for step in range(12):
+        cast, g, batch = twins(3)
+        batch = replace(batch, draw=batch.draw.at(step=step))
+        chosen = sampled(cast.guides, batch.draw)
+        z = restored(g, list(chosen), batch)
+        expected = F.cross_entropy(chosen[0](z), batch.y) + 10 * F.mse_loss(z, batch.x)
+        equal(yielded(AAA(**SETTINGS), cast, batch), expected, [(cast.preprocessor, g)])
+        asked.add(cast.guides.index(chosen[0]))
+    assert asked == {0, 1, 2}
+
+
+def test_aaa_before_every_classifier_averages_their_losses() -> None:
+    cast, g, batch = twins(3)
+    z = restored(g, list(cast.guides), batch)
+    losses = torch.stack([F.cross_entropy(f(z), batch.y) for f in cast.guides])
+    recipe = AAA(**SETTINGS, policy=every, mse_weight=0.0)
+    equal(yielded(recipe, cast, batch), losses.mean(), [(cast.preprocessor, g)])
+
+
+GUIDANCE = {
+    pixel: lambda f, z, x, y: F.l1_loss(z, x),
+    logit: lambda f, z, x, y: F.l1_loss(f(z), f(x)),
+    feature: lambda f, z, x, y: F.l1_loss(f[:3](z), f[:3](x)),
+    label: lambda f, z, x, y: F.cross_entropy(f(z), y),
+}
+
+
+@pytest.mark.parametrize("sees", [oblivious, full])
+@pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: g.__name__)
+def test_hgd_is_its_paper_s_loss(guidance: Any, sees: Any) -> None:
+    cast, g, batch = twins()
+    f = cast.guides[0].classifier
+    g.eval()
+    x_adv = mislead(f if sees is oblivious else lambda a: f(g(a)), batch)
+    z = g.train()(x_adv)
+    expected = GUIDANCE[guidance](f, z, batch.x, batch.y)
+    recipe = HGD(**SETTINGS, guidance=guidance, sees=sees)
+    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+
+
+OBJECTIVES = {
+    reconstruction: lambda f, z, x, y: F.mse_loss(z, x),
+    stability: lambda f, z, x, y: F.cross_entropy(f(z), f(x).argmax(1)),
+    classification: lambda f, z, x, y: F.cross_entropy(f(z), y),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.__name__)
+def test_denoised_smoothing_is_its_paper_s_loss(objective: Any) -> None:
+    cast, g, batch = twins()
+    noisy = batch.x + 0.4 * batch.draw.normal(batch.x)
+    expected = OBJECTIVES[objective](cast.guides[0], g(noisy), batch.x, batch.y)
+    recipe = DenoisedSmoothing(sigma=0.4, objective=objective)
+    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+
+
+def test_the_denoiser_s_noise_has_its_level_and_is_not_clipped() -> None:
+    seen: list[Tensor] = []
+    cast, batch = cast_of(), batch_of(200)
+    cast.preprocessor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    yielded(DenoisedSmoothing(sigma=0.25), Cast(cast.preprocessor, cast.guides), batch)
+    noise = seen[-1] - batch.x
+    assert abs(float(noise.std()) - 0.25) < 0.01
+    assert abs(float(noise.mean())) < 0.01
+    assert seen[-1].min() < 0
+    assert abs(float((noise.abs() < 0.25).double().mean()) - 0.6827) < 0.02  # normal, not another shape
+
+
+@pytest.mark.parametrize("recipe", [HGD(**SETTINGS), DenoisedSmoothing()])
+def test_several_guides_are_averaged(recipe: Recipe) -> None:
+    batch, losses = batch_of(), []
+    both = cast_of(2)
+    if isinstance(recipe, HGD):  # one attack, on the guides' mean, serves both: with no radius there is none
+        recipe = replace(recipe, threat=Linf(0.0), steps=1)
+    for guide in both.guides:
+        losses.append(yielded(recipe, replace(cast_of(), guides=[guide]), batch))
+    torch.testing.assert_close(yielded(recipe, both, batch), torch.stack(losses).mean())
+
+
+def test_unknown_taps_are_refused_with_what_there_is() -> None:
+    cast, _, batch = twins()
+    with pytest.raises(InputError, match="There is no tap in this classifier called 'layer4'"):
+        yielded(Robustifier(**SETTINGS, taps=("layer4",)), cast, batch)

@@ -1,0 +1,84 @@
+"""Casts that do not fit are refused in one sentence; the command line's roles are those that fit."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from toys import classifier, toy_cast, toy_images, train
+
+from forefend.checks import InputError
+from forefend.commands.train import RECIPES as COMMANDS
+from forefend.guides import Guide
+from forefend.recipe import Cast, Recipe
+from forefend.recipes import HGD, JAT, JATP, NRP, RECIPES, JATPPrime, Robustifier
+from forefend.threat import L2, Linf
+
+ROLES = [(name, role) for name, (roles, _) in COMMANDS.items() for role in roles]
+SMALL = {"threat": Linf(0.1), "steps": 1, "epochs": 1}
+FEATURES: list[Recipe] = [
+    JATP(**SMALL),
+    JATPPrime(**SMALL),
+    JAT(**SMALL),
+    NRP(**SMALL),
+    HGD(**SMALL),
+    Robustifier(**SMALL, hold_out=0.0),
+]
+
+
+def cast_of(roles: tuple[str, ...]) -> Cast:
+    """What the command line makes of a recipe's roles."""
+    whole, networks = toy_cast(guides=1), dict[str, object]()
+    for role in roles:
+        networks["classifier" if role == "source" else role] = getattr(
+            whole, "classifier" if role == "source" else role
+        )
+    return Cast(**networks)  # type: ignore[arg-type]
+
+
+def test_the_command_line_knows_every_recipe() -> None:
+    assert list(COMMANDS) == sorted(RECIPES) == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_command_line_s_roles_suffice(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert recipe.players(cast_of(COMMANDS[name][0]))
+
+
+@pytest.mark.parametrize(("name", "role"), ROLES)
+def test_and_each_of_them_is_needed(name: str, role: str) -> None:
+    others = tuple(other for other in COMMANDS[name][0] if other != role)
+    with pytest.raises(InputError) as error:
+        RECIPES[name]().players(cast_of(others))
+    assert str(error.value).count(".") == 1
+    assert "given" in str(error.value)
+
+
+def without_taps() -> nn.Module:
+    network = classifier()
+    del network.taps
+    return network
+
+
+@pytest.mark.parametrize("recipe", FEATURES, ids=lambda r: type(r).__name__)
+def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe: Recipe) -> None:
+    cast = toy_cast(guides=1)
+    cast = Cast(cast.preprocessor, [Guide(without_taps())], without_taps(), cast.critic)
+    with pytest.raises(InputError, match=r"Sequential does not say where its features are read.* set classifier\.taps"):
+        train(recipe, toy_images(8), cast)
+
+
+@pytest.mark.parametrize("recipe", [JATP, JATPPrime, JAT, NRP])
+def test_an_unknown_tap_is_refused(recipe: type[Recipe]) -> None:
+    with pytest.raises(InputError, match="There is no tap in this classifier called 'layer3': choose one of 0, 1, 2"):
+        train(recipe(**SMALL, tap="layer3"), toy_images(8), toy_cast(guides=1))
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if hasattr(r, "threat") and n not in ("mma", "nrp")])
+def test_every_other_recipe_takes_l2(name: str) -> None:
+    assert RECIPES[name](threat=L2(0.5)).threat == L2(0.5)  # type: ignore[call-arg, attr-defined]
+
+
+def test_a_tap_may_be_any_module_that_runs() -> None:
+    cast = train(JATP(**SMALL, tap="4"), toy_images(8), toy_cast())
+    assert all(t.isfinite().all() for t in cast.preprocessor.state_dict().values())
