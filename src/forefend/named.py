@@ -85,7 +85,7 @@ class Finder:
 
         Args:
             spec: a run's folder, a JSON card, `architecture:weights`, or an architecture to be trained first:
-                naturally, or by the recipe after an @, as in `tinyresnet@trades`.
+                naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random` leaves it untrained.
 
         Raises:
             InputError: nothing answers to it, its files are damaged, or it is near chance on clean images.
@@ -112,6 +112,8 @@ class Finder:
         if colon:
             return self._of_weights(name, Path(weights), spec)
         architecture, _, recipe = spec.partition("@")
+        if architecture in classifiers.ARCHITECTURES and recipe == "random":
+            return Named(spec, spec, new_classifier(architecture, self.split("train"), self.seed), architecture)
         if architecture in classifiers.ARCHITECTURES:
             return self._trained(architecture, recipe or "natural")
         raise unknown(spec, classifiers.ARCHITECTURES, "run, JSON card or architecture")
