@@ -24,7 +24,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 tables: $(VENV)/.installed-dev
-	$(BIN)/python -m forefend report --readme README.md
+	$(BIN)/forefend report --readme README.md
+	$(BIN)/forefend report --readme results/README.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

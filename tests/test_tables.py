@@ -51,6 +51,24 @@ def test_one_row_a_subject_one_column_a_radius_and_the_worst_attack_in_it() -> N
     ]
 
 
+def test_each_attack_may_have_a_row_of_its_own() -> None:
+    heading, rows = tables.attacks_of(some_cells())
+    assert heading == ["classifier", "defence", "attack", "Linf 8/255", "Linf 0.1"]
+    assert [row[:3] for row in rows[:3]] == [["cnn", "no", "FGSM"], ["cnn", "no", "PGD"], ["cnn", "no", "worst"]]
+    assert [[word.split(" ")[0] for word in row[3:]] for row in rows] == [
+        *(["30.0", "–"], ["10.0", "–"], ["5.0", "–"]),
+        *(["60.0", "–"], ["50.0", "–"], ["45.0", "–"], ["–", "40.0"]),
+    ]
+
+
+def test_a_block_is_laid_out_as_its_first_word_says(tmp_path: Path) -> None:
+    summary.save(tmp_path / "here", some_cells())
+    renewed = tables.renewed("<!-- attacks here -->\n<!-- end -->\n<!-- table here -->\n<!-- end -->", tmp_path)
+    assert renewed.count("| attack |") == 1
+    assert renewed.count("| clean |") == 1
+    assert tables.renewed(renewed, tmp_path) == renewed
+
+
 def test_every_figure_carries_its_interval_and_its_number_of_images() -> None:
     _, rows = tables.rows_of(some_cells())
     assert rows[0][2] == "95.0 [91.0–97.3] n=200"

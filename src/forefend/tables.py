@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import summary
 from .summary import CLEAN, WORST, Cell
 from .threat import write_radius
 
+Layout = Callable[[Sequence[Cell]], tuple[list[str], list[list[str]]]]
+
 
 def rows_of(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: one row for each classifier, alone and defended; one column for each attack and radius.
+    """Heading and rows: one row for each classifier, alone and defended; one column for each norm and radius.
 
-    Where several attacks ran at a radius, the column shows the worst of them, image by image.
+    Beside a defence, each classifier is called its guide or unseen. Where several attacks ran at a radius, the column
+    shows the worst of them, image by image.
     """
     columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius))))
     subjects = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
@@ -22,8 +25,21 @@ def rows_of(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for classifier, seen, defended in subjects:
         own = [c for c in cells if (c.classifier, c.seen, c.defended) == (classifier, seen, defended)]
-        name = f"{classifier} ({'guide' if seen else 'unseen'})"
-        rows.append([name, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])
+        role = f" ({'guide' if seen else 'unseen'})" if any(c.defended for c in cells) else ""
+        rows.append([classifier + role, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])
+    return heading, rows
+
+
+def attacks_of(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: one row for each classifier and attack, alone and defended; one column for each radius."""
+    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius)) if c.norm))
+    lines = list(dict.fromkeys((c.classifier, c.defended, c.attack) for c in cells if c.norm))
+    heading = ["classifier", "defence", "attack", *(_column(norm, radius) for norm, radius in columns)]
+    rows = []
+    for classifier, defended, attack in lines:
+        own = [c for c in cells if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
+        figures = [_hardest(own, *column) for column in columns]
+        rows.append([classifier, "yes" if defended else "no", attack, *figures])
     return heading, rows
 
 
@@ -35,15 +51,22 @@ def text(cells: Sequence[Cell]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n" + caption(cells)
 
 
-def markdown(cells: Sequence[Cell]) -> str:
-    """The same table in Markdown."""
-    heading, rows = rows_of(cells)
+def markdown(cells: Sequence[Cell], layout: Layout = rows_of) -> str:
+    """A table in Markdown.
+
+    Args:
+        cells: an evaluation's.
+        layout: from cells to heading and rows: rows_of or attacks_of.
+    """
+    heading, rows = layout(cells)
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(cells)
 
 
 def renewed(document: str, root: Path) -> str:
     """A document whose every `<!-- table FOLDER -->` … `<!-- end -->` block holds that evaluation's table.
+
+    A block that begins with `attacks` in place of `table` has a row for each attack.
 
     Args:
         document: Markdown.
@@ -54,10 +77,14 @@ def renewed(document: str, root: Path) -> str:
     """
 
     def block(found: re.Match[str]) -> str:
-        table = markdown(summary.load(root / found["folder"]))
-        return f"<!-- table {found['folder']} -->\n{table}\n<!-- end -->"
+        table = markdown(summary.load(root / found["folder"]), LAYOUTS[found["kind"]])
+        return f"<!-- {found['kind']} {found['folder']} -->\n{table}\n<!-- end -->"
 
-    return re.sub(r"<!-- table (?P<folder>\S+) -->\n.*?<!-- end -->", block, document, flags=re.DOTALL)
+    pattern = r"<!-- (?P<kind>table|attacks) (?P<folder>\S+) -->\n.*?<!-- end -->"
+    return re.sub(pattern, block, document, flags=re.DOTALL)
+
+
+LAYOUTS: dict[str, Layout] = {"table": rows_of, "attacks": attacks_of}
 
 
 def caption(cells: Sequence[Cell]) -> str:

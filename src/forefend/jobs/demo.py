@@ -22,7 +22,7 @@ from .train import defence_of, new_preprocessor
 GUIDES, UNSEEN = ("cnn", "tinyresnet"), "mlp"
 RADII = (0.1, 0.15, 0.25)
 NATURAL = Natural(epochs=8, batch_size=64)
-RECIPE = RTFE(threat=Linf(0.2), steps=3, relative_step=0.5, epochs=50, lr=0.3)
+RECIPE = RTFE(threat=Linf(0.2), steps=3, relative_step=0.5, epochs=40, lr=0.3)
 
 
 def run(folder: Path, seed: int) -> None:
