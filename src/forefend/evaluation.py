@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,6 +146,7 @@ class _Court:
                 known |= dict(zip(record.index, record.lost, strict=True))
         rows = {number: row for row, number in enumerate(self.images.index.tolist())}
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
+        began = time.monotonic()
         bar = tqdm(total=len(index), initial=len(index) - len(todo), desc=self._title(trial), unit="img", disable=None)
         with bar:
             for part in todo.split(self.batch_size) if len(todo) else ():
@@ -153,6 +156,10 @@ class _Court:
                     records.append(self.path, record)
                 known |= dict(zip(record.index, record.lost, strict=True))
                 bar.update(len(part))
+        if bar.disable and len(todo):  # not on a terminal: a line when a trial is done
+            lost = sum(known[i] for i in index)
+            seconds = time.monotonic() - began
+            print(f"{self._title(trial)}: {lost} of {len(index)} lost, {seconds:.0f} s", file=sys.stderr, flush=True)
         return {i: known[i] for i in index}
 
     def _title(self, trial: str) -> str:
