@@ -28,6 +28,7 @@ tables: $(VENV)/.installed-dev
 	$(BIN)/forefend report --readme results/README.md
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forefend needs Python 3.11 or 3.12: name one, as in make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python

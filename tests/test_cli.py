@@ -100,7 +100,7 @@ def test_a_recipes_help_shows_its_own_options() -> None:
             "called 'ape-gn': did you mean 'ape-gan'?",
         ),
         ("train rtfe --policy evry", "guide policy called 'evry': did you mean 'every'?"),
-        ("train rtfe --huber huber_men", "loss called 'huber_men': did you mean 'huber_mean'?"),
+        ("train rtfe --huber huber_men", "loss of two outputs called 'huber_men': did you mean 'huber_mean'?"),
         ("train natural --device gpu", "device called 'gpu': did you mean 'cpu'?"),
     ],
 )

@@ -63,7 +63,7 @@ def test_an_evaluation_lands_in_a_folder_named_after_what_was_asked(here: Path) 
     done(f"{training('rtfe')} --out run")
     line = "evaluate run --images 20 --seed 3 --suite curve --threat Linf:2/255 Linf:0.1"
     first = done(line)
-    kept = here / "run" / "evaluations" / "curve-Linf2_255-Linf0.1-20-s3"
+    kept = here / "run" / "evaluations" / f"digits-{guide().name}-curve-Linf2_255-Linf0.1-20-s3"
     before = (kept / "records.jsonl").read_bytes()
     assert done(line) == first
     assert (kept / "records.jsonl").read_bytes() == before

@@ -49,8 +49,10 @@ def test_what_the_demo_suggests_next_works(tmp_path: Path) -> None:
     """Also: a second demo in the folder finishes at once and says the same; another seed is refused."""
     folder = tmp_path / "demo"
     first = done(f"demo --out {folder}")
-    suggested = next(line for line in first.splitlines() if line.startswith("  forefend evaluate "))
-    done(f"{suggested.removeprefix('  forefend ')} --images 20 --classifiers {folder / 'mlp'} --out {tmp_path / 'e'}")
+    suggested = next(line for line in first.splitlines() if " evaluate " in line)
+    done(
+        f"{suggested[suggested.index('evaluate') :]} --images 20 --classifiers {folder / 'mlp'} --out {tmp_path / 'e'}"
+    )
     assert {(c.classifier, c.seen) for c in load(tmp_path / "e")} == CLASSIFIERS
     before = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "records.jsonl", "summary.json")}
     again = done(f"demo --out {folder}")

@@ -41,7 +41,7 @@ def test_an_architecture_is_trained_once_and_found_again(
     monkeypatch.setattr(named, "fit", never)
     again = finder(runs).find("mlp")
     assert (again.name, again.spec) == ("mlp", str(runs / "natural-digits-mlp-s0"))
-    assert measure(again, digits("test")) > 0.6
+    assert measure(again.name, again.network, digits("test")) > 0.6
     assert not capsys.readouterr().out
     with pytest.raises(AssertionError, match="trained again"):
         finder(runs, seed=1).find("mlp")
@@ -129,7 +129,7 @@ def mnist(split: str) -> Images:
 def test_a_wrong_normalisation_of_a_published_classifier_is_noticed(tmp_path: Path, real_data: Path) -> None:
     spec = f"fastat:{real_data / 'classifiers' / 'fastat-mnist-fgsm-robust.pth'}"
     right = Finder(mnist, tmp_path, mean=[0.0], std=[1.0]).find(spec)
-    assert measure(right, mnist("test")) > 0.97
+    assert measure(right.name, right.network, mnist("test")) > 0.97
     with pytest.raises(InputError, match="mean is not known and is never guessed"):
         Finder(mnist, tmp_path).find(spec)
     with pytest.raises(InputError, match=r"expected numbers in \[0, 1\]"):

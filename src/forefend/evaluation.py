@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from . import records, summary
 from .attacks.worst import WorstOf
-from .checks import check_classifier, check_clean_accuracy, check_images, check_labels
+from .checks import InputError, check_classifier, check_clean_accuracy, check_images, check_labels
 from .data import Images
 from .defence import Defence, Defended
 from .draw import Draw
-from .modes import fingerprint, frozen
+from .modes import fingerprint, frozen, likeness
 from .records import Record
 from .suites import Suite, Trial
 from .summary import CLEAN, Cell, Stand, Verdict, cells
@@ -76,17 +76,35 @@ def evaluate(
     """
     if isinstance(subjects, nn.Module):
         subjects = [_subject(subjects)]
+    _check_names(subjects, suite)
     path = Path(folder) / "records.jsonl" if folder else None
+    done = records.read(path) if path else []
+    before = [likeness(subject.network) for subject in subjects]
+    views = [replace(subject, network=_view(subject.network)) for subject in subjects]
+    courts = [_Court(view, images, seed, batch_size, path, done) for view in views]
+    for court in courts:  # all are looked at before anything is written
+        court.check()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    done = records.read(path) if path else []
-    found: list[Cell] = []
-    for subject in subjects:
-        view = replace(subject, network=_view(subject.network))
-        found += _Court(view, images, seed, batch_size, path, done).judge(suite, allow_weak)
+    found = [cell for court in courts for cell in court.judge(suite, allow_weak)]
+    if before != [likeness(subject.network) for subject in subjects]:
+        raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
     if folder:
         summary.save(Path(folder), found)
     return found
+
+
+def _check_names(subjects: Sequence[Subject], suite: Suite) -> None:
+    """Refuse what could not be told apart in tables or records."""
+    rows = [(subject.name, subject.defended) for subject in subjects]
+    twice = next((name for name, defended in rows if rows.count((name, defended)) > 1), None)
+    if twice is not None:
+        raise InputError(f"Two subjects are called {twice!r}: give each a name of its own, or their rows would mix.")
+    for identity in map(str, suite):
+        if "<lambda>" in identity or " at 0x" in identity:
+            raise InputError(
+                f"The trial {identity} has no stable name: give its loss or attack one, by def or __str__."
+            )
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,6 @@ class _Court:
     records: list[Record]
 
     def judge(self, suite: Suite, allow_weak: bool) -> list[Cell]:
-        self._check()
         key = self._key()
         clean = self._judged(key, CLEAN, self.images.index.tolist(), self._clean)
         accuracy = 1 - sum(clean.values()) / len(clean)
@@ -115,12 +132,14 @@ class _Court:
             judged = self._judged(key, str(trial), standing, _attacker(trial, self.subject, self.seed))
             lost = wrong | {index for index in judged if judged[index]}
             verdicts.append(Verdict(trial.name, trial.threat.norm, trial.threat.radius, lost))
-        if key != self._key():
-            raise RuntimeError(f"{self.subject.name} changed while it was attacked: its verdicts must not be trusted.")
         stand = Stand(self.subject.name, self.subject.seen, self.subject.defended, len(self.images), self.seed)
         return cells(stand, wrong, verdicts)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse images or a subject that cannot be used."""
+        index = self.images.index.tolist()
+        if len(set(index)) < len(index):
+            raise InputError("The test images hold the same image twice, which would count twice: give each once.")
         x, _, _ = self.images.batch(torch.arange(min(2, len(self.images))))
         check_images(x)
         classes = len(self.images.classes)
@@ -130,7 +149,7 @@ class _Court:
             check_classifier(self.subject.network, x, classes, self.subject.name)
 
     def _key(self) -> str:
-        """What a record's verdict depends on beside trial and seed: the networks and the data."""
+        """What a record's verdict depends on beside trial, seed and image: the networks and the set."""
         data = f"{self.images.name}/{self.images.split}"
         return f"{data}:{fingerprint(self.subject.network)}:{_form(self.subject.network)}"
 
@@ -140,31 +159,50 @@ class _Court:
 
     def _judged(self, key: str, trial: str, index: list[int], judge: Judge) -> dict[int, bool]:
         """Each image's verdict under one trial: read where it is on record, judged and recorded where not."""
-        known: dict[int, bool] = {}
-        for record in self.records:
-            if (record.subject, record.trial, record.seed) == (key, trial, self.seed):
-                known |= dict(zip(record.index, record.lost, strict=True))
         rows = {number: row for row, number in enumerate(self.images.index.tolist())}
+        known = self._known(key, trial, rows)
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
         began = time.monotonic()
         bar = tqdm(total=len(index), initial=len(index) - len(todo), desc=self._title(trial), unit="img", disable=None)
         with bar:
             for part in todo.split(self.batch_size) if len(todo) else ():
                 x, y, numbers = (t.to(_device(self.subject.network)) for t in self.images.batch(part))
-                record = Record(key, trial, self.seed, numbers.tolist(), judge(x, y, numbers).tolist())
+                lost = judge(x, y, numbers).tolist()
+                record = Record(key, trial, self.seed, numbers.tolist(), lost, _digests(x, y))
                 if self.path:
                     records.append(self.path, record)
                 known |= dict(zip(record.index, record.lost, strict=True))
                 bar.update(len(part))
         if bar.disable and len(todo):  # not on a terminal: a line when a trial is done
-            lost = sum(known[i] for i in index)
             seconds = time.monotonic() - began
-            print(f"{self._title(trial)}: {lost} of {len(index)} lost, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{self._title(trial)}: {sum(known[i] for i in index)} of {len(index)} lost, {seconds:.0f} s",
+                flush=True,
+            )
         return {i: known[i] for i in index}
+
+    def _known(self, key: str, trial: str, rows: dict[int, int]) -> dict[int, bool]:
+        """The verdicts on record, of images that are still what they were when they were judged."""
+        found: dict[int, list[Any]] = {}
+        for record in self.records:
+            if (record.subject, record.trial, record.seed) == (key, trial, self.seed):
+                found |= {i: pair for i, *pair in zip(record.index, record.lost, record.images, strict=False)}
+        known: dict[int, bool] = {}
+        for part in torch.tensor([rows[i] for i in found if i in rows], dtype=torch.int64).split(self.batch_size):
+            x, y, numbers = self.images.batch(part)
+            pairs = zip(numbers.tolist(), _digests(x, y), strict=True)
+            known |= {i: found[i][0] for i, digest in pairs if found[i][1] == digest}
+        return known
 
     def _title(self, trial: str) -> str:
         defended = " defended" if self.subject.defended else ""
         return f"{self.subject.name}{defended}: {'clean' if trial == CLEAN else trial}"
+
+
+def _digests(x: Tensor, y: Tensor) -> list[str]:
+    """Eight hexadecimal digits over the pixels and label of each image."""
+    pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
+    return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
 def _attacker(trial: Trial, subject: Subject, seed: int) -> Judge:

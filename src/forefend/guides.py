@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from .checks import InputError, unknown
 from .draw import Draw
-from .modes import fingerprint, frozen
+from .modes import fingerprint, frozen, likeness
 
 
 class Guide(nn.Module):
@@ -24,6 +25,8 @@ class Guide(nn.Module):
         super().__init__()
         self.classifier = frozen(classifier)
         self.name = name
+        self._original = weakref.ref(classifier)  # only to prove that it is not touched; copies keep the reference
+        self.register_load_state_dict_pre_hook(_refuse_weights)  # type: ignore[no-untyped-call]
         super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,9 +54,18 @@ class Guide(nn.Module):
         """
         return read(self.classifier, x, taps)
 
+    def likeness(self) -> str:
+        """Fingerprint, modes and gradient flags of the very classifier that was handed in; equal if it is untouched."""
+        original = self._original()
+        return likeness(self.classifier if original is None else original)
+
     def fingerprint(self) -> str:
         """The classifier's fingerprint, the same as the original's."""
         return fingerprint(self.classifier)
+
+
+def _refuse_weights(guide: nn.Module, *arguments: Any) -> None:
+    raise InputError("A guide shares its classifier's tensors, so no weights may be loaded into it: make a new Guide.")
 
 
 def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

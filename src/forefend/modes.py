@@ -71,6 +71,13 @@ def returned(*networks: nn.Module) -> Iterator[None]:
             parameter.requires_grad = flag
 
 
+def likeness(network: nn.Module) -> str:
+    """The network's fingerprint, with every module's mode and every parameter's gradient flag: equal if untouched."""
+    modes = "".join(str(int(module.training)) for module in network.modules())
+    flags = "".join(str(int(parameter.requires_grad)) for parameter in network.parameters())
+    return f"{fingerprint(network)}|{modes}|{flags}"
+
+
 def fingerprint(network: nn.Module) -> str:
     """Sixteen hexadecimal digits over the names, shapes, types and bytes of every parameter and buffer.
 

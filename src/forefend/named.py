@@ -92,7 +92,7 @@ class Finder:
         """
         found = self.look_up(spec)
         if not self.allow_weak:
-            measure(found, sample(self.split("train"), 500, seed=0))
+            measure(found.name, found.network, sample(self.split("train"), 500, seed=0))
         return found
 
     def look_up(self, spec: str) -> Named:
@@ -124,15 +124,13 @@ class Finder:
         return _of_card(folder / "classifier.json", folder.name, str(folder))
 
     def _of_weights(self, architecture: str, weights: Path, spec: str) -> Named:
-        images = self.split("test")
-        channels, size, _ = images.shape
+        channels, size, _ = self.split("test").shape
         network = load_weights(
             architecture,
             weights,
             mean=self.mean,
             std=self.std,
             channels=channels,
-            classes=len(images.classes),
             size=size,
         )
         return Named(weights.stem, spec, network, architecture, self.mean, self.std)
@@ -146,6 +144,7 @@ class Finder:
             print(f"training {architecture} on {images.name} first ({name}), kept in {folder}", flush=True)
             config = training_config(name, recipe, images, self.seed) | {"classifier": architecture}
             network = new_classifier(architecture, images, self.seed)
+            recipe.players(Cast(classifier=network))  # refuses a recipe that needs more than a classifier
             run = records.start(folder, config)
             fit(recipe, images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
             save_classifier(folder, network, architecture, images)
@@ -157,21 +156,21 @@ def _of_card(card: Path, name: str, spec: str) -> Named:
     return Named(name, spec, load_card(card), read_card(card)["architecture"])
 
 
-def measure(found: Named, images: Images) -> float:
+def measure(name: str, network: nn.Module, images: Images) -> float:
     """The clean accuracy of a classifier, in [0, 1].
 
     Raises:
         InputError: it does not return logits, or it is near chance.
     """
-    network = frozen(found.network)
+    network = frozen(network)
     x, y, _ = images.batch(torch.arange(len(images)))
     with torch.no_grad():
-        check_classifier(network, x[:2], len(images.classes), found.name)
+        check_classifier(network, x[:2], len(images.classes), name)
         right = sum(
             int((network(a).argmax(1) == b).sum().item()) for a, b in zip(x.split(250), y.split(250), strict=True)
         )
     accuracy = right / len(images)
-    check_clean_accuracy(accuracy, len(images.classes), len(images), found.name)
+    check_clean_accuracy(accuracy, len(images.classes), len(images), name)
     return accuracy
 
 

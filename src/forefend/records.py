@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Record:
         seed: the evaluation's seed.
         index: dataset index of each image.
         lost: whether each image is misclassified at the end.
+        images: a digest of each image and its label, so that a verdict is not taken for another image's; a record
+            without them can be recounted, not gone on from.
     """
 
     subject: str
@@ -38,6 +40,7 @@ class Record:
     seed: int
     index: list[int]
     lost: list[bool]
+    images: list[str] = field(default_factory=list)
 
 
 def append(path: Path, record: Record) -> None:
@@ -66,7 +69,10 @@ def read(path: Path) -> list[Record]:
 
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
-        return Record(**json.loads(line))
+        record = Record(**json.loads(line))
+        if len(record.index) != len(record.lost):
+            raise ValueError
+        return record
     except (ValueError, TypeError):
         raise InputError(
             f"Line {number} of {path} is no record: the file was edited or damaged; delete it to measure again."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,21 +23,11 @@ from .threat import parse as parse_threat
 
 # What may be typed for a field that holds a function: (type, what it is called in messages, functions).
 CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
+    (Loss, "loss of logits and labels", [losses.boosted_ce, losses.ce, losses.dlr, losses.margin]),
     (
         Loss,
-        "loss",
-        [
-            losses.boosted_ce,
-            losses.ce,
-            losses.dlr,
-            losses.euclidean,
-            losses.huber_mean,
-            losses.huber_sum,
-            losses.huber_vector,
-            losses.mae,
-            losses.margin,
-            losses.mse,
-        ],
+        "loss of two outputs",
+        [losses.euclidean, losses.huber_mean, losses.huber_sum, losses.huber_vector, losses.mae, losses.mse],
     ),
     (Policy, "guide policy", [guides.every, guides.in_turn, guides.sampled]),
     (Knowledge, "knowledge", [defence.full, defence.oblivious]),
@@ -82,16 +74,23 @@ def settings_of(recipe: type[Recipe]) -> list[Setting]:
     # A recipe may share its fields with siblings through an abstract class, which then documents them.
     documented = [parse_docstring(ancestor.__doc__ or "").params for ancestor in reversed(recipe.__mro__)]
     meanings = {p.arg_name: p.description or "" for params in documented for p in params}
-    defaults = recipe().settings()
+    plain, built = recipe().settings(), recipe()
+    names = [f.name for f in fields(recipe)]  # type: ignore[arg-type]
+    kinds = {name: _kind(hints[name], getattr(built, name)) for name in names}
     return [
-        Setting(name, kind, defaults[name], " ".join(meanings[name].split()), read)
-        for name, (kind, read) in ((f.name, _kind(hints[f.name])) for f in fields(recipe))  # type: ignore[arg-type]
+        Setting(name, kind, plain[name], " ".join(meanings[name].split()), read) for name, (kind, read) in kinds.items()
     ]
 
 
 def purpose(recipe: type[Recipe]) -> str:
     """The recipe's one-line purpose: the first sentence of its docstring."""
     return (parse_docstring(recipe.__doc__ or "").short_description or "").replace("\n", " ")
+
+
+def source(recipe: type[Recipe]) -> str:
+    """The paper that the recipe comes from, as its docstring states it; empty where there is none."""
+    stated = re.search(r"Source: (.*?)(?:\n\n|$)", inspect.getdoc(recipe) or "", flags=re.DOTALL)
+    return " ".join(stated[1].split()) if stated else ""
 
 
 def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
@@ -105,12 +104,12 @@ def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
     return built
 
 
-def _kind(hint: Any) -> tuple[Any, Any]:
-    """What is typed for a field of this type, and how it is read."""
+def _kind(hint: Any, default: Any) -> tuple[Any, Any]:
+    """What is typed for a field of this type, and how it is read; functions of the default's sort are the choice."""
     if hint is ThreatModel:
         return str, parse_threat
     for kind, noun, functions in CHOICES:
-        if hint == kind:
+        if hint == kind and default in functions:
             return str, partial(_named, noun=noun, functions=functions)
     if get_origin(hint) is tuple:
         return list[get_args(hint)[0]], tuple  # type: ignore[misc]

@@ -68,14 +68,14 @@ def fit(
     recipe.check()
     accelerator = accelerator or Accelerator()
     cast.to(accelerator.device)
-    untouched = [guide.fingerprint() for guide in cast.guides]
+    untouched = [guide.likeness() for guide in cast.guides]
     held = None
     if recipe.hold_out:
         data, held = split(data, recipe.hold_out, seed)
     players, memory = recipe.players(cast), recipe.remember(data)
     loop = _Loop(recipe, data, held, cast, players, memory, seed, augment, accelerator)
     loop.check()
-    state = _resume(run, players, memory)
+    state = _resume(run, players, memory, accelerator)
     networks = [network for player in players.values() for network in player.networks.values()]
     with stoppable() as received, _generator(accelerator), returned(*networks), _bar(loop, state) as bar:
         first, began = state.step, time.monotonic()
@@ -92,10 +92,10 @@ def fit(
                 loop.merge()
                 _save(run, loop, state)
                 saved = time.monotonic()
-            if stop and state.step < loop.steps:
+            if stop:
                 raise Interrupted(f"stopped after step {state.step} of {loop.steps}")
     recipe.finish(cast, memory)
-    if untouched != [guide.fingerprint() for guide in cast.guides]:
+    if untouched != [guide.likeness() for guide in cast.guides]:
         raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
 
 
@@ -169,7 +169,8 @@ class _Loop:
         assert self.held is not None
         for rows in torch.arange(len(self.held)).split(self.recipe.batch_size):
             x, y, index = (tensor.to(self.accelerator.device) for tensor in self.held.batch(rows))
-            yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate", step=step))
+            # The draw is the same at every epoch, so that epochs are compared under the same attack.
+            yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate"))
 
     def agreed(self, *wishes: bool) -> list[bool]:
         """For each wish, whether any process has it: all must act after the same step, or the others wait for ever."""
@@ -218,10 +219,10 @@ class _Loop:
                 tensor.copy_(part.view_as(tensor))
 
 
-def _resume(run: Run | None, players: dict[str, Player], memory: Memory) -> _State:
+def _resume(run: Run | None, players: dict[str, Player], memory: Memory, accelerator: Accelerator) -> _State:
     progress = checkpoint.restore(run.checkpoint, players, memory) if run else None
     state = _State(**progress) if progress else _State()
-    if run:
+    if run and accelerator.is_main_process:
         run.rewind(state.step)
     return state
 

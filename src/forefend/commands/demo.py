@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def main(arguments: list[str]) -> int:
 
     demo.run(folder, options.seed)
     print(f"{time.monotonic() - started:.0f} s; picture: {folder}/picture.png, records: {folder}/records.jsonl\nnext:")
-    print(f"  forefend evaluate {folder} --suite quick --threat Linf:0.15")
-    print("  forefend train rtfe --data fashion-mnist --guides cnn resnet20 --threat Linf:0.1 --epochs 5")
-    print("  forefend recipes")
+    word = sys.argv[0] if Path(sys.argv[0]).name == "forefend" else "python -m forefend"
+    print(f"  {word} evaluate {folder} --suite quick --threat Linf:0.15")
+    print(f"  {word} train rtfe --data digits --guides mlp resnet20 --threat Linf:0.15 --epochs 20")
+    print(f"  {word} recipes")
     return 0

@@ -10,14 +10,15 @@ from .parser import Parser
 def main(arguments: list[str]) -> int:
     """Print the recipes, for a person or as JSON."""
     parser = Parser("recipes", "Every training method with its hyper-parameters.")
-    parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, settings}}")
+    parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, source, settings}}")
     as_json = parser.parse_args(arguments).json
     from ..recipes import RECIPES
-    from ..settings import purpose, settings_of
+    from ..settings import purpose, settings_of, source
 
     listing = {
         name: {
             "purpose": purpose(recipe),
+            "source": source(recipe),
             "settings": {s.name: {"default": s.default, "meaning": s.meaning} for s in settings_of(recipe)},
         }
         for name, recipe in RECIPES.items()
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return 0
     for name, recipe in RECIPES.items():
-        print(f"{name}: {purpose(recipe)}")
+        print(f"{name}: {purpose(recipe)}\n    {source(recipe)}")
         for s in settings_of(recipe):
             print(f"    {s.name:14} {s.default!s:14} {s.meaning}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,9 +53,11 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     recipe.players(cast)  # refuses a cast that does not fit before anything is written
     networks = {role: options[role] for role in roles if role != "guides"}
     config = training_config(name, recipe, images, options.seed) | networks
+    config |= {"data": options.data, "size": options.size}
     config["guides"] = [guide.config() for guide in found.get("guides", [])]
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
-    started = records.start(folder, config)
+    with accelerator.main_process_first():
+        started = records.start(folder, config)
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
@@ -125,9 +127,26 @@ def new_preprocessor(architecture: str, images: Images, seed: int) -> nn.Module:
     return initialised(partial(preprocessors.build, architecture, channels=images.shape[0]), seed)
 
 
-def defence_of(name: str, recipe: Recipe, images: Images, cast: Cast, architecture: str) -> Defence:
-    """The trained preprocessor with the card that says what it was trained for, and beside which classifiers."""
+def defence_of(
+    name: str,
+    recipe: Recipe,
+    images: Images,
+    cast: Cast,
+    architecture: str,
+    origins: Sequence[tuple[str, str]] = (),
+) -> Defence:
+    """The trained preprocessor with the card that says what it was trained for, and beside which classifiers.
+
+    Args:
+        name: of the recipe.
+        recipe: what it was trained with.
+        images: what it was trained on.
+        cast: the networks.
+        architecture: of the preprocessor.
+        origins: names and fingerprints of classifiers that training went on from.
+    """
     beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in cast.guides]
+    beside += [{"name": origin, "fingerprint": print_} for origin, print_ in origins]
     if any(True for _ in cast.classifier.parameters()):
         beside.append({"name": "classifier", "fingerprint": fingerprint(cast.classifier)})
     card = Card(
@@ -153,7 +172,9 @@ def _save(
     """Whatever was trained: a defence, a classifier, or both, the classifier then in a folder of its own."""
     defended = "preprocessor" in options
     if defended:
-        defence_of(name, recipe, images, cast, options.preprocessor).save(folder)
+        # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
+        origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
+        defence_of(name, recipe, images, cast, options.preprocessor, origins).save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,17 +60,17 @@ class AAA(Recipe):
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the drawn classifier serves the attack and the loss alike."""
-        yield "preprocessor", self._loss(train, craft, batch)
+        guides = self.policy(train.guides, batch.draw)
+        yield "preprocessor", self._loss(guides, train, craft, batch)
 
     def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
-        """Lower the learning rate when the loss on held-out images, attacked, no longer falls."""
-        losses = [self._loss(craft, craft, batch).detach() for batch in batches]
+        """Lower the learning rate when all guides' loss on held-out images, attacked, no longer falls."""
+        losses = [self._loss(craft.guides, craft, craft, batch).detach() for batch in batches]
         plateau(memory, float(torch.stack(losses).mean()), self.patience, self.plateau_factor)
 
-    def _loss(self, train: Cast, craft: Cast, batch: Batch) -> Tensor:
-        guides: Iterable[Guide] = self.policy(train.guides, batch.draw)
+    def _loss(self, guides: Sequence[Guide], train: Cast, craft: Cast, batch: Batch) -> Tensor:
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
-        f_g = pipelines(craft.preprocessor, list(guides))
+        f_g = pipelines(craft.preprocessor, guides)
         x_adv = attack(f_g, batch.x, batch.y, draw=batch.draw)  # always on the cross-entropy
         z = train.preprocessor(x_adv)
         xent = Mean(ce)([f(z) for f in guides], batch.y)

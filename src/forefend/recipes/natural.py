@@ -16,7 +16,7 @@ from ..recipe import Batch, Cast, Memory, Player, Recipe, cosine, weights_of
 class Natural(Recipe):
     """Train a classifier on clean images with cross-entropy: what guides and undefended classifiers are made of.
 
-    The papers do not fix it for our networks; Adam with a cosine schedule is our choice, as it suits all of them.
+    Source: ours; the papers do not fix it for our networks, and Adam with a cosine schedule suits all of them.
 
     Args:
         epochs: passes over the training set (ours).

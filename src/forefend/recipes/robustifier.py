@@ -76,13 +76,13 @@ class Robustifier(Recipe):
         yield "preprocessor", torch.stack(losses).mean()
 
     def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
-        """Keep the weights of the epoch that stands the attack best on held-out images."""
+        """Keep the weights of the epoch that stands the attack best on held-out images, before all guides."""
         right = []
         for batch in batches:
-            guide = self.policy(craft.guides, batch.draw)[0]
-            f = Defended(craft.preprocessor, guide)
-            with torch.no_grad():
-                right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
+            for guide in craft.guides:
+                f = Defended(craft.preprocessor, guide)
+                with torch.no_grad():
+                    right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
         keep_best(memory, float(torch.cat(right).mean()), craft.preprocessor)
 
     def finish(self, cast: Cast, memory: Memory) -> None:
