@@ -121,7 +121,7 @@ class _Court:
     def judge(self, suite: Suite, allow_weak: bool) -> list[Cell]:
         key = self._key()
         clean = self._judged(key, CLEAN, self.images.index.tolist(), self._clean)
-        accuracy = 1 - sum(clean.values()) / len(clean)
+        accuracy = (len(clean) - sum(clean.values())) / len(clean)
         if not (allow_weak or self.subject.defended):
             check_clean_accuracy(accuracy, len(self.images.classes), len(clean), self.subject.name)
         # A misclassified image is lost to every attack: x itself is allowed.

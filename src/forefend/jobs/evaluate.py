@@ -35,9 +35,7 @@ def run(options: Any) -> str:
     images = _images(options, run)
     subjects, threat = _subjects(options, run)
     if not options.allow_weak_classifier:
-        for subject in subjects:
-            if not subject.defended:
-                check_alone(subject, images)
+        _measure_alone(subjects, options)
     if not (options.threat or threat):
         raise InputError(
             "The run was trained under no threat model: say which to measure with --threat, as Linf:8/255."
@@ -56,18 +54,17 @@ def run(options: Any) -> str:
         folder=folder,
         seed=options.seed,
         batch_size=options.batch_size,
-        allow_weak=options.allow_weak_classifier,
+        allow_weak=True,  # they were measured above, on more images than may be asked for here
     )
     return tables.text(cells)
 
 
-def check_alone(subject: Subject, images: Images) -> None:
-    """Refuse an undefended classifier that is near chance on a few of the images, before anything is written.
-
-    Raises:
-        InputError: it does not return logits, or it is near chance.
-    """
-    measure(subject.name, subject.network, sample(images, 200, seed=0))
+def _measure_alone(subjects: Sequence[Subject], options: Any) -> None:
+    """Refuse an undefended classifier that is near chance on 500 test images, before anything is written."""
+    images = sample(images_of(options)("test"), 500, seed=0)
+    for subject in subjects:
+        if not subject.defended:
+            measure(subject.name, subject.network, images)
 
 
 def _images(options: Any, run: records.Run | None) -> Images:
