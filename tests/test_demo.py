@@ -57,7 +57,9 @@ def test_what_the_demo_suggests_next_works(tmp_path: Path) -> None:
     before = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "records.jsonl", "summary.json")}
     again = done(f"demo --out {folder}")
     assert "epoch 1" not in again
-    assert [line for line in first.splitlines() if "[" in line] == [line for line in again.splitlines() if "[" in line]
+    assert [line for line in first.splitlines() if "n=" in line] == [
+        line for line in again.splitlines() if "n=" in line
+    ]
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert "belongs to another configuration (seed was 0, now 1)" in refused(f"demo --out {folder} --seed 1")
 
