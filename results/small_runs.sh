@@ -38,7 +38,7 @@ run() {
     jatp)               train jatp --guides "$robust" --threat Linf:0.3 --epochs 3 --steps 7 --relative-step 0.25
                         measure jatp ;;
     jatp-prime)         train jatp-prime --classifier "$natural" --threat Linf:0.1 --epochs 3 --steps 7 --relative-step 0.25
-                        measure jatp-prime --classifiers "$natural" ;;
+                        measure jatp-prime --classifiers "$unseen" ;;
     jat)                train jat --classifier smallcnn --threat Linf:0.1 --epochs 4 --steps 5 --relative-step 0.3
                         measure jat --classifiers "$natural" ;;
     natural)            train natural --classifier tinyresnet; measure natural --threat Linf:0.1 ;;
