@@ -27,15 +27,15 @@ class Draw:
         index: dataset index of each image, `(B,)` int64.
         seed: the run's seed.
         trial: what the numbers are for: an attack's identity, "augment", …
-        restart: which restart of the attack.
-        step: which step of training or of the attack.
+        restart: which restart of the attack; also `(B,)`, where images of one batch are at different ones.
+        step: which step of training or of the attack; also `(B,)`.
     """
 
     index: Tensor
     seed: int = 0
     trial: str = ""
-    restart: int = 0
-    step: int = 0
+    restart: int | Tensor = 0
+    step: int | Tensor = 0
 
     def uniform(self, x: Tensor) -> Tensor:
         """Uniform in [0, 1), shaped and typed like `x`, whose first dimension is the batch."""
@@ -46,7 +46,9 @@ class Draw:
         middle = (self._bits(x).to(torch.float64) + 0.5) * _SINGLE
         return torch.special.ndtri(middle).to(x.dtype)
 
-    def at(self, *, trial: str | None = None, restart: int | None = None, step: int | None = None) -> Draw:
+    def at(
+        self, *, trial: str | None = None, restart: int | Tensor | None = None, step: int | Tensor | None = None
+    ) -> Draw:
         """The same images' source for another trial, restart or step."""
         return replace(
             self,
@@ -57,23 +59,42 @@ class Draw:
 
     def select(self, rows: Tensor) -> Draw:
         """The source for some of the images, by row number or mask."""
-        return replace(self, index=self.index[rows.to(self.index.device)])
+        rows = rows.to(self.index.device)
+        restart, step = (v[rows] if isinstance(v, Tensor) else v for v in (self.restart, self.step))
+        return replace(self, index=self.index[rows], restart=restart, step=step)
 
     def number(self) -> int:
         """One integer in [0, 2**63) for the whole batch, whatever images it holds: which guide, which order."""
-        return self._key() >> 1
+        if isinstance(self.restart, Tensor) or isinstance(self.step, Tensor):
+            raise ValueError("one number for a whole batch needs one restart and one step")
+        return self._key(self.restart, self.step) >> 1
 
-    def _key(self) -> int:
-        key = f"{self.seed}|{self.trial}|{self.restart}|{self.step}".encode()
+    def _key(self, restart: int, step: int) -> int:
+        key = f"{self.seed}|{self.trial}|{restart}|{step}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+
+    def _keys(self) -> Tensor:
+        """The key of each image as the signed integer of the same bits, `(B,)` or one for all."""
+        if not (isinstance(self.restart, Tensor) or isinstance(self.step, Tensor)):
+            return torch.tensor(_signed(self._key(self.restart, self.step)))
+        pairs = list(zip(_each(self.restart, self.index), _each(self.step, self.index), strict=True))
+        keys = {pair: _signed(self._key(*pair)) for pair in set(pairs)}
+        return torch.tensor([keys[pair] for pair in pairs], dtype=torch.int64)
 
     def _bits(self, x: Tensor) -> Tensor:
         """24 random bits for each element of `x`, int64."""
         index = self.index.to(x.device, torch.int64)
-        key = self._key()
-        image = _mix(index * _WEYL + (key - 2**64 if key >= 2**63 else key))
+        image = _mix(index * _WEYL + self._keys().to(x.device))
         place = torch.arange(1, x.shape[1:].numel() + 1, device=x.device, dtype=torch.int64)
         return (_shift(_mix(image[:, None] + place * _WEYL), 40)).view(x.shape)
+
+
+def _each(value: int | Tensor, index: Tensor) -> list[int]:
+    return value.tolist() if isinstance(value, Tensor) else [value] * len(index)
+
+
+def _signed(key: int) -> int:
+    return key - 2**64 if key >= 2**63 else key
 
 
 def _shift(bits: Tensor, by: int) -> Tensor:

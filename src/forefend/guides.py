@@ -118,7 +118,7 @@ def sampled(guides: Sequence[Guide], draw: Draw) -> Sequence[Guide]:
 
 def in_turn(guides: Sequence[Guide], draw: Draw) -> Sequence[Guide]:
     """One guide a step, each in its turn."""
-    return [guides[draw.step % len(guides)]]
+    return [guides[int(draw.step) % len(guides)]]
 
 
 def check_guides(guides: Sequence[Guide]) -> None:

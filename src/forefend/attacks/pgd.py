@@ -12,8 +12,8 @@ from torch import Tensor
 from ..checks import InputError
 from ..draw import Draw
 from ..losses import Loss, ce, name_of
-from ..modes import borrowed
 from ..threat import ThreatModel, write_radius
+from .steps import State, to_the_end
 
 Start = Callable[[ThreatModel, Tensor, Draw], Tensor]
 
@@ -77,12 +77,21 @@ class PGD:
             target: what the loss compares with, usually the labels `(B,)`.
             draw: where the random start comes from.
         """
-        x_adv = self.start(self.threat, x, draw)
-        with borrowed(f):
-            for _ in range(self.steps):
-                gradient = input_gradient(f, x_adv, target, self.loss)
-                x_adv = self.threat.project(x_adv + self.threat.step(gradient, self.step_size), x)
-        return x_adv.detach()
+        return to_the_end(self, f, x, target, draw)
+
+    def begin(self, x: Tensor, draw: Draw) -> State:
+        """The start."""
+        return {"x_adv": self.start(self.threat, x, draw)}
+
+    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, draw: Draw) -> State:
+        """A step along the gradient, projected."""
+        x_adv = state["x_adv"]
+        gradient = input_gradient(f, x_adv, target, self.loss)
+        return {"x_adv": self.threat.project(x_adv + self.threat.step(gradient, self.step_size), x)}
+
+    def finish(self, state: State) -> Tensor:
+        """The last iterate."""
+        return state["x_adv"]
 
 
 def fgsm(threat: ThreatModel, loss: Loss = ce) -> PGD:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..attacks.pgd import PGD
 from ..classifiers.taps import taps_of
-from ..guides import check_guides, read
+from ..guides import check_guides, in_turn, read
 from ..losses import Loss, boosted_ce, euclidean, mse
 from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
 from ..threat import Linf, ThreatModel
@@ -104,7 +104,7 @@ class JATP(JointTraining):
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1; several guides take turns."""
-        guide = train.guides[batch.draw.step % len(train.guides)]
+        (guide,) = in_turn(train.guides, batch.draw)
         yield (
             "preprocessor",
             self.step((train.preprocessor, guide.classifier), (craft.preprocessor, guide.classifier), batch),
