@@ -67,6 +67,19 @@ def read(path: Path) -> list[Record]:
     return [_record(path, number, line) for number, line in enumerate(text[:whole].splitlines(), start=1)]
 
 
+def part(folder: Path, rank: int) -> Path:
+    """The file that one of several processes appends to; process 0 has `records.jsonl` itself."""
+    return folder / (f"records-{rank}.jsonl" if rank else "records.jsonl")
+
+
+def gather(folder: Path) -> None:
+    """Put what several processes recorded into `records.jsonl`; a line that a crash leaves twice is one verdict."""
+    for path in sorted(folder.glob("records-*.jsonl")):
+        for record in read(path):
+            append(part(folder, 0), record)
+        path.unlink()
+
+
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
         record = Record(**json.loads(line))

@@ -1,0 +1,48 @@
+"""Processes: who evaluates which images where several do, as `torchrun` starts them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share the work; alone unless `torchrun` or `accelerate launch` started several.
+
+    Args:
+        rank: number of this process, from 0; process 0 speaks and writes what there is one of.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def mine(self, rows: Tensor, size: int) -> Tensor:
+        """This process's rows: whole batches of `size`, dealt in turn, so that a batch holds what it would alone."""
+        return torch.cat([rows[:0], *rows.split(size)[self.rank :: self.count]])
+
+    def all_of(self, mine: dict[int, Any]) -> dict[int, Any]:
+        """What every process has found, in each of them."""
+        if self.count == 1:
+            return mine
+        return {key: value for part in gather_object([mine]) for key, value in part.items()}
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.count > 1:
+            PartialState().wait_for_everyone()
+
+
+def processes() -> Processes:
+    """The processes that the environment names."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return Processes()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Processes(state.process_index, state.num_processes)

@@ -1,0 +1,125 @@
+"""Trial: one line of a protocol. An attack, what it sees, what it aims at, how it is run, and what it must obey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .attacks import Attack
+from .attacks.through import bpda_defended, eot
+from .defence import Defended
+from .losses import name_of
+from .modes import fingerprint
+from .running import Run, to_the_end, until_lost
+from .threat import ThreatModel
+
+Seen = Callable[[Tensor], Any]  # what an attacker sees of a subject
+View = Callable[[nn.Module], Seen]
+Aim = Callable[[Seen, Tensor, Tensor], Any]
+
+
+def white_box(subject: nn.Module) -> nn.Module:
+    """The attacker sees everything: the whole pipeline."""
+    return subject
+
+
+def oblivious(subject: nn.Module) -> nn.Module:
+    """The attacker knows the classifier and does not know that it is defended."""
+    return subject.classifier if isinstance(subject, Defended) else subject
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The attacker sees another classifier than the one attacked, and hopes that its examples transfer.
+
+    Args:
+        network: images in [0, 1] to logits.
+        name: what tables and records call it; its fingerprint stands beside.
+    """
+
+    network: nn.Module
+    name: str
+
+    def __call__(self, subject: nn.Module) -> nn.Module:
+        """The surrogate, whatever the subject."""
+        return self.network
+
+    def __str__(self) -> str:
+        return f"transfer from {self.name} {fingerprint(self.network)}"
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The attacker averages a randomised pipeline over `samples` passes: expectation over transformation.
+
+    Args:
+        samples: forward passes an answer.
+        view: what is averaged.
+    """
+
+    samples: int
+    view: View = white_box
+    averages = True  # an evaluation lets such a trial attack what answers at random
+
+    def __call__(self, subject: nn.Module) -> nn.Module:
+        """The average of the view."""
+        return eot(self.view(subject), self.samples)
+
+    def __str__(self) -> str:
+        return f"eot {self.samples} {name_of(self.view)}"
+
+
+def through_bpda(subject: nn.Module) -> nn.Module:
+    """The attacker runs the defence forwards, and takes it for the identity backwards."""
+    return bpda_defended(subject)
+
+
+def labels(f: Seen, x: Tensor, y: Tensor) -> Tensor:
+    """Away from the right label."""
+    return y
+
+
+@dataclass(frozen=True, repr=False)
+class Trial:
+    """One line of a protocol. The verdict is always the subject's own.
+
+    Args:
+        name: what tables call it; trials of one name at several radii make a curve.
+        attack: made for `threat`.
+        threat: what the adversarial images must obey.
+        restarts: attempts with different starts; an image is lost if one breaks it.
+        sees: from the subject to the `f` that the attack is handed.
+        aim: `(f, x, y) -> target` of the attack's loss.
+        run: to_the_end judges what the attack returns, as the papers do; until_lost every iterate, and stops there:
+            for an attacker who can see that the image is lost, and whose attack goes step by step.
+    """
+
+    name: str
+    attack: Attack
+    threat: ThreatModel
+    restarts: int = 1
+    sees: View = white_box
+    aim: Aim = labels
+    run: Run = to_the_end
+
+    def __str__(self) -> str:
+        """The identity written into records: equal in every process, different for different settings."""
+        times = f" x{self.restarts}" if self.restarts > 1 else ""
+        aim = "" if self.aim is labels else f" at {name_of(self.aim)}"
+        stop = " until lost" if self.run is until_lost else ""
+        return f"{self.attack}{times} in {self.threat} [{name_of(self.sees)}]{aim}{stop}"
+
+    def gradients(self) -> int:
+        """Gradient evaluations an image may cost at most."""
+        steps = getattr(self.attack, "gradients", getattr(self.attack, "steps", 1))
+        return self.restarts * int(steps)
+
+    def queries(self) -> int:
+        """Forward passes without a gradient that an image may cost at most."""
+        return self.restarts * int(getattr(self.attack, "queries", 0))
+
+
+Suite = Sequence[Trial]
