@@ -1,0 +1,24 @@
+"""An evaluation in a process of its own (`torchrun evaluator.py FOLDER IMAGES`): one of two, or to be killed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from toys import classifier, toy_images
+
+from forefend import data, suites
+from forefend.evaluation import evaluate
+from forefend.summary import Cell
+from forefend.threat import Linf
+
+
+def evaluated(folder: Path, images: int) -> list[Cell]:
+    """FGSM and PGD on a toy classifier, in batches of eight."""
+    whole = toy_images(60)
+    some = data.sample(whole, images, seed=0)
+    return evaluate(classifier(), some, suites.quick(Linf(0.2)), folder=folder, batch_size=8, allow_weak=True)
+
+
+if __name__ == "__main__":
+    evaluated(Path(sys.argv[1]), int(sys.argv[2]))

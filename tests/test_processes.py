@@ -1,0 +1,70 @@
+"""Two processes judge each image once, and what they find is what one finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import evaluator
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forefend import records, summary
+from forefend.processes import Processes, processes
+
+
+@given(rows=st.integers(0, 60), size=st.integers(1, 20), count=st.integers(1, 5))
+def test_rows_are_dealt_once_and_in_whole_batches(rows: int, size: int, count: int) -> None:
+    every = torch.arange(rows)
+    dealt = [Processes(rank, count).mine(every, size) for rank in range(count)]
+    assert sorted(torch.cat(dealt).tolist()) == every.tolist()
+    whole = {tuple(part.tolist()) for part in every.split(size)}
+    assert {tuple(part.tolist()) for mine in dealt for part in mine.split(size) if len(part)} <= whole | {()}
+
+
+def test_alone_is_alone() -> None:
+    assert processes() == Processes(0, 1)
+    assert Processes().all_of({3: True}) == {3: True}
+
+
+def in_two_processes(folder: Path, images: int) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [*command, evaluator.__file__, str(folder), str(images)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def judged(folder: Path) -> Counter[tuple[str, int]]:
+    found = records.read(folder / "records.jsonl")
+    return Counter((record.trial, index) for record in found for index in record.index)
+
+
+def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path: Path) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    in_two_processes(two, 30)
+    in_two_processes(two, 60)  # goes on from what is there
+    evaluator.evaluated(one, 60)
+    assert summary.load(two) == summary.load(one)
+    assert judged(two) == judged(one)
+    assert set(judged(two).values()) == {1}
+    assert sorted(path.name for path in two.iterdir()) == ["records.jsonl", "summary.json"]
+
+
+def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:
+    evaluator.evaluated(tmp_path, 60)
+    whole, expected = records.read(tmp_path / "records.jsonl"), summary.load(tmp_path)
+    (tmp_path / "records.jsonl").unlink()
+    for number, record in enumerate(whole):
+        records.append(records.part(tmp_path, number % 3), record)
+    assert evaluator.evaluated(tmp_path, 60) == expected
+    assert judged(tmp_path) == Counter((record.trial, index) for record in whole for index in record.index)
