@@ -19,7 +19,6 @@ from forefend.losses import margin
 from forefend.room import Room
 from forefend.running import Job, obey, to_the_end, until_lost
 from forefend.threat import L2, Linf, ThreatModel
-from forefend.trial import labels
 
 IMAGES = toy_images(60)
 
@@ -68,9 +67,7 @@ def fetch_from(images: Images) -> Callable[[Tensor], tuple[Tensor, Tensor, Tenso
 def job(attack: Any, restarts: int = 3, size: int = 16, network: Counted | None = None, f: Any = None) -> Job:
     subject = network or Counted(NETWORK)
     room = Room(size)
-    return Job(
-        "a trial", attack, attack.threat, restarts, f or subject, labels, subject.wrong, fetch_from(IMAGES), room, 5
-    )
+    return Job("a trial", attack, attack.threat, restarts, f or subject, subject.wrong, fetch_from(IMAGES), room, 5)
 
 
 def standing() -> Tensor:

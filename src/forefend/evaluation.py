@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from .processes import Processes, processes
 from .records import Record
 from .room import Room
 from .running import Job, Verdicts
-from .summary import CLEAN, Cell, Stand, Verdict, cells
+from .summary import CLEAN, Cell, Stand, Verdict
 from .trial import Suite, Trial
 
 
@@ -71,22 +72,60 @@ def evaluate(
     """
     if isinstance(subjects, nn.Module):
         subjects = [_subject(subjects)]
+    folder = Path(folder) if folder else None
+    with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
+        found = [cell for court in courts for cell in court.cells(suite, allow_weak)]
+    if folder and not processes().rank:
+        summary.save(folder, found)
+    return found
+
+
+def verdicts(
+    subject: Subject,
+    images: Images,
+    suite: Suite,
+    *,
+    folder: Path | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> list[Verdict]:
+    """Which images each trial breaks, by dataset index: what `evaluate` counts, for one subject.
+
+    Args:
+        subject: what to judge.
+        images: test images.
+        suite: the trials.
+        folder: where the records go; None keeps nothing.
+        seed: of the attacks' random numbers.
+        batch_size: images attacked at once.
+
+    Returns:
+        The images misclassified without an attack, then those that each trial breaks.
+    """
+    with _courts([subject], images, suite, folder, seed, batch_size) as (court,):
+        return court.verdicts(suite, allow_weak=True)
+
+
+@contextmanager
+def _courts(
+    subjects: Sequence[Subject], images: Images, suite: Suite, folder: Path | None, seed: int, batch_size: int
+) -> Iterator[list[_Court]]:
+    """A court for each subject, which knows what is on record; afterwards all records are in one file."""
     _check_names(subjects, suite)
-    folder, among = Path(folder) if folder else None, processes()
+    among = processes()
     before = [likeness(subject.network) for subject in subjects]
     views = [replace(subject, network=_view(subject.network)) for subject in subjects]
     courts = [_Court(view, Docket(view.network, images, seed, folder, (), among, batch_size)) for view in views]
     for court in courts:  # all are looked at before anything is written
         court.check(suite)
     old = _on_record(folder, among) if folder else []
-    found = [cell for court in courts for cell in court.with_records(old).judge(suite, allow_weak)]
+    yield [court.with_records(old) for court in courts]
     if before != [likeness(subject.network) for subject in subjects]:
         raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
     among.wait()
     if folder and not among.rank:
         records.gather(folder)
-        summary.save(folder, found)
-    return found
+    among.wait()
 
 
 def _on_record(folder: Path, among: Processes) -> list[Record]:
@@ -124,8 +163,15 @@ class _Court:
         """The same court, knowing what was judged before."""
         return replace(self, docket=replace(self.docket, old=old))
 
-    def judge(self, suite: Suite, allow_weak: bool) -> list[Cell]:
-        """Clean accuracy, then every trial on what stands: a misclassified image is lost to every attack."""
+    def cells(self, suite: Suite, allow_weak: bool) -> list[Cell]:
+        """The verdicts, counted."""
+        clean, *attacked = self.verdicts(suite, allow_weak)
+        images, subject = self.docket.images, self.subject
+        stand = Stand(subject.name, subject.seen, subject.defended, len(images), self.docket.seed)
+        return summary.cells(stand, clean.lost, attacked)
+
+    def verdicts(self, suite: Suite, allow_weak: bool) -> list[Verdict]:
+        """Clean images, then every trial on what stands: a misclassified image is lost to every attack."""
         images = self.docket.images
         clean = self.docket.verdicts(CLEAN, self._title("clean"), images.index.tolist(), self._clean)
         accuracy = (len(clean) - sum(clean.values())) / len(clean)
@@ -133,14 +179,13 @@ class _Court:
             check_clean_accuracy(accuracy, len(images.classes), len(clean), self.subject.name)
         standing = [index for index in clean if not clean[index]]
         wrong = frozenset(clean) - frozenset(standing)
-        verdicts = []
+        found = [Verdict(CLEAN, "", 0.0, wrong)]
         for trial in suite:
             run = partial(trial.run, self._job(trial))
             judged = self.docket.verdicts(str(trial), self._title(str(trial)), standing, run)
             lost = wrong | {index for index in judged if judged[index]}
-            verdicts.append(Verdict(trial.name, trial.threat.norm, trial.threat.radius, lost))
-        stand = Stand(self.subject.name, self.subject.seen, self.subject.defended, len(images), self.docket.seed)
-        return cells(stand, wrong, verdicts)
+            found.append(Verdict(trial.name, trial.threat.norm, trial.threat.radius, lost))
+        return found
 
     def _job(self, trial: Trial) -> Job:
         docket = self.docket
@@ -150,7 +195,6 @@ class _Court:
             threat=trial.threat,
             restarts=trial.restarts,
             f=trial.sees(self.subject.network),
-            aim=trial.aim,
             wrong=self._wrong,
             fetch=docket.fetch,
             room=Room(docket.batch_size),
@@ -203,24 +247,34 @@ def check_suits(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
     before = fingerprint(network)
     with torch.no_grad():  # one that answers otherwise because it changed is another matter
         random = not torch.equal(network(x), network(x)) and fingerprint(network) == before
-    once = [trial for trial in suite if not (_averages(trial.sees) or _averages(trial.attack))]
-    if random and once:
+    once = [trial for trial in suite if not _suits_random(trial, network, x)] if random else []
+    if once:
         raise InputError(
             f"{name} gives different answers to the same image, and {once[0].name} asks once: attack it through eot, "
             "with the suite randomised."
         )
-    needing = [trial for trial in suite if trial.gradients()]
-    with torch.enable_grad():
-        flows = not needing or needing[0].sees(network)(x.detach().requires_grad_()).requires_grad
-    if not flows:
+    hidden = next((trial for trial in suite if trial.gradients() and not _flows(trial, network, x)), None)
+    if hidden:
         raise InputError(
-            f"{name} gives no gradient, and {needing[0].name} needs one: what remains is the suite black-box, or a "
-            "trial that sees through_bpda."
+            f"{name} gives no gradient, and {hidden.name} needs one: what remains is the suite black-box, or a trial "
+            "that sees through_bpda."
         )
 
 
-def _averages(thing: object) -> bool:
-    return bool(getattr(thing, "averages", False))
+def _flows(trial: Trial, network: nn.Module, x: Tensor) -> bool:
+    """Whether what the trial sees can be differentiated with respect to the image."""
+    with torch.enable_grad():
+        seen = trial.sees(network)(x.detach().requires_grad_())
+    return any(part.requires_grad for part in (seen if isinstance(seen, tuple | list) else [seen]))
+
+
+def _suits_random(trial: Trial, network: nn.Module, x: Tensor) -> bool:
+    """Whether a trial averages what a randomised network answers, or asks something that is not random."""
+    if getattr(trial.sees, "averages", False) or getattr(trial.attack, "averages", False):
+        return True
+    f = trial.sees(network)
+    with torch.no_grad():
+        return torch.equal(f(x), f(x))
 
 
 def _subject(network: nn.Module) -> Subject:

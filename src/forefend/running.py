@@ -36,7 +36,6 @@ class Job:
         threat: what the adversarial images must obey.
         restarts: attempts with different starts.
         f: what the attacker sees.
-        aim: `(f, x, y) -> target` of the attack's loss.
         wrong: `(x_adv, y) -> (B,)` bool, the subject's own verdict.
         fetch: row numbers to images `(B, C, H, W)`, labels and dataset index.
         room: how many images go at once.
@@ -48,7 +47,6 @@ class Job:
     threat: ThreatModel
     restarts: int
     f: Callable[[Tensor], Any]
-    aim: Callable[[Callable[[Tensor], Any], Tensor, Tensor], Any]
     wrong: Callable[[Tensor, Tensor], Tensor]
     fetch: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     room: Room
@@ -80,7 +78,7 @@ def to_the_end(job: Job, rows: Tensor) -> Iterator[Verdicts]:
                     break
                 x_now, y_now = x[standing], y[standing]
                 draw = Draw(index[standing], job.seed, job.name, restart)
-                x_adv = job.attack(job.f, x_now, job.aim(job.f, x_now, y_now), draw=draw)
+                x_adv = job.attack(job.f, x_now, y_now, draw=draw)
                 lost[standing] = job.lost(x_adv, x_now, y_now)
         return index.tolist(), lost.tolist()
 
@@ -95,7 +93,7 @@ def until_lost(job: Job, rows: Tensor) -> Iterator[Verdicts]:
     restart has survived every iterate.
 
     Args:
-        job: what to run; its attack goes step by step, its aim is one tensor, and `f` returns logits.
+        job: what to run; its attack goes step by step, and `f` returns logits.
         rows: row numbers of the images; in this order they enter.
     """
     attack = cast(Iterative, job.attack)
@@ -121,7 +119,6 @@ class _Pool:
     x: Tensor
     y: Tensor
     index: Tensor
-    target: Tensor
     restart: Tensor
     step: Tensor
     lost: Tensor
@@ -136,7 +133,7 @@ class _Pool:
         return _Pool(**{name: getattr(self, name)[rows] for name in _TENSORS}, state=state)
 
 
-_TENSORS = ("x", "y", "index", "target", "restart", "step", "lost")
+_TENSORS = ("x", "y", "index", "restart", "step", "lost")
 
 
 def _joined(pools: list[_Pool]) -> _Pool:
@@ -153,7 +150,7 @@ def _entered(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
     x, y, index = job.fetch(rows)
     zero = torch.zeros_like(index)
     state = attack.begin(x, Draw(index, job.seed, job.name))
-    return _Pool(x, y, index, job.aim(job.f, x, y), zero, zero, zero.bool(), state)
+    return _Pool(x, y, index, zero, zero, zero.bool(), state)
 
 
 def _stepped(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
@@ -162,7 +159,7 @@ def _stepped(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
         pool = pool.select(rows)
     watched = _Watched(job.f)
     draw = at_step(Draw(pool.index, job.seed, job.name, pool.restart), attack, pool.step)
-    state = attack.advance(watched, pool.state, pool.x, pool.target, draw=draw)
+    state = attack.advance(watched, pool.state, pool.x, pool.y, draw=draw)
     pool = replace(pool, state=state, step=pool.step + 1, lost=_caught(job, pool, watched.seen))
     ended = ((pool.step == attack.steps) & ~pool.lost).nonzero().squeeze(1)
     if len(ended):

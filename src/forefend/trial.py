@@ -1,9 +1,9 @@
-"""Trial: one line of a protocol. An attack, what it sees, what it aims at, how it is run, and what it must obey."""
+"""Trial: one line of a protocol. An attack, what it sees, how it is run, and what it must obey."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from .threat import ThreatModel
 
 Seen = Callable[[Tensor], Any]  # what an attacker sees of a subject
 View = Callable[[nn.Module], Seen]
-Aim = Callable[[Seen, Tensor, Tensor], Any]
 
 
 def white_box(subject: nn.Module) -> nn.Module:
@@ -77,11 +76,6 @@ def through_bpda(subject: nn.Module) -> nn.Module:
     return bpda_defended(subject)
 
 
-def labels(f: Seen, x: Tensor, y: Tensor) -> Tensor:
-    """Away from the right label."""
-    return y
-
-
 @dataclass(frozen=True, repr=False)
 class Trial:
     """One line of a protocol. The verdict is always the subject's own.
@@ -92,7 +86,6 @@ class Trial:
         threat: what the adversarial images must obey.
         restarts: attempts with different starts; an image is lost if one breaks it.
         sees: from the subject to the `f` that the attack is handed.
-        aim: `(f, x, y) -> target` of the attack's loss.
         run: to_the_end judges what the attack returns, as the papers do; until_lost every iterate, and stops there:
             for an attacker who can see that the image is lost, and whose attack goes step by step.
     """
@@ -102,24 +95,37 @@ class Trial:
     threat: ThreatModel
     restarts: int = 1
     sees: View = white_box
-    aim: Aim = labels
     run: Run = to_the_end
 
     def __str__(self) -> str:
         """The identity written into records: equal in every process, different for different settings."""
         times = f" x{self.restarts}" if self.restarts > 1 else ""
-        aim = "" if self.aim is labels else f" at {name_of(self.aim)}"
         stop = " until lost" if self.run is until_lost else ""
-        return f"{self.attack}{times} in {self.threat} [{name_of(self.sees)}]{aim}{stop}"
+        return f"{self.attack}{times} in {self.threat} [{name_of(self.sees)}]{stop}"
 
     def gradients(self) -> int:
         """Gradient evaluations an image may cost at most."""
         steps = getattr(self.attack, "gradients", getattr(self.attack, "steps", 1))
         return self.restarts * int(steps)
 
-    def queries(self) -> int:
+    def forwards(self) -> int:
         """Forward passes without a gradient that an image may cost at most."""
-        return self.restarts * int(getattr(self.attack, "queries", 0))
+        return self.restarts * int(getattr(self.attack, "forwards", 0))
 
 
 Suite = Sequence[Trial]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a protocol is made for.
+
+    Args:
+        threats: threat models, one for each radius.
+        classes: how many logits the classifiers give.
+        surrogates: other classifiers, by name, whose examples may transfer.
+    """
+
+    threats: Sequence[ThreatModel]
+    classes: int
+    surrogates: Mapping[str, nn.Module] = field(default_factory=dict)

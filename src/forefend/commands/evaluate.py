@@ -12,7 +12,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
     )
-    parser.add_argument("--suite", type=str, default="quick", help="quick, curve, or rtfe (that paper's own attack)")
+    parser.add_argument(
+        "--suite",
+        type=str,
+        default="quick",
+        help="quick, standard (AutoAttack and black-box), randomised, black-box, curve, or a paper's own: rtfe, "
+        "rtfe-strong-weak, jatp, aaa, transfer, robustifier",
+    )
+    parser.add_argument(
+        "--surrogates", nargs="+", type=str, default=[], help="other classifiers whose examples may transfer"
+    )
     parser.add_argument(
         "--threat", nargs="+", type=str, help="such as Linf:8/255, several for a curve (else the run's)"
     )

@@ -1,23 +1,51 @@
-"""Suites: named lists of trials, each an evaluation protocol."""
+"""Suites: named lists of trials, each an evaluation protocol. `SUITES` are those that the command line knows."""
 
 from __future__ import annotations
 
-from ..trial import Averaged, Suite, Surrogate, Trial, labels, oblivious, through_bpda, white_box
-from .papers import robustifier, rtfe, rtfe_strong_weak
+from collections.abc import Callable
+from typing import Final
+
+from ..trial import Averaged, Suite, Surrogate, Terms, Trial, oblivious, through_bpda, white_box
+from .black_box import black_box, black_box_with
+from .papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
 from .quick import curve, quick
+from .standard import randomised, standard
+
+SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
+    "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
+    "standard": lambda terms: standard(terms.threats, terms.classes),
+    "randomised": lambda terms: randomised(terms.threats, terms.classes),
+    "black-box": lambda terms: black_box_with(terms.threats, terms.surrogates),
+    "curve": lambda terms: curve(terms.threats),
+    "rtfe": lambda terms: rtfe(terms.threats),
+    "rtfe-strong-weak": lambda terms: rtfe_strong_weak(terms.threats),
+    "jatp": lambda terms: jatp(terms.threats, terms.classes),
+    "aaa": lambda terms: aaa(terms.threats),
+    "transfer": lambda terms: transfer(terms.threats, terms.surrogates),
+    "robustifier": lambda terms: robustifier(terms.threats),
+}
 
 __all__ = [
+    "SUITES",
     "Averaged",
     "Suite",
     "Surrogate",
+    "Terms",
     "Trial",
+    "aaa",
+    "aaa_adaptive",
+    "black_box",
+    "black_box_with",
     "curve",
-    "labels",
+    "jatp",
     "oblivious",
     "quick",
+    "randomised",
     "robustifier",
     "rtfe",
     "rtfe_strong_weak",
+    "standard",
     "through_bpda",
+    "transfer",
     "white_box",
 ]

@@ -6,11 +6,30 @@ sizes are shares of the radius, so that at a paper's radius they are the paper's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..attacks.pgd import PGD
-from ..threat import ThreatModel
-from ..trial import Trial
+import torch
+from torch import nn
+
+from ..attacks.autoattack import AutoAttack
+from ..attacks.carlini_wagner import carlini_wagner, weak_carlini_wagner
+from ..attacks.latent import (
+    Aimed,
+    AnotherClass,
+    label_and_image,
+    latent,
+    latent_attack,
+    reconstruction,
+    reconstruction_attack,
+)
+from ..attacks.momentum import ti_bim
+from ..attacks.pgd import PGD, fgsm, from_x
+from ..attacks.wasserstein import ProjectedWasserstein
+from ..data import Images
+from ..losses import dlr, margin
+from ..threat import L2, ThreatModel
+from ..trial import Surrogate, Trial, View, white_box
+from ..wasserstein import Wasserstein
 
 
 def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
@@ -50,3 +69,89 @@ def robustifier(threats: Sequence[ThreatModel]) -> list[Trial]:
             for name, share in zip(("large", "middle", "small"), shares, strict=True)
         ]
     return trials
+
+
+def jatp(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
+    """JATP's five attacks: PGD-40, PGD-40 on DLR, AutoAttack, the Wasserstein attack and TI-BIM.
+
+    Args:
+        threats: one for each radius in l∞; the paper's is 8/255, and its Wasserstein radius the same number.
+        classes: how many logits the classifiers give.
+
+    Source: JATP (2106.05453), section 4.1; what it calls FWA is the projected form in its first author's code.
+    """
+    trials = []
+    for threat in threats:
+        steps = 0.01 / (8 / 255) * threat.radius, 0.007 / (8 / 255) * threat.radius
+        moved = Wasserstein(threat.radius)
+        trials += [
+            Trial("PGD-40", PGD(threat, 40, steps[0]), threat),
+            Trial("DLR-40", PGD(threat, 40, steps[1], loss=dlr if classes > 2 else margin), threat),
+            Trial("AutoAttack", AutoAttack(threat, classes), threat),
+            Trial("FWA-20", ProjectedWasserstein(moved, 20, 0.01), moved),
+            Trial("TI-BIM", ti_bim(threat, 40, steps[1]), threat),
+        ]
+    return trials
+
+
+def aaa(threats: Sequence[ThreatModel]) -> list[Trial]:
+    """AAA's attacks: PGD with many restarts, and Carlini and Wagner's within an l2 distance of 3.
+
+    From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and Fashion-MNIST; below, 20 steps
+    of a quarter of the radius from 10 starts, as on CIFAR-10. The paper's Carlini–Wagner attack is a weak setting of
+    it, named so; the proper one stands beside.
+
+    Source: AAA (1909.05921), sections 4 and 5.
+    """
+    pgd = [
+        Trial("PGD-100 x50", PGD(threat, 100, 0.01), threat, restarts=50)
+        if threat.radius >= 0.1
+        else Trial("PGD-20 x10", PGD(threat, 20, threat.radius / 4), threat, restarts=10)
+        for threat in threats
+    ]
+    near = L2(3)
+    weak = Trial("CW weak", weak_carlini_wagner(near), near)
+    return [*pgd, weak, Trial("CW", carlini_wagner(near), near)]
+
+
+def aaa_adaptive(threats: Sequence[ThreatModel], pool: Images) -> list[Trial]:
+    """AAA's two attacks on the autoencoder: PGD that spoils the image too, and PGD towards another class's latent.
+
+    Args:
+        threats: one for each radius.
+        pool: images whose latents are aimed at; their labels must differ.
+
+    Source: AAA (1909.05921), section 6; steps as in its PGD.
+    """
+    x, y, _ = pool.batch(torch.arange(len(pool)))
+    trials = []
+    for threat in threats:
+        size = 2.5 * threat.radius / 100
+        spoil = Aimed(reconstruction_attack(threat, 100, size), label_and_image)
+        swap = Aimed(latent_attack(threat, 100, size), AnotherClass(x, y))
+        trials += [
+            Trial("PGD with reconstruction", spoil, threat, sees=reconstruction),
+            Trial("latent", swap, threat, sees=latent),
+        ]
+    return trials
+
+
+def transfer(threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module]) -> list[Trial]:
+    """FGSM and PGD-7 without a random start, white-box and from surrogates.
+
+    Args:
+        threats: one for each radius; the paper's is 0.0625 on [-1, 1], 0.03125 here.
+        surrogates: classifiers by name; the paper's is a DenseNet trained naturally.
+
+    Source: 1905.02675, section 3, and its authors' code: the same attack in training and test.
+    """
+    views: dict[str, View] = {"white-box": white_box, **{name: Surrogate(n, name) for name, n in surrogates.items()}}
+    return [
+        Trial(f"{attack_name} {name}", attack, threat, sees=view)
+        for threat in threats
+        for name, view in views.items()
+        for attack_name, attack in (
+            ("FGSM", fgsm(threat)),
+            ("PGD-7", PGD(threat, 7, threat.radius / 4, start=from_x)),
+        )
+    ]

@@ -1,0 +1,216 @@
+"""Certify: an l2 radius proved by randomised smoothing, for any network from images to logits.
+
+Only this proves, and only for the *smoothed* classifier (the class that the network gives most often to noisy copies of
+the image), in l2, with probability at least 1 - alpha for each image. It says nothing of the network itself, nor of any
+other norm. As everywhere, pseudo-random float32 numbers stand for Gaussian noise, and arithmetic is taken to be exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import certificates
+from .certificates import Certificate, Smoothing
+from .checks import InputError, check_classifier, check_images, check_labels, check_numbers
+from .data import Images
+from .draw import Draw
+from .modes import fingerprint, frozen, likeness
+
+
+@final
+class Smoothed:
+    """The smoothed classifier: asked for an image's class, it counts what the network says of noisy copies.
+
+    The noise of each copy depends on the seed, the purpose, the image's index and the copy's number alone, so neither
+    the batch size nor what was asked before changes a vote. The network is held as a frozen view in eval mode.
+
+    Args:
+        network: images in [0, 1] to logits: a bare classifier, a `Defended`, or any pipeline.
+        smoothing: the noise, the samples and alpha.
+        batch_size: noisy copies handed to the network at once.
+
+    Raises:
+        InputError: the batch size is below 1.
+    """
+
+    def __init__(self, network: nn.Module, smoothing: Smoothing, batch_size: int = 250) -> None:
+        check_numbers({"batch_size": batch_size})
+        # Channels-last convolves faster; the view has a layout of its own, and the original keeps its.
+        self.network: nn.Module = frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.smoothing = smoothing
+        self.batch_size = batch_size
+
+    def votes(self, x: Tensor, index: int, count: int, purpose: str) -> list[int]:
+        """How often each of the K classes is given to noisy copies of one image.
+
+        Args:
+            x: the image, `(C, H, W)`; noisy copies of it are not clipped.
+            index: its dataset index.
+            count: how many copies.
+            purpose: what the votes are for: another word is another, independent stream of noise.
+        """
+        source = Draw(torch.empty(0), self.smoothing.seed, f"smooth|{purpose}|{index}")
+        found = torch.zeros((), dtype=torch.int64)
+        with torch.no_grad():
+            for numbers in torch.arange(count).split(self.batch_size):
+                copies = x.expand(len(numbers), *x.shape)
+                noise = Draw(numbers, source.seed, source.trial).normal(copies)
+                logits = self.network(copies + self.smoothing.sigma * noise)
+                found = found + logits.argmax(1).bincount(minlength=logits.shape[1]).cpu()
+        return found.tolist()
+
+    def predict(self, x: Tensor, index: int) -> int | None:
+        """The smoothed classifier's class for one image, wrong with probability at most alpha; None is to abstain.
+
+        Source: Cohen et al., arXiv 1902.02918, PREDICT.
+
+        Args:
+            x: the image, `(C, H, W)`.
+            index: its dataset index.
+        """
+        return self.smoothing.winner(self.votes(x, index, self.smoothing.samples, "predict"))
+
+    def certify(self, x: Tensor, index: int) -> tuple[int, list[int], float | None]:
+        """What CERTIFY finds for one image: the class guessed, the votes of each class, and the radius they prove.
+
+        With probability at least 1 - alpha the smoothed classifier gives the guessed class to every image nearer than
+        the radius in l2, in [0, 1]-pixel units. A radius of None is to abstain: nothing is proved.
+        Source: Cohen et al., arXiv 1902.02918, CERTIFY.
+
+        Args:
+            x: the image, `(C, H, W)`.
+            index: its dataset index.
+        """
+        first = self.votes(x, index, self.smoothing.first, "guess")
+        guess = first.index(max(first))
+        votes = self.votes(x, index, self.smoothing.samples, "estimate")
+        return guess, votes, self.smoothing.radius(votes[guess])
+
+
+def certify_images(
+    network: nn.Module,
+    images: Images,
+    smoothing: Smoothing,
+    *,
+    folder: str | Path | None = None,
+    name: str = "classifier",
+    batch_size: int = 250,
+) -> list[Certificate]:
+    """Certify each image; count them with `radii.certified`, print them with `radii.text`.
+
+    With a folder, certificates are appended to `certificates.jsonl` as they are found, an interrupted certification
+    goes on where it stopped, and no image is certified or counted twice.
+
+    Args:
+        network: images in [0, 1] to logits; it is not touched.
+        images: test images.
+        smoothing: the noise, the samples and alpha.
+        folder: where the certificates go; None keeps nothing.
+        name: what tables call the network.
+        batch_size: noisy copies handed to the network at once.
+
+    Raises:
+        InputError: images, labels or what the network returns cannot be used.
+        RuntimeError: the network changed meanwhile.
+    """
+    before = likeness(network)
+    smoothed = Smoothed(network, smoothing, batch_size)
+    _check(smoothed.network, images, name)
+    path = Path(folder) / "certificates.jsonl" if folder else None
+    clerk = _Clerk(smoothed, images, name, path)
+    known = clerk.known()
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    found = clerk.certify(known)
+    if before != likeness(network):
+        raise RuntimeError(f"{name} changed while it was certified: its certificates must not be trusted.")
+    return found
+
+
+def _check(network: nn.Module, images: Images, name: str) -> None:
+    """Refuse images or a network that cannot be used."""
+    index = images.index.tolist()
+    if len(set(index)) < len(index):
+        raise InputError("The test images hold the same image twice, which would count twice: give each once.")
+    x, _, _ = images.batch(torch.arange(min(2, len(images))))
+    check_images(x)
+    check_labels(images.labels, len(images.classes), len(images))
+    with torch.no_grad():
+        check_classifier(network, x.to(_device(network)), len(images.classes), name)
+
+
+@final
+@dataclass(frozen=True)
+class _Clerk:
+    """One network's certification: reads what is on record, certifies the rest and records it."""
+
+    smoothed: Smoothed
+    images: Images
+    name: str
+    path: Path | None
+
+    def known(self) -> dict[int, Certificate]:
+        """The certificates on record for this network and smoothing, by index."""
+        key = (self._subject(), str(self.smoothed.smoothing))
+        done = certificates.read(self.path) if self.path else []
+        return {c.index: c for c in done if (c.subject, c.smoothing) == key}
+
+    def certify(self, known: dict[int, Certificate]) -> list[Certificate]:
+        subject, found, began, new = self._subject(), [], time.monotonic(), 0
+        bar = tqdm(total=len(self.images), desc=f"{self.name}: certify", unit="img", disable=None)
+        with bar:
+            for row in range(len(self.images)):
+                x, y, index = (t[0] for t in self.images.batch(torch.tensor([row])))
+                certificate = known.get(int(index))
+                if certificate is None or certificate.image != _digest(x, int(y)):
+                    certificate = self._certificate(subject, x, int(y), int(index))
+                    new += 1
+                    if self.path:
+                        certificates.append(self.path, certificate)
+                found.append(certificate)
+                bar.update()
+        if bar.disable and new:  # not on a terminal: a line when the network is done
+            print(f"{self.name}: {new} images certified, {time.monotonic() - began:.0f} s", flush=True)
+        return found
+
+    def _certificate(self, subject: str, x: Tensor, y: int, index: int) -> Certificate:
+        guess, votes, radius = self.smoothed.certify(x.to(_device(self.smoothed.network)), index)
+        return Certificate(
+            name=self.name,
+            subject=subject,
+            smoothing=str(self.smoothed.smoothing),
+            index=index,
+            image=_digest(x, y),
+            label=y,
+            guess=guess,
+            votes=votes,
+            certified=None if radius is None else guess,
+            radius=radius or 0.0,
+            predicted=self.smoothed.smoothing.winner(votes),
+        )
+
+    def _subject(self) -> str:
+        """What votes depend on beside noise and image: the data, the weights, and the modules that hold them."""
+        network = self.smoothed.network
+        settings = [getattr(module, "settings", None) for module in network.modules()]
+        form = hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]
+        return f"{self.images.name}/{self.images.split}:{fingerprint(network)}:{form}"
+
+
+def _digest(x: Tensor, y: int) -> str:
+    """Eight hexadecimal digits over an image's pixels and its label."""
+    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes() + str(y).encode()).hexdigest()[:8]
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Where a network lives; one without parameters or buffers works on the CPU."""
+    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))

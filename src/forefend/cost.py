@@ -1,0 +1,66 @@
+"""Cost: what a suite will take, said before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from .attacks.pgd import input_gradient
+from .data import Images
+from .docket import device_of
+from .evaluation import Subject
+from .losses import ce
+from .modes import frozen
+from .trial import Suite
+
+
+def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_size: int) -> str:
+    """One sentence: gradients and forward passes an image at most, and the time that they take as measured on a batch.
+
+    Args:
+        subjects: what will be attacked; each is timed on its own.
+        images: how many, and which are timed.
+        suite: what will be run.
+        batch_size: images attacked at once.
+    """
+    gradients, forwards = (sum(count) for count in zip(*((t.gradients(), t.forwards()) for t in suite), strict=True))
+    seconds = 0.0
+    for subject in subjects:
+        gradient, forward = _timed(subject, images, min(batch_size, len(images), 32))
+        seconds += len(images) * (gradients * gradient + forwards * forward)
+    return (
+        f"At most {gradients} gradients and {forwards} further forward passes an image, {_spelled(seconds)} for all of "
+        "them as measured on one batch; images that are lost early cost less."
+    )
+
+
+def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:
+    """Seconds of one image's gradient and of its forward pass, by the second of two tries."""
+    network = frozen(subject.network)
+    x, y, _ = (t.to(device_of(network)) for t in images.batch(torch.arange(count)))
+    found = []
+    with torch.enable_grad():
+        flows = network(x[:1].requires_grad_()).requires_grad  # where none does, the suite will be refused
+    for work in (lambda: input_gradient(network, x, y, ce) if flows else network(x), lambda: network(x)):
+        for _ in range(2):
+            began = time.perf_counter()
+            with torch.no_grad():
+                work()
+            _finished(x.device)
+            taken = time.perf_counter() - began
+        found.append(taken / count)
+    return found[0], found[1]
+
+
+def _finished(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _spelled(seconds: float) -> str:
+    """A duration as one reads it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

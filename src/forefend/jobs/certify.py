@@ -1,0 +1,53 @@
+"""Prove an l2 radius for each image: of a run's defended classifiers and of bare ones, smoothed with Gaussian noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import radii, records
+from ..certificates import Smoothing
+from ..certify import certify_images
+from ..checks import InputError
+from ..evaluation import Subject
+from .subjects import images_for, measure_alone, subjects_of
+
+
+def run(options: Any) -> str:
+    """Certify, leave certificates; returns the table.
+
+    Raises:
+        InputError: options that do not fit together, or subjects or images that cannot be used.
+    """
+    smoothing = Smoothing(options.sigma, options.samples, options.first, options.alpha, options.seed)
+    for radius in options.radii:
+        smoothing.check_radius(radius)
+    run = records.Run(Path(options.run)) if options.run else None
+    images = images_for(options, run)
+    subjects, _ = subjects_of(options, run)
+    if not subjects:
+        raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
+    if not options.allow_weak_classifier:
+        measure_alone(subjects, options)
+    folder = Path(options.out) if options.out else _folder(options, run, subjects)
+    copies = smoothing.first + smoothing.samples
+    print(f"{len(subjects)} subjects, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
+    rows = {
+        name: certify_images(
+            subject.network, images, smoothing, folder=folder, name=name, batch_size=options.batch_size
+        )
+        for name, subject in ((_title(subject), subject) for subject in subjects)
+    }
+    return radii.text(rows, list(dict.fromkeys(options.radii)), smoothing)
+
+
+def _title(subject: Subject) -> str:
+    return f"{subject.name} defended" if subject.defended else subject.name
+
+
+def _folder(options: Any, run: records.Run | None, subjects: Sequence[Subject]) -> Path:
+    """Where certificates go that were given no place; they tell themselves apart, so that a folder may hold many."""
+    names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
+    parent = (run.folder if run else Path(options.runs)) / "certificates"
+    return parent / f"{Path(options.data).stem}-{names[:80]}-sigma{options.sigma:g}-s{options.seed}"

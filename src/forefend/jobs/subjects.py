@@ -1,0 +1,91 @@
+"""Who is judged, and on which images: a run's guides and further classifiers, alone and behind its defence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from .. import records
+from ..checks import InputError
+from ..data import Images, sample
+from ..defence import Defence, Defended, load
+from ..evaluation import Subject
+from ..named import Named, measure
+from .options import finder_of, images_of
+
+
+def measure_alone(subjects: Sequence[Subject], options: Any) -> None:
+    """Refuse an undefended classifier that is near chance on 500 test images, before anything is written."""
+    images = sample(images_of(options)("test"), 500, seed=0)
+    for subject in subjects:
+        if not subject.defended:
+            measure(subject.name, subject.network, images)
+
+
+def images_for(options: Any, run: records.Run | None) -> Images:
+    """The test images that the options name, or the run's own; a sample of them where one was asked for."""
+    config = run.config if run else {}
+    options.data = options.data or config.get("data")
+    options.size = options.size or config.get("size")
+    if options.data is None:
+        raise InputError("No images were named: give --data, or a run, whose test images are then used.")
+    images = images_of(options)("test")
+    return images if options.images is None else sample(images, options.images, options.seed)
+
+
+def subjects_of(options: Any, run: records.Run | None) -> tuple[list[Subject], str]:
+    """Everything to be judged, and the threat model that the run was trained for."""
+    named = [finder_of(options).look_up(spec) for spec in options.classifiers]
+    if run is None:
+        if not named:
+            raise InputError("Nothing to evaluate: name a run, or a classifier with --classifier architecture:weights.")
+        return [Subject(c.name, c.network) for c in _distinct(named)], "Linf:8/255"
+    if (run.folder / "classifier.json").exists():
+        own = finder_of(options).look_up(str(run.folder))
+        return [Subject(c.name, c.network) for c in _distinct([own, *named])], run.config["settings"].get(
+            "threat", "Linf:8/255"
+        )
+    defence = load(run.folder)
+    guides = [_guide(options, guide) for guide in run.config.get("guides", [])]
+    pairs = [s for c in _distinct([*guides, *named]) for s in _pair(defence, c)]
+    return _trained_along(options, run, defence) + pairs, defence.card.threat
+
+
+def _trained_along(options: Any, run: records.Run, defence: Defence) -> list[Subject]:
+    """The classifier that was trained with the preprocessor, if any, behind it: alone it was never meant to stand."""
+    folder = run.folder / "classifier"
+    if not (folder / "classifier.json").exists():
+        return []
+    named = finder_of(options).look_up(str(folder))
+    return [Subject(f"{run.folder.name}'s own", Defended(defence, named.network), defended=True, seen=True)]
+
+
+def _guide(options: Any, guide: dict[str, Any]) -> Named:
+    """A run's guide, found again by the word that it was named with."""
+    found = finder_of(options, guide["mean"], guide["std"]).look_up(guide["spec"])
+    wanted = guide.get("fingerprint")
+    if wanted not in (None, found.config()["fingerprint"]):
+        raise InputError(
+            f"The guide {guide['spec']} is no longer the classifier that this run learned from (its fingerprint was "
+            f"{wanted}): restore it, or evaluate with --classifiers on a defence copied away from its run."
+        )
+    return found
+
+
+def _distinct(named: Sequence[Named]) -> list[Named]:
+    """One of each: a classifier named twice is judged once, and two of one name are told apart by fingerprint."""
+    different = {c.config()["fingerprint"]: c for c in named}
+    names = [c.name for c in different.values()]
+    return [
+        replace(c, name=f"{c.name} {print_[:4]}") if names.count(c.name) > 1 else c for print_, c in different.items()
+    ]
+
+
+def _pair(defence: Defence, named: Named) -> list[Subject]:
+    """A classifier alone and behind the defence."""
+    seen = defence.has_seen(named.network)
+    return [
+        Subject(named.name, named.network, seen=seen),
+        Subject(named.name, Defended(defence, named.network), defended=True, seen=seen),
+    ]

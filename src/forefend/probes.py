@@ -1,0 +1,102 @@
+"""Probes: facts about a network that show where gradients are masked, found without an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attacks.pgd import input_gradient
+from .draw import Draw
+from .losses import Loss, ce
+from .threat import ThreatModel
+
+
+def zero_gradients(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Loss = ce) -> Tensor:
+    """Whether an image's loss has no gradient at all, or one that is not a number: `(B,)` bool.
+
+    Args:
+        f: what an attacker differentiates.
+        x: images, `(B, C, H, W)` in [0, 1].
+        y: labels, `(B,)`.
+        loss: what is differentiated; cross-entropy vanishes on saturated logits too.
+    """
+    gradient = input_gradient(f, x, y, loss).flatten(1)
+    return (gradient == 0).all(1) | ~gradient.isfinite().all(1)
+
+
+def is_random(network: nn.Module, x: Tensor) -> bool:
+    """Whether the network answers otherwise when it is asked again."""
+    with torch.no_grad():
+        return not torch.equal(network(x), network(x))
+
+
+def gives_logits(network: nn.Module, x: Tensor) -> bool:
+    """Whether the answers are logits: not probabilities, nor their logarithms, which a softmax would flatten again."""
+    with torch.no_grad():
+        answers = network(x).double()
+    total = answers.exp().sum(1)
+    probabilities = bool(((answers >= 0).all(1) & ((answers.sum(1) - 1).abs() < 1e-3)).all())
+    return not (probabilities or bool(((total - 1).abs() < 1e-3).all()))
+
+
+def optimises_inside(network: nn.Module, x: Tensor) -> bool:
+    """Whether the network takes a gradient of its own while it answers, as purifiers that optimise at test time do."""
+    with _watched_gradients() as taken, torch.no_grad():
+        network(x)
+    return bool(taken)
+
+
+def uphill(
+    f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, threat: ThreatModel, draw: Draw, loss: Loss = ce
+) -> dict[float, tuple[float, float]]:
+    """The loss landscape along the gradient: how many images' loss rises at some distances.
+
+    Args:
+        f: what an attacker differentiates.
+        x: images, `(B, C, H, W)` in [0, 1].
+        y: labels, `(B,)`.
+        threat: in whose norm a step is taken, and whose radius the distances are shares of.
+        draw: of the random direction.
+        loss: whose landscape it is.
+
+    Returns:
+        For each distance, the share of images whose loss rises along the gradient, and along a random direction.
+    """
+    gradient = input_gradient(f, x, y, loss)
+    random = draw.normal(x)
+    found = {}
+    with torch.no_grad():
+        here = loss(f(x), y)
+        for share in (0.02, 0.1, 0.5):
+            sides = []
+            for direction in (gradient, random):
+                there = threat.project(x + threat.step(direction, share * threat.radius), x)
+                sides.append(float((loss(f(there), y) > here).double().mean()))
+            found[share] = (sides[0], sides[1])
+    return found
+
+
+@contextmanager
+def _watched_gradients() -> Iterator[list[str]]:
+    """Note each call of torch's ways to a gradient while the block runs."""
+    taken: list[str] = []
+    old = {"grad": torch.autograd.grad, "backward": torch.autograd.backward}
+
+    def noting(name: str) -> Callable[..., Any]:
+        def noted(*args: Any, **options: Any) -> Any:
+            taken.append(name)
+            return old[name](*args, **options)  # type: ignore[operator]
+
+        return noted
+
+    try:
+        for name in old:
+            setattr(torch.autograd, name, noting(name))
+        yield taken
+    finally:
+        for name, function in old.items():
+            setattr(torch.autograd, name, function)

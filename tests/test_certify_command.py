@@ -1,0 +1,80 @@
+"""`forefend certify`: bare classifiers and defences, certificates that go on, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from door import done, files, refused
+
+from forefend import certificates, cli
+from forefend.defence import Card, Defence
+from forefend.preprocessors import build
+
+LINE = "certify --data digits --images 6 --samples 40 --first 10 --alpha 0.01 --radii 0 0.1 --batch-size 64"
+BARE = "tinyresnet@random --allow-weak-classifier"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, and a door that has the verb."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "certify", ("forefend.commands.certify", ""))
+    return tmp_path
+
+
+def test_a_bare_classifier_is_certified_once(tmp_path: Path) -> None:
+    line = f"{LINE} --classifiers {BARE} --out out"
+    first = done(line)
+    assert "1 subjects, 6 images, 50 noisy copies an image -> out" in first
+    assert "6 images certified" in first
+    assert "Only certify proves" in first
+    before = (tmp_path / "out" / "certificates.jsonl").read_bytes()
+    again = done(line)
+    assert "images certified" not in again
+    assert (tmp_path / "out" / "certificates.jsonl").read_bytes() == before
+    assert len(certificates.read(tmp_path / "out" / "certificates.jsonl")) == 6
+    assert first.splitlines()[-6:] == again.splitlines()[-6:]
+
+
+def test_a_defence_is_certified_beside_its_classifier(tmp_path: Path) -> None:
+    done(f"train denoised-smoothing --data digits --images 40 --epochs 1 --guides {BARE} --out run --batch-size 20")
+    table = done(f"{LINE} run --allow-weak-classifier")
+    folder = next((tmp_path / "run" / "certificates").iterdir())
+    found = certificates.read(folder / "certificates.jsonl")
+    assert len(found) == 12
+    names = list(dict.fromkeys(c.name for c in found))
+    assert names[1] == f"{names[0]} defended"
+    assert len({c.subject for c in found}) == 2
+    assert all(name in table for name in names)
+
+
+BAD = {
+    "--sigma 0": "sigma is 0, expected",
+    "--sigma -0.5": "sigma is -0.5, expected",
+    "--sigma nan": "sigma",
+    "--alpha 0": "alpha given is 0, expected",
+    "--alpha 1": "alpha given is 1, expected",
+    "--first 0": "guessed from 0 samples",
+    "--first 50": "The 40 samples that prove a radius are fewer than the 50",
+    "--samples 5": "take at least 7 samples",
+    "--samples many": "'many' does not suit --samples",
+    "--radii 0 0.5": "The radius 0.5 is out of reach",
+    "--radii -1": "radius",
+    "--images 0": "images is 0, expected at least 1",
+    "--batch-size 0": "batch_size is 0, expected at least 1",
+    "--seed -1": "seed is -1, expected",
+    "--sigmas 1": "did you mean --sigma?",
+}
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_bad_numbers_are_refused_before_anything_is_written(here: Path, option: str) -> None:
+    assert BAD[option] in refused(f"{LINE} --classifiers {BARE} {option}")
+    assert files(here) == []
+
+
+def test_nothing_to_certify_is_refused(here: Path) -> None:
+    assert "Nothing to evaluate" in refused(LINE)
+    Defence(build("identity", channels=1), Card("identity", {"channels": 1})).save(here / "bare")
+    assert "config.json" in refused(f"{LINE} bare")
