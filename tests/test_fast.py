@@ -190,6 +190,12 @@ class ReadTwice(Crossed):
         return self.norm_b(self.b(self.norm_a(y) + y))
 
 
+class ReadByTwo(Crossed):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(self.norm_a(y)) + self.norm_b(y)
+
+
 class ChangedInPlace(Crossed):
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
@@ -238,6 +244,7 @@ BOTH = {"norm_a": "a", "norm_b": "b"}
 FLOWS: dict[type[nn.Module], dict[str, str | None]] = {
     Crossed: BOTH,
     ReadTwice: BOTH | {"norm_a": None},
+    ReadByTwo: {"norm_a": None, "norm_b": None},
     ChangedInPlace: BOTH | {"norm_a": None},
     UsedTwice: BOTH | {"norm_b": None},
     NormUsedTwice: {"norm_a": None, "norm_b": None},
@@ -433,7 +440,7 @@ def test_nothing_that_a_library_does_to_a_model_moves_it(net: nn.Module, x: Tens
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_gradients_and_images_can_be_viewed_as_rows(precision: str) -> None:
-    prepared = prepare(made("residual-unet", slender), images(), precision=precision)
+    prepared = prepare(made("narrow-unet", slender), images(), precision=precision)
     out, slope = gradient(prepared, images())
     assert out.view(4, -1).shape == slope.view(4, -1).shape == (4, 768)
 

@@ -14,15 +14,26 @@ import forefend
 
 # A name that ends in "/" is a shelf: a folder of interchangeable siblings.
 FLOORS: list[list[str]] = [
-    ["checks", "interval", "records", "summary", "draw", "threat", "losses", "modes", "interrupt"],  # words
-    ["data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"],  # images and networks
+    [  # words
+        *("checks", "interval", "binomial", "records", "certificates", "summary", "draw", "threat", "couplings"),
+        *("wasserstein", "losses", "modes", "interrupt", "room"),
+    ],
+    [  # images and networks
+        *("corruptions/", "data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"),
+        *("folding", "fast", "compute"),
+    ],
     ["attacks/"],  # adversaries
-    ["recipe", "validation", "recipes/", "suites", "settings"],  # papers
-    ["checkpoint", "train", "named", "evaluation"],  # doing
-    ["tables", "figures"],  # telling
+    ["recipe", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
+    [  # doing
+        *("checkpoint", "train", "named", "processes", "docket", "evaluation", "cost", "findings", "probes"),
+        *("masking", "certify", "corrupted_accuracy"),
+    ],
+    ["tables", "radii", "corruption_table", "figures"],  # telling
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door
 ]
-WITHOUT_TORCH = ["records", "summary", "interval", "checks", "cli"]  # and every command, until it goes to work
+WITHOUT_TORCH = [
+    *("records", "summary", "interval", "checks", "cli", "binomial", "certificates", "radii", "findings"),
+]  # and every command, until it goes to work
 NAMELESS = {"utils", "util", "common", "core", "helpers", "helper", "misc"}
 
 SOURCE = Path(forefend.__file__).parent

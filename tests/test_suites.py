@@ -5,23 +5,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from toys import CLASSES, classifier, toy_images
 
 from forefend import suites
 from forefend.attacks.pgd import PGD, fgsm, from_x, random_start
 from forefend.defence import Defended
-from forefend.suites import Suite, Trial
+from forefend.evaluation import evaluate
+from forefend.modes import fingerprint
+from forefend.suites import SUITES, Suite, Terms, Trial
 from forefend.threat import L2, Linf, ThreatModel
 
 THREATS: list[ThreatModel] = [Linf("2/255"), Linf("4/255"), Linf("8/255"), L2(0.5)]
 
 
+def terms(threats: list[ThreatModel] | None = None) -> Terms:
+    return Terms(threats or THREATS, CLASSES, {"other": classifier(seed=3)})
+
+
 def every_suite() -> dict[str, Suite]:
-    return {
-        "quick": [trial for threat in THREATS for trial in suites.quick(threat)],
-        "curve": suites.curve(THREATS),
-        "curve 50": suites.curve(THREATS, steps=50),
-        "rtfe": suites.rtfe(THREATS),
+    one_radius_each = terms([Linf("8/255")])
+    return {"curve 50": suites.curve(THREATS, steps=50)} | {
+        name: suite(one_radius_each if name in ("aaa", "jatp") else terms()) for name, suite in SUITES.items()
     }
 
 
@@ -33,7 +38,8 @@ def test_identities_are_distinct_within_a_suite_and_hold_no_address(name: str) -
     for trial, identity in zip(trials, identities, strict=True):
         assert " at 0x" not in identity
         assert str(trial.threat) in identity
-        assert "[white_box]" in identity
+    views = {identity[identity.rindex("[") + 1 : identity.rindex("]")] for identity in identities}
+    assert name in ("black-box", "transfer", "randomised", "standard") or views == {"white_box"}
 
 
 def test_identities_are_the_same_in_another_process(python: Callable[..., str]) -> None:
@@ -84,3 +90,60 @@ def test_what_the_attacker_sees_is_the_function_that_is_handed_in() -> None:
     assert suites.white_box(guarded) is guarded
     assert suites.oblivious(guarded) is guarded.classifier
     assert suites.oblivious(bare) is suites.white_box(bare) is bare
+
+
+@pytest.mark.parametrize("name", [*(set(SUITES) - {"aaa"}), pytest.param("aaa", marks=pytest.mark.slow)])
+def test_every_suite_runs_and_breaks_something(name: str) -> None:
+    suite = SUITES[name](terms([Linf(0.25)]))
+    guarded = Defended(nn.Identity(), classifier())
+    cells = evaluate(guarded, toy_images(6), suite, batch_size=6)
+    clean, *attacked = cells
+    assert {cell.attack for cell in attacked} - {"worst"} == {trial.name for trial in suite}
+    assert min(cell.accuracy for cell in attacked) <= clean.accuracy
+
+
+def test_aaa_s_adaptive_attacks_see_the_autoencoder() -> None:
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, 5))
+            self.decoder = nn.Linear(5, 36)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.decoder(self.encoder(x)).view_as(x)
+
+    suite = suites.aaa_adaptive([Linf(0.2)], toy_images(8))
+    assert suite[0].sees(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6))[1].shape == (2, 1, 6, 6)
+    assert suite[1].sees(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6)).shape == (2, 5)
+    cells = evaluate(Defended(Autoencoder(), classifier()), toy_images(4), suite)
+    assert [cell.attack for cell in cells] == ["none", "PGD with reconstruction", "latent", "worst"]
+
+
+def test_the_papers_protocols_are_as_they_are_printed() -> None:
+    eight = 8 / 255
+    jatp = suites.jatp([Linf("8/255")], 10)
+    assert [trial.name for trial in jatp] == ["PGD-40", "DLR-40", "AutoAttack", "FWA-20", "TI-BIM"]
+    assert [getattr(trial.attack, "steps", None) for trial in jatp] == [40, 40, 1910, 20, 40]
+    assert jatp[0].attack.step_size == pytest.approx(0.01)
+    assert jatp[1].attack.step_size == pytest.approx(0.007)
+    weak, strong = suites.rtfe_strong_weak([Linf("8/255")])
+    assert (weak.attack.steps, weak.attack.step_size, weak.restarts) == (1, pytest.approx(1.25 * eight), 1)
+    assert (strong.attack.steps, strong.attack.step_size, strong.restarts) == (100, pytest.approx(eight / 80), 5)
+    steps = [trial.attack.step_size for trial in suites.robustifier([Linf(0.031)])]
+    assert steps == pytest.approx([0.008, 0.004, 0.0015])
+    assert {(trial.attack.steps, trial.restarts) for trial in suites.robustifier([Linf(0.031)])} == {(20, 5)}
+    mnist, cifar = suites.aaa([Linf(0.3)])[0], suites.aaa([Linf("8/255")])[0]
+    assert (mnist.attack.steps, mnist.attack.step_size, mnist.restarts) == (100, 0.01, 50)
+    assert (cifar.attack.steps, cifar.attack.step_size, cifar.restarts) == (20, pytest.approx(2 / 255), 10)
+    assert [str(trial.threat) for trial in suites.aaa([Linf(0.3)])[1:]] == ["L2:3", "L2:3"]
+    few = suites.transfer([Linf(0.03125)], {"densenet": classifier()})
+    assert [trial.name for trial in few] == ["FGSM white-box", "PGD-7 white-box", "FGSM densenet", "PGD-7 densenet"]
+    assert few[1].attack.start is from_x
+    assert few[1].attack.step_size == 0.03125 / 4
+
+
+def test_an_attacker_of_a_surrogate_is_handed_the_surrogate_and_its_fingerprint_is_on_record() -> None:
+    other, one = classifier(seed=1), classifier(seed=2)
+    view = suites.Surrogate(other, "other")
+    assert view(one) is other
+    assert str(view) == f"transfer from other {fingerprint(other)}"

@@ -109,8 +109,8 @@ class Trial:
         return self.restarts * int(steps)
 
     def forwards(self) -> int:
-        """Forward passes without a gradient that an image may cost at most."""
-        return self.restarts * int(getattr(self.attack, "forwards", 0))
+        """Forward passes that an image may cost at most beyond those of its gradients."""
+        return max(0, self.restarts * int(getattr(self.attack, "forwards", 0)) - self.gradients())
 
 
 Suite = Sequence[Trial]

@@ -79,6 +79,13 @@ def test_squares_shrink_as_the_paper_says() -> None:
     assert sides(Square(Linf(0.1), 5000, area=1.0), x[:, :, :9], [0]) == [9]
 
 
+def test_the_schedule_counts_squares_and_not_the_start(monkeypatch: pytest.MonkeyPatch, x: Tensor, y: Tensor) -> None:
+    counted, plain = [], Square._sides
+    monkeypatch.setattr(Square, "_sides", lambda self, n, x: counted.append(int(n[0])) or plain(self, n, x))
+    Square(Linf(0.1), 4)(lambda x: x.flatten(1), x, y, draw=Draw(torch.arange(6)))
+    assert counted[1:] == [0, 1, 2]
+
+
 def test_stripes_are_columns_at_the_ends_of_the_ball() -> None:
     delta = _stripes(Linf(0.1), GREY, DRAW) - GREY
     torch.testing.assert_close(delta.abs(), torch.full_like(delta, 0.1))
@@ -154,10 +161,10 @@ def test_the_mass_of_windows_is_kept_channel_by_channel() -> None:
 
 def test_unused_length_is_shared_out_over_the_channels() -> None:
     x = torch.full((40, 3, 12, 10), 0.5, dtype=torch.float64)
-    shorter = _tiles(L2(0.3), x, DRAW)
+    shorter = x + (_tiles(L2(0.5), x, DRAW) - x) * torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)
     later = _moved_mass(L2(0.5), shorter, x, torch.full((40,), 5), DRAW)
     before, after = ((image - x).square().sum((2, 3)) for image in (shorter, later))
-    torch.testing.assert_close(after, before + (0.5**2 - 0.3**2) / 3)
+    torch.testing.assert_close(after, before + (0.5**2 - before.sum(1, keepdim=True)) / 3)
 
 
 @THREATS

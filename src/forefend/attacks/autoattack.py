@@ -87,6 +87,11 @@ class AutoAttack:
         return min(_TARGETS, self.classes - 1)
 
     @property
+    def averages(self) -> bool:
+        """Whether it takes a pipeline that answers at random."""
+        return self.version == "rand"
+
+    @property
     def steps(self) -> int:
         """Gradient evaluations an image may cost at most."""
         once = (_STEPS + 1) * (_EOT if self.version == "rand" else 1)

@@ -14,7 +14,7 @@ from ..evaluation import Subject
 from ..findings import Finding
 from ..modes import fingerprint
 from ..summary import CLEAN
-from ..threat import parse
+from ..wasserstein import parse
 from .options import finder_of
 from .subjects import images_for, subjects_of
 

@@ -16,7 +16,7 @@ from ..corrupted_accuracy import ALL, CLEAN, Condition, measure
 from ..data import Images, corrupted
 from ..draw import Draw
 from ..evaluation import Subject
-from . import evaluate
+from .subjects import images_for, measure_alone, subjects_of
 
 
 def run(options: Any) -> str:
@@ -28,17 +28,17 @@ def run(options: Any) -> str:
     for severity in options.severities:
         corruptions.check_severity(severity)
     held = records.Run(Path(options.run)) if options.run else None
-    images = evaluate._images(options, held)
+    images = images_for(options, held)
     if options.published:
         images = _common(options, images)
         wanted = _published(options, images)
     else:
         wanted = _made(options, images)
-    subjects, _ = evaluate._subjects(options, held)
+    subjects, _ = subjects_of(options, held)
     if not subjects:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not options.allow_weak_classifier:
-        evaluate._measure_alone(subjects, options)
+        measure_alone(subjects, options)
     folder = Path(options.out) if options.out else _folder(options, held, subjects)
     print(
         f"{len(subjects)} subjects, {len(images)} images, {len(wanted)} corruptions × severities -> {folder}",

@@ -11,7 +11,8 @@ from ..checks import InputError, choose
 from ..cost import cost_of
 from ..evaluation import Subject, evaluate
 from ..suites import SUITES, Terms
-from ..threat import ThreatModel, parse
+from ..threat import ThreatModel
+from ..wasserstein import parse
 from .options import finder_of
 from .subjects import images_for, measure_alone, subjects_of
 
