@@ -8,31 +8,61 @@ only not been caught.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import probes
+from .attacks import Attack
 from .attacks.apgd import APGD
 from .attacks.autoattack import AutoAttack, flags
 from .attacks.noise import Noise
 from .attacks.pgd import PGD, fgsm
 from .attacks.square import Square
+from .checks import InputError
 from .data import Images
+from .defence import Defended
 from .docket import device_of
 from .draw import Draw
 from .evaluation import Subject, verdicts
-from .findings import ALWAYS, CHECKS, Evidence, Finding
+from .evidence import Evidence, Finding
+from .findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
 from .losses import dlr, margin
 from .modes import frozen
-from .running import to_the_end, until_lost
+from .running import Run, to_the_end, until_lost
+from .summary import Verdict
 from .threat import L2, Linf, ThreatModel
 from .trial import Averaged, Suite, Surrogate, Trial, View, oblivious, through_bpda, white_box
 
-EOT = 8  # forward passes that an attacker of a randomised pipeline averages here
+Judge = Callable[[Images, Suite], list[Verdict]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the gate may spend on an image; less catches less.
+
+    Args:
+        steps: of the longest attacks by gradients; the short one takes 20.
+        restarts: of the longest.
+        queries: of Square.
+        samples: forward passes that an attacker of a randomised pipeline averages.
+        reference: makes the attack that has the last word, from threat model, number of classes and AutoAttack's
+            version, `standard` or `rand`.
+    """
+
+    steps: int = 100
+    restarts: int = 3
+    queries: int = 1000
+    samples: int = 8
+    reference: Callable[[ThreatModel, int, str], Attack] = AutoAttack  # type: ignore[assignment]
+
+
+FULL: Final = Budget()
 
 
 def check(
@@ -45,6 +75,7 @@ def check(
     folder: Path | None = None,
     seed: int = 0,
     batch_size: int = 256,
+    budget: Budget = FULL,
 ) -> list[Finding]:
     """Try to catch masked gradients.
 
@@ -57,108 +88,136 @@ def check(
         folder: where the verdicts are recorded, so that an interrupted check goes on.
         seed: of the attacks' random numbers.
         batch_size: images attacked at once.
+        budget: what each image may cost.
 
     Raises:
-        InputError: the images or the subject cannot be used.
+        InputError: the threat model, the images or the subject cannot be used.
     """
-    network = frozen(subject.network)
-    x, y, index = (t.to(device_of(network)) for t in images.batch(torch.arange(min(len(images), batch_size))))
-    facts = _facts(network, x, y, threat, Draw(index, seed, "landscape"))
-    view: View = Averaged(EOT) if facts["random"] else white_box
-    suite = _black_box(threat, view, surrogates or {})
-    if facts["flows"]:
-        suite = [*_white_box(threat, len(images.classes), view), *suite, *_curve(threat, view, images.shape)]
-    keep = {"folder": folder, "seed": seed, "batch_size": batch_size}
-    found = verdicts(subject, images, suite, **keep)  # type: ignore[arg-type]
-    lost = {v.attack: v.lost for v in found if v.radius in (0.0, threat.radius)}
-    curve = {v.radius: v.lost for v in found if v.attack == "PGD-20"}
-    evidence = Evidence(len(images), len(images.classes), threat.norm, lost, curve, recorded, facts)
-    if facts["flows"]:
-        evidence = _with_autoattack(evidence, threat, subject, images, **keep)  # type: ignore[arg-type]
-    return [look(evidence) for look in CHECKS if look in ALWAYS or facts["flows"]]
+    if not (isinstance(threat, Linf | L2) and isinstance(threat.radius, float) and threat.radius > 0):
+        raise InputError(f"The gate cannot attack in {threat}: give Linf or L2 with one radius above 0.")
+    classes = len(images.classes)
+    budget.reference(threat, classes, "standard")  # what it refuses is refused before the others have run
+    judge = partial(_verdicts, subject, folder=folder, seed=seed, batch_size=batch_size)
+    batch = images.batch(torch.arange(min(len(images), batch_size)))
+    evidence = replace(_probed(subject.network, batch, threat, classes, budget), n=len(images), recorded=recorded)
+    if not evidence.facts["logits"]:  # evaluation refuses such a network, rightly
+        return [look(evidence) for look in OF_ANY]
+    attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
+    suite = attacker.black_box(surrogates or {})
+    suite += attacker.round_the_defence() if isinstance(subject.network, Defended) else []
+    if not evidence.facts["flows"]:
+        evidence = _with_verdicts(evidence, judge(images, suite), threat)
+        return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED)]
+    suite = [*attacker.white_box(classes), *suite, *attacker.curve(images.shape)]
+    evidence = _with_verdicts(evidence, judge(images, suite), threat)
+    evidence = _with_reference(evidence, attacker.reference(classes), images, judge)
+    return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED, *OF_DIFFERENTIABLE)]
 
 
-def _facts(network: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel, draw: Draw) -> dict[str, float]:
-    """What the probes find, in numbers."""
-    with torch.enable_grad():
-        flows = network(x[:2].detach().requires_grad_()).requires_grad
-    facts = {
-        "flows": float(flows),
-        "random": float(probes.is_random(network, x)),
-        "logits": float(probes.gives_logits(network, x)),
-        "optimises": float(probes.optimises_inside(network, x[:2])),
-    }
-    if flows:
-        facts["zero"] = float(probes.zero_gradients(network, x, y).double().mean())
-        rising = probes.uphill(network, x, y, threat, draw, loss=margin)
-        facts["uphill"], facts["random uphill"] = rising[min(rising)]
-    return facts
+def _verdicts(
+    subject: Subject, images: Images, suite: Suite, *, folder: Path | None, seed: int, batch_size: int
+) -> list[Verdict]:
+    return verdicts(subject, images, suite, folder=folder, seed=seed, batch_size=batch_size)
 
 
-def _white_box(threat: ThreatModel, classes: int, view: View) -> Suite:
-    """Attacks by gradients of what is deployed."""
-    run, loss = (to_the_end if isinstance(view, Averaged) else until_lost), (dlr if classes > 2 else margin)
-    pgd, long = PGD(threat, 20, 2.5 * threat.radius / 20), PGD(threat, 100, 2.5 * threat.radius / 100)
-    return [
-        Trial("FGSM", fgsm(threat), threat, sees=view),
-        Trial("PGD-20", pgd, threat, sees=view, run=run),
-        Trial("PGD-20 margin", replace(pgd, loss=margin), threat, sees=view, run=run),
-        Trial("PGD-100 x3", long, threat, restarts=3, sees=view, run=run),
-        Trial("APGD-100", APGD(threat, 100, loss=loss), threat, restarts=2, sees=view, run=run),
-    ]
-
-
-def _black_box(threat: ThreatModel, view: View, surrogates: Mapping[str, nn.Module]) -> Suite:
-    """Attacks that need no gradient of what is deployed, or take another one's."""
-    run = to_the_end if isinstance(view, Averaged) else until_lost
-    pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
-    return [
-        Trial("noise", Noise(threat), threat, restarts=10),
-        Trial("Square", Square(threat, 1000), threat, sees=view, run=run),
-        Trial("bypassed", pgd, threat, sees=oblivious),
-        Trial("BPDA", replace(pgd, loss=margin), threat, sees=through_bpda_of(view), run=to_the_end),
-        *(
-            Trial(f"transfer from {name}", pgd, threat, sees=Surrogate(other, name))
-            for name, other in surrogates.items()
-        ),
-    ]
-
-
-def through_bpda_of(view: View) -> View:
-    """BPDA, averaged where the view is."""
-    return Averaged(EOT, through_bpda) if isinstance(view, Averaged) else through_bpda
-
-
-def _curve(threat: ThreatModel, view: View, shape: tuple[int, int, int]) -> Suite:
-    """PGD at half the radius, at twice it, and at one where no image can be told from a grey one."""
-    run = to_the_end if isinstance(view, Averaged) else until_lost
-    kind, half_box = (Linf, 0.5) if isinstance(threat, Linf) else (L2, 0.5 * math.prod(shape) ** 0.5)
-    radii = [threat.radius / 2, *(r for r in (2 * threat.radius,) if r < half_box), half_box]
-    return [
-        Trial("PGD-20", PGD(at, 20, 2.5 * at.radius / 20), at, sees=view, run=run)
-        for at in (kind(radius) for radius in radii)
-    ]
-
-
-def _with_autoattack(
-    evidence: Evidence,
-    threat: ThreatModel,
-    subject: Subject,
-    images: Images,
-    *,
-    folder: Path | None,
-    seed: int,
-    batch_size: int,
+def _probed(
+    network: nn.Module, batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, classes: int, budget: Budget
 ) -> Evidence:
-    """AutoAttack on what no white-box trial broke, and what its own checks say."""
+    """What the probes find on one batch."""
+    network = frozen(network)
+    x, y, index = (t.to(device_of(network)) for t in batch)
+    random, flows = probes.is_random(network, x), probes.has_gradient(network, x[:2])
+    facts = {
+        "random": random,
+        "flows": flows,
+        "logits": probes.gives_logits(network, x),
+        "optimises": probes.optimises_inside(network, x[:2]),
+        "probed": len(x),
+    }
+    landscape = {}
+    if flows:
+        seen = probes.still(Averaged(budget.samples)(network)) if random else network
+        facts["zero"] = int(probes.zero_gradients(seen, x, y).sum())
+        landscape = probes.uphill(seen, x, y, threat, Draw(index, trial="landscape"), loss=margin)
+    return Evidence(len(x), classes, threat.norm, {}, {}, None, facts, landscape)
+
+
+def _with_verdicts(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:
+    """The evidence, with what each trial broke at the radius in question, and one of them at every radius."""
+    lost = {v.attack: v.lost for v in found if v.radius in (0.0, threat.radius)}
+    return replace(evidence, lost=lost, curve={v.radius: v.lost for v in found if v.attack == "PGD-20"})
+
+
+def _with_reference(evidence: Evidence, trial: Trial, images: Images, judge: Judge) -> Evidence:
+    """The evidence, with what the reference breaks of the images that no white-box trial broke, and what it says."""
     white = evidence.white()
     rows = torch.tensor([row for row, i in enumerate(images.index.tolist()) if i not in white], dtype=torch.int64)
     if not len(rows):
-        return replace(evidence, lost={**evidence.lost, "AutoAttack": white})
-    attack = AutoAttack(threat, evidence.classes, "rand" if evidence.facts["random"] else "standard")
-    trial = Trial("AutoAttack", attack, threat)
-    with flags() as flagged:
-        found = verdicts(subject, images.subset(rows), [trial], folder=folder, seed=seed, batch_size=batch_size)
-    return replace(
-        evidence, lost={**evidence.lost, "AutoAttack": white | found[-1].lost}, flagged=tuple(dict.fromkeys(flagged))
-    )
+        return replace(evidence, lost={**evidence.lost, trial.name: white})
+    with flags() as said:
+        found = judge(images.subset(rows), [trial])
+    return replace(evidence, lost={**evidence.lost, trial.name: white | found[-1].lost}, flagged=tuple(said))
+
+
+@dataclass(frozen=True)
+class _Attacker:
+    """Who attacks a subject, knowing whether it answers at random."""
+
+    threat: ThreatModel
+    budget: Budget
+    random: bool
+
+    @property
+    def run(self) -> Run:
+        """A single answer of a random pipeline proves nothing: there what the attack returns is judged."""
+        return to_the_end if self.random else until_lost
+
+    def sees(self, view: View = white_box) -> View:
+        """A view, averaged where the pipeline is random."""
+        return Averaged(self.budget.samples, view) if self.random else view
+
+    def pgd(self, threat: ThreatModel, steps: int = 20) -> PGD:
+        """PGD that can cross the ball two and a half times."""
+        return PGD(threat, steps, 2.5 * threat.radius / steps)
+
+    def white_box(self, classes: int) -> list[Trial]:
+        """Attacks by gradients of what is deployed."""
+        threat, steps, restarts = self.threat, self.budget.steps, self.budget.restarts
+        sees, run, pgd = self.sees(), self.run, self.pgd(self.threat)
+        apgd = APGD(threat, steps, loss=dlr if classes > 2 else margin)
+        return [
+            Trial("FGSM", fgsm(threat), threat, sees=sees),
+            Trial("PGD-20", pgd, threat, sees=sees, run=run),
+            Trial("PGD-20 margin", replace(pgd, loss=margin), threat, sees=sees, run=run),
+            Trial("PGD long", self.pgd(threat, steps), threat, restarts, sees=sees, run=run),
+            Trial("APGD", apgd, threat, restarts=2, sees=sees, run=run),
+        ]
+
+    def black_box(self, surrogates: Mapping[str, nn.Module]) -> list[Trial]:
+        """Attacks that need no gradient of what is deployed, or take another classifier's."""
+        threat, pgd = self.threat, self.pgd(self.threat)
+        views = {f"transfer from {name}": Surrogate(network, name) for name, network in surrogates.items()}
+        return [
+            Trial("noise", Noise(threat), threat, restarts=10),
+            Trial("Square", Square(threat, self.budget.queries), threat, sees=self.sees(), run=self.run),
+            *(Trial(name, pgd, threat, sees=view) for name, view in views.items()),
+        ]
+
+    def round_the_defence(self) -> list[Trial]:
+        """Attacks that do without the defence's gradient, one of them without the defence."""
+        threat, pgd = self.threat, self.pgd(self.threat)
+        bpda = Trial("BPDA", replace(pgd, loss=margin), threat, sees=self.sees(through_bpda), run=self.run)
+        return [Trial("bypassed", pgd, threat, sees=self.sees(oblivious)), bpda]
+
+    def curve(self, shape: tuple[int, int, int]) -> list[Trial]:
+        """PGD at half the radius, at twice it, and at one where any image may become grey."""
+        kind, grey = (Linf, 0.5) if isinstance(self.threat, Linf) else (L2, 0.5 * math.prod(shape) ** 0.5)
+        radius = self.threat.radius
+        radii = {radius / 2, min(2 * radius, grey), grey} - {radius}
+        threats = [kind(each) for each in sorted(radii)]
+        return [Trial("PGD-20", self.pgd(at), at, sees=self.sees(), run=self.run) for at in threats]
+
+    def reference(self, classes: int) -> Trial:
+        """The attack that has the last word."""
+        attack = self.budget.reference(self.threat, classes, "rand" if self.random else "standard")
+        return Trial("AutoAttack", attack, self.threat, sees=white_box)

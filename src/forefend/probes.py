@@ -34,20 +34,44 @@ def is_random(network: nn.Module, x: Tensor) -> bool:
         return not torch.equal(network(x), network(x))
 
 
+def has_gradient(network: nn.Module, x: Tensor) -> bool:
+    """Whether the answers hang on the images in a way that autograd can follow; the gradient may still be zero."""
+    try:
+        with torch.enable_grad():
+            return bool(network(x.detach().requires_grad_()).requires_grad)
+    except RuntimeError:  # as `.numpy()` raises of a tensor that asks for a gradient
+        return False
+
+
 def gives_logits(network: nn.Module, x: Tensor) -> bool:
-    """Whether the answers are logits: not probabilities, nor their logarithms, which a softmax would flatten again."""
+    """Whether the answers are not probabilities, which a loss's own softmax would flatten.
+
+    Logarithms of probabilities serve as logits: their softmax is what it was, and so are all losses here.
+    """
     with torch.no_grad():
         answers = network(x).double()
-    total = answers.exp().sum(1)
-    probabilities = bool(((answers >= 0).all(1) & ((answers.sum(1) - 1).abs() < 1e-3)).all())
-    return not (probabilities or bool(((total - 1).abs() < 1e-3).all()))
+    return not bool(((answers >= 0).all(1) & ((answers.sum(1) - 1).abs() < 1e-3)).all())
 
 
 def optimises_inside(network: nn.Module, x: Tensor) -> bool:
     """Whether the network takes a gradient of its own while it answers, as purifiers that optimise at test time do."""
-    with _watched_gradients() as taken, torch.no_grad():
+    with _watched_engine() as taken, torch.no_grad():
         network(x)
     return bool(taken)
+
+
+def still(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A pipeline that draws from torch's generators, made to draw the same numbers at every call.
+
+    What one step changes is then the step's doing. The generators are left as they were.
+    """
+
+    def same_draws(x: Tensor) -> Tensor:
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return f(x)
+
+    return same_draws
 
 
 def uphill(
@@ -81,22 +105,24 @@ def uphill(
 
 
 @contextmanager
-def _watched_gradients() -> Iterator[list[str]]:
-    """Note each call of torch's ways to a gradient while the block runs."""
+def _watched_engine() -> Iterator[list[str]]:
+    """Note each backward pass while the block runs.
+
+    All of torch's ways to a gradient end in its engine; a function that was imported before keeps none of them hidden.
+    """
     taken: list[str] = []
-    old = {"grad": torch.autograd.grad, "backward": torch.autograd.backward}
+    engine: Any = torch.autograd.Variable._execution_engine
 
-    def noting(name: str) -> Callable[..., Any]:
-        def noted(*args: Any, **options: Any) -> Any:
-            taken.append(name)
-            return old[name](*args, **options)  # type: ignore[operator]
+    class Watched:
+        def run_backward(self, *args: Any, **options: Any) -> Any:
+            taken.append("backward")
+            return engine.run_backward(*args, **options)
 
-        return noted
+        def __getattr__(self, name: str) -> Any:
+            return getattr(engine, name)
 
+    torch.autograd.Variable._execution_engine = Watched()  # type: ignore[assignment]
     try:
-        for name in old:
-            setattr(torch.autograd, name, noting(name))
         yield taken
     finally:
-        for name, function in old.items():
-            setattr(torch.autograd, name, function)
+        torch.autograd.Variable._execution_engine = engine

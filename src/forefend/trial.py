@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .attacks import Attack
 from .attacks.through import bpda_defended, eot
 from .defence import Defended
+from .fast import prepare
 from .losses import name_of
 from .modes import fingerprint
 from .running import Run, to_the_end, until_lost
@@ -76,6 +77,45 @@ def through_bpda(subject: nn.Module) -> nn.Module:
     return bpda_defended(subject)
 
 
+@dataclass(frozen=True)
+class Swift:
+    """The attacker computes with a prepared copy of what it sees: it proposes, and the subject decides.
+
+    For trials that run until an image is lost, where the subject is asked about each proposal.
+
+    Args:
+        view: what is copied.
+        precision: of the copy, `fp32` or `bf16`.
+    """
+
+    view: View = white_box
+    precision: str = "bf16"
+
+    def __call__(self, subject: nn.Module) -> nn.Module:
+        """The copy, made when the first images come."""
+        seen = self.view(subject)
+        return _Preparing(seen, self.precision) if isinstance(seen, nn.Module) else seen
+
+    def __str__(self) -> str:
+        return f"{name_of(self.view)} in {self.precision}"
+
+
+class _Preparing(nn.Module):
+    """A network that is prepared on the first images it is given."""
+
+    def __init__(self, network: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.network, self.precision = network, precision
+        self.prepared: list[nn.Module] = []  # not a child: it must not follow this module's moves
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        if not self.prepared:
+            self.prepared.append(prepare(self.network, x.detach()[:8], precision=self.precision))
+        logits: Tensor = self.prepared[0](x)
+        return logits
+
+
 @dataclass(frozen=True, repr=False)
 class Trial:
     """One line of a protocol. The verdict is always the subject's own.
@@ -114,6 +154,16 @@ class Trial:
 
 
 Suite = Sequence[Trial]
+
+
+def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
+    """The same suite, low precision proposing in the trials that run until an image is lost.
+
+    Args:
+        suite: a protocol.
+        precision: of the copies that propose, `fp32` or `bf16`.
+    """
+    return [replace(trial, sees=Swift(trial.sees, precision)) if trial.run is until_lost else trial for trial in suite]
 
 
 @dataclass(frozen=True)

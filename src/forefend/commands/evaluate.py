@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .parser import Parser
 
 
@@ -25,7 +27,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--threat", nargs="+", type=str, help="such as Linf:8/255, several for a curve (else the run's)"
     )
+    parser.add_argument(
+        "--precision",
+        type=Literal["fp32", "bf16"] | None,
+        help="attack a prepared copy of this precision until an image is lost; the classifier itself still decides",
+    )
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
     parser.add_argument("--out", type=str | None, help="folder for records.jsonl and summary.json")

@@ -11,9 +11,9 @@ from typing import Any
 from .. import masking, records
 from ..checks import InputError
 from ..evaluation import Subject
-from ..findings import Finding
+from ..evidence import Finding
 from ..modes import fingerprint
-from ..summary import CLEAN
+from ..threat import ThreatModel
 from ..wasserstein import parse
 from .options import finder_of
 from .subjects import images_for, subjects_of
@@ -33,16 +33,18 @@ def run(options: Any) -> tuple[str, bool]:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not (options.threat or threat):
         raise InputError("The run was trained under no threat model: say which to check with --threat, as Linf:8/255.")
-    surrogates = {c.name: c.network for c in map(finder_of(options).look_up, options.surrogates)}
+    model = parse(options.threat or threat)
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
+    recorded = [_recorded(options, run, subject, model, but=folder) for subject in subjects]
+    surrogates = {c.name: c.network for c in map(finder_of(options).look_up, options.surrogates)}
     found = {}
-    for subject in subjects:
+    for subject, trials in zip(subjects, recorded, strict=True):
         print(f"{subject.name}: {len(images)} images, verdicts -> {folder}", flush=True)
         found[subject.name] = masking.check(
             subject,
             images,
-            parse(options.threat or threat),
-            recorded=_recorded(options, run, subject, but=folder),
+            model,
+            recorded=trials,
             surrogates=surrogates,
             folder=folder,
             seed=options.seed,
@@ -53,15 +55,32 @@ def run(options: Any) -> tuple[str, bool]:
     return "\n\n".join(_report(name, these) for name, these in found.items()), passed
 
 
-def _recorded(options: Any, run: records.Run | None, subject: Subject, *, but: Path) -> list[str] | None:
-    """The trials on record of this very subject, but the gate's own; None where no number is in question."""
-    places = [Path(place) for place in options.records] or ([run.folder] if run else [])
-    if not places:
-        return None
+def _recorded(
+    options: Any, run: records.Run | None, subject: Subject, threat: ThreatModel, *, but: Path
+) -> list[str] | None:
+    """The attacks on record on this very subject in this threat model; None where no number is in question.
+
+    A run that was never evaluated has no number. Whoever names records says that there is one.
+
+    Raises:
+        InputError: records were named, and there are none.
+    """
+    named = [Path(place) for place in options.records]
+    places = named or ([run.folder] if run else [])
+    paths = {path for place in places for path in place.rglob("records.jsonl")}
+    if named and not paths:
+        raise InputError(f"{' '.join(options.records)}: no records.jsonl lies there; name the folder of an evaluation.")
+    gates = {but, *(path.parent for path in paths if (path.parent / "check.json").exists())}
+    gates |= {run.folder / "check"} if run else set()
     own = fingerprint(subject.network)
-    paths = [path for place in places for path in sorted(place.rglob("records.jsonl")) if path.parent != but]
-    ours = {record.trial for path in paths for record in records.read(path) if f":{own}:" in record.subject}
-    return sorted(ours - {CLEAN})
+    ours = {
+        record.trial
+        for path in sorted(paths)
+        if path.parent not in gates
+        for record in records.read(path)
+        if f":{own}:" in record.subject and f" in {threat} [" in record.trial
+    }
+    return sorted(ours) if ours or named else None
 
 
 def _report(name: str, found: Sequence[Finding]) -> str:

@@ -10,11 +10,12 @@ from .. import records, tables
 from ..checks import InputError, choose
 from ..cost import cost_of
 from ..evaluation import Subject, evaluate
-from ..suites import SUITES, Terms
+from ..processes import processes
+from ..suites import SUITES, Terms, swiftly
 from ..threat import ThreatModel
 from ..wasserstein import parse
 from .options import finder_of
-from .subjects import images_for, measure_alone, subjects_of
+from .subjects import images_for, measure_alone, placed, subjects_of
 
 
 def run(options: Any) -> str:
@@ -36,11 +37,15 @@ def run(options: Any) -> str:
     if not subjects:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     threats = list(dict.fromkeys(parse(text) for text in options.threat or [threat]))
+    placed(subjects, options.device)
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     surrogates = {c.name: c.network for c in map(finder_of(options).look_up, options.surrogates)}
     suite = suite_of(Terms(threats, len(images.classes), surrogates))
-    print(f"{len(subjects)} subjects, {len(images)} images -> {folder}", flush=True)
-    print(cost_of(subjects, images, suite, batch_size=options.batch_size), flush=True)
+    if options.precision:
+        suite = swiftly(suite, options.precision)
+    if not processes().rank:
+        print(f"{len(subjects)} subjects, {len(images)} images -> {folder}", flush=True)
+        print(cost_of(subjects, images, suite, batch_size=options.batch_size), flush=True)
     cells = evaluate(
         subjects,
         images,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from .. import records
-from ..checks import InputError
+from ..checks import InputError, choose
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
 from ..evaluation import Subject
@@ -21,6 +24,21 @@ def measure_alone(subjects: Sequence[Subject], options: Any) -> None:
     for subject in subjects:
         if not subject.defended:
             measure(subject.name, subject.network, images)
+
+
+def placed(subjects: Sequence[Subject], device: str | None) -> None:
+    """Move what will be judged to the device that was asked for, or to the best there is.
+
+    Raises:
+        InputError: an unknown device, or CUDA where torch finds none.
+    """
+    if device is not None:
+        choose(device, {"cpu": 0, "cuda": 1}, "device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
+    where = "cpu" if device == "cpu" or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    for subject in subjects:
+        subject.network.to(where)
 
 
 def images_for(options: Any, run: records.Run | None) -> Images:

@@ -21,17 +21,22 @@ from .identity import Identity
 from .residual_unet import ResidualUNet
 from .robustifier_unet import RobustifierUNet
 from .rrdb import Rrdb
+from .transforms import BitDepth, Jpeg, TotalVariation
 
 __all__ = [
     "ARCHITECTURES",
+    "TRANSFORMS",
     "AaaAutoencoder",
     "ApeGan",
+    "BitDepth",
     "DenoisingUNet",
     "DnCnn",
     "Identity",
+    "Jpeg",
     "ResidualUNet",
     "RobustifierUNet",
     "Rrdb",
+    "TotalVariation",
     "build",
     "narrow_unet",
     "rtfe_unet",
@@ -53,19 +58,26 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "rtfe-unet": rtfe_unet,
 }
 
+# Without weights, and not all of them differentiable: transforms.py says what they lack.
+TRANSFORMS: dict[str, Callable[..., nn.Module]] = {
+    "bit-depth": BitDepth,
+    "jpeg": Jpeg,
+    "total-variation": TotalVariation,
+}
+
 
 def build(name: str, *, channels: int, **settings: Any) -> nn.Module:
     """A new preprocessor by the name of its architecture, its weights drawn from torch's generator.
 
     Args:
-        name: a key of `ARCHITECTURES`.
+        name: a key of `ARCHITECTURES` or `TRANSFORMS`.
         channels: of the images.
         settings: what else the architecture's constructor takes.
 
     Raises:
         InputError: an unknown name or setting, or a number out of range.
     """
-    architecture = choose(name, ARCHITECTURES, "preprocessor architecture")
+    architecture = choose(name, ARCHITECTURES | TRANSFORMS, "preprocessor architecture")
     if not isinstance(channels, int) or channels < 1:
         raise InputError(f"A preprocessor's channels are {channels!r}, expected a whole number, at least 1.")
     try:

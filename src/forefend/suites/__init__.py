@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..trial import Averaged, Suite, Surrogate, Terms, Trial, oblivious, through_bpda, white_box
+from ..trial import Averaged, Suite, Surrogate, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
 from .black_box import black_box, black_box_with
 from .papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
 from .quick import curve, quick
@@ -30,6 +30,7 @@ __all__ = [
     "Averaged",
     "Suite",
     "Surrogate",
+    "Swift",
     "Terms",
     "Trial",
     "aaa",
@@ -45,6 +46,7 @@ __all__ = [
     "rtfe",
     "rtfe_strong_weak",
     "standard",
+    "swiftly",
     "through_bpda",
     "transfer",
     "white_box",

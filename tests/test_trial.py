@@ -1,0 +1,97 @@
+"""What an attacker is handed, and which trials a network takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from thresholds import Threshold, levels, standing
+from torch import Tensor, nn
+from toys import CLASSES, classifier, toy_images
+
+from forefend import suites
+from forefend.attacks.pgd import PGD, fgsm
+from forefend.checks import InputError
+from forefend.cost import cost_of
+from forefend.defence import Defended
+from forefend.evaluation import Subject, evaluate
+from forefend.fast import Prepared
+from forefend.modes import likeness
+from forefend.running import to_the_end, until_lost
+from forefend.suites import Averaged, Surrogate, Swift, Terms, Trial, swiftly
+from forefend.threat import Linf
+
+THREAT = Linf(0.1)
+
+
+class Noisy(nn.Module):
+    """A threshold that sees its images through noise."""
+
+    def __init__(self, level: float = 0.02) -> None:
+        super().__init__()
+        self.network, self.level = Threshold(), level
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x + self.level * torch.randn_like(x))
+
+
+class Rounded(nn.Module):
+    """A defence without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.detach() * 255).round() / 255
+
+
+def test_a_pipeline_that_answers_at_random_is_attacked_through_eot_or_not_at_all() -> None:
+    with pytest.raises(InputError, match=r"classifier gives different answers.*FGSM asks once.*eot"):
+        evaluate(Noisy(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
+    through = Trial("eot", PGD(THREAT, 3, 0.05), THREAT, sees=Averaged(30))
+    first, again = (evaluate(Noisy(), levels(), [through])[1].accuracy for _ in range(2))
+    assert first == again
+    assert first == pytest.approx(standing(0.1), abs=0.15)
+    elsewhere = Trial("transfer", fgsm(THREAT), THREAT, sees=Surrogate(Threshold(), "another"))
+    evaluate(Noisy(), levels(), [elsewhere])  # what the attacker sees does not answer at random
+
+
+def test_a_pipeline_without_a_gradient_is_not_measured_by_one() -> None:
+    guarded = Defended(Rounded(), Threshold())
+    with pytest.raises(InputError, match=r"gives no gradient, and FGSM needs one: .* black-box, .* through_bpda"):
+        evaluate(guarded, levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
+    bpda = Trial("BPDA", fgsm(THREAT), THREAT, sees=suites.through_bpda)
+    queries = Trial("noise", PGD(THREAT, 1, 0.0), THREAT, sees=suites.oblivious)
+    cells = {cell.attack: cell.accuracy for cell in evaluate(guarded, levels(), [bpda, queries])}
+    assert cells["BPDA"] == standing(0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
+    network = classifier()
+    before = likeness(network)
+    suite = [Trial("PGD", PGD(Linf(0.03), 4, 0.01), Linf(0.03), 2, run=until_lost)]
+    plain, swift = (evaluate(network, toy_images(60), s, allow_weak=True) for s in (suite, swiftly(suite, precision)))
+    assert swift[1].accuracy == pytest.approx(plain[1].accuracy, abs=0.02)
+    assert str(swiftly(suite, precision)[0]).endswith(f"[white_box in {precision}] until lost")
+    assert likeness(network) == before
+    f = Swift(precision=precision)(network)
+    f(toy_images(8).batch(torch.arange(8))[0])
+    assert isinstance(f.prepared[0], Prepared)
+
+
+def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
+    trial = Trial("PGD", PGD(THREAT, 4, 0.01), THREAT, run=to_the_end)
+    assert swiftly([trial]) == [trial]
+
+
+def test_the_cost_is_said_before_it_is_paid() -> None:
+    suite = suites.standard([THREAT], CLASSES)
+    said = cost_of([Subject("it", classifier())], toy_images(10), suite, batch_size=5)
+    gradients = sum(trial.gradients() for trial in suite)
+    assert said.startswith(f"At most {gradients} gradients and ")
+    assert [trial.gradients() for trial in suite][1:] == [0, 20]
+    assert suite[1].forwards() == 1000
+    guarded = Defended(Rounded(), Threshold())
+    assert "0 gradients" in cost_of([Subject("it", guarded)], levels(), suites.black_box([THREAT])[:1], batch_size=5)
+
+
+def test_every_suite_of_the_command_line_is_made_from_terms() -> None:
+    terms = Terms([THREAT], CLASSES)
+    assert all(len(suite(terms)) > 0 for suite in suites.SUITES.values())
