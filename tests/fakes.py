@@ -48,7 +48,7 @@ class JPEG(nn.Module):
         file = io.BytesIO()
         pixels = (image[0].cpu() * 255).round().to(torch.uint8).numpy()
         Image.fromarray(pixels).save(file, "JPEG", quality=self.quality)
-        return torch.from_numpy(np.array(Image.open(file))).to(image) [None] / 255
+        return torch.from_numpy(np.array(Image.open(file))).to(image)[None] / 255
 
 
 class CarelessJPEG(JPEG):

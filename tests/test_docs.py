@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from forefend.commands import evaluate, train
+from forefend.commands import certify, evaluate, train
+from forefend.jobs import certify as certify_job
 from forefend.jobs import evaluate as evaluate_job
 from forefend.jobs import train as train_job
 from forefend.recipes import RECIPES
@@ -125,9 +126,10 @@ def test_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(train_job, "run", trained)
     monkeypatch.setattr(evaluate_job, "run", lambda options: "")
+    monkeypatch.setattr(certify_job, "run", lambda options: "")
     assert commands(page)
     for verb, *words in commands(page):
-        assert {"train": train.main, "evaluate": evaluate.main}[verb](words) == 0
+        assert {"train": train.main, "evaluate": evaluate.main, "certify": certify.main}[verb](words) == 0
 
 
 @EACH

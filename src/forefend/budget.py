@@ -8,7 +8,6 @@ import io
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import Accelerator
 
 from .checks import InputError
 from .compute import counted
@@ -91,4 +90,4 @@ def _flops(recipe: Recipe, batch: Images, cast: Cast, epochs: int) -> int:
     copies = {role: copy.deepcopy(getattr(cast, role)) for role in ("preprocessor", "classifier", "critic")}
     twin = replace(cast, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return counted(lambda: fit(short, batch, twin, accelerator=Accelerator(cpu=True))).flops
+        return counted(lambda: fit(short, batch, twin)).flops

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("forefend.commands.evaluate", "measure a run or a bare classifier under a suite of attacks"),
     "check": ("forefend.commands.check", "is the number to be trusted? the gradient-masking gate"),
     "certify": ("forefend.commands.certify", "prove an l2 radius for each image, by randomised smoothing"),
+    "compare": ("forefend.commands.compare", "this defence beside other ways to robustness, at equal compute"),
     "corruptions": ("forefend.commands.corruptions", "accuracy on corrupted images, made here or published"),
     "report": ("forefend.commands.report", "the table of an evaluation, as text or Markdown"),
     "recipes": ("forefend.commands.recipes", "every training method with its hyper-parameters"),

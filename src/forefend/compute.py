@@ -74,7 +74,7 @@ class _Operations(TorchDispatchMode):
     """Adds up torch's own formulas; torch's own counter also tells modules apart, which autograd.grad breaks."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -15,6 +15,8 @@ from .losses import ce
 from .modes import frozen
 from .trial import Suite
 
+LONG = 5.0  # seconds after which a batch is not tried twice
+
 
 def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_size: int) -> str:
     """One sentence: gradients and forward passes an image at most, and the time that they take as measured on a batch.
@@ -28,7 +30,7 @@ def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_siz
     gradients, forwards = (sum(count) for count in zip(*((t.gradients(), t.forwards()) for t in suite), strict=True))
     seconds = 0.0
     for subject in subjects:
-        gradient, forward = _timed(subject, images, min(batch_size, len(images), 32))
+        gradient, forward = _timed(subject, images, min(batch_size, len(images)))
         seconds += len(images) * (gradients * gradient + forwards * forward)
     return (
         f"At most {gradients} gradients and {forwards} further forward passes an image, {_spelled(seconds)} for all of "
@@ -37,7 +39,7 @@ def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_siz
 
 
 def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:
-    """Seconds of one image's gradient and of its forward pass, by the second of two tries."""
+    """Seconds of one image's gradient and of its forward pass: the second of two tries, or the first if it is long."""
     network = frozen(subject.network)
     x, y, _ = (t.to(device_of(network)) for t in images.batch(torch.arange(count)))
     found = []
@@ -50,6 +52,8 @@ def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:
                 work()
             _finished(x.device)
             taken = time.perf_counter() - began
+            if taken > LONG:
+                break
         found.append(taken / count)
     return found[0], found[1]
 

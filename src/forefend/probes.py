@@ -28,18 +28,28 @@ def zero_gradients(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Lo
     return (gradient == 0).all(1) | ~gradient.isfinite().all(1)
 
 
-def is_random(network: nn.Module, x: Tensor) -> bool:
-    """Whether the network answers otherwise when it is asked again."""
-    with torch.no_grad():
-        return not torch.equal(network(x), network(x))
+def is_random(network: nn.Module, x: Tensor, times: int = 16) -> bool:
+    """Whether the network answers otherwise when it is asked again; the generators are left as they were.
+
+    Args:
+        network: images to logits.
+        x: images, `(B, C, H, W)` in [0, 1].
+        times: how often it is asked again: one that draws from few choices may well draw the same twice.
+    """
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(0)
+        first = network(x)
+        return any(not torch.equal(network(x), first) for _ in range(times))
 
 
 def has_gradient(network: nn.Module, x: Tensor) -> bool:
     """Whether the answers hang on the images in a way that autograd can follow; the gradient may still be zero."""
+    x = x.detach().requires_grad_()
     try:
         with torch.enable_grad():
-            return bool(network(x.detach().requires_grad_()).requires_grad)
-    except RuntimeError:  # as `.numpy()` raises of a tensor that asks for a gradient
+            logits = network(x)
+            return logits.requires_grad and torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+    except RuntimeError:  # an operation without a derivative, or `.numpy()` of a tensor that asks for one
         return False
 
 

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from .attacks import Attack
+from .attacks.pgd import PGD
 from .checks import InputError, check_classifier, check_numbers, check_preprocessor
 from .data import Images
 from .draw import Draw
@@ -90,6 +92,11 @@ class Player:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
+def as_it_is(attack: PGD) -> Attack:
+    """The paper's own attack."""
+    return attack
+
+
 @dataclass(frozen=True)
 class Batch:
     """One training step's images.
@@ -100,6 +107,7 @@ class Batch:
         index: dataset index of each image, `(B,)` int64.
         progress: share of the training done, in [0, 1).
         draw: randomness for this step, keyed by image.
+        inner: from the paper's inner attack to the one to run: the same, or one that takes fewer steps.
     """
 
     x: Tensor
@@ -107,6 +115,7 @@ class Batch:
     index: Tensor
     progress: float
     draw: Draw
+    inner: Callable[[PGD], Attack] = as_it_is
 
 
 class Recipe(ABC):
@@ -116,6 +125,7 @@ class Recipe(ABC):
     batch_size: int
     hold_out: float = 0.0  # share of the training set kept for `validate`
     least_steps: ClassVar[int] = 1  # of the inner attack; 0 where a recipe can do without one
+    asks_inner: ClassVar[bool] = False  # whether it runs `batch.inner(attack)` in place of its paper's attack
 
     @abstractmethod
     def players(self, cast: Cast) -> dict[str, Player]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,25 +14,29 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from . import checkpoint
+from . import averaging, checkpoint
+from .averaging import Averaged
+from .batches import Augment, Batches
 from .checks import InputError
+from .collapse import Watch, threat_of
+from .crafting import Crafting, View, live
 from .data import Images, split
-from .draw import Draw
+from .inner import AS_PUBLISHED, Inner
 from .interrupt import Interrupted, stoppable
+from .lowered import lowered
 from .modes import returned
-from .recipe import Batch, Cast, Memory, Player, Recipe
+from .recipe import Cast, Memory, Player, Recipe
 from .records import Run
 from .validation import LR_FACTOR
-
-Augment = Callable[[Tensor, Draw], Tensor]
 
 
 @dataclass
 class _State:
-    """Where training stands: the next step, and this epoch's sums of losses."""
+    """Where training stands: the next step, this epoch's sums of losses, and the average of the weights."""
 
     step: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)  # player: [total loss, updates]
+    average: Averaged = field(default_factory=dict)  # empty where none is kept
 
 
 def fit(
@@ -45,6 +49,11 @@ def fit(
     augment: Augment | None = None,
     accelerator: Accelerator | None = None,
     checkpoint_every: float = 60.0,
+    craft: Crafting = live,
+    precision: str = "fp32",
+    ema: float | None = None,
+    inner: Inner = AS_PUBLISHED,
+    watch: Watch | None = None,
 ) -> None:
     """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
@@ -59,6 +68,13 @@ def fit(
         augment: label-preserving change of a batch; None for none.
         accelerator: device and processes; None takes the best device there is.
         checkpoint_every: seconds between checkpoints; there is one after each epoch too.
+        craft: what the attacks of each step see: `live` networks, or `prepared` stand-ins of theirs. Held-out images
+            always see the networks themselves.
+        precision: of the networks' arithmetic in the weights' step, `fp32` or `bf16`; weights and losses are float32.
+        ema: decay of an average of the weights over the steps, such as 0.995, which the recipe validates and the
+            networks hold in the end; None for their own weights.
+        inner: what stands in the place of the recipe's inner attack.
+        watch: looks for catastrophic overfitting after each epoch; None for not.
 
     Raises:
         InputError: a hyper-parameter is out of range, a network or the checkpoint does not fit, or the loss is no
@@ -66,37 +82,50 @@ def fit(
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
     recipe.check()
+    averaging.check_decay(ema)
+    _check_inner(recipe, inner, watch)
     accelerator = accelerator or Accelerator()
     cast.to(accelerator.device)
     untouched = [guide.likeness() for guide in cast.guides]
-    held = None
-    if recipe.hold_out:
-        data, held = split(data, recipe.hold_out, seed)
-    players, memory = recipe.players(cast), recipe.remember(data)
-    loop = _Loop(recipe, data, held, cast, players, memory, seed, augment, accelerator)
-    loop.check()
-    state = _resume(run, players, memory, accelerator)
+    data, held = split(data, recipe.hold_out, seed) if recipe.hold_out else (data, None)
+    batches = Batches(data, held, recipe.batch_size, recipe.epochs, seed, augment, inner, accelerator)
+    players, memory = recipe.players(cast), recipe.remember(data) | inner.remember(data)
+    few = batches.few(2).x
+    with torch.no_grad():
+        cast.crafting().check(few, len(data.classes))
+    view = craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
+    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ema, watch)
+    state = _resume(run, loop)
     networks = [network for player in players.values() for network in player.networks.values()]
-    with stoppable() as received, _generator(accelerator), returned(*networks), _bar(loop, state) as bar:
-        first, began = state.step, time.monotonic()
-        saved = began
-        while state.step < loop.steps:
-            loop.take(state)
+    with stoppable() as received, _generator(accelerator), returned(*networks), lowered(cast, precision) as train:
+        _take_all(loop, train, state, run=run, received=received, checkpoint_every=checkpoint_every)
+    averaging.put(state.average, players)
+    recipe.finish(cast, memory)
+    if untouched != [guide.likeness() for guide in cast.guides]:
+        raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
+
+
+def _take_all(
+    loop: _Loop, train: Cast, state: _State, *, run: Run | None, received: list[int], checkpoint_every: float
+) -> None:
+    """Every step that is left, with what is due after each: the epoch's end, a checkpoint, a stop."""
+    first, began = state.step, time.monotonic()
+    saved = began
+    with _bar(loop, state) as bar:
+        while state.step < loop.batches.steps:
+            loop.take(state, train)
             bar.update()
             stop, due = loop.agreed(bool(received), time.monotonic() - saved > checkpoint_every)
-            ended = state.step % loop.steps_per_epoch == 0
+            ended = state.step % loop.batches.per_epoch == 0
             if ended:
-                loop.close_epoch(state.step)
-                _tell(loop, state, run, bar, (time.monotonic() - began) / (state.step - first))
+                seen = loop.close_epoch(state)
+                _tell(loop, state, run, bar, (time.monotonic() - began) / (state.step - first), seen)
             if ended or stop or due:
                 loop.merge()
                 _save(run, loop, state)
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"stopped after step {state.step} of {loop.steps}")
-    recipe.finish(cast, memory)
-    if untouched != [guide.likeness() for guide in cast.guides]:
-        raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
+                raise Interrupted(f"stopped after step {state.step} of {loop.batches.steps}")
 
 
 @dataclass(frozen=True)
@@ -104,14 +133,14 @@ class _Loop:
     """One training run's fixed parts; `take` is one step of it."""
 
     recipe: Recipe
-    data: Images
-    held: Images | None
+    batches: Batches
     cast: Cast
     players: dict[str, Player]
     memory: Memory
-    seed: int
-    augment: Augment | None
     accelerator: Accelerator
+    view: View
+    ema: float | None
+    watch: Watch | None
 
     craft: Cast = field(init=False)
     before: Memory = field(default_factory=dict)
@@ -119,37 +148,25 @@ class _Loop:
     def __post_init__(self) -> None:
         object.__setattr__(self, "craft", self.cast.crafting())
 
-    def check(self) -> None:
-        """Refuse networks that do not fit the images."""
-        x, _, _ = self.data.batch(torch.arange(min(2, len(self.data))))
-        with torch.no_grad():
-            self.craft.check(x.to(self.accelerator.device), len(self.data.classes))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.data) / self.recipe.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
-
-    def take(self, state: _State) -> None:
+    def take(self, state: _State, train: Cast) -> None:
         """One step: the recipe yields losses, and each player moves in turn."""
         if self.accelerator.num_processes > 1 and not self.before:
             self.before.update({name: tensor.clone() for name, tensor in self.memory.items()})
-        batch, share = self._batch(state.step)
+        batch, share = self.batches.at(state.step, self.memory)
         # Dropout draws from torch's own generator: keyed by step, it needs no state to be saved.
         torch.manual_seed(batch.draw.at(trial="torch", restart=self.accelerator.process_index).number())
         for player in self.players.values():
             for network in player.networks.values():
                 network.train()
-        for name, loss in self.recipe.updates(self.cast, self.craft, batch, self.memory):
+        for name, loss in self.recipe.updates(train, self.view(), batch, self.memory):
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise InputError(f"The {name}'s loss is no longer a number at step {state.step}: lower --lr.")
             self._move(self.players[name], loss * share, batch.progress)
             total, count = state.sums.get(name, (0.0, 0))
             state.sums[name] = [total + value, count + 1]
+        if self.ema is not None:
+            averaging.follow(state.average, self.players, self.ema, state.step)
         state.step += 1
 
     def merge(self) -> None:
@@ -158,19 +175,17 @@ class _Loop:
             self.memory[name] = old + self.accelerator.reduce(self.memory[name] - old, reduction="sum")
         self.before.clear()
 
-    def close_epoch(self, step: int) -> None:
-        """Merge what the processes remember of their images, and show the recipe its held-out ones."""
+    def close_epoch(self, state: _State) -> dict[str, float]:
+        """Merge what the processes remember of their images, show the recipe its held-out ones, watch for collapse."""
         self.merge()
-        if self.held is not None:
-            self.recipe.validate(self.craft, self._held_batches(step), self.memory)
-
-    def _held_batches(self, step: int) -> Iterator[Batch]:
-        """The held-out training images, as they are; every process looks at all of them, so that all decide alike."""
-        assert self.held is not None
-        for rows in torch.arange(len(self.held)).split(self.recipe.batch_size):
-            x, y, index = (tensor.to(self.accelerator.device) for tensor in self.held.batch(rows))
-            # The draw is the same at every epoch, so that epochs are compared under the same attack.
-            yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate"))
+        with averaging.in_place(state.average, self.players):
+            if self.batches.held is not None:
+                self.recipe.validate(self.craft, self.batches.held_out(state.step), self.memory)
+            if self.watch is None:
+                return {}
+            seen = self.watch.look(self.craft, threat_of(self.recipe), self.batches.few(self.watch.images))
+        self.watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
+        return seen
 
     def agreed(self, *wishes: bool) -> list[bool]:
         """For each wish, whether any process has it: all must act after the same step, or the others wait for ever."""
@@ -178,23 +193,6 @@ class _Loop:
             asked = torch.tensor(wishes, dtype=torch.float32, device=self.accelerator.device)
             return [bool(wish) for wish in self.accelerator.reduce(asked, reduction="sum")]
         return list(wishes)
-
-    def _batch(self, step: int) -> tuple[Batch, float]:
-        """This process's images of a step, and the factor that makes the processes' mean the batch's mean."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        # Batches of nearly equal size: no image is dropped, and none is left alone with BatchNorm.
-        rows = self._order(epoch).tensor_split(self.steps_per_epoch)[place]
-        mine = rows.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
-        x, y, index = (tensor.to(self.accelerator.device) for tensor in self.data.batch(mine))
-        draw = Draw(index, self.seed, "train", step=step)
-        if self.augment is not None:
-            x = self.augment(x, draw.at(trial="augment"))
-        share = len(mine) * self.accelerator.num_processes / len(rows)
-        return Batch(x, y, index, step / self.steps, draw), share
-
-    def _order(self, epoch: int) -> Tensor:
-        number = Draw(torch.empty(0), self.seed, "order", step=epoch).number()
-        return torch.randperm(len(self.data), generator=torch.Generator().manual_seed(number))
 
     def _move(self, player: Player, loss: Tensor, progress: float) -> None:
         """Fill this player's gradients alone, average them over processes, and step."""
@@ -219,39 +217,56 @@ class _Loop:
                 tensor.copy_(part.view_as(tensor))
 
 
-def _resume(run: Run | None, players: dict[str, Player], memory: Memory, accelerator: Accelerator) -> _State:
-    progress = checkpoint.restore(run.checkpoint, players, memory) if run else None
+def _check_inner(recipe: Recipe, inner: Inner, watch: Watch | None) -> None:
+    """Refuse what would be ignored: another attack for a recipe that does not ask for one, a watch over none."""
+    if watch is not None:
+        threat_of(recipe)
+    if inner is not AS_PUBLISHED and not recipe.asks_inner:
+        raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
+
+
+def _resume(run: Run | None, loop: _Loop) -> _State:
+    progress = checkpoint.restore(run.checkpoint, loop.players, loop.memory) if run else None
     state = _State(**progress) if progress else _State()
-    if run and accelerator.is_main_process:
+    if loop.ema is not None:
+        state.average = averaging.fitting(state.average, loop.players, resumed=state.step > 0)
+    elif state.average:
+        raise InputError("The checkpoint holds an average of the weights: go on with the --ema that it was begun with.")
+    if run and loop.accelerator.is_main_process:
         run.rewind(state.step)
     return state
 
 
 def _save(run: Run | None, loop: _Loop, state: _State) -> None:
     if run and loop.accelerator.is_main_process:
-        checkpoint.store(run.checkpoint, loop.players, loop.memory, {"step": state.step, "sums": state.sums})
+        progress = {"step": state.step, "sums": state.sums, "average": state.average}
+        checkpoint.store(run.checkpoint, loop.players, loop.memory, progress)
 
 
-def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any, pace: float) -> None:
-    """Log the epoch's mean losses, to the run and to whoever watches; `pace` is seconds a step."""
-    epoch = state.step // loop.steps_per_epoch
+def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any, pace: float, seen: dict[str, float]) -> None:
+    """Log the epoch's mean losses and what the watch has seen; `pace` is seconds a step."""
+    epoch = state.step // loop.batches.per_epoch
     means = {name: total / count for name, (total, count) in state.sums.items()}
     state.sums.clear()
     if not loop.accelerator.is_main_process:
         return
     if run:
-        run.log(epoch=epoch, step=state.step, loss=means)
+        run.log(epoch=epoch, step=state.step, loss=means, **({"accuracy": seen} if seen else {}))
     words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
+    words += "".join(f", {name} {accuracy:.1%}" for name, accuracy in seen.items())
     bar.set_postfix_str(words)
     if bar.disable:
-        print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {pace * (loop.steps - state.step):.0f} s left", flush=True)
+        print(
+            f"epoch {epoch}/{loop.recipe.epochs}: {words}, {pace * (loop.batches.steps - state.step):.0f} s left",
+            flush=True,
+        )
 
 
 def _bar(loop: _Loop, state: _State) -> Any:
     """Progress with the time that remains on a terminal; elsewhere, `_tell` prints a line an epoch."""
     hidden = None if loop.accelerator.is_main_process else True
     title = type(loop.recipe).__name__
-    return tqdm(total=loop.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
+    return tqdm(total=loop.batches.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks.pgd import PGD
 from ..defence import pipelines
@@ -52,6 +53,8 @@ class AAA(Recipe):
     batch_size: int = 128
     lr: float = 1e-3
 
+    asks_inner: ClassVar[bool] = True
+
     def players(self, cast: Cast) -> dict[str, Player]:
         """The autoencoder alone; the classifiers are frozen."""
         check_guides(cast.guides)
@@ -60,18 +63,21 @@ class AAA(Recipe):
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the drawn classifier serves the attack and the loss alike."""
-        guides = self.policy(train.guides, batch.draw)
-        yield "preprocessor", self._loss(guides, train, craft, batch)
+        guides, seen = (self.policy(cast.guides, batch.draw) for cast in (train, craft))
+        yield "preprocessor", self._loss(guides, seen, train.preprocessor, craft.preprocessor, batch)
 
     def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
         """Lower the learning rate when all guides' loss on held-out images, attacked, no longer falls."""
-        losses = [self._loss(craft.guides, craft, craft, batch).detach() for batch in batches]
+        guides, g = craft.guides, craft.preprocessor
+        losses = [self._loss(guides, guides, g, g, batch).detach() for batch in batches]
         plateau(memory, float(torch.stack(losses).mean()), self.patience, self.plateau_factor)
 
-    def _loss(self, guides: Sequence[Guide], train: Cast, craft: Cast, batch: Batch) -> Tensor:
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
-        f_g = pipelines(craft.preprocessor, guides)
+    def _loss(
+        self, guides: Sequence[Guide], seen: Sequence[Guide], train: nn.Module, craft: nn.Module, batch: Batch
+    ) -> Tensor:
+        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce)))
+        f_g = pipelines(craft, seen)
         x_adv = attack(f_g, batch.x, batch.y, draw=batch.draw)  # always on the cross-entropy
-        z = train.preprocessor(x_adv)
+        z = train(x_adv)
         xent = Mean(ce)([f(z) for f in guides], batch.y)
         return (self.ce_weight * xent + self.mse_weight * mse(z, batch.x)).mean()  # L_xent + λ L_mse, Eq. 3

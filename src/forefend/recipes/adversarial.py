@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -43,6 +44,8 @@ class Adversarial(Recipe):
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
 
+    asks_inner: ClassVar[bool] = True
+
     def players(self, cast: Cast) -> dict[str, Player]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "Adversarial training", "classifier")
@@ -51,6 +54,6 @@ class Adversarial(Recipe):
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of the saddle-point problem, Eq. 2.1."""
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
         x_adv = attack(craft.classifier, batch.x, batch.y, draw=batch.draw)
         yield "classifier", ce(train.classifier(x_adv), batch.y).mean()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks.pgd import PGD
 from ..classifiers.taps import taps_of
@@ -61,6 +62,8 @@ class Robustifier(Recipe):
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
+    asks_inner: ClassVar[bool] = True
+
     def players(self, cast: Cast) -> dict[str, Player]:
         """The robustifier alone; the classifiers are frozen."""
         check_guides(cast.guides)
@@ -71,8 +74,11 @@ class Robustifier(Recipe):
 
     def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Eq. 6, averaged over the guides that serve this step."""
-        guides = self.policy(train.guides, batch.draw)
-        losses = [self._loss(train, craft, guide, batch) for guide in guides]
+        guides, seen = (self.policy(cast.guides, batch.draw) for cast in (train, craft))
+        losses = [
+            self._loss(train.preprocessor, guide, Defended(craft.preprocessor, attacked), batch)
+            for guide, attacked in zip(guides, seen, strict=True)
+        ]
         yield "preprocessor", torch.stack(losses).mean()
 
     def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
@@ -90,13 +96,13 @@ class Robustifier(Recipe):
         put_back_best(memory, cast.preprocessor)
 
     def _attack(self, f: Defended, batch: Batch) -> Tensor:
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
         return attack(f, batch.x, batch.y, draw=batch.draw)  # the attack never sees the fidelity terms
 
-    def _loss(self, train: Cast, craft: Cast, guide: Guide, batch: Batch) -> Tensor:
+    def _loss(self, g: nn.Module, guide: Guide, attacked: Defended, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y
-        x_adv = self._attack(Defended(craft.preprocessor, guide), batch)
-        r = train.preprocessor(x_adv)
+        x_adv = self._attack(attacked, batch)
+        r = g(x_adv)
         taps = list(self.taps or taps_of(guide.classifier).stages)
         logits, h_r = guide.read(r, taps)
         with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class RTFE(Recipe):
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
 
+    asks_inner: ClassVar[bool] = True
+
     def players(self, cast: Cast) -> dict[str, Player]:
         """The preprocessor alone; the guides are frozen."""
         check_guides(cast.guides)
@@ -64,7 +67,7 @@ class RTFE(Recipe):
         guides = self.policy(train.guides, draw)
         with torch.no_grad():
             t = [f(x) for f in guides]  # the teacher sees the clean image itself, not g(x)
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce)))
         f_g = pipelines(craft.preprocessor, self.policy(craft.guides, draw))
         x_adv = attack(f_g, x, y, draw=draw)  # Eqs. 2, 3 and 8
         z = pipelines(train.preprocessor, guides)(x_adv)

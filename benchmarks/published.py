@@ -1,0 +1,121 @@
+"""Published robust classifiers, measured by our `standard`: does a 99 % interval of ours hold the published figure?
+
+usage: PYTHONPATH=src:. python -m benchmarks.published [--check]
+
+Reads results/published/CLASSIFIER/summary.json, which `forefend evaluate --suite standard` left there, and renews the
+table in results/published/README.md. With --check nothing is written; the exit status is 1 if an interval misses its
+figure or the table is not the records' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from forefend import records, summary
+from forefend.interval import wilson
+from forefend.summary import CLEAN, Cell
+
+ROOT = Path("results/published")
+Z99 = 2.5758293035489004  # the normal quantile that leaves 0.5 % above it
+
+
+@dataclass(frozen=True)
+class Published:
+    """What others say of a checkpoint.
+
+    Args:
+        clean: accuracy in %.
+        autoattack: in %, on 10,000 images, from AutoAttack's own table.
+        claimed: what its authors' attack left, in %.
+        by: that attack.
+    """
+
+    clean: float
+    autoattack: float
+    claimed: float
+    by: str
+
+
+PUBLISHED = {
+    "trades-mnist-smallcnn-robust": Published(99.48, 92.81, 96.07, "PGD-40"),
+    "fastat-mnist-fgsm-robust": Published(98.50, 82.93, 88.77, "its authors' PGD"),
+}
+
+
+def main() -> int:
+    """Read the command line, compare, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--root", type=Path, default=ROOT)
+    given = parser.parse_args()
+    page = given.root / "README.md"
+    old = page.read_text(encoding="utf-8")
+    new = renewed(old, given.root)
+    if given.check:
+        return int(new != old or not all(holds(given.root, name) for name in PUBLISHED))
+    records.write(page, new.encode())
+    return 0
+
+
+def renewed(document: str, root: Path) -> str:
+    """The page with its table made anew from the records."""
+    table = "\n".join(lines(root))
+    return re.sub(
+        r"<!-- published -->\n.*?<!-- end -->", f"<!-- published -->\n{table}\n<!-- end -->", document, flags=re.DOTALL
+    )
+
+
+def lines(root: Path) -> list[str]:
+    """The table, line by line."""
+    head = ["classifier", "", "published", "ours, 99 % interval", "n", "inside"]
+    rows = [row for name in PUBLISHED for row in rows_of(root, name)]
+    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+
+
+def rows_of(root: Path, name: str) -> list[list[str]]:
+    """Clean accuracy and AutoAttack of one classifier."""
+    said = PUBLISHED[name]
+    pairs = [("clean", said.clean, CLEAN), ("AutoAttack", said.autoattack, "AutoAttack")]
+    rows = []
+    for title, figure, attack in pairs:
+        cell = cell_of(root, name, attack)
+        low, high = interval(cell)
+        ours = f"{100 * cell.accuracy:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
+        rows.append([name, title, f"{figure:.2f}", ours, str(cell.n), "yes" if low <= figure / 100 <= high else "NO"])
+    square = cell_of(root, name, "Square")
+    by = f"{said.by}: {said.claimed:.2f}"
+    rows.append(
+        [
+            name,
+            "Square, 1,000 queries; beside it its authors' figure",
+            by,
+            f"{100 * square.accuracy:.1f}",
+            str(square.n),
+            "",
+        ]
+    )
+    return rows
+
+
+def holds(root: Path, name: str) -> bool:
+    """Whether our 99 % interval holds the published AutoAttack figure."""
+    low, high = interval(cell_of(root, name, "AutoAttack"))
+    return low <= PUBLISHED[name].autoattack / 100 <= high
+
+
+def interval(cell: Cell) -> tuple[float, float]:
+    """Wilson's interval at 99 %."""
+    return wilson(round(cell.accuracy * cell.n), cell.n, Z99)
+
+
+def cell_of(root: Path, name: str, attack: str) -> Cell:
+    """One cell of a classifier's evaluation."""
+    return next(cell for cell in summary.load(root / name) if cell.attack == attack)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

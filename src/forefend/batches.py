@@ -1,0 +1,90 @@
+"""Batches: which images serve which step, and with what randomness: a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .data import Images
+from .draw import Draw
+from .inner import AtLeast, Inner, Moment
+from .recipe import Batch, Memory, as_it_is
+
+Augment = Callable[[Tensor, Draw], Tensor]
+FALLEN = "watch/fallen"  # in memory once training has collapsed and gone over to the attack with several steps
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one training run.
+
+    Args:
+        data: training images.
+        held: training images kept for validation; None for none.
+        batch_size: images a step, over all processes.
+        epochs: passes over the data.
+        seed: of order, augmentation and attacks.
+        augment: label-preserving change of a batch; None for none.
+        inner: what stands in the place of the recipe's attack.
+        accelerator: device and processes.
+    """
+
+    data: Images
+    held: Images | None
+    batch_size: int
+    epochs: int
+    seed: int
+    augment: Augment | None
+    inner: Inner
+    accelerator: Accelerator
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.data) / self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.epochs * self.per_epoch
+
+    def at(self, step: int, memory: Memory) -> tuple[Batch, float]:
+        """This process's images of a step, and the factor that makes the processes' mean the batch's mean."""
+        epoch, place = divmod(step, self.per_epoch)
+        # Batches of nearly equal size: no image is dropped, and none is left alone with BatchNorm.
+        rows = self._order(epoch).tensor_split(self.per_epoch)[place]
+        mine = rows.tensor_split(self.accelerator.num_processes)[self.accelerator.process_index]
+        x, y, index = (tensor.to(self.accelerator.device) for tensor in self.data.batch(mine))
+        draw, progress = Draw(index, self.seed, "train", step=step), step / self.steps
+
+        def moved(x: Tensor) -> Tensor:
+            return x if self.augment is None else self.augment(x, draw.at(trial="augment"))
+
+        inner = AtLeast() if FALLEN in memory else self.inner
+        moment = Moment(progress, epoch, index, memory, moved)
+        share = len(mine) * self.accelerator.num_processes / len(rows)
+        return Batch(moved(x), y, index, progress, draw, lambda attack: inner(attack, moment)), share
+
+    def held_out(self, step: int) -> Iterator[Batch]:
+        """The held-out training images, as they are; every process looks at all of them, so that all decide alike."""
+        assert self.held is not None
+        for rows in torch.arange(len(self.held)).split(self.batch_size):
+            x, y, index = (tensor.to(self.accelerator.device) for tensor in self.held.batch(rows))
+            # The draw is the same at every epoch, so that epochs are compared under the same attack.
+            yield Batch(x, y, index, step / self.steps, Draw(index, self.seed, "validate"), as_it_is)
+
+    def few(self, count: int) -> Batch:
+        """Some training images as they are, drawn with the seed: the same at every epoch and in every process."""
+        number = Draw(torch.empty(0), self.seed, "few").number()
+        rows = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(number))[:count]
+        x, y, index = (tensor.to(self.accelerator.device) for tensor in self.data.batch(rows))
+        return Batch(x, y, index, 0.0, Draw(index, self.seed, "few"))
+
+    def _order(self, epoch: int) -> Tensor:
+        number = Draw(torch.empty(0), self.seed, "order", step=epoch).number()
+        return torch.randperm(len(self.data), generator=torch.Generator().manual_seed(number))

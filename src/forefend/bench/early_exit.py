@@ -1,0 +1,119 @@
+"""What does a verdict cost? Ours leaves an image once it is lost, and proposes in bf16 what fp32 then judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..compute import counted
+from ..fast import prepare
+from ..modes import frozen
+from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, fastest, figure
+from ..room import Room
+from ..running import Job, Run, to_the_end, until_lost
+from ..stopwatch import timed
+from ..targets import Assault, read
+from .attack import named, parity
+
+NAME = "early exit"
+QUICK = [Assault("resnet20", 10, images=64)]
+FULL = [
+    Assault("resnet20", 20, images=128),
+    Assault("resnet4b", 20, images=256),
+    Assault("resnet4b", 100, restarts=5, images=128),
+    Assault("resnet20", 100, restarts=5, images=32),
+]
+OURS = "ours"
+PLAIN = "ours, to the end in fp32"
+PEERS = ("torchattacks", "adv-lib")  # the two fastest; both leave out what an earlier restart has broken
+ROOM = 64
+
+
+def points(quick: bool) -> list[Point]:
+    """Ours until lost, ours to the end, and the fastest peers."""
+    cases = [named(assault) for assault in (QUICK if quick else FULL)]
+    return [Point(NAME, case, subject) for case in cases for subject in (OURS, "ours, fp32", PLAIN, *PEERS)]
+
+
+def bar(case: str) -> float:
+    """What was promised: 4 times the best peer in one attempt, 8 times in five."""
+    return 8.0 if read(case).restarts > 1 else 4.0
+
+
+def work(run: Run, precision: str | None, case: str) -> Work:
+    """A trial over a case's images, carried out by `run`.
+
+    Args:
+        run: until_lost, or to_the_end.
+        precision: in which a stand-in proposes; None attacks the frozen network itself.
+        case: such as `PGD-20 on resnet20, 128 images`.
+    """
+    assault = read(case)
+    network = assault.on.network()
+    judge = frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, y, index = assault.on.images(assault.count)
+    f = judge if precision is None else prepare(network, x, precision=precision)
+    job = Job(
+        name=case,
+        attack=assault.ours(),
+        threat=assault.on.threat,
+        restarts=assault.restarts,
+        f=f,
+        wrong=partial(errs, judge),
+        fetch=lambda rows: (x[rows], y[rows], index[rows]),
+        room=Room(ROOM),
+        seed=0,
+    )
+
+    def judged() -> dict[int, bool]:
+        verdicts: dict[int, bool] = {}
+        for images, lost in run(job, torch.arange(len(x))):
+            verdicts |= dict(zip(images, lost, strict=True))
+        return verdicts
+
+    def once() -> Outcome:
+        verdicts, taken = timed(judged)
+        lost = [verdicts[number] for number in index.tolist()]
+        return {"seconds": taken, **about, "lost": "".join(str(int(one)) for one in lost), "robust": _share(lost)}
+
+    about = _cost(partial(counted, judged, f), len(x))
+    return once
+
+
+def errs(judge: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether the network itself misclassifies each image, `(B,)`."""
+    with torch.no_grad():
+        return judge(x).argmax(1) != y
+
+
+def _cost(count: Any, images: int) -> dict[str, float]:
+    cost = count()
+    return {"images": images, "gradients": cost.gradients / images, "forwards": cost.forwards / images}
+
+
+def _share(lost: list[bool]) -> float:
+    return 1 - sum(lost) / len(lost)
+
+
+SUBJECTS: Mapping[str, Maker] = {
+    OURS: partial(work, until_lost, "bf16"),
+    "ours, fp32": partial(work, until_lost, "fp32"),
+    PLAIN: partial(work, to_the_end, None),
+}
+
+
+def figures(measured: Measured) -> Iterator[Figure]:
+    """Seconds over every other, and gradients over going to the end."""
+    for case in dict.fromkeys(point.case for point in measured):
+        own, end = Point(NAME, case, OURS), Point(NAME, case, PLAIN)
+        others = [point for point in measured if point.case == case and point != own]
+        best = fastest(measured, [point for point in others if point.subject in PEERS])
+        for point in others if own in measured else []:
+            promised = bar(case) if point == best else None
+            yield figure(measured, own, point, bar=promised, **parity(measured, own, point))
+        if own in measured and end in measured:
+            yield figure(measured, own, end, unit="gradients", **parity(measured, own, end))

@@ -1,0 +1,41 @@
+"""Noise: a random allowed image, whatever is attacked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from forefend.attacks.noise import Noise
+from forefend.draw import Draw
+from forefend.threat import L2, Linf, ThreatModel
+from forefend.trial import Trial
+
+THREATS = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
+
+
+def never(x: Tensor) -> Tensor:
+    raise AssertionError("noise asked the network")
+
+
+@THREATS
+def test_it_is_the_threat_model_s_noise_and_asks_nothing(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
+    draw = Draw(torch.arange(6), 3, "noise")
+    noisy = Noise(threat)(never, x, y, draw=draw)
+    assert torch.equal(noisy, threat.noise(x, draw))
+    assert bool(threat.allows(noisy, x).all())
+    assert bool((noisy != x).flatten(1).any(1).all())
+
+
+def test_each_restart_draws_anew(x: Tensor, y: Tensor) -> None:
+    draw = Draw(torch.arange(6))
+    first, again, other = (Noise(Linf(0.1))(never, x, y, draw=draw.at(restart=r)) for r in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_what_records_and_costs_say() -> None:
+    trial = Trial("noise", Noise(Linf("8/255")), Linf("8/255"), restarts=10)
+    assert str(trial) == "Noise(Linf:8/255) x10 in Linf:8/255 [white_box]"
+    assert (trial.gradients(), trial.forwards()) == (0, 0)
+    assert Noise.averages

@@ -1,0 +1,104 @@
+"""`forefend compare` as typed: rivals trained within the budget, all attacked, resumed, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from door import done, files, guide, refused
+
+from forefend import cli, suites
+from forefend.jobs import contestants
+from forefend.suites import white_box
+from forefend.threat import Linf
+
+OPTIONS = "--images 12 --suite curve --denoiser narrow-unet --copies 2"
+NAMES = ["undefended", "jpeg", "bit-depth", "total-variation", "denoised smoothing", "adversarial fine-tuning"]
+
+
+@pytest.fixture(autouse=True)
+def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder to stand in, and the verb."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "compare", ("forefend.commands.compare", "beside its rivals"))
+
+
+def trained(out: str) -> None:
+    done(
+        f"train rtfe --data digits --epochs 1 --images 100 --steps 1 --relative-step 1 --threat Linf:0.1 "
+        f"--guides {guide()} --out {out}"
+    )
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    (found,) = folder.rglob("compare.json")
+    return json.loads(found.read_text())
+
+
+def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path) -> None:
+    trained("run")
+    weights = (guide() / "weights.safetensors").read_bytes()
+    out = done(f"compare run {OPTIONS}")
+    kept = compared(tmp_path / "run")
+    rows = {row["name"].partition(" (")[0]: row for row in kept["rows"]}
+    assert list(rows) == [*NAMES, "this defence"]
+    assert out.splitlines()[-1] == kept["verdict"]
+    assert kept["verdict"].startswith("Under attack ")
+    assert [name for name, row in rows.items() if row["changed"]] == ["adversarial fine-tuning"]
+    assert (guide() / "weights.safetensors").read_bytes() == weights
+    assert all(row["clean"]["n"] == row["worst"]["n"] == 12 for row in rows.values())
+    assert all(
+        row["worst"]["radius"] == 0.1 and row["worst"]["accuracy"] <= row["clean"]["accuracy"] for row in rows.values()
+    )
+    prices = {name: row["price"] for name, row in rows.items()}
+    for name in NAMES[-2:]:
+        assert 0.5 * kept["budget_flops"] < prices[name]["training_flops"] <= kept["budget_flops"]
+    assert prices["this defence"]["training_flops"] == kept["budget_flops"]
+    assert {name for name, price in prices.items() if price["parameters"]} == {"denoised smoothing", "this defence"}
+    assert prices["denoised smoothing"]["forward_flops"] == 2 * prices["this defence"]["forward_flops"]
+    assert all(price["ms_alone"] > 0 and price["ms_batched"] > 0 for price in prices.values())
+    assert rows["jpeg"]["attacked"].startswith("BPDA")
+    _goes_on(tmp_path, out)
+
+
+def _goes_on(folder: Path, out: str) -> None:
+    """The same command again trains nobody, judges nothing, and says the same but for the time it took."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    rows = compared(folder / "run")["rows"]
+    again = done(f"compare run {OPTIONS}")
+    assert "epochs of" in out
+    assert "epochs of" not in again
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    pairs = zip(rows, compared(folder / "run")["rows"], strict=True)
+    assert all((a["clean"], a["worst"]) == (b["clean"], b["worst"]) for a, b in pairs)
+    assert any(name.endswith("compare.md") for name in files(folder))
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    trained("run")
+    assert "did you mean" in refused("compare run --classifier natural-digits-tinyresnet-s1")
+    assert "no suite called 'quikc'" in refused("compare run --suite quikc")
+    assert "holds no defence" in refused(f"compare {guide()}")
+    assert "sigma" in refused("compare run --sigma nan")
+    assert "noisy copies" in refused("compare run --copies 0")
+    assert "no preprocessor architecture called 'dnccn'" in refused("compare run --denoiser dnccn")
+    assert not (tmp_path / "run" / "compare").exists()
+    card = json.loads((tmp_path / "run" / "defence.json").read_text())
+    card["guides"][0]["fingerprint"] = "0" * 16
+    (tmp_path / "run" / "defence.json").write_text(json.dumps(card))
+    assert "is no longer the classifier that this run learned from" in refused("compare run")
+
+
+def test_how_each_is_attacked() -> None:
+    terms = suites.Terms([Linf(0.1)], 10)
+    quick = suites.SUITES["quick"](terms)
+    both, _ = contestants.and_through_bpda(quick)
+    assert [trial.name for trial in both] == [t.name for t in quick] + [f"{t.name} BPDA" for t in quick]
+    only, _ = contestants.only_through_bpda(suites.SUITES["standard"](terms))
+    assert all(trial.sees is not white_box or not trial.gradients() for trial in only)
+    assert {trial.name for trial in only} >= {"Square", "AutoAttack BPDA"}
+    noisy, _ = contestants.through_noise(suites.SUITES["standard"](terms))
+    assert all(trial.sees.averages for trial in noisy)
+    assert "rand" in str(noisy[0])
