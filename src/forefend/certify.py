@@ -7,10 +7,8 @@ other norm. As everywhere, pseudo-random float32 numbers stand for Gaussian nois
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -22,8 +20,9 @@ from . import certificates
 from .certificates import Certificate, Smoothing
 from .checks import InputError, check_classifier, check_images, check_labels, check_numbers
 from .data import Images
+from .data.images import fingerprints
 from .draw import Draw
-from .modes import fingerprint, frozen, likeness
+from .modes import device_of, fingerprint, form, frozen, likeness
 
 
 @final
@@ -145,7 +144,7 @@ def _check(network: nn.Module, images: Images, name: str) -> None:
     check_images(x)
     check_labels(images.labels, len(images.classes), len(images))
     with torch.no_grad():
-        check_classifier(network, x.to(_device(network)), len(images.classes), name)
+        check_classifier(network, x.to(device_of(network)), len(images.classes), name)
 
 
 @final
@@ -169,10 +168,12 @@ class _Clerk:
         bar = tqdm(total=len(self.images), desc=f"{self.name}: certify", unit="img", disable=None)
         with bar:
             for row in range(len(self.images)):
-                x, y, index = (t[0] for t in self.images.batch(torch.tensor([row])))
+                batch = self.images.batch(torch.tensor([row]))
+                x, y, index = (t[0] for t in batch)
+                (image,) = fingerprints(batch[0], batch[1])
                 certificate = known.get(int(index))
-                if certificate is None or certificate.image != _digest(x, int(y)):
-                    certificate = self._certificate(subject, x, int(y), int(index))
+                if certificate is None or certificate.image != image:
+                    certificate = self._certificate((subject, image), x, int(y), int(index))
                     new += 1
                     if self.path:
                         certificates.append(self.path, certificate)
@@ -182,14 +183,14 @@ class _Clerk:
             print(f"{self.name}: {new} images certified, {time.monotonic() - began:.0f} s", flush=True)
         return found
 
-    def _certificate(self, subject: str, x: Tensor, y: int, index: int) -> Certificate:
-        guess, votes, radius = self.smoothed.certify(x.to(_device(self.smoothed.network)), index)
+    def _certificate(self, of: tuple[str, str], x: Tensor, y: int, index: int) -> Certificate:
+        guess, votes, radius = self.smoothed.certify(x.to(device_of(self.smoothed.network)), index)
         return Certificate(
             name=self.name,
-            subject=subject,
+            subject=of[0],
             smoothing=str(self.smoothed.smoothing),
             index=index,
-            image=_digest(x, y),
+            image=of[1],
             label=y,
             guess=guess,
             votes=votes,
@@ -201,16 +202,4 @@ class _Clerk:
     def _subject(self) -> str:
         """What votes depend on beside noise and image: the data, the weights, and the modules that hold them."""
         network = self.smoothed.network
-        settings = [getattr(module, "settings", None) for module in network.modules()]
-        form = hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]
-        return f"{self.images.name}/{self.images.split}:{fingerprint(network)}:{form}"
-
-
-def _digest(x: Tensor, y: int) -> str:
-    """Eight hexadecimal digits over an image's pixels and its label."""
-    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes() + str(y).encode()).hexdigest()[:8]
-
-
-def _device(network: nn.Module) -> torch.device:
-    """Where a network lives; one without parameters or buffers works on the CPU."""
-    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
+        return f"{self.images.name}/{self.images.split}:{fingerprint(network)}:{form(network)}"

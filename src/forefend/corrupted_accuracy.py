@@ -6,11 +6,9 @@ became of the clean one.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,10 +19,11 @@ from torch import Tensor, nn
 from . import records
 from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
+from .data.images import fingerprints
 from .draw import Draw
 from .evaluation import Subject
 from .interval import Z95, wilson
-from .modes import fingerprint, frozen, likeness
+from .modes import device_of, fingerprint, form, frozen, likeness
 from .records import Record
 
 CLEAN = "none"
@@ -142,13 +141,11 @@ class _Court:
 
     def key(self, images: Images) -> str:
         """What a record's verdict depends on beside condition, seed and image: the networks and the set."""
-        form = f"{self.network!r}{[getattr(module, 'settings', None) for module in self.network.modules()]!r}"
-        digest = hashlib.sha256(form.encode()).hexdigest()[:8]
-        return f"{images.name}/{images.split}:{fingerprint(self.network)}:{digest}"
+        return f"{images.name}/{images.split}:{fingerprint(self.network)}:{form(self.network)}"
 
     def lost(self, x: Tensor, y: Tensor) -> list[bool]:
         with torch.no_grad():
-            wrong: Tensor = self.network(x.to(_device(self.network))).argmax(1).cpu() != y
+            wrong: Tensor = self.network(x.to(device_of(self.network))).argmax(1).cpu() != y
         return [bool(w) for w in wrong.tolist()]
 
     def cells(self, judged: Sequence[tuple[Condition, dict[int, bool]]]) -> list[CorruptedCell]:
@@ -197,7 +194,7 @@ class _Hearing:
         digests: dict[int, str] = {}
         for part in torch.arange(len(images)).split(self.batch_size):
             x, y, index = images.batch(part)
-            digests |= dict(zip(index.tolist(), _digests(x, y), strict=True))
+            digests |= dict(zip(index.tolist(), fingerprints(x, y), strict=True))
         known = [self._known(court.key(images), str(condition), digests) for court in self.courts]
         numbers = images.index.tolist()
         todo = torch.tensor([row for row, i in enumerate(numbers) if any(i not in k for k in known)], dtype=torch.int64)
@@ -248,7 +245,7 @@ class _Hearing:
             raise InputError("The test images hold the same image twice, which would count twice: give each once.")
         for court in self.courts:
             with torch.no_grad():
-                check_classifier(court.network, x.to(_device(court.network)), classes, court.subject.name)
+                check_classifier(court.network, x.to(device_of(court.network)), classes, court.subject.name)
 
 
 def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:
@@ -277,14 +274,3 @@ def load(folder: Path) -> list[CorruptedCell]:
     if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != wanted for row in rows):
         raise InputError(f"{folder}/corruptions.json is no list of cells: measure again to make it anew.")
     return [CorruptedCell(**row) for row in rows]
-
-
-def _digests(x: Tensor, y: Tensor) -> list[str]:
-    """Eight hexadecimal digits over the pixels and label of each image, before it is corrupted."""
-    pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
-    return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
-
-
-def _device(network: nn.Module) -> torch.device:
-    """Where a network lives; one without tensors works on the CPU."""
-    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))

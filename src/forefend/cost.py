@@ -9,10 +9,9 @@ import torch
 
 from .attacks.pgd import input_gradient
 from .data import Images
-from .docket import device_of
 from .evaluation import Subject
 from .losses import ce
-from .modes import frozen
+from .modes import device_of, frozen
 from .trial import Suite
 
 LONG = 5.0  # seconds after which a batch is not tried twice

@@ -5,7 +5,6 @@ Each image is judged once under each trial, by one process, whatever was interru
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,14 @@ from tqdm import tqdm
 
 from . import records
 from .data import Images
-from .modes import fingerprint
+from .data.images import fingerprints
+from .modes import device_of, fingerprint, form
 from .processes import Processes
 from .records import Record
 from .running import Verdicts
 
 SECONDS = 5.0  # the most work that a kill can cost
+MINUTE = 60.0  # between two words on how far it is
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Docket:
     def key(self) -> str:
         """What a verdict depends on beside trial, seed and image: the networks and the set."""
         data = f"{self.images.name}/{self.images.split}"
-        return f"{data}:{fingerprint(self.network)}:{_form(self.network)}"
+        return f"{data}:{fingerprint(self.network)}:{form(self.network)}"
 
     def fetch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and dataset index of some rows, where the network lives; each is remembered by a digest."""
         x, y, index = self.images.batch(rows)
-        self._digests.update(zip(index.tolist(), _digests(x, y), strict=True))
+        self._digests.update(zip(index.tolist(), fingerprints(x, y), strict=True))
         device = device_of(self.network)
         return x.to(device), y.to(device), index.to(device)
 
@@ -76,15 +77,19 @@ class Docket:
         known = self._known(trial, rows)
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
         mine = self.processes.mine(todo, self.batch_size)
-        began = time.monotonic()
-        hidden = True if self.processes.rank else None
+        began = said = time.monotonic()
         found: dict[int, bool] = {}
-        with tqdm(total=len(mine), desc=title, unit="img", disable=hidden) as bar:
+        with tqdm(total=len(mine), desc=title, unit="img", disable=True if self.processes.rank else None) as bar:
+            silent = bar.disable and not self.processes.rank  # not on a terminal: a line now and then
             for part in self._recorded(trial, judge(mine)) if len(mine) else ():
                 found |= part
                 bar.update(len(part))
+                if silent and time.monotonic() - said > MINUTE:
+                    said = time.monotonic()
+                    left = (said - began) * (len(mine) - len(found)) / len(found)
+                    print(f"{title}: {len(found)} of {len(mine)} done, about {left:.0f} s left", flush=True)
         known |= self.processes.all_of(found)
-        if bar.disable and len(todo) and not self.processes.rank:  # not on a terminal: a line when a trial is done
+        if silent and len(todo):
             lost = sum(known[i] for i in index)
             print(f"{title}: {lost} of {len(index)} lost, {time.monotonic() - began:.0f} s", flush=True)
         return {i: known[i] for i in index}
@@ -120,25 +125,6 @@ class Docket:
         known: dict[int, bool] = {}
         for part in torch.tensor([rows[i] for i in found if i in rows], dtype=torch.int64).split(self.batch_size):
             x, y, numbers = self.images.batch(part)
-            pairs = zip(numbers.tolist(), _digests(x, y), strict=True)
+            pairs = zip(numbers.tolist(), fingerprints(x, y), strict=True)
             known |= {i: found[i][0] for i, digest in pairs if found[i][1] == digest}
         return known
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Where a network lives; one without parameters or buffers works on the CPU."""
-    for tensor in (*network.parameters(), *network.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def _digests(x: Tensor, y: Tensor) -> list[str]:
-    """Eight hexadecimal digits over the pixels and label of each image."""
-    pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
-    return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
-
-
-def _form(network: nn.Module) -> str:
-    """Digest of the modules: the same weights in another form judge otherwise, and some preprocessors have none."""
-    settings = [getattr(module, "settings", None) for module in network.modules()]
-    return hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]

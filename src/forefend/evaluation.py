@@ -15,8 +15,8 @@ from . import records, summary
 from .checks import InputError, check_classifier, check_clean_accuracy, check_images, check_labels
 from .data import Images
 from .defence import Defence, Defended
-from .docket import Docket, device_of
-from .modes import fingerprint, frozen, likeness
+from .docket import Docket
+from .modes import device_of, fingerprint, frozen, likeness
 from .processes import Processes, processes
 from .records import Record
 from .room import Room

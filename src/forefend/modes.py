@@ -92,6 +92,17 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def form(network: nn.Module) -> str:
+    """Eight hexadecimal digits over the modules: in another form the same weights judge otherwise."""
+    settings = [getattr(module, "settings", None) for module in network.modules()]
+    return hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network lives; one without parameters or buffers works on the CPU."""
+    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
+
+
 def _raw(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, final
@@ -190,6 +191,12 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     quota[favoured[: count - quota.sum()]] += 1
     drawn = [random.permutation(np.flatnonzero(y == k))[:n] for k, n in zip(numbers, quota, strict=True)]
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
+
+
+def fingerprints(x: Tensor, y: Tensor) -> list[str]:
+    """Eight hexadecimal digits over the pixels and label of each image: what a record knows an image by."""
+    pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
+    return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
 def numbered(y: Tensor) -> tuple[str, ...]:

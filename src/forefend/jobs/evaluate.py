@@ -55,7 +55,7 @@ def run(options: Any) -> str:
         batch_size=options.batch_size,
         allow_weak=True,  # they were measured above, on more images than may be asked for here
     )
-    return tables.text(cells)
+    return tables.text(cells) if not processes().rank else ""
 
 
 def _folder(options: Any, run: records.Run | None, subjects: Sequence[Subject], threats: Sequence[ThreatModel]) -> Path:
