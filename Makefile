@@ -17,8 +17,8 @@ test-all: $(VENV)/.installed-dev lint types
 	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy

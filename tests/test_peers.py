@@ -159,6 +159,18 @@ def test_a_random_start_is_repeated_by_the_seed_and_differs_between_batches(
 
 
 @OLD_SCIPY
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
+def test_without_a_random_start_foolbox_makes_the_same_images(
+    threat: Linf | L2, net: nn.Module, x: Tensor, y: Tensor
+) -> None:
+    pgd = PGD(threat, 5, threat.radius / 3, start=from_x)
+    draw = Draw(torch.arange(6))
+    made = [peers.CRAFTS[peer](net.eval(), x, y, pgd, draw) for peer in ("ours", "foolbox")]
+    torch.testing.assert_close(*made, atol=1e-6, rtol=0)
+    assert bool((threat.distance(made[0], x) > 0.5 * threat.radius).all())
+
+
+@OLD_SCIPY
 @pytest.mark.parametrize("name", ["fastat-mnist", "convex-fashion", "resnet4b-cifar-l2"])
 def test_foolbox_agrees_here_and_now_and_so_do_our_records(name: str, real_data: Path, tmp_path: Path) -> None:
     comparison = COMPARISONS[name]

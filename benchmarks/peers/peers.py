@@ -1,0 +1,108 @@
+"""The attackers: PGD as four libraries have it, each told to run the algorithm of `forefend.attacks.pgd.PGD`.
+
+That is: start at x or at a random image of the ball; step along the gradient of the summed cross-entropy, by its sign
+(l∞) or its direction (l2); project to the ball, clip to [0, 1]; return the last iterate. Each function says what had to
+be set for that, and what its library does otherwise and cannot be told. Libraries are imported where they are used,
+because they live in environments of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+
+from forefend.attacks.pgd import PGD, random_start
+from forefend.draw import Draw
+
+# (network, x, y, the attack whose settings to use, source of our own random start) -> x_adv
+Craft = Callable[[nn.Module, Tensor, Tensor, PGD, Draw], Tensor]
+
+
+def ours(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+    """The attack itself; in l2 a random start lies on the sphere, as in MadryLab's robustness library."""
+    return pgd(network, x, y, draw=draw)
+
+
+def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+    """foolbox: `abs_stepsize`, because its default is relative to the radius; the unclipped result is the last iterate.
+
+    In l2 a random start is uniform in the ball, and a gradient shorter than 1e-12 makes a shorter step.
+    """
+    library = import_module("foolbox")
+    attacks = {"Linf": library.attacks.LinfPGD, "L2": library.attacks.L2PGD}
+    attack = attacks[pgd.threat.norm](abs_stepsize=pgd.step_size, steps=pgd.steps, random_start=at_random(pgd))
+    model = library.PyTorchModel(network, bounds=(0, 1))
+    last, _, _ = attack(model, x, library.criteria.Misclassification(y), epsilons=pgd.threat.radius)
+    return last
+
+
+def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+    """torchattacks: its loss is the batch's mean, a factor that neither sign nor direction sees.
+
+    In l2 `eps_for_division` is added to the gradient's length, so it is set to 1e-20 in place of 1e-10: below that,
+    squares vanish in float32 anyway. A random start has a random direction and a length uniform in [0, radius].
+    """
+    mend_torchvision()
+    library = import_module("torchattacks")
+    settings = {"eps": pgd.threat.radius, "alpha": pgd.step_size, "steps": pgd.steps, "random_start": at_random(pgd)}
+    if pgd.threat.norm == "L2":
+        settings |= {"eps_for_division": 1e-20}
+        return library.PGDL2(network, **settings)(x, y)
+    return library.PGD(network, **settings)(x, y)
+
+
+def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+    """ART: true labels are given (else it attacks its own predictions), one random start, and one batch at a time.
+
+    It clips to [0, 1] first and projects to the ball then: in l∞ that gives the same image; in l2 another one, as much
+    inside both. In l2 a random start is uniform in the ball.
+    """
+    attacks, estimators = import_module("art.attacks.evasion"), import_module("art.estimators.classification")
+    with torch.no_grad():
+        classes = network(x[:1]).shape[1]
+    loss = nn.CrossEntropyLoss(reduction="sum")
+    shape = tuple(x.shape[1:])
+    box = (0.0, 1.0)
+    estimator = estimators.PyTorchClassifier(network, loss, shape, classes, clip_values=box, device_type="cpu")
+    attack = attacks.ProjectedGradientDescentPyTorch(
+        estimator,
+        norm={"Linf": "inf", "L2": 2}[pgd.threat.norm],
+        eps=pgd.threat.radius,
+        eps_step=pgd.step_size,
+        max_iter=pgd.steps,
+        num_random_init=int(at_random(pgd)),
+        batch_size=len(x),
+        verbose=False,
+    )
+    return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+
+
+CRAFTS: dict[str, Craft] = {"ours": ours, "foolbox": foolbox, "torchattacks": torchattacks, "art": art}
+
+
+def at_random(pgd: PGD) -> bool:
+    """Whether an attack has a random start."""
+    return pgd.start is random_start
+
+
+def mend_torchvision() -> None:
+    """Let torchvision be imported, which torchattacks does, where its compiled operators do not load.
+
+    The published build needs CUDA's libraries and finds none beside a CPU build of torch; its Python files can be read
+    all the same once two of its operators are declared, though not defined.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for operator in ("nms", "qnms"):
+            _DECLARED.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import_module("torchvision")
+
+
+_DECLARED = torch.library.Library("torchvision", "FRAGMENT")  # its operators live as long as it does
