@@ -10,18 +10,19 @@ import pytest
 from door import done, files, guide, refused
 
 from forefend import cli, suites
-from forefend.jobs import contestants
+from forefend.jobs import compare, contestants
 from forefend.suites import white_box
 from forefend.threat import Linf
 
-OPTIONS = "--images 12 --suite curve --denoiser narrow-unet --copies 2"
+OPTIONS = "--images 8 --suite curve --denoiser narrow-unet --copies 2"
 NAMES = ["undefended", "jpeg", "bit-depth", "total-variation", "denoised smoothing", "adversarial fine-tuning"]
 
 
 @pytest.fixture(autouse=True)
 def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder to stand in, and the verb."""
+    """An empty folder to stand in, the verb, and latencies from a few rounds."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "ROUNDS", 2)
     monkeypatch.setitem(cli.COMMANDS, "compare", ("forefend.commands.compare", "beside its rivals"))
 
 
@@ -48,7 +49,7 @@ def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path) -> None:
     assert kept["verdict"].startswith("Under attack ")
     assert [name for name, row in rows.items() if row["changed"]] == ["adversarial fine-tuning"]
     assert (guide() / "weights.safetensors").read_bytes() == weights
-    assert all(row["clean"]["n"] == row["worst"]["n"] == 12 for row in rows.values())
+    assert all(row["clean"]["n"] == row["worst"]["n"] == 8 for row in rows.values())
     assert all(
         row["worst"]["radius"] == 0.1 and row["worst"]["accuracy"] <= row["clean"]["accuracy"] for row in rows.values()
     )

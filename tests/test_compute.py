@@ -137,7 +137,7 @@ def test_nobody_trains_above_the_budget(budget: float, per_image: float, images:
 def test_whole_epochs_where_they_are_paid_and_fewer_images_where_not() -> None:
     paid = allowance(1000, 2, 100)
     assert (paid.epochs, paid.images, paid.flops) == (5, 100, 1000)
-    paid = allowance(90, 2, 100)
+    paid = allowance(91.8, 2, 100)
     assert (paid.epochs, paid.images, paid.flops) == (1, 45, 90)
 
 

@@ -23,16 +23,26 @@ from ..defence import Defence, Defended, load
 from ..draw import Draw
 from ..evaluation import Subject, evaluate
 from ..guides import Guide
-from ..modes import fingerprint, frozen
+from ..modes import device_of, fingerprint, frozen
 from ..named import Named, measure
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..suites import Suite
 from ..summary import CLEAN, WORST, Cell
-from ..threat import ThreatModel, parse
-from .contestants import Contestant, Terms, and_through_bpda, denoised_smoothing, fine_tuned, plainly, transformed
+from ..threat import ThreatModel
+from ..wasserstein import parse
+from .contestants import (
+    Contestant,
+    Rules,
+    and_through_bpda,
+    check_rivals,
+    denoised_smoothing,
+    fine_tuned,
+    plainly,
+    transformed,
+)
 from .options import finder_of, images_of
-from .subjects import images_for
+from .subjects import images_for, placed
 
 OURS = "this defence"
 ROUNDS = 21  # of each latency's median
@@ -46,6 +56,7 @@ def run(options: Any) -> str:
         Interrupted: asked to stop; the same call goes on.
     """
     suite_of = choose(options.suite, suites.SUITES, "suite")
+    check_rivals(options.denoiser, sigma=options.sigma, copies=options.copies, lr=options.lr)
     run = records.Run(Path(options.run))
     defence, config = load(run.folder), run.config
     images = images_for(options, run)
@@ -53,14 +64,15 @@ def run(options: Any) -> str:
     classifier = _chosen(options, guides)
     threat = _threat(options, defence)
     suite = suite_of(suites.Terms([threat], len(images.classes)))
-    terms, recipe = _terms(options, run, guides, classifier, threat)
-    print(f"{run.folder.name} took {terms.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
-    contestants = _contestants(options, terms, recipe, defence)
-    folder = Path(options.out) if options.out else terms.folder / _place(options, threat)
+    rules, recipe = _rules(options, run, guides, classifier, threat)
+    print(f"{run.folder.name} took {rules.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
+    contestants = _contestants(options, rules, recipe, defence)
+    folder = Path(options.out) if options.out else rules.folder / _place(options, threat)
+    placed([Subject(contestant.name, contestant.network) for contestant in contestants], None)
     print(f"{len(contestants)} contestants, {len(images)} images -> {folder}", flush=True)
     cells = [_judged(contestant, images, suite, folder, options) for contestant in contestants]
     rows = _rows(contestants, cells, images, suite)
-    return _told(rows, folder, options, terms, guides)
+    return _told(rows, folder, options, rules, guides)
 
 
 def _guides(options: Any, defence: Defence, config: Any) -> list[Named]:
@@ -98,9 +110,9 @@ def _threat(options: Any, defence: Defence) -> ThreatModel:
     return parse(given)
 
 
-def _terms(
+def _rules(
     options: Any, run: records.Run, guides: Sequence[Named], classifier: Named, threat: ThreatModel
-) -> tuple[Terms, Recipe]:
+) -> tuple[Rules, Recipe]:
     """The run's own training images and compute, which the rivals get."""
     config = run.config
     if not isinstance(classifier.network, Normalised):
@@ -113,7 +125,7 @@ def _terms(
     recipe = settings.build(choose(config["recipe"], RECIPES, "recipe"), config["settings"])
     budget = training_flops(recipe, images, _cast(run, config, guides, images, options))
     folder = run.folder / "compare" / classifier.name.replace("/", "-")
-    return Terms(classifier, threat, images, budget, config["seed"], options.data, folder), recipe
+    return Rules(classifier, threat, images, budget, config["seed"], options.data, folder), recipe
 
 
 def _cast(run: records.Run, config: Any, guides: Sequence[Named], images: Images, options: Any) -> Cast:
@@ -128,16 +140,16 @@ def _cast(run: records.Run, config: Any, guides: Sequence[Named], images: Images
     return Cast(**networks)
 
 
-def _contestants(options: Any, terms: Terms, recipe: Recipe, defence: Defence) -> list[Contestant]:
+def _contestants(options: Any, rules: Rules, recipe: Recipe, defence: Defence) -> list[Contestant]:
     """Everyone, the defence last; whoever is to be trained is trained here."""
-    network = terms.classifier.network
+    network = rules.classifier.network
     inner = {key: getattr(recipe, key) for key in ("steps", "relative_step") if getattr(recipe, key, 0)}
     return [
         Contestant("undefended", network, network, plainly),
-        *transformed(network, terms.images),
-        denoised_smoothing(terms, options.denoiser, options.sigma, options.copies),
-        fine_tuned(terms, options.lr, inner),
-        Contestant(OURS, Defended(defence, network), network, and_through_bpda, terms.budget),
+        *transformed(network, rules.images),
+        denoised_smoothing(rules, options.denoiser, sigma=options.sigma, copies=options.copies),
+        fine_tuned(rules, options.lr, inner),
+        Contestant(OURS, Defended(defence, network), network, and_through_bpda, rules.budget),
     ]
 
 
@@ -153,7 +165,9 @@ def _judged(contestant: Contestant, images: Images, suite: Suite, folder: Path, 
     subject = Subject(contestant.name, contestant.network)
     place = folder / contestant.name.partition(" (")[0].replace(" ", "-")
     copies = int(getattr(contestant.network, "settings", {}).get("copies", 1))
-    with torch.random.fork_rng(devices=[]):  # what answers at random answers clean images from torch's generator
+    where = device_of(contestant.network)
+    # What answers at random draws from torch's own generator, which an evaluation seeds for attacks alone.
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(Draw(torch.empty(0), options.seed, "compare").number())
         cells = evaluate(
             [subject],
@@ -173,6 +187,7 @@ def _rows(
 ) -> list[Row]:
     """The cells, and beside them what each contestant costs, measured in turns."""
     x, _, _ = images.batch(torch.arange(64) % len(images))
+    x = x.to(device_of(contestants[-1].network))
     networks = [frozen(contestant.network) for contestant in contestants]
     alone = [1000 * seconds for seconds in medians([partial(_answer, n, x[:1]) for n in networks], ROUNDS)]
     batched = [1000 * seconds / 64 for seconds in medians([partial(_answer, n, x) for n in networks], ROUNDS)]
@@ -198,23 +213,23 @@ def _size(network: nn.Module) -> tuple[int, float]:
     return sum(p.numel() for p in network.parameters()), sum(t.numel() * t.element_size() for t in tensors) / 1024
 
 
-def _told(rows: Sequence[Row], folder: Path, options: Any, terms: Terms, guides: Sequence[Named]) -> str:
+def _told(rows: Sequence[Row], folder: Path, options: Any, rules: Rules, guides: Sequence[Named]) -> str:
     """Write `compare.json` and `compare.md`; the table for the terminal."""
-    sentence, classifier = comparison.verdict(rows, OURS), terms.classifier
+    sentence, classifier = comparison.verdict(rows, OURS), rules.classifier
     served = " and ".join(guide.name for guide in guides)
     about = (
-        f"{classifier.name} on {options.data}, {terms.threat}, suite {options.suite}, seed {options.seed}; accuracy in "
+        f"{classifier.name} on {options.data}, {rules.threat}, suite {options.suite}, seed {options.seed}; accuracy in "
         "%, [95% Wilson interval], the worst attack image by image, an upper bound; each rival that is trained had at "
-        f"most the {terms.budget / 1e9:.1f} GFLOP of this defence's training, which served {served}; "
+        f"most the {rules.budget / 1e9:.1f} GFLOP of this defence's training, which served {served}; "
         "milliseconds on this machine, one image alone and one of 64."
     )
     found = {
         "run": str(options.run),
         "classifier": classifier.config(),
-        "threat": str(terms.threat),
+        "threat": str(rules.threat),
         "suite": options.suite,
         "seed": options.seed,
-        "budget_flops": terms.budget,
+        "budget_flops": rules.budget,
         "rows": [row.plain() for row in rows],
         "verdict": sentence,
     }

@@ -14,6 +14,7 @@ from torch import nn
 from .. import preprocessors, records
 from ..attacks.autoattack import AutoAttack
 from ..budget import allowance, flops_per_image
+from ..checks import choose
 from ..classifiers import Normalised
 from ..classifiers.card import load_card
 from ..data import Images, augmentation, sample
@@ -53,7 +54,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Rules:
     """What contestants are trained for.
 
     Args:
@@ -120,65 +121,76 @@ def transformed(classifier: nn.Module, images: Images) -> list[Contestant]:
     return found
 
 
-def denoised_smoothing(terms: Terms, architecture: str, sigma: float, copies: int) -> Contestant:
+def denoised_smoothing(rules: Rules, architecture: str, *, sigma: float, copies: int) -> Contestant:
     """A denoiser trained with the stability loss on the whole budget, and the mean over noisy copies behind it."""
     recipe = DenoisedSmoothing(sigma=sigma, objective=stability)
-    network = new_preprocessor(architecture, terms.images, terms.seed)
-    cast = Cast(network, [Guide(terms.classifier.network, terms.classifier.name)])
-    folder = terms.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
-    spent = _trained(terms, folder, recipe, cast, {"preprocessor": architecture})
+    network = new_preprocessor(architecture, rules.images, rules.seed)
+    cast = Cast(network, [Guide(rules.classifier.network, rules.classifier.name)])
+    folder = rules.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
+    spent = _trained(rules, folder, recipe, cast, {"preprocessor": architecture})
     denoiser = load(folder)
-    pipeline = MeanOverNoise(Defended(denoiser, terms.classifier.network), sigma, copies)
+    pipeline = MeanOverNoise(Defended(denoiser, rules.classifier.network), sigma, copies)
     title = f"denoised smoothing ({architecture}, sigma {sigma:g}, {copies} copies)"
-    return Contestant(title, pipeline.eval(), terms.classifier.network, through_noise, spent)
+    return Contestant(title, pipeline.eval(), rules.classifier.network, through_noise, spent)
 
 
-def fine_tuned(terms: Terms, lr: float, inner: dict[str, Any]) -> Contestant:
+def fine_tuned(rules: Rules, lr: float, inner: dict[str, Any]) -> Contestant:
     """The classifier's own weights trained on, on attacked images, on the whole budget.
 
     Args:
-        terms: what it is trained for.
+        rules: what it is trained for.
         lr: SGD's learning rate.
         inner: `steps` and `relative_step` of the inner attack, where they are not the recipe's own.
     """
-    recipe = Adversarial(threat=terms.threat, lr=lr, **inner)
-    cast = Cast(classifier=copy.deepcopy(terms.classifier.network))
-    spelled = str(terms.threat).replace("/", "_").replace(":", "")
-    folder = terms.folder / f"adversarial-fine-tuning-{spelled}-lr{lr:g}"
-    spent = _trained(terms, folder, recipe, cast, {"classifier": terms.classifier.architecture})
+    recipe = Adversarial(threat=rules.threat, lr=lr, **inner)
+    cast = Cast(classifier=copy.deepcopy(rules.classifier.network))
+    spelled = str(rules.threat).replace("/", "_").replace(":", "")
+    folder = rules.folder / f"adversarial-fine-tuning-{spelled}-lr{lr:g}"
+    spent = _trained(rules, folder, recipe, cast, {"classifier": rules.classifier.architecture})
     own = load_card(folder / "classifier.json")
     return Contestant(f"adversarial fine-tuning (lr {lr:g})", own, own, plainly, spent)
 
 
-def _trained(terms: Terms, folder: Path, recipe: Recipe, cast: Cast, networks: dict[str, str]) -> float:
+def check_rivals(architecture: str, *, sigma: float, copies: int, lr: float) -> None:
+    """Refuse settings of the trained rivals before anything is trained.
+
+    Raises:
+        InputError: no such denoiser with weights, or a number out of range.
+    """
+    choose(architecture, preprocessors.ARCHITECTURES, "preprocessor architecture")
+    MeanOverNoise(nn.Identity(), sigma, copies)
+    Adversarial(lr=lr).check()
+
+
+def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Cast, networks: dict[str, str]) -> float:
     """Train on what the budget pays, in a run of its own that goes on where it stopped; the operations spent."""
     recipe.check()
-    per_image = flops_per_image(recipe, terms.images, cast)
-    paid = allowance(terms.budget, per_image, len(terms.images))
+    per_image = flops_per_image(recipe, rules.images, cast)
+    paid = allowance(rules.budget, per_image, len(rules.images))
     recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
-    images = terms.images
+    images = rules.images
     if paid.images < len(images):
-        images = sample(images, paid.images, terms.seed)
-    config = training_config(recipe_name(recipe), recipe, images, terms.seed) | networks
-    config |= {"data": terms.data, "guides": [], "from": terms.classifier.config() | {"spec": ""}}
-    config |= {"budget_flops": terms.budget, "training_flops": paid.flops}
+        images = sample(images, paid.images, rules.seed)
+    config = training_config(_name_of(recipe), recipe, images, rules.seed) | networks
+    config |= {"data": rules.data, "guides": [], "from": rules.classifier.config() | {"spec": ""}}
+    config |= {"budget_flops": rules.budget, "training_flops": paid.flops}
     run = records.start(folder, config)
     done = "defence.json" if "preprocessor" in networks else "classifier.json"
     if not (run.folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
-        fit(recipe, images, cast, run=run, seed=terms.seed, augment=augmentation(terms.data))
+        fit(recipe, images, cast, run=run, seed=rules.seed, augment=augmentation(rules.data))
         _save(run.folder, recipe, images, cast, networks)
     return paid.flops
 
 
-def recipe_name(recipe: Recipe) -> str:
+def _name_of(recipe: Recipe) -> str:
     """What the command line calls the two recipes that are trained here."""
     return "adversarial" if isinstance(recipe, Adversarial) else "denoised-smoothing"
 
 
 def _save(folder: Path, recipe: Recipe, images: Images, cast: Cast, networks: dict[str, str]) -> None:
     if "preprocessor" in networks:
-        defence_of(recipe_name(recipe), recipe, images, cast, networks["preprocessor"]).save(folder)
+        defence_of(_name_of(recipe), recipe, images, cast, networks["preprocessor"]).save(folder)
         return
     assert isinstance(cast.classifier, Normalised)
     save_classifier(folder, cast.classifier, networks["classifier"], images)
