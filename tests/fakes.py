@@ -71,7 +71,7 @@ class RandomResize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side = x.shape[-1]
-        new = side - int(torch.randint(0, 3, ()))
+        new = side - int(torch.randint(0, 2, ()))
         top, left = (int(torch.randint(0, side - new + 1, ())) for _ in range(2))
         small = F.interpolate(x, size=(new, new), mode="bilinear", align_corners=False)
         return F.pad(small, (left, side - new - left, top, side - new - top))

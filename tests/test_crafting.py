@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from toys import Stopping, classifier, same, toy_cast, toy_images, train, traine
 from forefend.checks import InputError
 from forefend.crafting import CRAFTING, Crafting, View, live, prepared, prepared_bf16
 from forefend.fast import Prepared
-from forefend.guides import Guide, read
+from forefend.guides import Guide, every, read
 from forefend.recipe import Batch, Cast, Memory, Recipe
-from forefend.recipes import JAT, RECIPES, RTFE, Robustifier
+from forefend.recipes import AAA, JAT, RECIPES, RTFE, Robustifier
 from forefend.records import Run
 from forefend.threat import Linf
 
@@ -68,6 +68,23 @@ def test_stand_ins_are_really_asked(craft: Crafting, monkeypatch: pytest.MonkeyP
     assert len(asked) == 2
     cast.guides[0](cast.preprocessor(x))
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("recipe", [RTFE, AAA, Robustifier], ids=lambda recipe: recipe.__name__)
+def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
+    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[int] = set()
+    forward = Prepared.forward
+
+    def spy(self: Prepared, x: Tensor) -> Any:
+        asked.add(id(self))
+        return forward(self, x)
+
+    monkeypatch.setattr(Prepared, "forward", spy)
+    small = recipe(Linf(0.1), steps=1, epochs=1, batch_size=20, policy=every)
+    train(small, toy_images(), toy_cast(), craft=prepared)
+    assert len(asked) == 3
 
 
 @fast

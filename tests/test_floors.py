@@ -16,24 +16,26 @@ import forefend
 FLOORS: list[list[str]] = [
     [  # words
         *("checks", "interval", "binomial", "records", "certificates", "summary", "draw", "threat", "couplings"),
-        *("wasserstein", "losses", "modes", "interrupt", "room"),
+        *("wasserstein", "losses", "modes", "interrupt", "room", "threads"),
     ],
     [  # images and networks
         *("corruptions/", "data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"),
         *("folding", "fast", "compute"),
     ],
     ["attacks/"],  # adversaries
-    ["recipe", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
+    ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
-        *("checkpoint", "train", "named", "processes", "docket", "evaluation", "cost", "findings", "probes"),
-        *("masking", "certify", "corrupted_accuracy"),
+        *("checkpoint", "lowered", "averaging", "batches", "collapse", "train", "budget", "named", "noisy"),
+        *("processes", "docket", "evaluation", "cost", "evidence", "findings", "probes", "masking", "certify"),
+        "corrupted_accuracy",
     ],
-    ["tables", "radii", "corruption_table", "figures"],  # telling
+    ["tables", "radii", "corruption_table", "comparison", "figures"],  # telling
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door
 ]
-WITHOUT_TORCH = [
-    *("records", "summary", "interval", "checks", "cli", "binomial", "certificates", "radii", "findings"),
-]  # and every command, until it goes to work
+WITHOUT_TORCH = [  # and every command, until it goes to work
+    *("records", "summary", "interval", "checks", "cli", "binomial", "certificates", "radii", "evidence", "findings"),
+    "comparison",
+]
 NAMELESS = {"utils", "util", "common", "core", "helpers", "helper", "misc"}
 
 SOURCE = Path(forefend.__file__).parent

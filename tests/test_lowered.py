@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toys import Stopping, held, same, toy_cast, toy_images, train, trained
 
 from forefend.checks import InputError
+from forefend.guides import read
 from forefend.lowered import lowered
 from forefend.recipe import Batch, Cast, Memory, Player, Recipe
 from forefend.recipes import RTFE, Adversarial
@@ -57,6 +58,15 @@ def test_everything_is_given_back_and_guides_are_never_hooked() -> None:
         assert (modes, flags) == old[1:]
         assert not network._forward_hooks
         assert not network._forward_pre_hooks
+
+
+def test_features_that_are_read_are_float32() -> None:
+    x = images()
+    with lowered(toy_cast(), "bf16") as low:
+        for network in (low.guides[0].classifier, low.classifier):
+            logits, features = read(network, x, ["1"])
+            assert (logits.dtype, features["1"].dtype) == (torch.float32, torch.float32)
+            assert torch.equal(features["1"], features["1"].bfloat16().float())  # they were computed in less
 
 
 def test_a_forward_pass_that_fails_leaves_autocast_behind() -> None:

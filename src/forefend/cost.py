@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from .attacks.pgd import input_gradient
 from .data import Images
@@ -44,7 +46,8 @@ def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:
     found = []
     with torch.enable_grad():
         flows = network(x[:1].requires_grad_()).requires_grad  # where none does, the suite will be refused
-    for work in (lambda: input_gradient(network, x, y, ce) if flows else network(x), lambda: network(x)):
+    works: list[Callable[[], Tensor]] = [partial(input_gradient, network, x, y, ce), partial(network, x)]
+    for work in works if flows else works[1:] * 2:
         for _ in range(2):
             began = time.perf_counter()
             with torch.no_grad():

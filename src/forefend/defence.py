@@ -30,6 +30,7 @@ class Card:
         recipe: name of the recipe that trained it.
         data: name of the training data.
         guides: name and fingerprint of each guide; a classifier is seen if its fingerprint is here.
+        ema: decay of the average over training's steps that the weights are; None where they are the last ones.
     """
 
     architecture: str
@@ -38,6 +39,7 @@ class Card:
     recipe: str = ""
     data: str = ""
     guides: list[dict[str, str]] = field(default_factory=list)
+    ema: float | None = None
 
 
 class Defence(nn.Module):

@@ -33,32 +33,52 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Number:
+    """The number in question, as records hold it.
+
+    Args:
+        trials: identities of the attacks that it comes from.
+        judged: dataset indices of the images that they were run on.
+        standing: those of them that none broke.
+    """
+
+    trials: Sequence[str]
+    judged: frozenset[int] = frozenset()
+    standing: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that the checks look at.
 
     Args:
-        n: how many images.
+        images: dataset indices of the images.
         classes: how many classes.
         norm: of the threat model, such as `Linf`.
         lost: dataset indices of the images that each trial broke, by its name; misclassified ones are among them, and
             stand alone under `none`.
         curve: the same for PGD at each radius.
-        recorded: identities of the trials behind the number in question; None where there is no such number.
+        number: the number in question; None where there is none on record.
         facts: what the probes found: whether `flows`, `random`, `logits`, `optimises`; how many of the images that were
             `probed` have a `zero` gradient.
         landscape: shares of images whose margin rises along the gradient and along a random direction, by distance.
         flagged: what AutoAttack's own checks say.
     """
 
-    n: int
+    images: frozenset[int]
     classes: int
     norm: str
     lost: Mapping[str, frozenset[int]]
     curve: Mapping[float, frozenset[int]]
-    recorded: Sequence[str] | None
+    number: Number | None
     facts: Mapping[str, float]
     landscape: Mapping[float, tuple[float, float]] = field(default_factory=dict)
     flagged: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return len(self.images)
 
     def accuracy(self, *names: str) -> float:
         """Share of images that none of these trials broke."""

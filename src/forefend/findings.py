@@ -6,14 +6,26 @@ attacks cannot show that one in fifty is too many, and it must not cry wolf. Eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from .evidence import WHITE, Evidence, Finding, averages, most, sees_defence
+from .evidence import WHITE, Evidence, Finding, Number, averages, most, sees_defence
 
 
 def _at_most(share: float, n: int) -> str:
     return f"no more than {most(n, share)} of {n}, the largest count whose 95 % interval reaches down to {share:.0%}"
+
+
+def _luck(evidence: Evidence) -> int:
+    """How far two counts may lie apart by luck where answers are random: two standard deviations at most."""
+    return math.isqrt(2 * evidence.n) if evidence.facts["random"] else 0
+
+
+def _ahead(share: float, evidence: Evidence) -> str:
+    """The bound on a difference of two counts, in words."""
+    luck = _luck(evidence)
+    return _at_most(share, evidence.n) + (f", and {luck} that luck may make, as answers are random" if luck else "")
 
 
 def _percent(share: float) -> str:
@@ -26,20 +38,23 @@ def iterative_beats_single_step(evidence: Evidence) -> Finding:
     return Finding(
         "iterative attacks beat a single step",
         f"FGSM leaves {_percent(evidence.accuracy('FGSM'))}, PGD-20 {_percent(evidence.accuracy('PGD-20'))}",
-        f"FGSM ahead by {_at_most(0.02, evidence.n)}",
-        len(one) - len(many) <= most(evidence.n, 0.02),
+        f"FGSM ahead by {_ahead(0.02, evidence)}",
+        len(one) - len(many) <= most(evidence.n, 0.02) + _luck(evidence),
         "the loss is not smooth where the steps go: look for rounding in the defence, and attack it through BPDA",
     )
 
 
 def more_steps_hardly_help(evidence: Evidence) -> Finding:
     """An attack that is far from its end after twenty steps is no measure."""
-    few, many = evidence.accuracy("PGD-20"), evidence.accuracy("PGD-20", "PGD long")
+    short, long = evidence.broken("PGD-20"), evidence.broken("PGD long")
+    random = evidence.facts["random"]  # then each breaks some images by luck, and only how many says something
+    count = len(long) - len(short) if random else len(long - short)
     return Finding(
         "more steps and restarts hardly help",
-        f"PGD-20 leaves {_percent(few)}, more steps and restarts {_percent(many)}",
-        f"more broken: {_at_most(0.05, evidence.n)}",
-        len(evidence.broken("PGD long") - evidence.broken("PGD-20")) <= most(evidence.n, 0.05),
+        f"PGD-20 leaves {_percent(1 - len(short) / evidence.n)}, more steps and restarts break "
+        f"{_percent(count / evidence.n)} more",
+        f"more broken: {_ahead(0.05, evidence)}",
+        count <= most(evidence.n, 0.05) + _luck(evidence),
         "report the stronger attack, and add steps until the number stands still",
     )
 
@@ -64,8 +79,8 @@ def larger_radius_hurts_more(evidence: Evidence) -> Finding:
     return Finding(
         "a larger radius never helps the defender",
         ", ".join(f"{_percent(1 - len(lost) / evidence.n)} at {radius:g}" for radius, lost in points),
-        f"rise: {_at_most(0.02, evidence.n)}",
-        rise <= most(evidence.n, 0.02),
+        f"rise: {_ahead(0.02, evidence)}",
+        rise <= most(evidence.n, 0.02) + _luck(evidence),
         "attack with more steps at the larger radius: the one that was run does not get to the ball's far side",
     )
 
@@ -118,7 +133,7 @@ def noise_hurts_less(evidence: Evidence) -> Finding:
     count, noisy = evidence.missed("noise"), _percent(evidence.accuracy("noise"))
     return Finding(
         "random noise hurts less than attacks",
-        f"ten draws of noise leave {noisy}, attacks {_percent(evidence.accuracy('none', *WHITE))}; noise alone breaks "
+        f"draws of noise leave {noisy}, attacks {_percent(evidence.accuracy('none', *WHITE))}; noise alone breaks "
         f"{_percent(count / evidence.n)}",
         f"by noise alone: {_at_most(0.02, evidence.n)}",
         count <= most(evidence.n, 0.02),
@@ -136,7 +151,7 @@ def gradients_are_there(evidence: Evidence) -> Finding:
         if flows
         else "the output hangs on no gradient of the image",
         _at_most(0.05, probed),
-        zero <= most(probed, 0.05) and flows,
+        zero <= most(probed, 0.05),
         "look for rounding, clamping or saturated logits; attack with the margin loss, through BPDA, or by queries",
     )
 
@@ -171,8 +186,8 @@ def answers_are_logits(evidence: Evidence) -> Finding:
 
 def answers_are_repeatable(evidence: Evidence) -> Finding:
     """A pipeline that answers at random is attacked through its expectation, or not at all."""
-    random, recorded = bool(evidence.facts["random"]), evidence.recorded
-    averaged = recorded is None or any(averages(trial) for trial in recorded)
+    random, number = bool(evidence.facts["random"]), evidence.number
+    averaged = number is None or any(averages(trial) for trial in number.trials)
     return Finding(
         "the output is deterministic, or was attacked through EOT",
         ("random" if random else "deterministic")
@@ -210,16 +225,39 @@ def autoattack_agrees(evidence: Evidence) -> Finding:
 
 def records_hold_a_white_box(evidence: Evidence) -> Finding:
     """A number from attackers who know nothing of the defence says nothing of those who do."""
-    recorded = evidence.recorded
-    seen = recorded is None or any(sees_defence(trial) for trial in recorded)
-    what = "no number on record: this gate's own attacks are all there is" if recorded is None else ""
+    number = evidence.number
+    seen = number is None or any(sees_defence(trial) for trial in number.trials)
+    said = (
+        f"{len(number.trials)} attacks on record" if number else "no number on record: the gate's own attacks are all"
+    )
     return Finding(
         "the number comes from attackers who see the defence",
-        what
-        or f"{len(recorded or ())} attacks on record" + ("" if seen else ", none of them by the defence's gradients"),
+        said + ("" if seen else ", none of them by the defence's gradients"),
         "at least one attack on record that follows gradients through the defence, or BPDA round it",
         seen,
         "evaluate with the suite standard",
+    )
+
+
+def the_number_stands(evidence: Evidence) -> Finding:
+    """What the records leave standing, the gate's attacks must not break."""
+    number = evidence.number or Number(())
+    both = number.judged & evidence.images
+    kept = number.standing & both
+    fallen = kept & evidence.broken(*evidence.lost)
+    compared = bool(both) and not evidence.facts["random"]
+    said = "not compared: " + ("answers are random" if both else "no image here was judged on record")
+    if compared:
+        left = (_percent(len(part) / len(both)) for part in (kept, kept - fallen))
+        said = "of {} images judged by both, the records leave {}, the gate's attacks beside them {}".format(
+            len(both), *left
+        )
+    return Finding(
+        "the number on record stands up to the gate's attacks",
+        said,
+        f"more broken: {_at_most(0.05, max(1, len(both)))}",
+        not compared or len(fallen) <= most(len(both), 0.05),
+        "the attacks on record are too weak: evaluate with the suite standard",
     )
 
 
@@ -233,6 +271,7 @@ OF_ANY: tuple[Check, ...] = (
     gradients_are_there,
 )
 OF_ATTACKED: tuple[Check, ...] = (
+    the_number_stands,
     noise_hurts_less,
     black_box_does_no_better,
     transfer_does_no_better,

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .checks import InputError, unknown
@@ -98,7 +99,8 @@ def _tap(classifier: nn.Module, name: str) -> nn.Module:
 
 def _keep(activations: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        activations[name] = output
+        # A network that computes in bfloat16 answers in float32, and so must its features: losses are made of them.
+        activations[name] = output.float() if output.dtype is torch.bfloat16 else output
 
     return hook
 

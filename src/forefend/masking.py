@@ -8,11 +8,12 @@ only not been caught.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +25,15 @@ from .attacks.autoattack import AutoAttack, flags
 from .attacks.noise import Noise
 from .attacks.pgd import PGD, fgsm
 from .attacks.square import Square
-from .checks import InputError
+from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
 from .defence import Defended
-from .docket import device_of
 from .draw import Draw
 from .evaluation import Subject, verdicts
-from .evidence import Evidence, Finding
+from .evidence import Evidence, Finding, Number
 from .findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
 from .losses import dlr, margin
-from .modes import frozen
+from .modes import device_of, frozen
 from .running import Run, to_the_end, until_lost
 from .summary import Verdict
 from .threat import L2, Linf, ThreatModel
@@ -48,7 +48,7 @@ class Budget:
 
     Args:
         steps: of the longest attacks by gradients; the short one takes 20.
-        restarts: of the longest.
+        restarts: of the longest; of every attack where answers are random.
         queries: of Square.
         samples: forward passes that an attacker of a randomised pipeline averages.
         reference: makes the attack that has the last word, from threat model, number of classes and AutoAttack's
@@ -70,7 +70,7 @@ def check(
     images: Images,
     threat: ThreatModel,
     *,
-    recorded: Sequence[str] | None = None,
+    number: Number | None = None,
     surrogates: Mapping[str, nn.Module] | None = None,
     folder: Path | None = None,
     seed: int = 0,
@@ -83,7 +83,7 @@ def check(
         subject: whose robustness is in question.
         images: test images; a hundred or two will do.
         threat: the threat model of the number in question.
-        recorded: identities of the trials that it comes from, as records hold them; None where there is no such number.
+        number: the number in question, as records hold it; None where there is none.
         surrogates: other classifiers, by name, that examples may transfer from.
         folder: where the verdicts are recorded, so that an interrupted check goes on.
         seed: of the attacks' random numbers.
@@ -97,11 +97,16 @@ def check(
         raise InputError(f"The gate cannot attack in {threat}: give Linf or L2 with one radius above 0.")
     classes = len(images.classes)
     budget.reference(threat, classes, "standard")  # what it refuses is refused before the others have run
-    judge = partial(_verdicts, subject, folder=folder, seed=seed, batch_size=batch_size)
     batch = images.batch(torch.arange(min(len(images), batch_size)))
-    evidence = replace(_probed(subject.network, batch, threat, classes, budget), n=len(images), recorded=recorded)
+    _check(subject, batch, classes)
+    with _same_luck(subject.network):
+        evidence = _probed(subject.network, batch, threat, classes, budget)
+    evidence = replace(evidence, images=frozenset(images.index.tolist()), number=number)
     if not evidence.facts["logits"]:  # evaluation refuses such a network, rightly
         return [look(evidence) for look in OF_ANY]
+    # A pipeline may draw once for all images of a batch: small batches keep one draw from deciding everything.
+    size = min(batch_size, 8) if evidence.facts["random"] else batch_size
+    judge = partial(_verdicts, subject, folder=folder, seed=seed, batch_size=size)
     attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
     suite = attacker.black_box(surrogates or {})
     suite += attacker.round_the_defence() if isinstance(subject.network, Defended) else []
@@ -117,7 +122,34 @@ def check(
 def _verdicts(
     subject: Subject, images: Images, suite: Suite, *, folder: Path | None, seed: int, batch_size: int
 ) -> list[Verdict]:
-    return verdicts(subject, images, suite, folder=folder, seed=seed, batch_size=batch_size)
+    """The verdicts, the same in every check, also on clean images that a random pipeline answers on."""
+    with _same_luck(subject.network, seed):
+        return verdicts(subject, images, suite, folder=folder, seed=seed, batch_size=batch_size)
+
+
+@contextmanager
+def _same_luck(network: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Let a random pipeline draw the same numbers whenever this is entered, and give torch's generators back."""
+    device = device_of(network)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int) -> None:
+    """Refuse what evaluation will refuse, but probabilities, which are a finding."""
+    network = frozen(subject.network)
+    x, y = (t.to(device_of(network)) for t in batch[:2])
+
+    def shifted(x: Tensor) -> Any:
+        """Answers that look like no probabilities."""
+        answers = network(x)
+        return answers - 1 if isinstance(answers, Tensor) else answers
+
+    check_images(x)
+    check_labels(y, classes)
+    with torch.no_grad(), _same_luck(network):
+        check_classifier(shifted, x[:2], classes, subject.name)
 
 
 def _probed(
@@ -139,7 +171,7 @@ def _probed(
         seen = probes.still(Averaged(budget.samples)(network)) if random else network
         facts["zero"] = int(probes.zero_gradients(seen, x, y).sum())
         landscape = probes.uphill(seen, x, y, threat, Draw(index, trial="landscape"), loss=margin)
-    return Evidence(len(x), classes, threat.norm, {}, {}, None, facts, landscape)
+    return Evidence(frozenset(index.tolist()), classes, threat.norm, {}, {}, None, facts, landscape)
 
 
 def _with_verdicts(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:
@@ -161,20 +193,29 @@ def _with_reference(evidence: Evidence, trial: Trial, images: Images, judge: Jud
 
 @dataclass(frozen=True)
 class _Attacker:
-    """Who attacks a subject, knowing whether it answers at random."""
+    """Who attacks a subject, knowing whether it answers at random.
+
+    Every further answer of a random pipeline may be wrong by luck: there each attack gets equally many, all of them on
+    what it returns.
+    """
 
     threat: ThreatModel
     budget: Budget
     random: bool
 
-    @property
-    def run(self) -> Run:
-        """A single answer of a random pipeline proves nothing: there what the attack returns is judged."""
-        return to_the_end if self.random else until_lost
-
     def sees(self, view: View = white_box) -> View:
         """A view, averaged where the pipeline is random."""
         return Averaged(self.budget.samples, view) if self.random else view
+
+    def trial(
+        self, name: str, attack: Attack, restarts: int = 1, *, sees: View | None = None, run: Run = until_lost
+    ) -> Trial:
+        """An attack at the radius that it was made for."""
+        threat: ThreatModel = getattr(attack, "threat", self.threat)
+        sees = self.sees() if sees is None else sees
+        if self.random:
+            return Trial(name, attack, threat, self.budget.restarts, sees=sees, run=to_the_end)
+        return Trial(name, attack, threat, restarts, sees=sees, run=run)
 
     def pgd(self, threat: ThreatModel, steps: int = 20) -> PGD:
         """PGD that can cross the ball two and a half times."""
@@ -182,15 +223,13 @@ class _Attacker:
 
     def white_box(self, classes: int) -> list[Trial]:
         """Attacks by gradients of what is deployed."""
-        threat, steps, restarts = self.threat, self.budget.steps, self.budget.restarts
-        sees, run, pgd = self.sees(), self.run, self.pgd(self.threat)
-        apgd = APGD(threat, steps, loss=dlr if classes > 2 else margin)
+        threat, steps, pgd = self.threat, self.budget.steps, self.pgd(self.threat)
         return [
-            Trial("FGSM", fgsm(threat), threat, sees=sees),
-            Trial("PGD-20", pgd, threat, sees=sees, run=run),
-            Trial("PGD-20 margin", replace(pgd, loss=margin), threat, sees=sees, run=run),
-            Trial("PGD long", self.pgd(threat, steps), threat, restarts, sees=sees, run=run),
-            Trial("APGD", apgd, threat, restarts=2, sees=sees, run=run),
+            self.trial("FGSM", fgsm(threat), run=to_the_end),
+            self.trial("PGD-20", pgd),
+            self.trial("PGD-20 margin", replace(pgd, loss=margin)),
+            self.trial("PGD long", self.pgd(threat, steps), self.budget.restarts),
+            self.trial("APGD", APGD(threat, steps, loss=dlr if classes > 2 else margin), 2),
         ]
 
     def black_box(self, surrogates: Mapping[str, nn.Module]) -> list[Trial]:
@@ -198,27 +237,28 @@ class _Attacker:
         threat, pgd = self.threat, self.pgd(self.threat)
         views = {f"transfer from {name}": Surrogate(network, name) for name, network in surrogates.items()}
         return [
-            Trial("noise", Noise(threat), threat, restarts=10),
-            Trial("Square", Square(threat, self.budget.queries), threat, sees=self.sees(), run=self.run),
-            *(Trial(name, pgd, threat, sees=view) for name, view in views.items()),
+            self.trial("noise", Noise(threat), 10, sees=white_box, run=to_the_end),
+            self.trial("Square", Square(threat, self.budget.queries)),
+            *(self.trial(name, pgd, sees=view, run=to_the_end) for name, view in views.items()),
         ]
 
     def round_the_defence(self) -> list[Trial]:
         """Attacks that do without the defence's gradient, one of them without the defence."""
-        threat, pgd = self.threat, self.pgd(self.threat)
-        bpda = Trial("BPDA", replace(pgd, loss=margin), threat, sees=self.sees(through_bpda), run=self.run)
-        return [Trial("bypassed", pgd, threat, sees=self.sees(oblivious)), bpda]
+        pgd = self.pgd(self.threat)
+        return [
+            self.trial("bypassed", pgd, sees=self.sees(oblivious), run=to_the_end),
+            self.trial("BPDA", replace(pgd, loss=margin), sees=self.sees(through_bpda)),
+        ]
 
     def curve(self, shape: tuple[int, int, int]) -> list[Trial]:
         """PGD at half the radius, at twice it, and at one where any image may become grey."""
         kind, grey = (Linf, 0.5) if isinstance(self.threat, Linf) else (L2, 0.5 * math.prod(shape) ** 0.5)
         radius = self.threat.radius
         radii = {radius / 2, min(2 * radius, grey), grey} - {radius}
-        threats = [kind(each) for each in sorted(radii)]
-        return [Trial("PGD-20", self.pgd(at), at, sees=self.sees(), run=self.run) for at in threats]
+        return [self.trial("PGD-20", self.pgd(kind(each))) for each in sorted(radii)]
 
     def reference(self, classes: int) -> Trial:
         """The attack that has the last word."""
         attack = self.budget.reference(self.threat, classes, "rand" if self.random else "standard")
-        averages = getattr(attack, "averages", False)
-        return Trial("AutoAttack", attack, self.threat, sees=white_box if averages else self.sees())
+        sees = white_box if getattr(attack, "averages", False) else self.sees()
+        return self.trial("AutoAttack", attack, sees=sees, run=to_the_end)

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from . import classifiers, records
+from .batches import Augment
 from .checks import InputError, check_classifier, check_clean_accuracy, choose, unknown
 from .classifiers import Normalised
 from .classifiers.card import load_card, read_card
@@ -22,7 +23,7 @@ from .draw import Draw
 from .modes import fingerprint, frozen
 from .recipe import Cast, Recipe
 from .recipes import RECIPES
-from .train import Augment, fit
+from .train import fit
 
 Split = Callable[[str], Images]
 

@@ -11,7 +11,7 @@ from .checks import InputError
 
 Outcome = Mapping[str, Any]  # what one piece of work found, "seconds" among it; plain JSON values
 Work = Callable[[], Outcome]
-Maker = Callable[[str], Work]  # from a case's name to the work, set up
+Maker = Callable[[str], Work]  # from a case's name to the work, set up and done once
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,13 @@ def ratios(subject: Sequence[Outcome], against: Sequence[Outcome], unit: str = "
 
 
 def figure(
-    measured: Measured, subject: Point, against: Point, *, bar: float | None = None, unit: str = "seconds", **parity: Any
+    measured: Measured,
+    subject: Point,
+    against: Point,
+    *,
+    bar: float | None = None,
+    unit: str = "seconds",
+    **parity: Any,
 ) -> Figure:
     """The figure of two measured points.
 

@@ -5,11 +5,11 @@ A subject's process holds its networks and waits; what it is asked and what it a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ class Subject:
         SubjectError: it did not start.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             command,
             env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | environment,
@@ -47,16 +47,14 @@ class Subject:
             raise
 
     def ask(self, point: Point) -> Outcome:
-        """Have the point's work done once; the first time it is set up first, untimed.
+        """Have the point's work done once; the first time it is only set up.
 
         Raises:
             SubjectError: the work failed, or the process died.
         """
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died before; its last words tell why
             print(json.dumps(asdict(point)), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it died before; its last words tell why
         return self._answer()
 
     def close(self) -> None:
@@ -76,20 +74,10 @@ class Subject:
         return answer
 
 
-@contextmanager
-def started(start: Callable[[], Subject]) -> Iterator[Subject]:
-    """A subject's process, ended afterwards whatever happened."""
-    subject = start()
-    try:
-        yield subject
-    finally:
-        subject.close()
-
-
 def interleaved(
     points: Sequence[Point], ask: Callable[[Point], Outcome], rounds: int
 ) -> tuple[dict[Point, list[Outcome]], dict[Point, str]]:
-    """Ask every point once unmeasured, then all in turn, `rounds` times; each round begins with another one.
+    """Have every point set up, then ask all in turn, `rounds` times; each round begins with another one.
 
     Args:
         points: what to measure.
@@ -100,15 +88,17 @@ def interleaved(
         The outcomes of each point, and why those failed that did; a point that fails once is not asked again.
     """
     failed: dict[Point, str] = {}
-    for point in points:
-        try:
-            ask(point)
-        except SubjectError as error:
-            failed[point] = str(error)
-    left = [point for point in points if point not in failed]
-    found: dict[Point, list[Outcome]] = {point: [] for point in left}
-    for number in range(rounds):
-        first = number % max(1, len(left))
-        for point in left[first:] + left[:first]:
-            found[point].append(ask(point))
-    return found, failed
+    found: dict[Point, list[Outcome]] = {point: [] for point in points}
+    for number in range(rounds + 1):  # the first of them sets up
+        first = max(0, number - 1) % max(1, len(points))
+        for point in [*points[first:], *points[:first]]:
+            if point in failed:
+                continue
+            try:
+                answer = ask(point)
+            except SubjectError as error:
+                failed[point] = str(error)
+                continue
+            if number:
+                found[point].append(answer)
+    return {point: outcomes for point, outcomes in found.items() if point not in failed}, failed

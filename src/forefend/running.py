@@ -71,7 +71,7 @@ def to_the_end(job: Job, rows: Tensor) -> Iterator[Verdicts]:
     def attacked(part: Tensor) -> Verdicts:
         x, y, index = job.fetch(part)
         lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        with _seeded(job, index):
+        with seeded(job.name, index, job.seed):
             for restart in range(job.restarts):
                 standing = (~lost).nonzero().squeeze(1)
                 if not len(standing):
@@ -232,9 +232,15 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
 
 
 @contextmanager
-def _seeded(job: Job, index: Tensor) -> Iterator[None]:
-    """Give torch's own generators, which a randomised pipeline draws from, a state made of the job and its images."""
+def seeded(name: str, index: Tensor, seed: int) -> Iterator[None]:
+    """Give torch's own generators, which a randomised pipeline draws from, a state made of a trial and its images.
+
+    Args:
+        name: the trial's identity.
+        index: dataset index of the images, at least one.
+        seed: of the evaluation.
+    """
     devices = [index.device] if index.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(Draw(index, job.seed, f"{job.name}|{index[0]}").number())
+        torch.manual_seed(Draw(index, seed, f"{name}|{index[0]}").number())
         yield

@@ -1,4 +1,4 @@
-"""Stopwatch: how long work takes where it is done; on a shared processor its own time counts, not the clock on the wall."""
+"""Stopwatch: how long work takes; on a shared processor its own time counts, not the clock on the wall."""
 
 from __future__ import annotations
 

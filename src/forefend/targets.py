@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from .checks import InputError, choose
 from .classifiers import Normalised
 from .classifiers.weights import load_weights
 from .draw import Draw
-from .preprocessors import ResidualUNet
+from .preprocessors import DenoisingUNet
 from .stopwatch import device
 from .threat import Linf
 
@@ -80,14 +81,30 @@ def trained(architecture: str, weights: str, std: Sequence[float]) -> nn.Module:
     return network.eval().requires_grad_(True).to(device())
 
 
+@final
+class Behind(nn.Module):
+    """A classifier behind a U-Net of random weights, whose picture is mixed in so thinly that it can still see.
+
+    Args:
+        classifier: images to logits.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.front = DenoisingUNet(3, WIDTHS, DEPTHS)
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, K)`."""
+        logits: Tensor = self.classifier(x + 0.05 * (self.front(x) - x))
+        return logits
+
+
 def behind(classifier: Callable[[], nn.Module]) -> nn.Module:
-    """A classifier behind a U-Net of random weights, whose change to the image is damped so that it can still see."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        front = ResidualUNet(3, WIDTHS, DEPTHS)
-    with torch.no_grad():
-        front.last.weight.mul_(0.02)
-    return nn.Sequential(front, classifier()).eval().to(device())
+    """A classifier behind a U-Net."""
+    return Behind(classifier()).eval().to(device())
 
 
 def random_resnet20() -> nn.Module:

@@ -37,6 +37,7 @@ class _State:
     step: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)  # player: [total loss, updates]
     average: Averaged = field(default_factory=dict)  # empty where none is kept
+    threads: int = 0  # of the arithmetic; told in the checkpoint, for another number rounds otherwise
 
 
 def fit(
@@ -119,7 +120,8 @@ def _take_all(
             ended = state.step % loop.batches.per_epoch == 0
             if ended:
                 seen = loop.close_epoch(state)
-                _tell(loop, state, run, bar, (time.monotonic() - began) / (state.step - first), seen)
+                pace = (time.monotonic() - began) / (state.step - first)
+                _tell(loop, state, run, bar=bar, pace=pace, seen=seen)
             if ended or stop or due:
                 loop.merge()
                 _save(run, loop, state)
@@ -239,11 +241,11 @@ def _resume(run: Run | None, loop: _Loop) -> _State:
 
 def _save(run: Run | None, loop: _Loop, state: _State) -> None:
     if run and loop.accelerator.is_main_process:
-        progress = {"step": state.step, "sums": state.sums, "average": state.average}
+        progress = vars(state) | {"threads": torch.get_num_threads()}
         checkpoint.store(run.checkpoint, loop.players, loop.memory, progress)
 
 
-def _tell(loop: _Loop, state: _State, run: Run | None, bar: Any, pace: float, seen: dict[str, float]) -> None:
+def _tell(loop: _Loop, state: _State, run: Run | None, *, bar: Any, pace: float, seen: dict[str, float]) -> None:
     """Log the epoch's mean losses and what the watch has seen; `pace` is seconds a step."""
     epoch = state.step // loop.batches.per_epoch
     means = {name: total / count for name, (total, count) in state.sums.items()}

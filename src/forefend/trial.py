@@ -91,7 +91,7 @@ class Swift:
     view: View = white_box
     precision: str = "bf16"
 
-    def __call__(self, subject: nn.Module) -> nn.Module:
+    def __call__(self, subject: nn.Module) -> Seen:
         """The copy, made when the first images come."""
         seen = self.view(subject)
         return _Preparing(seen, self.precision) if isinstance(seen, nn.Module) else seen

@@ -21,7 +21,8 @@ Makers = Mapping[tuple[str, str], Maker]  # by question and subject
 def serve(makers: Makers, about: Mapping[str, Any]) -> None:
     """Answer each line of the input, a point as JSON, with the outcome of its work, also as JSON, until the input ends.
 
-    Works are set up when first asked for, and let go of when another question begins.
+    A point's work is set up when it is first asked for, which is all that is done then; it is let go of when another
+    question begins.
 
     Args:
         makers: who sets up which work.
@@ -37,9 +38,10 @@ def serve(makers: Makers, about: Mapping[str, Any]) -> None:
         if any(other.question != point.question for other in works):
             works.clear()
         try:
-            if point not in works:
-                works[point] = makers[point.question, point.subject](point.case)
-            answer = dict(works[point]())
+            if point in works:
+                answer = dict(works[point]())
+            else:
+                works[point], answer = makers[point.question, point.subject](point.case), {}
         except Exception as error:  # the asker decides what a failure means
             answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         print(json.dumps(answer), file=answers, flush=True)
@@ -47,7 +49,7 @@ def serve(makers: Makers, about: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Serve every question's own subjects."""
-    from .bench import QUESTIONS
+    from .questions import QUESTIONS
 
     makers = {
         (name, subject): maker for name, question in QUESTIONS.items() for subject, maker in question.SUBJECTS.items()

@@ -18,9 +18,9 @@ from ..targets import Assault, read
 NAME = "attack"
 QUICK = [Assault("resnet20", 10, images=32), Assault("random weights", 5, images=16)]
 FULL = [
-    Assault("resnet20", 20),
-    Assault("resnet20", 20, apgd=True),
-    Assault("defended resnet20", 20),
+    Assault("resnet20", 10),
+    Assault("resnet20", 10, apgd=True),
+    Assault("defended resnet20", 10),
     Assault("resnet4b", 20),
 ]
 OURS = "ours"
@@ -61,10 +61,9 @@ def work(craft: Craft, precision: str | None, case: str) -> Work:
     network = assault.on.network()
     x, y, index = assault.on.images(assault.count)
     f, seconds = timed(lambda: network if precision is None else prepare(network, x, precision=precision))
-    draw = Draw(index, 0, case)
 
     def attacked() -> Tensor:
-        return craft(f, x, y, assault, draw)
+        return craft(f, x, y, assault, Draw(index, 0, case))
 
     def run() -> Outcome:
         torch.manual_seed(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from ..defence import pipelines
 from ..draw import Draw
 from ..fast import prepare
 from ..losses import Mean, ce
-from ..preprocessors import ResidualUNet
+from ..preprocessors import DenoisingUNet
 from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure, line, quartiles
 from ..stopwatch import device, timed
 from ..targets import random_resnet20
@@ -58,6 +57,7 @@ def work(case: str) -> Work:
         images = seconds / repeats / usual["batch"]
         return {"seconds": images if axis in ("batch", "guides") else seconds / repeats, "gradients": gradients}
 
+    run()
     return run
 
 
@@ -65,7 +65,7 @@ def _scene(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any],
     """A small preprocessor before so many classifiers of the same form, prepared; and noise."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        front: nn.Module = ResidualUNet(3, (16, 32, 64), (2, 2, 2)).eval().to(device())
+        front: nn.Module = DenoisingUNet(3, (16, 32, 64), (2, 2, 2)).eval().to(device())
     index = torch.arange(batch, device=device())
     x = Draw(index, trial="bench").uniform(torch.empty(batch, 3, side, side, device=device()))
     classifiers = [random_resnet20() for _ in range(guides)]
@@ -73,11 +73,11 @@ def _scene(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any],
     return pipelines(prepared[0], prepared[1:]), x, index % 10, index
 
 
-SUBJECTS: Mapping[str, Maker] = {OURS: partial(work)}
+SUBJECTS: Mapping[str, Maker] = {OURS: work}
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """The smallest value's seconds over each other's, with the line through an axis: its slope, and how well it fits."""
+    """How many times the smallest value's seconds the others take, with the line through each axis and its fit."""
     for axis in AXES:
         of_axis = [point for point in measured if point.case.startswith(f"{axis} ")]
         values = [float(point.case.rpartition(" ")[2]) for point in of_axis]
@@ -86,5 +86,5 @@ def figures(measured: Measured) -> Iterator[Figure]:
             continue
         slope, intercept, fit = line(values, seconds)
         for point, value in zip(of_axis[1:], values[1:], strict=True):
-            told = {"times": value / values[0], "slope": slope, "intercept": intercept, "r2": fit}
-            yield figure(measured, point, of_axis[0], **told)
+            told: dict[str, Any] = {"times": value / values[0], "slope": slope, "intercept": intercept, "r2": fit}
+            yield figure(measured, of_axis[0], point, **told)

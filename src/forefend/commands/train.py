@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
 
     parser = _parser(name, purpose)
     _add_networks(parser, name, roles)
+    _add_ways(parser)
     group = parser.add_argument_group("recipe")
     for s in train.fields_of(name):
         option: dict[str, Any] = {"type": s.kind, "default": s.default, "help": s.meaning}
@@ -69,6 +70,28 @@ def _parser(name: str, purpose: str) -> Parser:
     parser.add_argument("--out", type=str | None, help="the run's folder (else runs/RECIPE-DATA-sSEED)")
     parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     return parser
+
+
+def _add_ways(parser: Parser) -> None:
+    """How the training is done, whatever the recipe: the defaults are the papers'."""
+    group = parser.add_argument_group("speed and averaging")
+    group.add_argument(
+        "--craft",
+        type=str,
+        default="live",
+        help="what attacks see: live, or faster prepared or prepared-bf16 stand-ins",
+    )
+    group.add_argument("--precision", type=str, default="fp32", help="of the weights' step: fp32 or bf16")
+    group.add_argument(
+        "--inner",
+        type=str,
+        default="as-published",
+        help="the inner attack: as-published, gradual (few steps early), single-step (N-FGSM), warm-started (ATTA)",
+    )
+    group.add_argument(
+        "--on-collapse", type=str, default="stop", help="when single steps no longer defend: stop or fall-back"
+    )
+    group.add_argument("--ema", type=float | None, help="save an average of the weights with this decay, as 0.995")
 
 
 def _add_networks(parser: Parser, name: str, roles: tuple[str, ...]) -> None:

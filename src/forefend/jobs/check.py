@@ -11,8 +11,9 @@ from typing import Any
 from .. import masking, records
 from ..checks import InputError
 from ..evaluation import Subject
-from ..evidence import Finding
+from ..evidence import Finding, Number
 from ..modes import fingerprint
+from ..summary import CLEAN
 from ..threat import ThreatModel
 from ..wasserstein import parse
 from .options import finder_of
@@ -35,16 +36,16 @@ def run(options: Any) -> tuple[str, bool]:
         raise InputError("The run was trained under no threat model: say which to check with --threat, as Linf:8/255.")
     model = parse(options.threat or threat)
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
-    recorded = [_recorded(options, run, subject, model, but=folder) for subject in subjects]
+    numbers = [_number(options, run, subject, model, but=folder) for subject in subjects]
     surrogates = {c.name: c.network for c in map(finder_of(options).look_up, options.surrogates)}
     found = {}
-    for subject, trials in zip(subjects, recorded, strict=True):
+    for subject, number in zip(subjects, numbers, strict=True):
         print(f"{subject.name}: {len(images)} images, verdicts -> {folder}", flush=True)
         found[subject.name] = masking.check(
             subject,
             images,
             model,
-            recorded=trials,
+            number=number,
             surrogates=surrogates,
             folder=folder,
             seed=options.seed,
@@ -55,10 +56,10 @@ def run(options: Any) -> tuple[str, bool]:
     return "\n\n".join(_report(name, these) for name, these in found.items()), passed
 
 
-def _recorded(
+def _number(
     options: Any, run: records.Run | None, subject: Subject, threat: ThreatModel, *, but: Path
-) -> list[str] | None:
-    """The attacks on record on this very subject in this threat model; None where no number is in question.
+) -> Number | None:
+    """What is on record of this very subject in this threat model; None where no number is in question.
 
     A run that was never evaluated has no number. Whoever names records says that there is one.
 
@@ -72,15 +73,13 @@ def _recorded(
         raise InputError(f"{' '.join(options.records)}: no records.jsonl lies there; name the folder of an evaluation.")
     gates = {but, *(path.parent for path in paths if (path.parent / "check.json").exists())}
     gates |= {run.folder / "check"} if run else set()
-    own = fingerprint(subject.network)
-    ours = {
-        record.trial
-        for path in sorted(paths)
-        if path.parent not in gates
-        for record in records.read(path)
-        if f":{own}:" in record.subject and f" in {threat} [" in record.trial
-    }
-    return sorted(ours) if ours or named else None
+    own = f":{fingerprint(subject.network)}:"
+    found = [record for path in sorted(paths) if path.parent not in gates for record in records.read(path)]
+    ours = [r for r in found if own in r.subject and (f" in {threat} [" in r.trial or r.trial == CLEAN)]
+    attacks = [record for record in ours if record.trial != CLEAN]
+    judged = frozenset(i for record in ours for i in record.index) if attacks else frozenset()
+    lost = {i for record in ours for i, gone in zip(record.index, record.lost, strict=True) if gone}
+    return Number(sorted({r.trial for r in attacks}), judged, judged - lost) if attacks or named else None
 
 
 def _report(name: str, found: Sequence[Finding]) -> str:

@@ -12,6 +12,7 @@ from ..cost import cost_of
 from ..evaluation import Subject, evaluate
 from ..processes import processes
 from ..suites import SUITES, Terms, swiftly
+from ..threads import choose_threads
 from ..threat import ThreatModel
 from ..wasserstein import parse
 from .options import finder_of
@@ -24,6 +25,7 @@ def run(options: Any) -> str:
     Raises:
         InputError: options that do not fit together, or subjects or images that cannot be used.
     """
+    choose_threads()
     suite_of = choose(options.suite, SUITES, "suite")
     run = records.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)

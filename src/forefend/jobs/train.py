@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,32 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from .. import classifiers, critics, preprocessors, records
+from .. import checkpoint, classifiers, critics, preprocessors, records
 from ..checks import InputError, choose
+from ..collapse import ANSWERS, Watch
+from ..crafting import CRAFTING
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
 from ..guides import Guide
+from ..inner import INNERS
 from ..modes import fingerprint
 from ..named import Named, initialised, new_classifier, save_classifier, training_config
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
+from ..threads import choose_threads
 from ..train import fit
 from .options import finder_of, images_of
+
+# How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
+WAYS: dict[str, Any] = {
+    "craft": "live",
+    "precision": "fp32",
+    "ema": None,
+    "inner": "as-published",
+    "on_collapse": "stop",
+}
 
 
 def fields_of(name: str) -> list[Setting]:
@@ -55,6 +69,8 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     config = training_config(name, recipe, images, options.seed) | networks
     config |= {"data": options.data, "size": options.size}
     config["guides"] = [guide.config() for guide in found.get("guides", [])]
+    config |= {name: options[name] for name, plain in WAYS.items() if options[name] != plain}
+    ways = ways_of(recipe, options)
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     with accelerator.main_process_first():
         started = records.start(folder, config)
@@ -62,11 +78,30 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
     augment = augmentation(options.data)
+    choose_threads(checkpoint.progress_of(started.checkpoint).get("threads"))
     with _nothing_half_begun(started):
-        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator)
+        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, **ways)
     if accelerator.is_main_process:
         _save(name, recipe, images, cast, folder, options, found)
     return folder
+
+
+def ways_of(recipe: Recipe, options: Any) -> dict[str, Any]:
+    """What the options say of how `fit` shall do it, as its arguments.
+
+    Raises:
+        InputError: a name that stands for nothing.
+    """
+    inner = choose(options.inner, INNERS, "inner attack")
+    answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
+    single = "steps" in recipe.settings() and inner.single(recipe.settings()["steps"])
+    return {
+        "craft": choose(options.craft, CRAFTING, "way of crafting"),
+        "precision": options.precision,
+        "ema": options.ema,
+        "inner": inner,
+        "watch": Watch(answer) if single and recipe.asks_inner else None,
+    }
 
 
 @contextmanager
@@ -174,7 +209,9 @@ def _save(
     if defended:
         # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
         origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
-        defence_of(name, recipe, images, cast, options.preprocessor, origins).save(folder)
+        defence = defence_of(name, recipe, images, cast, options.preprocessor, origins)
+        defence.card = replace(defence.card, ema=options.ema)
+        defence.save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier

@@ -1,0 +1,47 @@
+"""Threads: how many the arithmetic of this process takes, of what the machine has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def choose_threads(given: int | None = None) -> int:
+    """Set torch's number of threads and say it; where the environment has settled it, leave it.
+
+    On a busy machine every thread waits for the one that was sent away, so that two take longer than one. Another
+    number of threads rounds otherwise: whoever goes on with what was begun gives the number that it was begun with.
+
+    Args:
+        given: the number to take; None finds one.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(given or fitting_threads(allowed(), os.cpu_count() or 1, os.getloadavg()[0]))
+    return torch.get_num_threads()
+
+
+def fitting_threads(allowed: float, cores: int, load: float) -> int:
+    """How many threads suit a machine: the cores that this process may use, less those at work for others.
+
+    Args:
+        allowed: cores that this process may use.
+        cores: cores that the machine has.
+        load: how many processes have wanted to run in the last minute, over the whole machine.
+    """
+    # Who may use some cores alone meets its share of the load there.
+    busy = load * min(1.0, allowed / cores)
+    return max(1, round(allowed - busy))
+
+
+def allowed() -> float:
+    """The cores that this process may use, by its affinity and its container's quota."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return min(cores, float(quota) / float(period))
+    except (OSError, ValueError):  # no container, or one without a limit, which writes "max"
+        return cores

@@ -1,0 +1,85 @@
+"""The tables of speed are the committed file's own, and say what was missed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forefend import records, speeds
+from forefend.checks import InputError
+from forefend.ratios import Figure
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
+
+from benchmarks import speed_table  # noqa: E402
+
+PAGE = "A\n<!-- speed promised -->\nold\n<!-- end -->\nB\n<!-- speed all -->\n<!-- end -->\n"
+
+
+def figure(**more: Any) -> Figure:
+    told: dict[str, Any] = {
+        **{"question": "attack", "case": "PGD-20", "subject": "ours", "against": "peer", "unit": "seconds"},
+        **{"ratio": 2.0, "low": 1.9, "high": 2.1, "rounds": 5},
+    }
+    return Figure(**told | more)
+
+
+def found(*figures: Figure) -> dict[str, Any]:
+    return {
+        "figures": [figure.plain() for figure in figures],
+        "settings": {"questions": list(dict.fromkeys(figure.question for figure in figures)), "rounds": 5},
+        "machine": {"processor": "Test", "cores": 2},
+        "load": {"attack": [1.0, 2.0, 3.0], "at the end": [4.0, 0.0, 0.0]},
+        "measured": [{"subject": "a 3x3 convolution of 64 channels", "gflops_per_second": 300.0}],
+        "about": {"versions": {"torch": "2"}, "time": "2026-11-20T10:00:00Z"},
+        "absent": {"ART": "no environment"},
+    }
+
+
+def test_a_missed_bar_is_marked_and_a_pair_is_shown() -> None:
+    parity = {"robust": 0.4, "robust_against": 0.41, "gradients": 20.0}
+    assert speeds.row(figure(bar=2.5, parity=parity)) == [
+        *("PGD-20", "ours", "peer", "2.00", "1.90–2.10", "2.5 MISSED", "40.0% / 41.0%", "20.0")
+    ]
+    assert speeds.row(figure(bar=2.0, unit="bytes"))[3:6] == ["2.00 (bytes)", "1.90–2.10", "2"]
+    assert speeds.row(figure())[5] == ""
+    text = speeds.text([figure(), figure(question="memory")])
+    assert text.index("ATTACK") < text.index("MEMORY")
+
+
+def test_a_page_is_renewed_from_the_file_alone() -> None:
+    growth = {"slope": 0.002, "intercept": 0.001, "r2": 0.99, "times": 3}
+    cost = {"tflops": 0.5, "gradients": 7.0, "clean": 0.9, "robust": 0.6}
+    told = found(
+        figure(bar=2.5),
+        figure(against="other"),
+        figure(question="growth", case="guides 1 / guides 3", parity=growth),
+        figure(question="recipes", case="rtfe / adversarial", parity=cost),
+    )
+    page = speed_table.renewed(PAGE, told)
+    promised, everything = page.split("B\n")
+    assert "old" not in page
+    assert "2.5 MISSED" in promised
+    assert "other" not in promised
+    assert "load average 1.0–4.0" in promised
+    assert "300–300 GFLOP/s" in promised
+    assert "guides: 2 ms for each and 1 ms once, R² 0.9900" in everything
+    assert "| rtfe | 7.0 | 0.500 | 90.0% | 60.0% |" in everything
+    assert "Left out: ART (no environment)." in everything
+    assert speed_table.renewed(page, told) == page
+
+
+def test_a_document_without_a_place_is_refused() -> None:
+    with pytest.raises(InputError, match="no place for a table"):
+        speed_table.renewed("nothing", found(figure()))
+
+
+def test_the_committed_tables_are_the_committed_files_own() -> None:
+    told = records.read_json(ROOT / speed_table.FOUND)
+    for document in speed_table.DOCUMENTS:
+        page = (ROOT / document).read_text(encoding="utf-8")
+        assert speed_table.renewed(page, told) == page

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import Stopping, same, toy_cast, toy_images, train, trained
+
+from forefend.batches import FALLEN
+from forefend.checks import InputError
+from forefend.collapse import Watch, fall_back, stop
+from forefend.draw import Draw
+from forefend.inner import SingleStep
+from forefend.recipe import Batch, Cast, Memory
+from forefend.recipes import RTFE, Adversarial, Natural
+from forefend.records import Run
+from forefend.threat import Linf
+
+SMALL = Adversarial(Linf(0.1), steps=2, epochs=4, batch_size=20)
+
+
+@pytest.mark.parametrize(
+    ("history", "collapsed"),
+    [
+        ([(0.6, 0.5), (0.6, 0.26)], False),  # above half of the best
+        ([(0.6, 0.5), (0.9, 0.24)], True),
+        ([(0.6, 0.5), (0.5, 0.24)], False),  # the single step fails as well: training goes badly, it does not collapse
+        ([(0.6, 0.5), (0.9, 0.3), (0.9, 0.24)], True),
+        ([(0.1, 0.1), (0.9, 0.0)], True),
+        ([(0.9, 0.0), (0.9, 0.0)], False),  # there was nothing to lose
+    ],
+)
+def test_a_collapse_is_half_of_the_best_lost_while_the_single_step_holds(
+    history: list[tuple[float, float]], collapsed: bool
+) -> None:
+    memory = Memory()
+    for epoch, (single, robust) in enumerate(history):
+        Watch(fall_back).judge(memory, {"fgsm": single, "pgd-10": robust}, epoch)
+        if epoch < len(history) - 1:
+            assert FALLEN not in memory
+    assert (FALLEN in memory) == collapsed
+
+
+def test_stopping_is_one_sentence() -> None:
+    memory, watch = Memory(), Watch(stop)
+    watch.judge(memory, {"fgsm": 0.6, "pgd-10": 0.5}, 1)
+    with pytest.raises(InputError) as error:
+        watch.judge(memory, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
+    assert str(error.value) == (
+        "Training collapsed in epoch 2: 1.0% of 256 training images withstand PGD-10, after 50.0% at best, while "
+        "90.0% withstand the single step: train with more steps, or let --on-collapse fall-back go over to them."
+    )
+
+
+class Trap(nn.Module):
+    """A class for every sign of the first pixel's excess over a half, which a full step passes by.
+
+    The gradient points up; a whole step of 0.1 from 0.5 lands in a far band that is right again, and a small one in
+    the near band that is wrong: what a collapsed network does.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = x[:, 0, 0, 0] - 0.5
+        near = (t > 0.01) & (t < 0.09)
+        wrong = torch.where(near, 1.0, -1.0)
+        return torch.stack((-wrong - t, wrong + t), 1)
+
+
+def test_the_look_tells_a_trap_from_a_defence() -> None:
+    x, y = torch.full((100, 1, 2, 2), 0.5), torch.zeros(100, dtype=torch.int64)
+    batch = Batch(x, y, torch.arange(100), 0.0, Draw(torch.arange(100)))
+    seen = Watch(steps=2).look(Cast(classifier=Trap()), Linf(0.1), batch)
+    assert seen["fgsm"] == 1.0
+    assert 0.4 < seen["pgd-2"] < 0.8  # two quarter steps from a random start end in the band, two whole ones beyond it
+
+
+def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Let the watch see a collapse from an epoch on."""
+    looks: list[int] = []
+
+    def look(self: Watch, cast: Cast, threat: object, batch: Batch) -> dict[str, float]:
+        looks.append(len(batch.x))
+        return {"fgsm": 0.9, "pgd-10": 0.5 if len(looks) < at else 0.0}
+
+    monkeypatch.setattr(Watch, "look", look)
+
+
+def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    collapsed(monkeypatch, 2)
+    with pytest.raises(InputError, match=r"^Training collapsed in epoch 2"):
+        train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), watch=Watch(), run=Run(tmp_path))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 1
+
+
+def test_falling_back_goes_on_with_the_papers_attack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(**options: object) -> list[Tensor]:
+        return trained(train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), **options))
+
+    single = run()
+    collapsed(monkeypatch, 2)
+    fallen = run(watch=Watch(fall_back))
+    assert not same(fallen, single)
+    assert capsys.readouterr().out.count("going on with several steps.") == 1
+    collapsed(monkeypatch, 9)
+    assert same(run(watch=Watch(fall_back)), single)
+
+
+def test_a_fall_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(**options: object) -> list[Tensor]:
+        return trained(train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), watch=Watch(fall_back), **options))
+
+    collapsed(monkeypatch, 2)
+    expected = run()
+    collapsed(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(run=Run(tmp_path), augment=Stopping(5), checkpoint_every=0)
+    assert same(run(run=Run(tmp_path)), expected)
+
+
+def test_what_is_seen_is_logged_and_changes_no_weight(tmp_path: Path) -> None:
+    plain = trained(train(SMALL, toy_images(), toy_cast()))
+    assert same(trained(train(SMALL, toy_images(), toy_cast(), watch=Watch(images=12), run=Run(tmp_path))), plain)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [sorted(line["accuracy"]) for line in lines] == [["fgsm", "pgd-10"]] * 4
+    assert all(0 <= value <= 1 for line in lines for value in line["accuracy"].values())
+
+
+def test_guides_are_watched_through_the_preprocessor() -> None:
+    cast = toy_cast()
+    with torch.no_grad():
+        cast.preprocessor[3].weight.zero_()
+        cast.preprocessor[3].bias.zero_()  # every image comes out the same
+    batch = Batch(*toy_images().batch(torch.arange(40)), 0.0, Draw(torch.arange(40)))  # type: ignore[arg-type]
+    seen = Watch().look(cast.crafting(), Linf(0.1), batch)
+    assert seen == {"fgsm": 0.25, "pgd-10": 0.25}
+
+
+def test_where_there_is_no_attack_there_is_nothing_to_watch() -> None:
+    with pytest.raises(InputError, match=r"^Natural trains against no attack, so there is no collapse to watch for\.$"):
+        train(Natural(epochs=1), toy_images(), toy_cast(), watch=Watch())
+    train(RTFE(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), watch=Watch())

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from toys import Stopping, same, toy_cast, toy_images, train, trained
+
+from forefend.attacks import Attack
+from forefend.attacks.n_fgsm import NFGSM
+from forefend.attacks.pgd import PGD, fgsm
+from forefend.checks import InputError
+from forefend.data.augment import augmentation, crop_flip
+from forefend.draw import Draw
+from forefend.inner import INNERS, PERTURBATION, AsPublished, AtLeast, Gradual, Inner, Moment, SingleStep, WarmStarted
+from forefend.losses import margin
+from forefend.recipe import Memory, Recipe
+from forefend.recipes import AAA, HGD, RECIPES, RTFE, Adversarial, Robustifier
+from forefend.records import Run
+from forefend.threat import L2, Linf
+
+ATTACK = PGD(Linf(0.1), steps=7, step_size=0.025, loss=margin)
+THAT_ASK = [
+    RTFE(Linf(0.1), steps=4, epochs=2, batch_size=16),
+    Adversarial(Linf(0.1), steps=4, epochs=2, batch_size=16),
+    AAA(Linf(0.1), steps=4, epochs=2, batch_size=16),
+    Robustifier(Linf(0.1), steps=4, epochs=2, batch_size=16, lr=0.05),
+]
+asking = pytest.mark.parametrize("recipe", THAT_ASK, ids=lambda recipe: type(recipe).__name__)
+cheaper = pytest.mark.parametrize(
+    "inner", [i for n, i in INNERS.items() if n != "as-published"], ids=lambda i: str(i)[:9]
+)
+
+
+def moment(
+    progress: float = 0.0, epoch: int = 0, memory: Memory | None = None, moved: Callable[[Tensor], Tensor] = lambda x: x
+) -> Moment:
+    return Moment(progress, epoch, torch.arange(4), memory if memory is not None else {}, moved)
+
+
+def images() -> tuple[Tensor, Tensor, Draw]:
+    x = 0.2 + 0.6 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return x, torch.zeros(4, dtype=torch.int64), Draw(torch.arange(4), 1)
+
+
+def linear(x: Tensor) -> Tensor:
+    """Two logits whose difference grows with every pixel."""
+    return torch.stack((-x.flatten(1).sum(1), x.flatten(1).sum(1)), 1)
+
+
+def test_the_papers_own_attack_is_the_very_same() -> None:
+    assert AsPublished()(ATTACK, moment()) is ATTACK
+
+
+@pytest.mark.parametrize(("progress", "steps", "size"), [(0, 1, 0.125), (0.34, 3, 0.175 / 3), (0.67, 7, 0.025)])
+def test_gradual_takes_a_share_of_the_steps_and_goes_as_far(progress: float, steps: int, size: float) -> None:
+    attack: Any = Gradual()(ATTACK, moment(progress))
+    assert (attack.steps, attack.threat, attack.loss) == (steps, ATTACK.threat, margin)
+    assert attack.step_size == pytest.approx(size)  # 1.25 radii at most
+
+
+def test_gradual_ends_with_the_papers_attack_also_at_the_last_moment() -> None:
+    assert Gradual()(ATTACK, moment(1 - 1e-9)) == ATTACK
+
+
+def test_one_step_is_n_fgsm_for_the_same_threat_and_loss() -> None:
+    assert SingleStep(1.0, 1.25)(ATTACK, moment()) == NFGSM(ATTACK.threat, 1.0, 1.25, margin)
+
+
+def test_what_is_fallen_back_to_takes_several_steps() -> None:
+    assert AtLeast()(ATTACK, moment()) is ATTACK
+    fallen: Any = AtLeast()(fgsm(Linf(0.1)), moment())
+    assert (fallen.steps, fallen.step_size) == (7, pytest.approx(0.025))
+
+
+def test_a_single_step_is_known_as_one() -> None:
+    several = {name: [steps for steps in (1, 2, 7, 40) if not inner.single(steps)] for name, inner in INNERS.items()}
+    assert several == {"as-published": [2, 7, 40], "gradual": [40], "single-step": [], "warm-started": []}
+    assert not WarmStarted(steps=2).single(1)
+    assert not AtLeast().single(1)
+
+
+def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
+    x, y, draw = images()
+    memory, warm = WarmStarted(relative_step=0.5).remember(toy_images(4)), WarmStarted(relative_step=0.5)
+    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    first = warm(ATTACK, moment(epoch=0, memory=memory))(linear, x, y, draw=draw)
+    noise = ATTACK.threat.noise(x, draw) - x
+    torch.testing.assert_close(first, x + (noise + 0.05).clamp(-0.1, 0.1))
+    second = warm(ATTACK, moment(epoch=1, memory=memory))(linear, x, y, draw=draw.at(step=9))
+    expected = x + (noise + 0.05).clamp(-0.1, 0.1).add(0.05).clamp(-0.1, 0.1)
+    torch.testing.assert_close(second, expected, rtol=0, atol=0.1 / 127)
+    assert memory[PERTURBATION].max() == 127
+    third = warm(ATTACK, moment(epoch=10, memory=memory))(linear, x, y, draw=draw)
+    assert torch.equal(third, first)  # begun anew
+
+
+def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:
+    memory = WarmStarted().remember(toy_images(10))
+    assert memory[PERTURBATION].shape == (10, 1, 6, 6)
+    assert memory[PERTURBATION].dtype == torch.int8
+
+
+@given(st.integers(0, 10**6))
+def test_a_perturbation_moves_with_its_image_and_back(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    uniform, x = torch.rand(4, 3, generator=generator), 0.5 + torch.zeros(4, 1, 4, 4)
+    levels = torch.randint(-127, 128, x.shape, generator=generator)
+    memory = {PERTURBATION: levels.to(torch.int8)}
+    y, draw = torch.zeros(4, dtype=torch.int64), Draw(torch.arange(4))
+
+    def moved(images: Tensor) -> Tensor:
+        return crop_flip(images, uniform, pad=2)
+
+    still = WarmStarted(relative_step=1e-9)  # the attack stays where it starts
+    x_adv = still(ATTACK, moment(epoch=1, memory=memory, moved=moved))(linear, x, y, draw=draw)
+    torch.testing.assert_close(x_adv, x + moved(levels * 0.1 / 127), rtol=0, atol=1e-6)
+    assert torch.equal(memory[PERTURBATION], levels.to(torch.int8))  # what is out of sight is kept
+
+
+def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
+    x, y = 0.5 + torch.zeros(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
+    uniform = torch.tensor([[0.0, 0.5, 0.9]] * 2 + [[0.5, 0.5, 0.1]] * 2)  # two shifted down by one, two mirrored
+    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    warm = WarmStarted(relative_step=0.5)
+    warm(ATTACK, moment(1, 1, memory, lambda images: crop_flip(images, uniform, pad=1)))(
+        linear, x, y, draw=Draw(torch.arange(4))
+    )
+    level = round(0.5 * 127)
+    assert memory[PERTURBATION][0, 0].tolist() == [[level] * 4] * 3 + [[0] * 4]  # the last row was moved out
+    assert memory[PERTURBATION][2, 0].tolist() == [[level] * 4] * 4
+
+
+@pytest.mark.parametrize(
+    ("moved", "words"),
+    [
+        (lambda x: (x + 0.1).clamp(0, 1), "only moves pixels: this one changes them"),
+        (lambda x: x.detach().flip(3), "gradients go through: this one stops them"),
+    ],
+)
+def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(moved: Any, words: str) -> None:
+    x, y, draw = images()
+    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    with pytest.raises(InputError, match=words):
+        WarmStarted()(ATTACK, moment(memory=memory, moved=moved))(linear, x, y, draw=draw)
+
+
+def test_warm_starts_are_for_linf() -> None:
+    with pytest.raises(InputError, match=r"^Warm starts are kept for l∞, and the threat model is L2:0\.5"):
+        WarmStarted()(PGD(L2(0.5), 2, 0.1), moment())
+
+
+class Counting(Inner):
+    """Keeps the attacks that it is handed and the moments."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[PGD, Moment]] = []
+
+    def __call__(self, attack: PGD, moment: Moment) -> Attack:
+        self.asked.append((attack, moment))
+        return attack
+
+    def single(self, steps: int) -> bool:
+        return False
+
+
+@asking
+def test_a_recipe_that_says_so_asks_at_every_step_with_its_papers_attack(recipe: Recipe) -> None:
+    counting = Counting()
+    plain = trained(train(recipe, toy_images(), toy_cast()))
+    assert same(trained(train(recipe, toy_images(), toy_cast(), inner=counting)), plain)
+    assert {(a.steps, str(a.threat)) for a, _ in counting.asked} == {(4, "Linf:0.1")}
+    assert {m.epoch for _, m in counting.asked} == {0, 1}
+    held_out = round(40 * recipe.hold_out)
+    assert sum(len(m.index) for _, m in counting.asked) == 2 * (40 - held_out)
+
+
+@asking
+@cheaper
+def test_it_resumes_to_the_same_weights_and_trains_others_than_the_papers(
+    recipe: Recipe, inner: Inner, tmp_path: Path
+) -> None:
+    plain = trained(train(recipe, toy_images(), toy_cast()))
+    whole = trained(train(recipe, toy_images(), toy_cast(), inner=inner))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, toy_images(), toy_cast(), inner=inner, run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0)
+    assert same(trained(train(recipe, toy_images(), toy_cast(), inner=inner, run=Run(tmp_path))), whole)
+    assert not same(whole, plain)
+
+
+def test_warm_starts_go_through_the_photographs_augmentation() -> None:
+    shift = augmentation("cifar-10")
+    assert shift is not None
+    train(THAT_ASK[1], toy_images(), toy_cast(), inner=WarmStarted(), augment=shift)
+
+
+def test_who_does_not_ask_is_told_so() -> None:
+    assert {name for name, recipe in RECIPES.items() if recipe.asks_inner} == {
+        "aaa",
+        "adversarial",
+        "robustifier",
+        "rtfe",
+    }
+    with pytest.raises(InputError, match=r"^HGD runs its own attack alone: leave --inner away\.$"):
+        train(HGD(epochs=1), toy_images(), toy_cast(), inner=Gradual())

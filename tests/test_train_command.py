@@ -1,0 +1,128 @@
+"""How a training is done, as options of the command: refused early, written down only where it is not the papers'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from door import done, refused
+from safetensors import safe_open
+from torch import Tensor
+
+from forefend import collapse, threads
+from forefend.checkpoint import progress_of
+from forefend.defence import load
+from forefend.jobs.train import WAYS, fields_of, ways_of
+from forefend.recipes import RECIPES
+
+TINY = (
+    "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
+    "--batch-size 20 --device cpu"
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(folder, "config.json").read_text())["config"]
+    return found
+
+
+def weights(folder: str) -> dict[str, Tensor]:
+    with safe_open(Path(folder, "weights.safetensors"), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+
+def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Path) -> None:
+    done(f"{TINY} --out plain")
+    done(f"{TINY} --out said --craft live --precision fp32 --inner as-published --on-collapse stop")
+    assert config("plain") == config("said")
+    assert not config("plain").keys() & WAYS.keys()
+    assert load("plain").card.ema is None
+
+
+def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None:
+    ways = "--craft prepared-bf16 --precision bf16 --inner warm-started --ema 0.9 --on-collapse fall-back"
+    done(f"{TINY} --out fast {ways}")
+    assert {name: config("fast")[name] for name in WAYS} == {
+        "craft": "prepared-bf16",
+        "precision": "bf16",
+        "inner": "warm-started",
+        "ema": 0.9,
+        "on_collapse": "fall-back",
+    }
+    assert load("fast").card.ema == 0.9
+    assert "ema was 0.9, now None" in refused(f"{TINY} --out fast {ways.replace('--ema 0.9', '')}")
+    before = weights("fast")
+    done(f"{TINY} --out fast {ways}")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights("fast").items())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--craft prepard", "no way of crafting called 'prepard': did you mean 'prepared'?"),
+        ("--inner n-fgsm", "no inner attack called 'n-fgsm': choose one of as-published, gradual"),
+        ("--precision fp16", "no precision called 'fp16': did you mean 'bf16'?"),
+        ("--on-collapse go", "no answer to a collapse called 'go': choose one of fall-back, stop"),
+        ("--ema 1", "average is 1, expected between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, here: Path) -> None:
+    assert words in refused(f"{TINY} --out never {options}")
+    assert not (here / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "inner", "steps", "watched"),
+    [
+        ("rtfe", "as-published", 7, False),
+        ("rtfe", "as-published", 1, True),
+        ("rtfe", "single-step", 7, True),
+        ("rtfe", "gradual", 7, True),
+        ("rtfe", "gradual", 40, False),
+        ("trades", "as-published", 1, False),
+        ("natural", "as-published", None, False),
+    ],
+)
+def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, watched: bool) -> None:
+    class Options(dict[str, Any]):
+        __getattr__ = dict.__getitem__
+
+    built = RECIPES[recipe](**({"steps": steps} if steps else {}))  # type: ignore[call-arg]
+    ways = ways_of(built, Options(WAYS | {"inner": inner}))
+    assert (ways["watch"] is not None) == watched
+    if watched:
+        assert ways["watch"].answer is collapse.stop
+
+
+def test_no_recipe_has_a_setting_of_the_same_name() -> None:
+    assert all(not {s.name for s in fields_of(name)} & WAYS.keys() for name in RECIPES)
+
+
+def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    number = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(threads, "fitting_threads", lambda *_: 2)
+        done(f"{TINY} --out run")
+        assert progress_of(here / "run" / "checkpoint.safetensors")["threads"] == 2
+        monkeypatch.setattr(threads, "fitting_threads", lambda *_: 1)
+        done(f"{TINY} --out run")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(number)
+
+
+def test_of_no_checkpoint_or_a_damaged_one_nothing_is_known(here: Path) -> None:
+    assert progress_of(here / "none") == {}
+    (here / "bad").write_bytes(b"x" * 100)
+    assert progress_of(here / "bad") == {}
