@@ -56,6 +56,8 @@ def test_a_pipeline_without_a_gradient_is_not_measured_by_one() -> None:
     guarded = Defended(Rounded(), Threshold())
     with pytest.raises(InputError, match=r"gives no gradient, and FGSM needs one: .* black-box, .* through_bpda"):
         evaluate(guarded, levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
+    alone = nn.Sequential(Rounded(), Threshold())
+    assert evaluate(alone, levels(), suites.black_box([THREAT]))[1].accuracy < 1  # what the sentence says remains
     bpda = Trial("BPDA", fgsm(THREAT), THREAT, sees=suites.through_bpda)
     queries = Trial("noise", PGD(THREAT, 1, 0.0), THREAT, sees=suites.oblivious)
     cells = {cell.attack: cell.accuracy for cell in evaluate(guarded, levels(), [bpda, queries])}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..trial import Averaged, Suite, Surrogate, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
-from .black_box import black_box, black_box_with
+from .black_box import black_box
 from .papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
 from .quick import curve, quick
 from .standard import randomised, standard
@@ -15,7 +15,7 @@ SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
     "standard": lambda terms: standard(terms.threats, terms.classes),
     "randomised": lambda terms: randomised(terms.threats, terms.classes),
-    "black-box": lambda terms: black_box_with(terms.threats, terms.surrogates),
+    "black-box": lambda terms: black_box(terms.threats, terms.surrogates),
     "curve": lambda terms: curve(terms.threats),
     "rtfe": lambda terms: rtfe(terms.threats),
     "rtfe-strong-weak": lambda terms: rtfe_strong_weak(terms.threats),
@@ -36,7 +36,6 @@ __all__ = [
     "aaa",
     "aaa_adaptive",
     "black_box",
-    "black_box_with",
     "curve",
     "jatp",
     "oblivious",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import nn
 
@@ -11,30 +12,24 @@ from ..attacks.pgd import PGD
 from ..attacks.square import Square
 from ..running import until_lost
 from ..threat import ThreatModel
-from ..trial import Surrogate, Trial, oblivious
+from ..trial import Surrogate, Trial
 
-QUERIES = 1000  # more than AutoAttack leaves to win in most cases; its own 5000 are spent inside `standard`
-
-
-def black_box(threats: Sequence[ThreatModel]) -> list[Trial]:
-    """Square with 1,000 queries, and PGD-20 on the classifier without its defence."""
-    trials = []
-    for threat in threats:
-        trials += [
-            Trial("Square", Square(threat, QUERIES), threat, run=until_lost),
-            Trial("transfer from the classifier", PGD(threat, 20, 2.5 * threat.radius / 20), threat, sees=oblivious),
-        ]
-    return trials
+QUERIES = 1000  # AutoAttack spends 5000 of its own on what its gradients left
 
 
-def black_box_with(threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module]) -> list[Trial]:
-    """The same, and PGD-20 and MI-FGSM on other classifiers, in the hope that the examples transfer.
+def black_box(
+    threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module] = MappingProxyType({})
+) -> list[Trial]:
+    """Square with 1,000 queries; PGD-20 and MI-FGSM on other classifiers, in the hope that the examples transfer.
+
+    Nothing of the subject is differentiated, so that it serves for pipelines that have no gradient.
 
     Args:
         threats: one for each radius.
         surrogates: classifiers by name, trained apart from those attacked.
     """
-    return black_box(threats) + [
+    square = [Trial("Square", Square(threat, QUERIES), threat, run=until_lost) for threat in threats]
+    return square + [
         Trial(f"{name} from {surrogate}", attack, threat, sees=Surrogate(network, surrogate))
         for threat in threats
         for surrogate, network in surrogates.items()

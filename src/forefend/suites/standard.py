@@ -7,22 +7,26 @@ from collections.abc import Sequence
 from ..attacks.autoattack import AutoAttack
 from ..attacks.pgd import PGD
 from ..threat import ThreatModel
-from ..trial import Averaged, Trial
+from ..trial import Averaged, Trial, oblivious
 from .black_box import black_box
 
 
 def standard(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
-    """AutoAttack in its standard form, and the black-box suite beside it.
+    """AutoAttack in its standard form; beside it Square, and PGD-20 on the classifier without its defence.
 
     Args:
         threats: one for each radius, in l∞ or l2.
         classes: how many logits the classifiers give; AutoAttack's list hangs on it.
     """
-    return [
-        trial
-        for threat in threats
-        for trial in (Trial("AutoAttack", AutoAttack(threat, classes), threat), *black_box([threat]))
-    ]
+    trials = []
+    for threat in threats:
+        pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
+        trials += [
+            Trial("AutoAttack", AutoAttack(threat, classes), threat),
+            *black_box([threat]),
+            Trial("transfer from the classifier", pgd, threat, sees=oblivious),
+        ]
+    return trials
 
 
 def randomised(threats: Sequence[ThreatModel], classes: int, samples: int = 20) -> list[Trial]:
