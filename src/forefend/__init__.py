@@ -15,11 +15,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import attacks, classifiers, data, losses, preprocessors, recipes, suites, tables
+    from . import attacks, classifiers, corruptions, data, losses, masking, preprocessors, recipes, suites, tables
+    from .certificates import Smoothing
+    from .certify import Smoothed, certify_images
     from .checks import InputError
     from .defence import Card, Defence, Defended, load
     from .draw import Draw
     from .evaluation import Subject, evaluate
+    from .evidence import Finding
+    from .fast import prepare
     from .guides import Guide, every, in_turn, sampled
     from .interrupt import Interrupted
     from .modes import fingerprint, frozen
@@ -27,13 +31,22 @@ if TYPE_CHECKING:
     from .summary import Cell
     from .threat import L2, Linf, ThreatModel
     from .train import fit
+    from .trial import Trial
+    from .wasserstein import Wasserstein
 
-_SHELVES = ("attacks", "classifiers", "data", "losses", "preprocessors", "recipes", "suites", "tables")
+_SHELVES = (
+    *("attacks", "classifiers", "corruptions", "data", "losses", "masking", "preprocessors", "recipes", "suites"),
+    "tables",
+)
 _HOMES = {
+    "certificates": ("Smoothing",),
+    "certify": ("Smoothed", "certify_images"),
     "checks": ("InputError",),
     "defence": ("Card", "Defence", "Defended", "load"),
     "draw": ("Draw",),
     "evaluation": ("Subject", "evaluate"),
+    "evidence": ("Finding",),
+    "fast": ("prepare",),
     "interrupt": ("Interrupted",),
     "guides": ("Guide", "every", "in_turn", "sampled"),
     "modes": ("fingerprint", "frozen"),
@@ -41,6 +54,8 @@ _HOMES = {
     "summary": ("Cell",),
     "threat": ("L2", "Linf", "ThreatModel"),
     "train": ("fit",),
+    "trial": ("Trial",),
+    "wasserstein": ("Wasserstein",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -53,16 +68,23 @@ __all__ = [
     "Defence",
     "Defended",
     "Draw",
+    "Finding",
     "Guide",
     "InputError",
     "Interrupted",
     "Linf",
     "Player",
     "Recipe",
+    "Smoothed",
+    "Smoothing",
     "Subject",
     "ThreatModel",
+    "Trial",
+    "Wasserstein",
     "attacks",
+    "certify_images",
     "classifiers",
+    "corruptions",
     "data",
     "evaluate",
     "every",
@@ -72,6 +94,8 @@ __all__ = [
     "in_turn",
     "load",
     "losses",
+    "masking",
+    "prepare",
     "preprocessors",
     "recipes",
     "sampled",
