@@ -26,7 +26,7 @@ FLOORS: list[list[str]] = [
     ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
         *("checkpoint", "lowered", "averaging", "batches", "collapse", "train", "budget", "named", "noisy"),
-        *("processes", "docket", "evaluation", "cost", "evidence", "findings", "probes", "masking", "certify"),
+        *("processes", "docket", "suitable", "evaluation", "cost", "evidence", "findings", "probes", "masking", "certify"),
         "corrupted_accuracy",
     ],
     ["tables", "radii", "corruption_table", "comparison", "figures"],  # telling

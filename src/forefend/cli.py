@@ -27,7 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("forefend.commands.doctor", "what is installed, what is missing, and the line that adds it"),
 }
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EPERM, errno.EISDIR, errno.EIO),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

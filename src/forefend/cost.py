@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attacks.pgd import input_gradient
 from .data import Images
 from .evaluation import Subject
 from .losses import ce
 from .modes import device_of, frozen
+from .processes import processes
+from .room import Room
+from .suitable import has_gradient
 from .trial import Suite
 
 LONG = 5.0  # seconds after which a batch is not tried twice
@@ -33,6 +36,7 @@ def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_siz
     for subject in subjects:
         gradient, forward = _timed(subject, images, min(batch_size, len(images)))
         seconds += len(images) * (gradients * gradient + forwards * forward)
+    seconds /= processes().count
     return (
         f"At most {gradients} gradients and {forwards} further forward passes an image, {_spelled(seconds)} for all of "
         "them as measured on one batch; images that are lost early cost less."
@@ -40,24 +44,36 @@ def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_siz
 
 
 def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:
-    """Seconds of one image's gradient and of its forward pass: the second of two tries, or the first if it is long."""
-    network = frozen(subject.network)
+    """Seconds of one image's gradient and of its forward pass, on the largest batch that memory holds."""
+    network, room = frozen(subject.network), Room(count)
+    flows = has_gradient(network, _batch(network, images, 1)[0])  # where none does, the suite will be refused
+
+    def tried(rows: Tensor) -> list[float]:
+        x, y = _batch(network, images, len(rows))
+        works: list[Callable[[], Tensor]] = [partial(input_gradient, network, x, y, ce), partial(network, x)]
+        return [_second_of_two(work, x.device) / len(rows) for work in (works if flows else works[1:] * 2)]
+
+    gradient, forward = next(room.over(torch.arange(count), tried))
+    return gradient, forward
+
+
+def _batch(network: nn.Module, images: Images, count: int) -> tuple[Tensor, Tensor]:
     x, y, _ = (t.to(device_of(network)) for t in images.batch(torch.arange(count)))
-    found = []
-    with torch.enable_grad():
-        flows = network(x[:1].requires_grad_()).requires_grad  # where none does, the suite will be refused
-    works: list[Callable[[], Tensor]] = [partial(input_gradient, network, x, y, ce), partial(network, x)]
-    for work in works if flows else works[1:] * 2:
-        for _ in range(2):
-            began = time.perf_counter()
-            with torch.no_grad():
-                work()
-            _finished(x.device)
-            taken = time.perf_counter() - began
-            if taken > LONG:
-                break
-        found.append(taken / count)
-    return found[0], found[1]
+    return x, y
+
+
+def _second_of_two(work: Callable[[], Tensor], device: torch.device) -> float:
+    """Seconds that the second of two tries takes, or the first if it is long."""
+    taken = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.no_grad():
+            work()
+        _finished(device)
+        taken = time.perf_counter() - began
+        if taken > LONG:
+            break
+    return taken
 
 
 def _finished(device: torch.device) -> None:

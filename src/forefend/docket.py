@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .processes import Processes
 from .records import Record
 from .running import Verdicts
 
-SECONDS = 5.0  # the most work that a kill can cost
+SECONDS = 5.0  # between two records, where verdicts fall one by one; else a kill costs the batch at hand
 MINUTE = 60.0  # between two words on how far it is
 
 
@@ -50,6 +51,7 @@ class Docket:
     batch_size: int
     _digests: dict[int, str] = field(default_factory=dict)
 
+    @cached_property
     def key(self) -> str:
         """What a verdict depends on beside trial, seed and image: the networks and the set."""
         data = f"{self.images.name}/{self.images.split}"
@@ -112,12 +114,12 @@ class Docket:
         if self.folder and verdicts:
             index = list(verdicts)
             digests = [self._digests[i] for i in index]
-            record = Record(self.key(), trial, self.seed, index, list(verdicts.values()), digests)
+            record = Record(self.key, trial, self.seed, index, list(verdicts.values()), digests)
             records.append(records.part(self.folder, self.processes.rank), record)
 
     def _known(self, trial: str, rows: dict[int, int]) -> dict[int, bool]:
         """The verdicts on record, of images that are still what they were when they were judged."""
-        key = self.key()
+        key = self.key
         found: dict[int, list[Any]] = {}
         for record in self.old:
             if (record.subject, record.trial, record.seed) == (key, trial, self.seed):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,12 @@ from .checks import InputError, check_classifier, check_clean_accuracy, check_im
 from .data import Images
 from .defence import Defence, Defended
 from .docket import Docket
-from .modes import device_of, fingerprint, frozen, likeness
+from .modes import device_of, frozen, likeness
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
 from .running import Job, Verdicts, seeded
+from .suitable import check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
 from .trial import Suite, Trial
 
@@ -119,6 +119,7 @@ def _courts(
     courts = [_Court(view, Docket(view.network, images, seed, folder, (), among, batch_size)) for view in views]
     for court in courts:  # all are looked at before anything is written
         court.check(suite)
+    _check_apart(courts)
     old = _on_record(folder, among) if folder else []
     yield [court.with_records(old) for court in courts]
     if before != [likeness(subject.network) for subject in subjects]:
@@ -129,10 +130,23 @@ def _courts(
     among.wait()
 
 
+def _check_apart(courts: Sequence[_Court]) -> None:
+    """Refuse subjects that records could not tell apart."""
+    keys = [court.docket.key for court in courts]
+    twice = [court.subject for court, key in zip(courts, keys, strict=True) if keys.count(key) > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0].name} and {twice[1].name} are the same network in weights and form: judge it once, by one name."
+        )
+
+
 def _on_record(folder: Path, among: Processes) -> list[Record]:
     """What earlier evaluations wrote into the folder, the same in every process."""
     if not among.rank:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out.") from None
         records.gather(folder)
     among.wait()
     old = records.read(records.part(folder, 0))
@@ -231,57 +245,6 @@ class _Court:
 
     def _title(self, trial: str) -> str:
         return f"{self.subject.name}{' defended' if self.subject.defended else ''}: {trial}"
-
-
-def check_suits(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
-    """Refuse a suite that a network would deceive: one that answers at random, or gives no gradient.
-
-    Args:
-        network: images to logits.
-        suite: what it is to be attacked with.
-        x: one or two clean images.
-        name: the network's, for the message.
-
-    Raises:
-        InputError: it answers otherwise when asked again, and a trial does not average; or its logits hang on no
-            image that a gradient could be taken of, and a trial needs one.
-    """
-    before = fingerprint(network)
-    with torch.no_grad():  # one that answers otherwise because it changed is another matter
-        random = _varies(network, x) and fingerprint(network) == before
-    once = [trial for trial in suite if not _suits_random(trial, network, x)] if random else []
-    if once:
-        raise InputError(
-            f"{name} gives different answers to the same image, and {once[0].name} asks once: attack it through eot, "
-            "with the suite randomised."
-        )
-    hidden = next((trial for trial in suite if trial.gradients() and not _flows(trial, network, x)), None)
-    if hidden:
-        raise InputError(
-            f"{name} gives no gradient, and {hidden.name} needs one: what remains is the suite black-box, or a trial "
-            "that sees through_bpda."
-        )
-
-
-def _flows(trial: Trial, network: nn.Module, x: Tensor) -> bool:
-    """Whether what the trial sees can be differentiated with respect to the image."""
-    with torch.enable_grad():
-        seen = trial.sees(network)(x.detach().requires_grad_())
-    return any(part.requires_grad for part in (seen if isinstance(seen, tuple | list) else [seen]))
-
-
-def _suits_random(trial: Trial, network: nn.Module, x: Tensor) -> bool:
-    """Whether a trial averages what a randomised network answers, or asks something that is not random."""
-    if getattr(trial.sees, "averages", False) or getattr(trial.attack, "averages", False):
-        return True
-    with torch.no_grad():
-        return not _varies(trial.sees(network), x)
-
-
-def _varies(f: Callable[[Tensor], Any], x: Tensor) -> bool:
-    """Whether the same images are answered otherwise when asked again: a choice among few may repeat once."""
-    first = f(x)
-    return not all(torch.equal(first, f(x)) for _ in range(7))
 
 
 def _subject(network: nn.Module) -> Subject:

@@ -93,9 +93,23 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def form(network: nn.Module) -> str:
-    """Eight hexadecimal digits over the modules: in another form the same weights judge otherwise."""
-    settings = [getattr(module, "settings", None) for module in network.modules()]
-    return hashlib.sha256(f"{network!r}{settings!r}".encode()).hexdigest()[:8]
+    """Eight hexadecimal digits over the modules and their plain attributes: the same weights may judge otherwise."""
+    said = [f"{type(m).__module__}.{type(m).__qualname__}{sorted(_plain(m).items())}" for m in network.modules()]
+    return hashlib.sha256(f"{network!r}{said!r}".encode()).hexdigest()[:8]
+
+
+def _plain(module: nn.Module) -> dict[str, str]:
+    """What a module keeps beside its tensors and children, as far as it can be written down without an address."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    return {
+        name: text for name, text in ((name, _spelled(value)) for name, value in own.items()) if " at 0x" not in text
+    }
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return hashlib.sha256(_raw(value)).hexdigest()[:8]
+    return getattr(value, "__qualname__", None) or repr(value)
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .attacks import Attack
 from .attacks.through import bpda_defended, eot
+from .checks import InputError
 from .defence import Defended
 from .fast import prepare
 from .losses import name_of
@@ -137,6 +138,13 @@ class Trial:
     sees: View = white_box
     run: Run = to_the_end
 
+    def __post_init__(self) -> None:
+        inside = getattr(self.attack, "threat", self.threat)
+        if str(inside) != str(self.threat):
+            raise InputError(f"{self.name} attacks in {inside} and is judged in {self.threat}: make both the same.")
+        if self.run is until_lost and not all(hasattr(self.attack, step) for step in ("begin", "advance", "finish")):
+            raise InputError(f"{self.name} does not go step by step, so that nobody can stop it: give run=to_the_end.")
+
     def __str__(self) -> str:
         """The identity written into records: equal in every process, different for different settings."""
         times = f" x{self.restarts}" if self.restarts > 1 else ""
@@ -146,14 +154,21 @@ class Trial:
     def gradients(self) -> int:
         """Gradient evaluations an image may cost at most."""
         steps = getattr(self.attack, "gradients", getattr(self.attack, "steps", 1))
-        return self.restarts * int(steps)
+        return self.restarts * int(steps) * _samples(self.sees)
 
     def forwards(self) -> int:
         """Forward passes that an image may cost at most beyond those of its gradients."""
-        return max(0, self.restarts * int(getattr(self.attack, "forwards", 0)) - self.gradients())
+        forwards = self.restarts * int(getattr(self.attack, "forwards", 0)) * _samples(self.sees)
+        return max(0, forwards - self.gradients())
 
 
 Suite = Sequence[Trial]
+
+
+def _samples(view: View) -> int:
+    """How many forward passes one answer of what is seen takes."""
+    inner = getattr(view, "view", None)
+    return int(getattr(view, "samples", 1)) * (_samples(inner) if inner else 1)
 
 
 def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:

@@ -68,7 +68,7 @@ def run(options: Any) -> str:
     print(f"{run.folder.name} took {rules.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
     contestants = _contestants(options, rules, recipe, defence)
     folder = Path(options.out) if options.out else rules.folder / _place(options, threat)
-    placed([Subject(contestant.name, contestant.network) for contestant in contestants], None)
+    placed([contestant.network for contestant in contestants], None)
     print(f"{len(contestants)} contestants, {len(images)} images -> {folder}", flush=True)
     cells = [_judged(contestant, images, suite, folder, options) for contestant in contestants]
     rows = _rows(contestants, cells, images, suite)

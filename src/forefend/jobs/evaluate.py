@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from ..checks import InputError, choose
 from ..cost import cost_of
 from ..evaluation import Subject, evaluate
 from ..processes import processes
-from ..suites import SUITES, Terms, swiftly
+from ..running import until_lost
+from ..suites import SUITES, Suite, Surrogate, Terms, swiftly
 from ..threads import choose_threads
 from ..threat import ThreatModel
-from ..wasserstein import parse
-from .options import finder_of
-from .subjects import images_for, measure_alone, placed, subjects_of
+from ..wasserstein import Wasserstein, parse
+from .subjects import images_for, measure_alone, placed, subjects_of, surrogates_of
 
 
 def run(options: Any) -> str:
@@ -39,12 +39,10 @@ def run(options: Any) -> str:
     if not subjects:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     threats = list(dict.fromkeys(parse(text) for text in options.threat or [threat]))
-    placed(subjects, options.device)
+    surrogates = surrogates_of(options)
+    placed([*(subject.network for subject in subjects), *surrogates.values()], options.device)
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
-    surrogates = {c.name: c.network for c in map(finder_of(options).look_up, options.surrogates)}
-    suite = suite_of(Terms(threats, len(images.classes), surrogates))
-    if options.precision:
-        suite = swiftly(suite, options.precision)
+    suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
     if not processes().rank:
         print(f"{len(subjects)} subjects, {len(images)} images -> {folder}", flush=True)
         print(cost_of(subjects, images, suite, batch_size=options.batch_size), flush=True)
@@ -60,12 +58,38 @@ def run(options: Any) -> str:
     return tables.text(cells) if not processes().rank else ""
 
 
+def _suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Suite:
+    """The protocol, refused where it does not fit, or an option would change nothing in it."""
+    _check_threats(options.suite, terms.threats)
+    suite, name = suite_of(terms), f"The suite {options.suite}"
+    if terms.surrogates and not any(isinstance(trial.sees, Surrogate) for trial in suite):
+        raise InputError(f"{name} attacks no surrogates: leave --surrogates away, or take black-box.")
+    if options.suite == "transfer" and not terms.surrogates:
+        raise InputError(f"{name} attacks from other classifiers too: name one with --surrogates.")
+    if options.precision and not any(trial.run is until_lost for trial in suite):
+        raise InputError(f"{name} judges its attacks at their end, where --precision is of no use: leave it away.")
+    return swiftly(suite, options.precision) if options.precision else suite
+
+
+def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
+    """Refuse a threat model that the suite has no attack for."""
+    for threat in threats:
+        if isinstance(threat, Wasserstein):
+            raise InputError(
+                f"The suite {suite} does not attack in {threat}: jatp attacks in Wasserstein at its l∞ radius, and "
+                "forefend.attacks.wasserstein from Python at any."
+            )
+        if suite == "jatp" and threat.norm != "Linf":
+            raise InputError(f"JATP's attacks are l∞, and {threat} is not: give --threat as Linf:8/255.")
+
+
 def _folder(options: Any, run: records.Run | None, subjects: Sequence[Subject], threats: Sequence[ThreatModel]) -> Path:
     """Where an evaluation goes that was given no place: named after all that could make it another one."""
     names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
     spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     parent = (run.folder if run else Path(options.runs)) / "evaluations"
+    others = [options.precision] if options.precision else []
+    suite = "-".join([options.suite, *others, *(Path(word).stem for word in options.surrogates)])
     return (
-        parent
-        / f"{Path(options.data).stem}-{names[:80]}-{options.suite}-{spelled}-{options.images or 'all'}-s{options.seed}"
+        parent / f"{Path(options.data).stem}-{names[:80]}-{suite}-{spelled}-{options.images or 'all'}-s{options.seed}"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import records
 from ..checks import InputError, choose
@@ -26,8 +27,8 @@ def measure_alone(subjects: Sequence[Subject], options: Any) -> None:
             measure(subject.name, subject.network, images)
 
 
-def placed(subjects: Sequence[Subject], device: str | None) -> None:
-    """Move what will be judged to the device that was asked for, or to the best there is.
+def placed(networks: Iterable[nn.Module], device: str | None) -> None:
+    """Move what will be judged, or attacked, to the device that was asked for, or to the best there is.
 
     Raises:
         InputError: an unknown device, or CUDA where torch finds none.
@@ -37,8 +38,13 @@ def placed(subjects: Sequence[Subject], device: str | None) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
     where = "cpu" if device == "cpu" or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    for subject in subjects:
-        subject.network.to(where)
+    for network in networks:
+        network.to(where)
+
+
+def surrogates_of(options: Any) -> dict[str, nn.Module]:
+    """The other classifiers whose examples may transfer, by name."""
+    return {c.name: c.network for c in _distinct([finder_of(options).look_up(spec) for spec in options.surrogates])}
 
 
 def images_for(options: Any, run: records.Run | None) -> Images:
