@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from door import done, files, refused
 
 from forefend import certificates, cli
@@ -78,3 +79,13 @@ def test_nothing_to_certify_is_refused(here: Path) -> None:
     assert "Nothing to evaluate" in refused(LINE)
     Defence(build("identity", channels=1), Card("identity", {"channels": 1})).save(here / "bare")
     assert "config.json" in refused(f"{LINE} bare")
+
+
+def test_the_usual_radii_are_counted_as_far_as_the_samples_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 samples at sigma 0.25 prove 0.25 (0.001^(1/200) = 0.966, its quantile 1.83), and no 0.5."""
+    options = "--data digits --images 2 --samples 200 --first 10 --device cpu --allow-weak-classifier"
+    table = done(f"certify --classifiers tinyresnet@random {options} --out out")
+    assert [radius in table for radius in ("L2 0 ", "L2 0.25 ", "L2 0.5 ")] == [True, True, False]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch finds no CUDA" in refused(f"certify --classifiers {BARE} {options} --device cuda")
+    assert "out of reach" in refused(f"certify --classifiers {BARE} {options} --radii 0.5")

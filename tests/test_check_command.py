@@ -5,14 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from door import done, forefend, guide, refused
+import torch
+from door import Answer, done, files, forefend, guide, refused
+from safetensors.torch import save_file
 
+from forefend import masking
+from forefend.checks import InputError
+from forefend.data import Images, sample
+from forefend.data import load as load_images
+from forefend.data.images import fingerprints
 from forefend.defence import Defence, load
+from forefend.docket import Docket
+from forefend.evidence import Finding
+from forefend.jobs import check
+from forefend.named import Finder, new_classifier
 from forefend.preprocessors import build
+from forefend.processes import Processes
+from forefend.records import Record, append
+from forefend.summary import CLEAN
 
 RECORDS = "FAIL the number comes from attackers who see the defence"
 LINE = "check run --images 8 --threat Linf:0.8"
@@ -21,7 +35,7 @@ KEYS = {"check", "measured", "bound", "passed", "advice"}
 
 @cache
 def defended() -> Path:
-    """A run known by oblivious attacks and queries alone; its weights are swapped for a defence that does nothing.
+    """A run known by queries alone; its weights are swapped for a defence that does nothing.
 
     A denoiser trained for a moment answers with one class: what it gets right cannot be broken, and costs AutoAttack
     minutes to give up.
@@ -69,11 +83,11 @@ def test_a_bare_classifier_passes_and_a_second_check_reads_what_the_first_found(
     assert findings(here / "gate") == found
 
 
-def test_a_run_known_by_oblivious_attacks_and_queries_alone_fails_until_it_is_attacked(run: Path) -> None:
+def test_a_run_known_by_queries_alone_fails_until_it_is_attacked(run: Path) -> None:
     answer = forefend(LINE)
     assert (answer.code, answer.err) == (1, "")
     assert f"{guide().name}: 1 of 16 checks FAILED\n  {RECORDS}\n" in answer.out
-    assert "2 attacks on record, none of them by the defence's gradients" in " ".join(answer.out.split())
+    assert "1 attacks on record, none of them by the defence's gradients" in " ".join(answer.out.split())
     assert "what to do: evaluate with the suite standard" in answer.out
     assert (run / "check" / "records.jsonl").exists()
     ((found),) = findings(run / "check").values()
@@ -114,6 +128,103 @@ def test_records_of_others_do_not_count(run: Path, here: Path) -> None:
     assert "0 attacks on record" in answer.out
 
 
+def recorded(folder: Path, *records: Record) -> Path:
+    """A folder of records."""
+    folder.mkdir(parents=True)
+    for record in records:
+        append(folder / "records.jsonl", record)
+    return folder
+
+
+BARE = "check --classifiers {guide} --data digits --images 8 --seed 1 --threat Linf:0.8 --records results --out gate"
+WHITE = "PGD in Linf:0.8 [white_box]"
+
+
+def bare() -> tuple[str, Images]:
+    """The key of the guide's verdicts, and the images that `BARE` asks for."""
+    network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
+    images = sample(load_images("digits", "test"), 8, 1)
+    return Docket(network, images, 0, None, (), Processes(), 8).key, images
+
+
+def stands(line: str = BARE) -> str:
+    """What the gate measured of the number on record."""
+    forefend(line.format(guide=guide()))
+    ((found),) = findings(Path("gate")).values()
+    shutil.rmtree("gate")
+    return next(str(finding["measured"]) for finding in found if finding["check"].startswith("the number on record"))  # type: ignore[attr-defined]
+
+
+def test_only_what_was_attacked_on_record_can_stand(here: Path) -> None:
+    """All were classified, as a corruption run does, and four attacked: one of those stands; one was always wrong."""
+    key, images = bare()
+    index = images.index.tolist()
+    clean = Record(key, CLEAN, 0, index, [False] * 7 + [True])
+    attacked = Record(key, WHITE, 0, index[:4], [True, True, True, False])
+    recorded(here / "results", clean, attacked)
+    assert stands().startswith("of 5 images judged by both, the records leave 20.0 %")
+    shutil.rmtree(here / "results")
+    recorded(here / "results", clean)
+    assert "records leave" not in stands()  # never attacked: there is nothing to compare
+
+
+def test_verdicts_of_other_sets_forms_and_pixels_do_not_count(here: Path) -> None:
+    key, images = bare()
+    index = images.index.tolist()
+    x, y, _ = images.batch(torch.arange(8))
+    own = Record(key, WHITE, 0, index[:2], [True, False], fingerprints(x, y)[:2])
+    data, weights, form = key.split(":")
+    others = [f"mnist/test:{weights}:{form}", f"digits/train:{weights}:{form}", f"{data}:{weights}:00000000"]
+    stale = Record(key, WHITE, 0, index[2:4], [False, False], ["00000000", fingerprints(x, y)[3]])
+    recorded(here / "results", own, stale, *(Record(other, WHITE, 0, index, [False] * 8) for other in others))
+    assert stands().startswith("of 3 images judged by both, the records leave 66.7 %")
+
+
+def test_a_folder_of_evaluation_records_is_no_place_for_the_gate_s(run: Path, here: Path) -> None:
+    before = files(here)
+    assert "evaluation's records" in refused(f"{LINE} --out run/evaluations/blind")
+    assert files(here) == before
+    # Its own, cut short, it goes on from; and they are no evaluation meanwhile.
+    recorded(here / "gate", Record("digits/test:0123456789abcdef:01234567", WHITE, 0, [0], [False]))
+    (here / "gate" / "check.json").write_text("{}")
+    assert forefend(f"{LINE} --out gate").code == 1
+
+
+def test_a_check_that_is_cut_short_has_marked_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object, **__: object) -> None:
+        recorded_by_then = (here / "gate" / "check.json").read_text(encoding="utf-8")
+        assert json.loads(recorded_by_then) == {}
+        raise InputError("cut short")
+
+    monkeypatch.setattr(masking, "check", cut)
+    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out gate"
+    assert refused(line) == "cut short"
+
+
+def test_subjects_and_surrogates_go_to_the_device_and_one_process_speaks(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went: list[tuple[int, str | None]] = []
+    monkeypatch.setattr(check, "placed", lambda networks, device: went.append((len(networks), device)))
+    monkeypatch.setattr(
+        masking, "check", lambda *_, **more: [Finding("a", ",".join(more["surrogates"]), "", False, "")]
+    )
+    for seed in (1, 2):
+        (here / str(seed)).mkdir()
+        network = new_classifier("tinyresnet", load_images("digits", "test"), seed)
+        save_file(network.state_dict(), here / str(seed) / "net.safetensors")
+    surrogates = "--surrogates tinyresnet:1/net.safetensors tinyresnet:2/net.safetensors"
+    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 {surrogates} --out gate"
+    line += " --device cpu"
+    monkeypatch.setattr(check, "processes", lambda: Processes(1, 2))
+    assert forefend(line) == Answer(1, "", "")
+    assert went == [(3, "cpu")]
+    assert not (here / "gate").exists()
+    monkeypatch.setattr(check, "processes", lambda: Processes(0, 2))
+    assert forefend(line).code == 1
+    assert len(str(findings(here / "gate")[guide().name][0]["measured"]).split(",")) == 2
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -127,6 +238,7 @@ def test_records_of_others_do_not_count(run: Path, here: Path) -> None:
         ("check --data digits --classifiers {guide} --threat Wasserstein:0.1", "give Linf or L2"),
         ("check --data digits --classifiers {guide} --threat Linf:8", "did you mean 8/255"),
         ("check --data digits --classifiers {guide} --surrogates nobody", "nobody"),
+        ("check --data digits --classifiers {guide} --device tpu", "device"),
         ("check --data digits --classifiers {guide} --imags 3", "did you mean --images"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from forefend import findings
 from forefend.attacks.apgd import APGD
@@ -20,7 +21,7 @@ from forefend.evidence import WHITE, Evidence, Number, averages, most, sees_defe
 from forefend.interval import wilson
 from forefend.running import until_lost
 from forefend.threat import Linf
-from forefend.trial import Averaged, Trial, oblivious, through_bpda, white_box
+from forefend.trial import Averaged, Surrogate, Trial, oblivious, swiftly, through_bpda, white_box
 
 FACTS = {"flows": 1, "random": 0, "logits": 1, "optimises": 0, "probed": 100, "zero": 0}
 EACH = [*findings.OF_ANY, *findings.OF_ATTACKED, *findings.OF_DIFFERENTIABLE]
@@ -241,6 +242,17 @@ TRIALS = [
     (Trial("", AutoAttack(T, 10, "rand"), T), True, True),
     (Trial("", AutoAttack(T, 10, "rand"), T, sees=oblivious), False, False),
 ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_attack_that_computes_with_a_prepared_copy_sees_what_it_was_copied_from(precision: str) -> None:
+    quick = [Trial("", PGD20, T, sees=sees, run=until_lost) for sees in (white_box, through_bpda, oblivious)]
+    averaged = Trial("", PGD20, T, sees=Averaged(8), run=until_lost)
+    swift = [str(trial) for trial in swiftly([*quick, averaged], precision)]
+    assert all(f" in {precision}]" in identity for identity in swift)
+    assert [sees_defence(identity) for identity in swift] == [True, True, False, True]
+    assert [averages(identity) for identity in swift] == [False, False, False, True]
+    assert not sees_defence(str(Trial("", PGD20, T, sees=Surrogate(nn.Identity(), "white_box in bf16"))))
 
 
 @pytest.mark.parametrize(("trial", "seen", "averaged"), TRIALS, ids=lambda part: str(part))

@@ -26,15 +26,26 @@ FLOORS: list[list[str]] = [
     ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
         *("checkpoint", "lowered", "averaging", "batches", "collapse", "train", "budget", "named", "noisy"),
-        *("processes", "docket", "suitable", "evaluation", "cost", "evidence", "findings", "probes", "masking", "certify"),
-        "corrupted_accuracy",
+        *(
+            "processes",
+            "docket",
+            "suitable",
+            "evaluation",
+            "cost",
+            "evidence",
+            "findings",
+            "probes",
+            "masking",
+            "certify",
+        ),
+        *("corrupted_accuracy", "ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],
-    ["tables", "radii", "corruption_table", "comparison", "figures"],  # telling
+    ["tables", "radii", "corruption_table", "comparison", "speeds", "figures"],  # telling
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door
 ]
 WITHOUT_TORCH = [  # and every command, until it goes to work
     *("records", "summary", "interval", "checks", "cli", "binomial", "certificates", "radii", "evidence", "findings"),
-    "comparison",
+    *("comparison", "ratios", "rounds", "hosts", "speeds"),
 ]
 NAMELESS = {"utils", "util", "common", "core", "helpers", "helper", "misc"}
 

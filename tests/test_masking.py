@@ -139,6 +139,27 @@ def test_a_preprocessor_trained_by_rtfe_passes_and_is_not_touched(rtfe: nn.Modul
     assert float(measured(found, NOISE).split("attacks ")[1].split(" %")[0]) > 15  # there is something to trust
 
 
+class Cramped(nn.Module):
+    """A classifier that has room for eight images."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 8:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def test_a_classifier_with_room_for_eight_images_is_checked_in_parts(natural: nn.Module) -> None:
+    budget = replace(SMALL, steps=5, queries=20, restarts=1)
+    found = gate(Cramped(natural), some(20), budget=budget)
+    assert measured(found, ZERO) == measured(gate(natural, some(20), budget=budget), ZERO)
+    assert measured(found, UPHILL) == measured(gate(natural, some(20), budget=budget), UPHILL)
+
+
 def test_an_honest_classifier_passes_in_l2(robust: nn.Module) -> None:
     found = gate(robust, some(30), L2(1))
     assert failed(found) == set()

@@ -238,3 +238,34 @@ def test_frozen_networks_stay_so() -> None:
         probe(X)
     probes.zero_gradients(network, X, Y)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
+
+
+class Cramped(nn.Module):
+    """A network that has room for eight images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.sizes = network, list[int]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > 8:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        answers: Tensor = self.network(x)
+        return answers
+
+
+@pytest.mark.parametrize("before", [nn.Identity(), Quantise(), FlipGradient()], ids=lambda m: type(m).__name__)
+def test_where_there_is_room_for_few_images_the_same_is_found_in_parts(before: nn.Module) -> None:
+    network, batch = nn.Sequential(before, linear(2)), (X, Y % 2, torch.arange(12))
+    found = probes.probe(network, batch, Linf(0.1), 3)
+    assert found == probes.probe(Cramped(network), batch, Linf(0.1), 3)
+    facts, landscape = found
+    assert facts | {"zero": 0} == {"random": 0, "flows": 1, "logits": 1, "optimises": 0, "probed": 12, "zero": 0}
+    assert facts["zero"] == (12 if isinstance(before, Quantise) else 0)
+    assert landscape == probes.uphill(network, X, Y % 2, Linf(0.1), DRAW, loss=margin)
+
+
+def test_no_memory_is_not_taken_for_no_gradient() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        probes.has_gradient(Cramped(linear()), X)

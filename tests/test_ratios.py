@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forefend.checks import InputError
-from forefend.ratios import Figure, Point, fastest, figure, line, quartiles, ratios
+from forefend.ratios import Figure, Point, figure, line, nearest, quartiles, ratios
 
 OURS, PEER, SLOW = (Point("attack", "PGD", name) for name in ("ours", "peer", "slow"))
 MEASURED = {
@@ -49,9 +49,9 @@ def test_two_cases_are_both_named() -> None:
     assert figure({OURS: [{"seconds": 1.0}], other: [{"seconds": 2.0}]}, OURS, other).case == "PGD / APGD"
 
 
-def test_the_fastest_is_so_by_its_median() -> None:
-    assert fastest(MEASURED, [PEER, SLOW]) == PEER  # 4 and 9, though one round of the slow one took 1
-    assert fastest(MEASURED, []) is None
+def test_the_nearest_is_so_by_its_median_ratio() -> None:
+    assert nearest(MEASURED, OURS, [SLOW, PEER]) == PEER  # 4.5 and 2, though in one round the slow one needed least
+    assert nearest(MEASURED, OURS, []) is None
 
 
 def test_a_line_by_hand() -> None:

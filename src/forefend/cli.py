@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("forefend.commands.compare", "this defence beside other ways to robustness, at equal compute"),
     "corruptions": ("forefend.commands.corruptions", "accuracy on corrupted images, made here or published"),
     "report": ("forefend.commands.report", "the table of an evaluation, as text or Markdown"),
+    "bench": ("forefend.commands.bench", "how fast attacks, training and verdicts are here, beside others'"),
     "recipes": ("forefend.commands.recipes", "every training method with its hyper-parameters"),
     "doctor": ("forefend.commands.doctor", "what is installed, what is missing, and the line that adds it"),
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .interval import wilson
 
 WHITE = ("FGSM", "PGD-20", "PGD-20 margin", "PGD long", "APGD")  # the gate's own white-box trials
-_SEES = re.compile(r"\[(eot (?:[2-9]|\d\d+) )?(?:white_box|through_bpda)\]")
+_SEES = re.compile(r"\[(eot (?:[2-9]|\d\d+) )?(?:white_box|through_bpda)(?: in (?:fp32|bf16))?\]")
 _GRADIENTLESS = ("Square", "Noise")  # attacks on record that ask what is deployed, and follow no gradient
 
 

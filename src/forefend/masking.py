@@ -28,12 +28,12 @@ from .attacks.square import Square
 from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
 from .defence import Defended
-from .draw import Draw
 from .evaluation import Subject, verdicts
 from .evidence import Evidence, Finding, Number
 from .findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
 from .losses import dlr, margin
 from .modes import device_of, frozen
+from .processes import processes
 from .running import Run, to_the_end, until_lost
 from .summary import Verdict
 from .threat import L2, Linf, ThreatModel
@@ -93,15 +93,13 @@ def check(
     Raises:
         InputError: the threat model, the images or the subject cannot be used.
     """
-    if not (isinstance(threat, Linf | L2) and isinstance(threat.radius, float) and threat.radius > 0):
-        raise InputError(f"The gate cannot attack in {threat}: give Linf or L2 with one radius above 0.")
+    refuse_unfit(subject, images, threat, batch_size=batch_size, budget=budget)
     classes = len(images.classes)
-    budget.reference(threat, classes, "standard")  # what it refuses is refused before the others have run
-    batch = images.batch(torch.arange(min(len(images), batch_size)))
-    _check(subject, batch, classes)
     with _same_luck(subject.network):
-        evidence = _probed(subject.network, batch, threat, classes, budget)
-    evidence = replace(evidence, images=frozenset(images.index.tolist()), number=number)
+        batch = images.batch(torch.arange(min(len(images), batch_size)))
+        facts, landscape = probes.probe(subject.network, batch, threat, budget.samples)
+    seen = frozenset(images.index.tolist())
+    evidence = Evidence(seen, classes, threat.norm, {}, {}, number, facts, landscape)
     if not evidence.facts["logits"]:  # evaluation refuses such a network, rightly
         return [look(evidence) for look in OF_ANY]
     # A pipeline may draw once for all images of a batch: small batches keep one draw from deciding everything.
@@ -117,6 +115,21 @@ def check(
     evidence = _with_verdicts(evidence, judge(images, suite), threat)
     evidence = _with_reference(evidence, attacker.reference(classes), images, judge)
     return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED, *OF_DIFFERENTIABLE)]
+
+
+def refuse_unfit(
+    subject: Subject, images: Images, threat: ThreatModel, *, batch_size: int = 256, budget: Budget = FULL
+) -> None:
+    """Refuse what `check` could not go through with, before it has begun; it takes the same arguments.
+
+    Raises:
+        InputError: the threat model, the images or the subject cannot be used.
+    """
+    if not (isinstance(threat, Linf | L2) and isinstance(threat.radius, float) and threat.radius > 0):
+        raise InputError(f"The gate cannot attack in {threat}: give Linf or L2 with one radius above 0.")
+    classes = len(images.classes)
+    budget.reference(threat, classes, "standard")  # what it refuses is refused before the others have run
+    _check(subject, images.batch(torch.arange(min(len(images), batch_size))), classes)
 
 
 def _verdicts(
@@ -139,7 +152,7 @@ def _same_luck(network: nn.Module, seed: int = 0) -> Iterator[None]:
 def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int) -> None:
     """Refuse what evaluation will refuse, but probabilities, which are a finding."""
     network = frozen(subject.network)
-    x, y = (t.to(device_of(network)) for t in batch[:2])
+    x, y = batch[:2]
 
     def shifted(x: Tensor) -> Any:
         """Answers that look like no probabilities."""
@@ -149,29 +162,7 @@ def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int)
     check_images(x)
     check_labels(y, classes)
     with torch.no_grad(), _same_luck(network):
-        check_classifier(shifted, x[:2], classes, subject.name)
-
-
-def _probed(
-    network: nn.Module, batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, classes: int, budget: Budget
-) -> Evidence:
-    """What the probes find on one batch."""
-    network = frozen(network)
-    x, y, index = (t.to(device_of(network)) for t in batch)
-    random, flows = probes.is_random(network, x), probes.has_gradient(network, x[:2])
-    facts = {
-        "random": random,
-        "flows": flows,
-        "logits": probes.gives_logits(network, x),
-        "optimises": probes.optimises_inside(network, x[:2]),
-        "probed": len(x),
-    }
-    landscape = {}
-    if flows:
-        seen = probes.still(Averaged(budget.samples)(network)) if random else network
-        facts["zero"] = int(probes.zero_gradients(seen, x, y).sum())
-        landscape = probes.uphill(seen, x, y, threat, Draw(index, trial="landscape"), loss=margin)
-    return Evidence(frozenset(index.tolist()), classes, threat.norm, {}, {}, None, facts, landscape)
+        check_classifier(shifted, x[:2].to(device_of(network)), classes, subject.name)
 
 
 def _with_verdicts(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:
@@ -188,7 +179,9 @@ def _with_reference(evidence: Evidence, trial: Trial, images: Images, judge: Jud
         return replace(evidence, lost={**evidence.lost, trial.name: white})
     with flags() as said:
         found = judge(images.subset(rows), [trial])
-    return replace(evidence, lost={**evidence.lost, trial.name: white | found[-1].lost}, flagged=tuple(said))
+    told: Any = dict.fromkeys(said)  # each process hears of its own images alone
+    flagged = tuple(map(str, processes().all_of(told)))
+    return replace(evidence, lost={**evidence.lost, trial.name: white | found[-1].lost}, flagged=flagged)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from .attacks.pgd import input_gradient
 from .draw import Draw
-from .losses import Loss, ce
+from .losses import Loss, ce, margin
+from .modes import device_of, frozen
+from .processes import processes
+from .room import Room, out_of_memory
 from .threat import ThreatModel
+from .trial import Averaged
 
 
 def zero_gradients(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Loss = ce) -> Tensor:
@@ -49,7 +54,9 @@ def has_gradient(network: nn.Module, x: Tensor) -> bool:
         with torch.enable_grad():
             logits = network(x)
             return logits.requires_grad and torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
-    except RuntimeError:  # an operation without a derivative, or `.numpy()` of a tensor that asks for one
+    except RuntimeError as error:  # an operation without a derivative, or `.numpy()` of a tensor that asks for one
+        if out_of_memory(error):
+            raise
         return False
 
 
@@ -112,6 +119,62 @@ def uphill(
                 sides.append(float((loss(f(there), y) > here).double().mean()))
             found[share] = (sides[0], sides[1])
     return found
+
+
+def probe(
+    network: nn.Module, batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, samples: int
+) -> tuple[dict[str, float], dict[float, tuple[float, float]]]:
+    """All of it on one batch, as many images at once as there is room for.
+
+    Args:
+        network: images to logits.
+        batch: images, `(B, C, H, W)` in [0, 1], labels and dataset index, `(B,)` each.
+        threat: of the landscape.
+        samples: forward passes that are averaged before a random network is differentiated.
+
+    Returns:
+        The facts, as `Evidence` names them, and the landscape; empty where nothing can be differentiated.
+    """
+    network = frozen(network)
+    x, y, index = (t.to(device_of(network)) for t in batch)
+    room = Room(len(x))
+
+    def answers(look: Callable[[nn.Module, Tensor], bool], x: Tensor) -> Iterator[bool]:
+        return room.over(x, partial(look, network))
+
+    facts: Any = {
+        "random": any(answers(is_random, x)),
+        "flows": all(answers(has_gradient, x[:2])),
+        "logits": any(answers(gives_logits, x)),
+        "optimises": any(answers(optimises_inside, x[:2])),
+        "probed": len(x),
+    }
+    # Several processes must go the same way, and each may have found otherwise of what answers at random.
+    facts = processes().all_of(facts)
+    if not facts["flows"]:
+        return facts, {}
+    seen = still(Averaged(samples)(network)) if facts["random"] else network
+    zero, landscape = _gradients(seen, (x, y, index), threat, room)
+    return facts | {"zero": zero}, landscape
+
+
+def _gradients(
+    f: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, room: Room
+) -> tuple[int, dict[float, tuple[float, float]]]:
+    """How many images have no gradient, and the landscape of the margin."""
+    x, y, index = batch
+
+    def part(rows: Tensor) -> tuple[int, int, dict[float, tuple[float, float]]]:
+        x_, y_, draw = x[rows], y[rows], Draw(index[rows], trial="landscape")
+        zero = int(zero_gradients(f, x_, y_).sum())
+        return len(rows), zero, uphill(f, x_, y_, threat, draw, loss=margin)
+
+    found = list(room.over(torch.arange(len(x), device=x.device), part))
+
+    def share(distance: float, side: int) -> float:
+        return sum(round(n * rises[distance][side]) for n, _, rises in found) / len(x)
+
+    return sum(zero for _, zero, _ in found), {d: (share(d, 0), share(d, 1)) for d in found[0][2]}
 
 
 @contextmanager

@@ -127,7 +127,6 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
     return slope, intercept, 1 - left / spread if spread else 1.0
 
 
-def fastest(measured: Measured, points: Iterable[Point]) -> Point | None:
-    """The point of the smallest median of seconds; None where there is no point."""
-    found = {point: quartiles([float(o["seconds"]) for o in measured[point]])[0] for point in points}
-    return min(found, key=lambda point: found[point]) if found else None
+def nearest(measured: Measured, subject: Point, points: Iterable[Point]) -> Point | None:
+    """The point over which the subject's advantage in seconds is smallest; None where there is no point."""
+    return min(points, key=lambda point: figure(measured, subject, point).ratio, default=None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..compute import counted
 from ..draw import Draw
 from ..fast import prepare
-from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, fastest, figure
+from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
 from ..stopwatch import timed
 from ..targets import Assault, read
 
@@ -112,13 +112,15 @@ SUBJECTS: Mapping[str, Maker] = {
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """Ours over every other; the bar counts for the fastest peer on the model as it was loaded, and for two by name."""
+    """Ours over every other; the bar counts for the nearest peer on the model as it was loaded, and for two by name."""
     for case in dict.fromkeys(point.case for point in measured):
         own = Point(NAME, case, OURS)
+        if own not in measured:
+            continue
         others = [point for point in measured if point.case == case and point != own]
         peers = [point for point in others if not point.subject.startswith("ours") and point.subject != ON_OURS]
-        best = fastest(measured, peers)
-        for point in others if own in measured else []:
+        best = nearest(measured, own, peers)
+        for point in others:
             bar = BEST if point == best else BARS.get(point.subject)
             yield figure(measured, own, point, bar=bar, **parity(measured, own, point))
 

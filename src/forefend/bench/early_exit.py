@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..compute import counted
 from ..fast import prepare
 from ..modes import frozen
-from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, fastest, figure
+from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
 from ..room import Room
 from ..running import Job, Run, to_the_end, until_lost
 from ..stopwatch import timed
@@ -119,9 +119,11 @@ def figures(measured: Measured) -> Iterator[Figure]:
     for case in dict.fromkeys(point.case for point in measured):
         own, end = Point(NAME, case, OURS), Point(NAME, case, PLAIN)
         others = [point for point in measured if point.case == case and point != own]
-        best = fastest(measured, [point for point in others if point.subject in PEERS])
-        for point in others if own in measured else []:
+        if own not in measured:
+            continue
+        best = nearest(measured, own, [point for point in others if point.subject in PEERS])
+        for point in others:
             promised = bar(case) if point == best else None
             yield figure(measured, own, point, bar=promised, **parity(measured, own, point))
-        if own in measured and end in measured:
+        if end in measured:
             yield figure(measured, own, end, unit="gradients", **parity(measured, own, end))

@@ -21,9 +21,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=100, help="noisy copies that guess the class beforehand")
     parser.add_argument("--alpha", type=float, default=0.001, help="probability with which a certificate may be wrong")
     parser.add_argument(
-        "--radii", nargs="+", type=float, default=[0.0, 0.25, 0.5], help="l2 radii to count certified images at"
+        "--radii",
+        nargs="+",
+        type=float,
+        help="l2 radii to count certified images at (else those of 0, 0.25 and 0.5 that the samples can reach)",
     )
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     parser.add_argument("--batch-size", type=int, default=250, help="noisy copies classified at once")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the noise")
     parser.add_argument("--out", type=str | None, help="folder for certificates.jsonl")

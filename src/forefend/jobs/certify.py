@@ -11,7 +11,9 @@ from ..certificates import Smoothing
 from ..certify import certify_images
 from ..checks import InputError
 from ..evaluation import Subject
-from .subjects import images_for, measure_alone, subjects_of
+from .subjects import images_for, measure_alone, placed, subjects_of
+
+RADII = (0.0, 0.25, 0.5)  # where the papers' tables begin
 
 
 def run(options: Any) -> str:
@@ -21,8 +23,7 @@ def run(options: Any) -> str:
         InputError: options that do not fit together, or subjects or images that cannot be used.
     """
     smoothing = Smoothing(options.sigma, options.samples, options.first, options.alpha, options.seed)
-    for radius in options.radii:
-        smoothing.check_radius(radius)
+    counted = _radii(options.radii, smoothing)
     run = records.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)
     subjects, _ = subjects_of(options, run)
@@ -30,6 +31,7 @@ def run(options: Any) -> str:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not options.allow_weak_classifier:
         measure_alone(subjects, options)
+    placed([subject.network for subject in subjects], options.device)
     folder = Path(options.out) if options.out else _folder(options, run, subjects)
     copies = smoothing.first + smoothing.samples
     print(f"{len(subjects)} subjects, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
@@ -39,7 +41,20 @@ def run(options: Any) -> str:
         )
         for name, subject in ((_title(subject), subject) for subject in subjects)
     }
-    return radii.text(rows, list(dict.fromkeys(options.radii)), smoothing)
+    return radii.text(rows, counted, smoothing)
+
+
+def _radii(given: Sequence[float] | None, smoothing: Smoothing) -> list[float]:
+    """The radii to count at: those given, each once, or the usual ones as far as the samples reach.
+
+    Raises:
+        InputError: one that was given is out of reach.
+    """
+    if given is None:
+        return [radius for radius in RADII if radius < smoothing.largest_radius]
+    for radius in given:
+        smoothing.check_radius(radius)
+    return list(dict.fromkeys(given))
 
 
 def _title(subject: Subject) -> str:

@@ -1,0 +1,69 @@
+"""What the peers' processes share: an attack of theirs on a case of ours, set up as ours is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from forefend.bench import attack, early_exit
+from forefend.bench.attack import Craft, judged
+from forefend.compute import counted
+from forefend.draw import Draw
+from forefend.ratios import Maker, Outcome, Work
+from forefend.stopwatch import timed
+from forefend.targets import Assault, read
+from forefend.worker import serve
+
+from ..peers.peers import Craft as Step
+from ..peers.peers import mend_torchvision
+
+__all__ = ["mend_torchvision", "pgd", "serve_peer"]
+
+
+def pgd(craft: Step) -> Craft:
+    """One of `benchmarks.peers`' attackers, told our settings."""
+
+    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
+        return craft(network, x, y, assault.ours(), draw)  # type: ignore[arg-type]
+
+    return attacked
+
+
+def until_end(craft: Craft, case: str) -> Work:
+    """A peer's attack over more images than go at once, batch by batch, with as many restarts as the case has."""
+    assault = read(case)
+    network = assault.on.network()
+    x, y, index = assault.on.images(assault.count)
+
+    def attacked() -> Tensor:
+        rows = torch.arange(len(x)).split(early_exit.ROOM)
+        return torch.cat([craft(network, x[r], y[r], assault, Draw(index[r], 0, case)).detach() for r in rows])
+
+    def run() -> Outcome:
+        torch.manual_seed(0)
+        x_adv, seconds = timed(attacked)
+        return {"seconds": seconds, **about, **judged(network, x_adv, x, y, assault)}
+
+    torch.manual_seed(0)
+    cost = counted(attacked, network)
+    about = {"images": len(x), "gradients": cost.gradients / len(x), "forwards": cost.forwards / len(x)}
+    return run
+
+
+def serve_peer(name: str, package: str, craft: Craft, more: Mapping[tuple[str, str], Maker] | None = None) -> None:
+    """Serve a peer's attack.
+
+    Args:
+        name: of the subject.
+        package: distribution that it comes from.
+        craft: its attack.
+        more: what else it can do.
+    """
+    own = {
+        (attack.NAME, name): attack.maker(craft),
+        (early_exit.NAME, name): lambda case: until_end(craft, case),
+    }
+    serve(own | dict(more or {}), {"torch": torch.__version__, package: metadata.version(package)})

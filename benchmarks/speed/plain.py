@@ -1,0 +1,62 @@
+"""The plain training loop as a subject of the bench, on the very batches and starts that `fit` has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from forefend.bench import training
+from forefend.draw import Draw
+from forefend.ratios import Outcome, Work
+from forefend.stopwatch import now
+from forefend.worker import serve
+
+from ..plain_loop import Settings, train
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def work(case: str) -> Work:
+    """The scene's steps; setting up is not timed."""
+    scene = training.SCENES[case]
+    batches = batches_of(scene)
+    settings, f = settings_of(scene), scene.classifier()
+
+    def run() -> Outcome:
+        steps = train(scene.preprocessor(), f, batches, settings)
+        began = now()
+        losses = list(steps)
+        return {"seconds": (now() - began) / scene.steps, "losses": losses, "images": scene.batch}
+
+    run()
+    return run
+
+
+def settings_of(scene: training.Scene) -> Settings:
+    """RTFE's own numbers."""
+    recipe = scene.recipe()
+    return Settings(
+        radius=recipe.threat.radius,
+        steps=recipe.steps,
+        step_size=recipe.relative_step * recipe.threat.radius,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        milestones=[round(share * scene.steps) for share in recipe.milestones],
+    )
+
+
+def batches_of(scene: training.Scene) -> list[Batch]:
+    """The batches of one epoch as `fit` orders them, with the noise that its attack starts from."""
+    images = scene.images()
+    number = Draw(torch.empty(0), 0, "order", step=0).number()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))
+    found = []
+    for step, rows in enumerate(order.tensor_split(scene.steps)):
+        x, y, index = images.batch(rows)
+        found.append((x, y, 2 * Draw(index, 0, "train", step=step).uniform(x) - 1))
+    return found
+
+
+if __name__ == "__main__":
+    serve({(training.NAME, training.PLAIN): work}, {"torch": torch.__version__})
