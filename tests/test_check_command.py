@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from door import Answer, done, files, forefend, guide, refused
-from safetensors.torch import save_file
 
 from forefend import masking
 from forefend.checks import InputError
@@ -22,7 +21,7 @@ from forefend.defence import Defence, load
 from forefend.docket import Docket
 from forefend.evidence import Finding
 from forefend.jobs import check
-from forefend.named import Finder, new_classifier
+from forefend.named import Finder, new_classifier, save_classifier
 from forefend.preprocessors import build
 from forefend.processes import Processes
 from forefend.records import Record, append
@@ -209,11 +208,11 @@ def test_subjects_and_surrogates_go_to_the_device_and_one_process_speaks(
     monkeypatch.setattr(
         masking, "check", lambda *_, **more: [Finding("a", ",".join(more["surrogates"]), "", False, "")]
     )
+    images = load_images("digits", "test")
     for seed in (1, 2):
-        (here / str(seed)).mkdir()
-        network = new_classifier("tinyresnet", load_images("digits", "test"), seed)
-        save_file(network.state_dict(), here / str(seed) / "net.safetensors")
-    surrogates = "--surrogates tinyresnet:1/net.safetensors tinyresnet:2/net.safetensors"
+        (here / str(seed) / "net").mkdir(parents=True)
+        save_classifier(here / str(seed) / "net", new_classifier("tinyresnet", images, seed), "tinyresnet", images)
+    surrogates = "--surrogates 1/net 2/net"
     line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 {surrogates} --out gate"
     line += " --device cpu"
     monkeypatch.setattr(check, "processes", lambda: Processes(1, 2))

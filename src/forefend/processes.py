@@ -28,7 +28,7 @@ class Processes:
         """This process's rows: whole batches of `size`, dealt in turn, so that a batch holds what it would alone."""
         return torch.cat([rows[:0], *rows.split(size)[self.rank :: self.count]])
 
-    def all_of(self, mine: dict[int, Any]) -> dict[int, Any]:
+    def all_of(self, mine: dict[Any, Any]) -> dict[Any, Any]:
         """What every process has found, in each of them."""
         if self.count == 1:
             return mine
