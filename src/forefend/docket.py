@@ -86,7 +86,7 @@ class Docket:
             for part in self._recorded(trial, judge(mine)) if len(mine) else ():
                 found |= part
                 bar.update(len(part))
-                if silent and time.monotonic() - said > MINUTE:
+                if silent and len(found) < len(mine) and time.monotonic() - said > MINUTE:
                     said = time.monotonic()
                     left = (said - began) * (len(mine) - len(found)) / len(found)
                     print(f"{title}: {len(found)} of {len(mine)} done, about {left:.0f} s left", flush=True)
