@@ -26,6 +26,9 @@ types: $(VENV)/.installed-dev
 tables: $(VENV)/.installed-dev
 	$(BIN)/forefend report --readme README.md
 	$(BIN)/forefend report --readme results/README.md
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.speed_table
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.published
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.peers.compare
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forefend needs Python 3.11 or 3.12: name one, as in make demo PYTHON=python3.11")'

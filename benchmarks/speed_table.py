@@ -21,7 +21,7 @@ from forefend.checks import InputError
 from forefend.ratios import Figure
 
 FOUND = Path("results/bench/bench.json")
-DOCUMENTS = [Path("results/bench/README.md")]
+DOCUMENTS = [Path("results/bench/README.md"), Path("README.md")]
 
 
 def main() -> int:
