@@ -18,7 +18,7 @@ from forefend.data import Images, sample
 from forefend.data import load as load_images
 from forefend.data.images import fingerprints
 from forefend.defence import Defence, load
-from forefend.docket import Docket
+from forefend.docket import key_of
 from forefend.evidence import Finding
 from forefend.jobs import check
 from forefend.named import Finder, new_classifier, save_classifier
@@ -143,7 +143,7 @@ def bare() -> tuple[str, Images]:
     """The key of the guide's verdicts, and the images that `BARE` asks for."""
     network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
     images = sample(load_images("digits", "test"), 8, 1)
-    return Docket(network, images, 0, None, (), Processes(), 8).key, images
+    return key_of(network, images), images
 
 
 def stands(line: str = BARE) -> str:

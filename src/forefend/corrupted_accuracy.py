@@ -112,7 +112,9 @@ def measure(
     if len(set(rows)) < len(rows):
         raise InputError("Two subjects have the same name: give each a name of its own, or their rows would mix.")
     before = [likeness(subject.network) for subject in subjects]
-    courts = [_Court(subject, frozen(subject.network), seed) for subject in subjects]
+    views = [frozen(subject.network) for subject in subjects]
+    marks = [f"{fingerprint(view)}:{form(view)}" for view in views]  # before anyone asks them: some count
+    courts = [_Court(*court) for court in zip(subjects, views, [seed] * len(views), marks, strict=True)]
     path = folder / "records.jsonl" if folder else None
     done = records.read(path) if path else []
     hearing = _Hearing(courts, seed, batch_size, path, done)
@@ -138,10 +140,11 @@ class _Court:
     subject: Subject
     network: nn.Module
     seed: int
+    own: str
 
     def key(self, images: Images) -> str:
         """What a record's verdict depends on beside condition, seed and image: the networks and the set."""
-        return f"{images.name}/{images.split}:{fingerprint(self.network)}:{form(self.network)}"
+        return f"{images.name}/{images.split}:{self.own}"
 
     def lost(self, x: Tensor, y: Tensor) -> list[bool]:
         with torch.no_grad():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,11 @@ SECONDS = 5.0  # between two records, where verdicts fall one by one; else a kil
 MINUTE = 60.0  # between two words on how far it is
 
 
+def key_of(network: nn.Module, images: Images) -> str:
+    """What a verdict depends on beside trial, seed and image: the networks and the set."""
+    return f"{images.name}/{images.split}:{fingerprint(network)}:{form(network)}"
+
+
 @dataclass(frozen=True)
 class Docket:
     """One subject's verdicts.
@@ -40,6 +44,7 @@ class Docket:
         old: the records that were found there.
         processes: who shares the work.
         batch_size: images of a batch, as batches are dealt to processes.
+        key: what a verdict depends on beside trial, seed and image; `key_of` the two before anyone asked the network.
     """
 
     network: nn.Module
@@ -49,13 +54,8 @@ class Docket:
     old: Sequence[Record]
     processes: Processes
     batch_size: int
+    key: str
     _digests: dict[int, str] = field(default_factory=dict)
-
-    @cached_property
-    def key(self) -> str:
-        """What a verdict depends on beside trial, seed and image: the networks and the set."""
-        data = f"{self.images.name}/{self.images.split}"
-        return f"{data}:{fingerprint(self.network)}:{form(self.network)}"
 
     def fetch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and dataset index of some rows, where the network lives; each is remembered by a digest."""

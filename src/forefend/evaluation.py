@@ -15,7 +15,7 @@ from . import records, summary
 from .checks import InputError, check_classifier, check_clean_accuracy, check_images, check_labels
 from .data import Images
 from .defence import Defence, Defended
-from .docket import Docket
+from .docket import Docket, key_of
 from .modes import device_of, frozen, likeness
 from .processes import Processes, processes
 from .records import Record
@@ -116,10 +116,14 @@ def _courts(
     among = processes()
     before = [likeness(subject.network) for subject in subjects]
     views = [replace(subject, network=_view(subject.network)) for subject in subjects]
-    courts = [_Court(view, Docket(view.network, images, seed, folder, (), among, batch_size)) for view in views]
+    keys = [key_of(view.network, images) for view in views]
+    _check_apart(views, keys)
+    courts = [
+        _Court(view, Docket(view.network, images, seed, folder, (), among, batch_size, key))
+        for view, key in zip(views, keys, strict=True)
+    ]
     for court in courts:  # all are looked at before anything is written
         court.check(suite)
-    _check_apart(courts)
     old = _on_record(folder, among) if folder else []
     yield [court.with_records(old) for court in courts]
     if before != [likeness(subject.network) for subject in subjects]:
@@ -130,14 +134,29 @@ def _courts(
     among.wait()
 
 
-def _check_apart(courts: Sequence[_Court]) -> None:
+def _check_apart(subjects: Sequence[Subject], keys: Sequence[str]) -> None:
     """Refuse subjects that records could not tell apart."""
-    keys = [court.docket.key for court in courts]
-    twice = [court.subject for court, key in zip(courts, keys, strict=True) if keys.count(key) > 1]
+    twice = [subject for subject, key in zip(subjects, keys, strict=True) if keys.count(key) > 1]
     if twice:
         raise InputError(
             f"{twice[0].name} and {twice[1].name} are the same network in weights and form: judge it once, by one name."
         )
+
+
+def check(subjects: Sequence[Subject], images: Images, suite: Suite) -> None:
+    """Refuse images, subjects, or a suite for them that cannot be used, before any work.
+
+    Args:
+        subjects: what would be judged.
+        images: test images.
+        suite: the trials.
+
+    Raises:
+        InputError: as `evaluate` would.
+    """
+    for subject in subjects:
+        view = replace(subject, network=_view(subject.network))
+        _Court(view, Docket(view.network, images, 0, None, (), Processes(), 1, "")).check(suite)
 
 
 def _on_record(folder: Path, among: Processes) -> list[Record]:

@@ -118,6 +118,7 @@ def _load(path: Path) -> Array:
     except Exception as error:  # a damaged file raises value, type, end-of-file or operating system errors
         raise InputError(f"{path} is not a readable .npy of plain numbers ({error}): unpack it anew.") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise InputError(f"{path} is an archive of several arrays, expected a single one: unpack the set anew.")
     return array
 

@@ -14,7 +14,7 @@ from .. import masking, records
 from ..checks import InputError
 from ..data import Images
 from ..data.images import fingerprints
-from ..docket import Docket
+from ..docket import key_of
 from ..evaluation import Subject
 from ..evidence import Finding, Number
 from ..modes import frozen
@@ -115,7 +115,7 @@ def _number(on_record: Sequence[Record], subject: Subject, images: Images, threa
 
     An image that was only ever classified stands up to nothing; one that was misclassified needs no attack.
     """
-    key = Docket(frozen(subject.network), images, 0, None, (), processes(), 1).key
+    key = key_of(frozen(subject.network), images)
     ours = [r for r in on_record if r.subject == key and (f" in {threat} [" in r.trial or r.trial == CLEAN)]
     digests = _digests(images) if ours else {}
     verdicts = [(record.trial, _still_true(record, digests)) for record in ours]

@@ -9,7 +9,7 @@ from typing import Any
 from .. import records, tables
 from ..checks import InputError, choose
 from ..cost import cost_of
-from ..evaluation import Subject, evaluate
+from ..evaluation import Subject, check, evaluate
 from ..processes import processes
 from ..running import until_lost
 from ..suites import SUITES, Suite, Surrogate, Terms, swiftly
@@ -43,6 +43,7 @@ def run(options: Any) -> str:
     placed([*(subject.network for subject in subjects), *surrogates.values()], options.device)
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
+    check(subjects, images, suite)
     if not processes().rank:
         print(f"{len(subjects)} subjects, {len(images)} images -> {folder}", flush=True)
         print(cost_of(subjects, images, suite, batch_size=options.batch_size), flush=True)
