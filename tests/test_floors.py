@@ -26,19 +26,9 @@ FLOORS: list[list[str]] = [
     ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
         *("checkpoint", "lowered", "averaging", "batches", "collapse", "train", "budget", "named", "noisy"),
-        *(
-            "processes",
-            "docket",
-            "suitable",
-            "evaluation",
-            "cost",
-            "evidence",
-            "findings",
-            "probes",
-            "masking",
-            "certify",
-        ),
-        *("corrupted_accuracy", "ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
+        *("processes", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
+        *("masking", "certify", "corrupted_accuracy"),
+        *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],
     ["tables", "radii", "corruption_table", "comparison", "speeds", "figures"],  # telling
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door

@@ -17,8 +17,8 @@ from forefend.checks import InputError
 from forefend.cost import cost_of
 from forefend.evaluation import Subject, evaluate
 from forefend.modes import form
+from forefend.probes import has_gradient
 from forefend.running import until_lost
-from forefend.suitable import has_gradient
 from forefend.suites import Averaged, Swift, Terms, Trial
 from forefend.threat import Linf
 

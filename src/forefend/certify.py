@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from . import certificates
 from .certificates import Certificate, Smoothing
-from .checks import InputError, check_classifier, check_images, check_labels, check_numbers
+from .checks import check_numbers
 from .data import Images
 from .data.images import fingerprints
 from .draw import Draw
 from .modes import device_of, fingerprint, form, frozen, likeness
+from .suitable import check_subject
 
 
 @final
@@ -123,7 +124,7 @@ def certify_images(
     """
     before = likeness(network)
     smoothed = Smoothed(network, smoothing, batch_size)
-    _check(smoothed.network, images, name)
+    check_subject(smoothed.network, images, name)
     path = Path(folder) / "certificates.jsonl" if folder else None
     clerk = _Clerk(smoothed, images, name, path)
     known = clerk.known()
@@ -133,18 +134,6 @@ def certify_images(
     if before != likeness(network):
         raise RuntimeError(f"{name} changed while it was certified: its certificates must not be trusted.")
     return found
-
-
-def _check(network: nn.Module, images: Images, name: str) -> None:
-    """Refuse images or a network that cannot be used."""
-    index = images.index.tolist()
-    if len(set(index)) < len(index):
-        raise InputError("The test images hold the same image twice, which would count twice: give each once.")
-    x, _, _ = images.batch(torch.arange(min(2, len(images))))
-    check_images(x)
-    check_labels(images.labels, len(images.classes), len(images))
-    with torch.no_grad():
-        check_classifier(network, x.to(device_of(network)), len(images.classes), name)
 
 
 @final

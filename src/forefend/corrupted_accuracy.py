@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import records
-from .checks import InputError, check_classifier, check_images, check_labels
+from .checks import InputError
 from .data import Images
 from .data.images import fingerprints
 from .draw import Draw
@@ -25,6 +25,7 @@ from .evaluation import Subject
 from .interval import Z95, wilson
 from .modes import device_of, fingerprint, form, frozen, likeness
 from .records import Record
+from .suitable import check_subject
 
 CLEAN = "none"
 MEAN = "mean"
@@ -193,7 +194,8 @@ class _Hearing:
     def judge(self, condition: Condition) -> list[dict[int, bool]]:
         """For each subject, whether each image is lost, by dataset index."""
         images, began = condition.images(), time.monotonic()
-        self._check(images)
+        for court in self.courts:
+            check_subject(court.network, images, court.subject.name)
         digests: dict[int, str] = {}
         for part in torch.arange(len(images)).split(self.batch_size):
             x, y, index = images.batch(part)
@@ -238,17 +240,6 @@ class _Hearing:
                 marked = zip(record.index, record.lost, record.images, strict=False)
                 known |= {i: lost for i, lost, mark in marked if digests.get(i) == mark}
         return known
-
-    def _check(self, images: Images) -> None:
-        classes = len(images.classes)
-        x, _, _ = images.batch(torch.arange(min(2, len(images))))
-        check_images(x)
-        check_labels(images.labels, classes, len(images))
-        if len(set(images.index.tolist())) < len(images):
-            raise InputError("The test images hold the same image twice, which would count twice: give each once.")
-        for court in self.courts:
-            with torch.no_grad():
-                check_classifier(court.network, x.to(device_of(court.network)), classes, court.subject.name)
 
 
 def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:

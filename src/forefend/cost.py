@@ -14,9 +14,9 @@ from .data import Images
 from .evaluation import Subject
 from .losses import ce
 from .modes import device_of, frozen
+from .probes import has_gradient
 from .processes import processes
 from .room import Room
-from .suitable import has_gradient
 from .trial import Suite
 
 LONG = 5.0  # seconds after which a batch is not tried twice

@@ -7,6 +7,8 @@ refill, resume, halved batches and more processes change no verdict. There is no
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,6 +89,19 @@ class Draw:
         image = _mix(index * _WEYL + self._keys().to(x.device))
         place = torch.arange(1, x.shape[1:].numel() + 1, device=x.device, dtype=torch.int64)
         return (_shift(_mix(image[:, None] + place * _WEYL), 40)).view(x.shape)
+
+
+@contextmanager
+def generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Put torch's own generators, which a randomised pipeline draws from, into a known state; give them back after.
+
+    Args:
+        seed: of the state.
+        device: where the pipeline lives.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _each(value: int | Tensor, index: Tensor) -> list[int]:

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from . import records, summary
-from .checks import InputError, check_classifier, check_clean_accuracy, check_images, check_labels
+from .checks import InputError, check_clean_accuracy
 from .data import Images
 from .defence import Defence, Defended
 from .docket import Docket, key_of
+from .draw import generators
 from .modes import device_of, frozen, likeness
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
 from .running import Job, Verdicts, seeded
-from .suitable import check_suits
+from .suitable import check_subject, check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
 from .trial import Suite, Trial
 
@@ -118,14 +119,12 @@ def _courts(
     views = [replace(subject, network=_view(subject.network)) for subject in subjects]
     keys = [key_of(view.network, images) for view in views]
     _check_apart(views, keys)
-    courts = [
-        _Court(view, Docket(view.network, images, seed, folder, (), among, batch_size, key))
+    _check_views(views, images, suite)  # all are looked at before anything is written
+    old = _on_record(folder, among) if folder else []
+    yield [
+        _Court(view, Docket(view.network, images, seed, folder, old, among, batch_size, key))
         for view, key in zip(views, keys, strict=True)
     ]
-    for court in courts:  # all are looked at before anything is written
-        court.check(suite)
-    old = _on_record(folder, among) if folder else []
-    yield [court.with_records(old) for court in courts]
     if before != [likeness(subject.network) for subject in subjects]:
         raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
     among.wait()
@@ -154,9 +153,14 @@ def check(subjects: Sequence[Subject], images: Images, suite: Suite) -> None:
     Raises:
         InputError: as `evaluate` would.
     """
-    for subject in subjects:
-        view = replace(subject, network=_view(subject.network))
-        _Court(view, Docket(view.network, images, 0, None, (), Processes(), 1, "")).check(suite)
+    _check_views([replace(subject, network=_view(subject.network)) for subject in subjects], images, suite)
+
+
+def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None:
+    for view in views:
+        with generators(0, device_of(view.network)):  # a random pipeline that is only looked at draws nothing
+            x = check_subject(view.network, images, view.name)
+            check_suits(view.network, suite, x, view.name)
 
 
 def _on_record(folder: Path, among: Processes) -> list[Record]:
@@ -192,10 +196,6 @@ class _Court:
 
     subject: Subject
     docket: Docket
-
-    def with_records(self, old: Sequence[Record]) -> _Court:
-        """The same court, knowing what was judged before."""
-        return replace(self, docket=replace(self.docket, old=old))
 
     def cells(self, suite: Suite, allow_weak: bool) -> list[Cell]:
         """The verdicts, counted."""
@@ -246,21 +246,6 @@ class _Court:
                 return index.tolist(), self._wrong(x, y).tolist()
 
         return Room(self.docket.batch_size).over(rows, judged)
-
-    def check(self, suite: Suite) -> None:
-        """Refuse images, a subject, or a suite for it that cannot be used."""
-        images, name = self.docket.images, self.subject.name
-        index = images.index.tolist()
-        if len(set(index)) < len(index):
-            raise InputError("The test images hold the same image twice, which would count twice: give each once.")
-        x, _, _ = images.batch(torch.arange(min(2, len(images))))
-        check_images(x)
-        classes = len(images.classes)
-        check_labels(images.labels, classes, len(images))
-        x = x.to(device_of(self.subject.network))
-        with torch.no_grad():
-            check_classifier(self.subject.network, x, classes, name)
-        check_suits(self.subject.network, suite, x, name)
 
     def _title(self, trial: str) -> str:
         return f"{self.subject.name}{' defended' if self.subject.defended else ''}: {trial}"

@@ -8,8 +8,7 @@ only not been caught.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from .attacks.square import Square
 from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
 from .defence import Defended
+from .draw import generators
 from .evaluation import Subject, verdicts
 from .evidence import Evidence, Finding, Number
 from .findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
@@ -95,7 +95,7 @@ def check(
     """
     refuse_unfit(subject, images, threat, batch_size=batch_size, budget=budget)
     classes = len(images.classes)
-    with _same_luck(subject.network):
+    with generators(0, device_of(subject.network)):
         batch = images.batch(torch.arange(min(len(images), batch_size)))
         facts, landscape = probes.probe(subject.network, batch, threat, budget.samples)
     seen = frozenset(images.index.tolist())
@@ -104,7 +104,7 @@ def check(
         return [look(evidence) for look in OF_ANY]
     # A pipeline may draw once for all images of a batch: small batches keep one draw from deciding everything.
     size = min(batch_size, 8) if evidence.facts["random"] else batch_size
-    judge = partial(_verdicts, subject, folder=folder, seed=seed, batch_size=size)
+    judge = partial(verdicts, subject, folder=folder, seed=seed, batch_size=size)
     attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
     suite = attacker.black_box(surrogates or {})
     suite += attacker.round_the_defence() if isinstance(subject.network, Defended) else []
@@ -132,23 +132,6 @@ def refuse_unfit(
     _check(subject, images.batch(torch.arange(min(len(images), batch_size))), classes)
 
 
-def _verdicts(
-    subject: Subject, images: Images, suite: Suite, *, folder: Path | None, seed: int, batch_size: int
-) -> list[Verdict]:
-    """The verdicts, the same in every check, also on clean images that a random pipeline answers on."""
-    with _same_luck(subject.network, seed):
-        return verdicts(subject, images, suite, folder=folder, seed=seed, batch_size=batch_size)
-
-
-@contextmanager
-def _same_luck(network: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Let a random pipeline draw the same numbers whenever this is entered, and give torch's generators back."""
-    device = device_of(network)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int) -> None:
     """Refuse what evaluation will refuse, but probabilities, which are a finding."""
     network = frozen(subject.network)
@@ -161,7 +144,7 @@ def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int)
 
     check_images(x)
     check_labels(y, classes)
-    with torch.no_grad(), _same_luck(network):
+    with torch.no_grad(), generators(0, device_of(network)):
         check_classifier(shifted, x[:2].to(device_of(network)), classes, subject.name)
 
 

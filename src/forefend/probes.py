@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks.pgd import input_gradient
-from .draw import Draw
+from .draw import Draw, generators
 from .losses import Loss, ce, margin
 from .modes import device_of, frozen
 from .processes import processes
@@ -33,27 +33,30 @@ def zero_gradients(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Lo
     return (gradient == 0).all(1) | ~gradient.isfinite().all(1)
 
 
-def is_random(network: nn.Module, x: Tensor, times: int = 16) -> bool:
-    """Whether the network answers otherwise when it is asked again; the generators are left as they were.
+def is_random(f: Callable[[Tensor], Tensor], x: Tensor, times: int = 16) -> bool:
+    """Whether the same images are answered otherwise when asked again; the generators are left as they were.
 
     Args:
-        network: images to logits.
+        f: a network, or what an attacker sees of it.
         x: images, `(B, C, H, W)` in [0, 1].
         times: how often it is asked again: one that draws from few choices may well draw the same twice.
     """
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(0)
-        first = network(x)
-        return any(not torch.equal(network(x), first) for _ in range(times))
+    with generators(0, x.device), torch.no_grad():
+        first = f(x)
+        return any(not torch.equal(f(x), first) for _ in range(times))
 
 
-def has_gradient(network: nn.Module, x: Tensor) -> bool:
-    """Whether the answers hang on the images in a way that autograd can follow; the gradient may still be zero."""
-    x = x.detach().requires_grad_()
+def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
+    """Whether what `f` answers, one tensor or several, hangs on the images so that autograd can follow.
+
+    The gradient may still be zero.
+    """
+    x = x.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            logits = network(x)
-            return logits.requires_grad and torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+            seen = f(x)
+            total: Tensor = sum(part.sum() for part in (seen if isinstance(seen, tuple | list) else [seen]))
+            return total.requires_grad and torch.autograd.grad(total, x, allow_unused=True)[0] is not None
     except RuntimeError as error:  # an operation without a derivative, or `.numpy()` of a tensor that asks for one
         if out_of_memory(error):
             raise
@@ -84,8 +87,7 @@ def still(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Te
     """
 
     def same_draws(x: Tensor) -> Tensor:
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with generators(seed, x.device):
             return f(x)
 
     return same_draws

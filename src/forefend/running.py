@@ -7,7 +7,7 @@ allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .attacks import Attack
 from .attacks.steps import Iterative, State, at_step
-from .draw import Draw
+from .draw import Draw, generators
 from .modes import borrowed
 from .room import Room
 from .threat import ThreatModel
@@ -231,16 +231,12 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
     return torch.where(outside.view(-1, 1, 1, 1), threat.project(x_adv, x), x_adv)
 
 
-@contextmanager
-def seeded(name: str, index: Tensor, seed: int) -> Iterator[None]:
-    """Give torch's own generators, which a randomised pipeline draws from, a state made of a trial and its images.
+def seeded(name: str, index: Tensor, seed: int) -> AbstractContextManager[None]:
+    """Give torch's own generators a state made of a trial and its images, so that chance is the same when resumed.
 
     Args:
         name: the trial's identity.
         index: dataset index of the images, at least one.
         seed: of the evaluation.
     """
-    devices = [index.device] if index.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(Draw(index, seed, f"{name}|{index[0]}").number())
-        yield
+    return generators(Draw(index, seed, f"{name}|{index[0]}").number(), index.device)

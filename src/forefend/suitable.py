@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from .checks import InputError
-from .modes import fingerprint
+from .checks import InputError, check_classifier, check_images, check_labels
+from .data import Images
+from .modes import device_of, fingerprint
+from .probes import has_gradient, is_random
 from .running import until_lost
-from .trial import Suite, Trial
+from .trial import Suite, Trial, View
+
+
+def check_subject(network: nn.Module, images: Images, name: str) -> Tensor:
+    """Refuse images, or a network for them, that cannot be judged.
+
+    Args:
+        network: images to logits.
+        images: test images.
+        name: the network's, for the message.
+
+    Returns:
+        One or two of the images, where the network lives.
+
+    Raises:
+        InputError: images or labels are wrong, an image is there twice, or the network returns no logits for them.
+    """
+    if len(set(images.index.tolist())) < len(images):
+        raise InputError("The test images hold the same image twice, which would count twice: give each once.")
+    x, _, _ = images.batch(torch.arange(min(2, len(images))))
+    check_images(x)
+    check_labels(images.labels, len(images.classes), len(images))
+    x = x.to(device_of(network))
+    with torch.no_grad():
+        check_classifier(network, x, len(images.classes), name)
+    return x
 
 
 def check_suits(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
@@ -31,22 +55,14 @@ def check_suits(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
     _check_in_place(network, x, name)
     if _answers_at_random(network, x):
         _check_random(network, suite, x, name)
-    hidden = next((trial for trial in suite if trial.gradients() and not has_gradient(trial.sees(network), x)), None)
-    if hidden:
+    views = {_seen_by(trial.sees): trial for trial in reversed(suite) if trial.gradients()}
+    for view, hidden in views.items():
+        if has_gradient(view(network), x):
+            continue
         raise InputError(
             f"{name} gives no gradient, and {hidden.name} needs one: what remains is the suite black-box, or a trial "
             "that sees through_bpda."
         )
-
-
-def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
-    """Whether what `f` answers can be differentiated with respect to the image."""
-    try:
-        with torch.enable_grad():
-            seen = f(x.detach().clone().requires_grad_())
-    except RuntimeError:  # such as "Can't call numpy() on Tensor that requires grad"
-        return False
-    return any(part.requires_grad for part in (seen if isinstance(seen, tuple | list) else [seen]))
 
 
 def _check_in_place(network: nn.Module, x: Tensor, name: str) -> None:
@@ -76,19 +92,16 @@ def _check_random(network: nn.Module, suite: Suite, x: Tensor, name: str) -> Non
 def _answers_at_random(network: nn.Module, x: Tensor) -> bool:
     """Whether it answers otherwise when asked again, and not because it changed: that is another matter."""
     before = fingerprint(network)
-    with torch.no_grad():
-        return _varies(network, x) and fingerprint(network) == before
+    return is_random(network, x) and fingerprint(network) == before
 
 
 def _suits_random(trial: Trial, network: nn.Module, x: Tensor) -> bool:
     """Whether a trial averages what a randomised network answers, or asks something that is not random."""
-    if getattr(trial.sees, "averages", False) or getattr(trial.attack, "averages", False):
-        return True
-    with torch.no_grad():
-        return not _varies(trial.sees(network), x)
+    averages = getattr(trial.sees, "averages", False) or getattr(trial.attack, "averages", False)
+    return averages or not is_random(trial.sees(network), x)
 
 
-def _varies(f: Callable[[Tensor], Any], x: Tensor) -> bool:
-    """Whether the same images are answered otherwise when asked again: a choice among few may repeat once."""
-    first = f(x)
-    return not all(torch.equal(first, f(x)) for _ in range(7))
+def _seen_by(view: View) -> View:
+    """What a view averages or copies: it has a gradient where that has one, and costs one forward pass and no copy."""
+    inner = getattr(view, "view", None)
+    return _seen_by(inner) if inner else view

@@ -20,7 +20,6 @@ from ..comparison import Price, Row
 from ..compute import counted, medians
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
-from ..draw import Draw
 from ..evaluation import Subject, evaluate
 from ..guides import Guide
 from ..modes import device_of, fingerprint, frozen
@@ -165,19 +164,15 @@ def _judged(contestant: Contestant, images: Images, suite: Suite, folder: Path, 
     subject = Subject(contestant.name, contestant.network)
     place = folder / contestant.name.partition(" (")[0].replace(" ", "-")
     copies = int(getattr(contestant.network, "settings", {}).get("copies", 1))
-    where = device_of(contestant.network)
-    # What answers at random draws from torch's own generator, which an evaluation seeds for attacks alone.
-    with torch.random.fork_rng([where] if where.type == "cuda" else []):
-        torch.manual_seed(Draw(torch.empty(0), options.seed, "compare").number())
-        cells = evaluate(
-            [subject],
-            images,
-            trials,
-            folder=place,
-            seed=options.seed,
-            batch_size=max(1, options.batch_size // copies),
-            allow_weak=True,
-        )
+    cells = evaluate(
+        [subject],
+        images,
+        trials,
+        folder=place,
+        seed=options.seed,
+        batch_size=max(1, options.batch_size // copies),
+        allow_weak=True,
+    )
     attacked = [cell for cell in cells if cell.attack != CLEAN]
     return cells[0], next((cell for cell in attacked if cell.attack == WORST), attacked[0])
 
