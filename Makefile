@@ -29,6 +29,7 @@ tables: $(VENV)/.installed-dev
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.speed_table
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.published
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.peers.compare
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.parity.page
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forefend needs Python 3.11 or 3.12: name one, as in make demo PYTHON=python3.11")'

@@ -10,11 +10,11 @@ figure or the table is not the records' own.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.pages import filled, table
 from forefend import records, summary
 from forefend.interval import wilson
 from forefend.summary import CLEAN, Cell
@@ -63,17 +63,8 @@ def main() -> int:
 
 def renewed(document: str, root: Path) -> str:
     """The page with its table made anew from the records."""
-    table = "\n".join(lines(root))
-    return re.sub(
-        r"<!-- published -->\n.*?<!-- end -->", f"<!-- published -->\n{table}\n<!-- end -->", document, flags=re.DOTALL
-    )
-
-
-def lines(root: Path) -> list[str]:
-    """The table, line by line."""
-    head = ["classifier", "attack", "published", "ours, 99 % interval", "n", "inside"]
-    rows = [row for name in PUBLISHED for row in rows_of(root, name)]
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    heading = ["classifier", "attack", "published", "ours, 99 % interval", "n", "inside"]
+    return filled(document, {"published": table(heading, (row for name in PUBLISHED for row in rows_of(root, name)))})
 
 
 def rows_of(root: Path, name: str) -> list[list[str]]:

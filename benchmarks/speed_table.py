@@ -10,12 +10,12 @@ Between `<!-- speed promised -->` and `<!-- end -->` go the machine and every fi
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import filled, table
 from forefend import records, speeds
 from forefend.checks import InputError
 from forefend.ratios import Figure
@@ -45,16 +45,13 @@ def renewed(document: str, found: Mapping[str, Any]) -> str:
     """The document with its tables made anew.
 
     Raises:
-        InputError: it has no place for one.
+        InputError: it has no place for one, or two for the same.
     """
-    made = {"promised": "\n".join(promised(found)), "all": "\n".join(everything(found))}
-    if not re.search(r"<!-- speed (promised|all) -->", document):
+    made = {"speed promised": promised, "speed all": everything}
+    blocks = {name: "\n".join(make(found)) + "\n" for name, make in made.items() if f"<!-- {name} -->" in document}
+    if not blocks:
         raise InputError("The document has no place for a table: put in <!-- speed promised --> and <!-- end -->.")
-    for name, table in made.items():
-        block = rf"<!-- speed {name} -->\n.*?<!-- end -->"
-        text = f"<!-- speed {name} -->\n{table}\n<!-- end -->"
-        document = re.sub(block, lambda match, text=text: text, document, flags=re.DOTALL)
-    return document
+    return filled(document, blocks)
 
 
 def figures(found: Mapping[str, Any]) -> list[Figure]:
@@ -103,14 +100,14 @@ def gate(own: list[Figure]) -> str:
 def recipes(own: list[Figure]) -> str:
     """What each recipe cost, and what it reached."""
     heading = ["recipe", "gradients an image and epoch", "TFLOP", "clean", "robust, PGD-20"]
-    rows = [heading, ["---"] * len(heading)]
+    rows = []
     for figure in sorted(own, key=lambda figure: figure.parity["tflops"]):
         of = figure.parity
         name = figure.case.partition(" / ")[0]
         rows.append(
             [name, f"{of['gradients']:.1f}", f"{of['tflops']:.3f}", f"{of['clean']:.1%}", f"{of['robust']:.1%}"]
         )
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    return table(heading, rows)
 
 
 def machine(found: Mapping[str, Any]) -> str:

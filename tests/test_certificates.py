@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from forefend import certificates, radii
+from forefend import certificates, radii, records
 from forefend.certificates import Certificate, Smoothing
 from forefend.checks import InputError
 from forefend.interval import wilson
@@ -98,19 +98,19 @@ def test_lines_are_read_as_they_were_written_and_a_torn_one_is_cut(tmp_path: Pat
     path = tmp_path / "certificates.jsonl"
     assert certificates.read(path) == []
     two = replace(ONE, index=4, certified=None, radius=0.0)
-    certificates.append(path, ONE)
+    records.append(path, ONE)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"name":"net","sub')
     assert certificates.read(path) == [ONE]
     assert path.read_bytes() == whole
-    certificates.append(path, two)
+    records.append(path, two)
     assert certificates.read(path) == [ONE, two]
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "no", json.dumps(asdict(ONE) | {"more": 1})])
 def test_a_line_that_is_no_certificate_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "certificates.jsonl"
-    certificates.append(path, ONE)
+    records.append(path, ONE)
     with path.open("a") as file:
         file.write(line + "\n")
     with pytest.raises(InputError, match=r"Line 2 of .* is no certificate"):

@@ -10,13 +10,12 @@ McNemar's exact test finds at p ≤ 0.01.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.pages import filled, table
 from forefend import records
-from forefend.checks import InputError
 from forefend.interval import wilson
 
 from .verdicts import DISTRIBUTIONS, OURS, PEERS, SIGNIFICANT, Pair, folders, pairs
@@ -47,18 +46,14 @@ def main() -> int:
 def renewed(document: str, root: Path) -> str:
     """The document with what stands between each `<!-- NAME -->` and `<!-- end -->` made anew from the records."""
     found = pairs(root)
-    tables = {
-        "from x": verdict_table(p for p in found if not p.at_random),
-        "at random": verdict_table(p for p in found if p.at_random),
-        "cost": cost_table(root),
-    }
-    for name, table in tables.items():
-        block = rf"<!-- {name} -->\n.*?<!-- end -->"
-        made = f"<!-- {name} -->\n{table}<!-- end -->"
-        document, count = re.subn(block, made, document, flags=re.DOTALL)
-        if count != 1:
-            raise InputError(f"The page has {count} places for the table {name!r}, expected one: restore it.")
-    return document
+    return filled(
+        document,
+        {
+            "from x": verdict_table(p for p in found if not p.at_random),
+            "at random": verdict_table(p for p in found if p.at_random),
+            "cost": cost_table(root),
+        },
+    )
 
 
 def verdict_table(found: Iterable[Pair]) -> str:
@@ -72,13 +67,13 @@ def verdict_table(found: Iterable[Pair]) -> str:
         ]
         for p in found
     ]
-    return markdown(heading, rows)
+    return table(heading, rows)
 
 
 def cost_table(root: Path) -> str:
     """What each attacker cost, from x and at random, and how often it left its threat model."""
     heading = ["classifier", "attacker", "version", "torch", "CPU s", "wall s", "images outside", "furthest"]
-    return markdown(heading, (cost_row(folder, peer) for folder in folders(root) for peer in (OURS, *PEERS)))
+    return table(heading, (cost_row(folder, peer) for folder in folders(root) for peer in (OURS, *PEERS)))
 
 
 def cost_row(folder: Path, peer: str) -> list[str]:
@@ -95,11 +90,6 @@ def accuracy(lost: int, n: int) -> str:
     """Robust accuracy in % with its 95% Wilson interval."""
     low, high = wilson(n - lost, n)
     return f"{100 * (n - lost) / n:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
-
-
-def markdown(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, its lines ended."""
-    return "".join("| " + " | ".join(line) + " |\n" for line in [heading, ["---"] * len(heading), *rows])
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import final
 
 from .binomial import lower_bound, two_sided
 from .checks import InputError, check_numbers
+from .records import whole_lines
 
 
 @final
@@ -146,28 +147,13 @@ class Certificate:
         return self.radius if self.certified == self.label else 0.0
 
 
-def append(path: Path, certificate: Certificate) -> None:
-    """Add one line to `path` and hand it to the operating system before returning."""
-    with path.open("ab") as file:
-        file.write((json.dumps(asdict(certificate), separators=(",", ":")) + "\n").encode())
-
-
 def read(path: Path) -> list[Certificate]:
-    """All certificates in `path`, oldest first; none when it does not exist.
-
-    A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
+    """All certificates in `path`, oldest first; none when it does not exist. A line that was cut short is dropped.
 
     Raises:
         InputError: a whole line is not a certificate.
     """
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    return [_certificate(path, number, line) for number, line in enumerate(text[:whole].splitlines(), start=1)]
+    return [_certificate(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
 
 
 def _certificate(path: Path, number: int, line: bytes) -> Certificate:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import certificates
+from . import certificates, records
 from .certificates import Certificate, Smoothing
 from .checks import check_numbers
 from .data import Images
@@ -165,7 +165,7 @@ class _Clerk:
                     certificate = self._certificate((subject, image), x, int(y), int(index))
                     new += 1
                     if self.path:
-                        certificates.append(self.path, certificate)
+                        records.append(self.path, certificate)
                 found.append(certificate)
                 bar.update()
         if bar.disable and new:  # not on a terminal: a line when the network is done

@@ -43,19 +43,21 @@ class Record:
     images: list[str] = field(default_factory=list)
 
 
-def append(path: Path, record: Record) -> None:
-    """Add one line to `path` and hand it to the operating system before returning."""
+def append(path: Path, *records: Any) -> None:
+    """Add a line for each record, a dataclass of plain values, and hand them to the operating system."""
     with path.open("ab") as file:
-        file.write((json.dumps(asdict(record), separators=(",", ":")) + "\n").encode())
+        file.write(b"".join(map(line_of, records)))
 
 
-def read(path: Path) -> list[Record]:
-    """All records in `path`, oldest first; none when it does not exist.
+def line_of(record: Any) -> bytes:
+    """A record, a dataclass of plain values, as it stands in its file."""
+    return (json.dumps(asdict(record), separators=(",", ":")) + "\n").encode()
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that is appended to; none when it does not exist.
 
     A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
-
-    Raises:
-        InputError: a whole line is not a record.
     """
     if not path.exists():
         return []
@@ -64,7 +66,16 @@ def read(path: Path) -> list[Record]:
     if whole < len(text):
         with path.open("r+b") as file:
             file.truncate(whole)
-    return [_record(path, number, line) for number, line in enumerate(text[:whole].splitlines(), start=1)]
+    return text[:whole].splitlines()
+
+
+def read(path: Path) -> list[Record]:
+    """All records in `path`, oldest first; none when it does not exist. A line that was cut short is dropped.
+
+    Raises:
+        InputError: a whole line is not a record.
+    """
+    return [_record(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
 
 
 def part(folder: Path, rank: int) -> Path:
@@ -75,8 +86,7 @@ def part(folder: Path, rank: int) -> Path:
 def gather(folder: Path) -> None:
     """Put what several processes recorded into `records.jsonl`; a line that a crash leaves twice is one verdict."""
     for path in sorted(folder.glob("records-*.jsonl")):
-        for record in read(path):
-            append(part(folder, 0), record)
+        append(part(folder, 0), *read(path))
         path.unlink()
 
 

@@ -190,6 +190,16 @@ def write_radius(radius: float | Tensor) -> str:
     return f"{levels}/255" if levels / 255 == radius else repr(radius)
 
 
+def each_radius(threat: ThreatModel, x: Tensor) -> Tensor:
+    """The radius of each image, `(B,)`."""
+    return torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
+
+
+def over_images(values: Tensor) -> Tensor:
+    """One value an image, `(B,)`, shaped to broadcast over its pixels."""
+    return values.view(-1, 1, 1, 1)
+
+
 def _per_image(radius: float | Tensor, x: Tensor) -> float | Tensor:
     return radius.view(-1, *[1] * (x.ndim - 1)) if isinstance(radius, Tensor) else radius
 

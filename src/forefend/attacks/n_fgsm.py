@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..checks import InputError
 from ..draw import Draw
 from ..losses import Loss, ce, name_of
 from ..modes import borrowed
-from ..threat import ThreatModel
+from ..threat import ThreatModel, each_radius, over_images
 from .pgd import input_gradient
 
 
@@ -62,7 +61,7 @@ class NFGSM:
             target: what the loss compares with, usually the labels `(B,)`.
             draw: where the noise comes from.
         """
-        radius = torch.as_tensor(self.threat.radius, dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
+        radius = over_images(each_radius(self.threat, x))
         noisy = (x + self.noise * radius * (2 * draw.uniform(x) - 1)).clamp(0, 1)
         with borrowed(f):
             gradient = input_gradient(f, noisy, target, self.loss)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import InputError
 from ..draw import Draw
 from ..losses import Loss, margin, name_of
-from ..threat import L2, Linf, ThreatModel
+from ..threat import L2, Linf, ThreatModel, each_radius, over_images
 from .steps import State, to_the_end
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which a square's area halves
@@ -89,11 +89,11 @@ class Square:
         _, paint = _PAINTERS[type(self.threat)]
         with torch.no_grad():
             painted = paint(self.threat, x_best, x, self._sides(taken - 1, x), draw)
-            x_try = torch.where(_over_images(taken > 0), painted, x_best)
+            x_try = torch.where(over_images(taken > 0), painted, x_best)
             loss = self.loss(f(x_try), target)
             better = loss > best
             return {
-                "x_best": torch.where(_over_images(better), x_try, x_best),
+                "x_best": torch.where(over_images(better), x_try, x_best),
                 "best": torch.where(better, loss, best),
                 "taken": taken + 1,
             }
@@ -115,14 +115,14 @@ def _stripes(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
     """Every column of every channel at one of the two ends of the l∞ ball."""
     _, channels, _, width = x.shape
     signs = _signs(_few(draw, x, channels * width)).view(-1, channels, 1, width)
-    return threat.project(x + _over_images(_radii(threat, x)) * signs.to(x.dtype), x)
+    return threat.project(x + over_images(each_radius(threat, x)) * signs.to(x.dtype), x)
 
 
 def _square(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, draw: Draw) -> Tensor:
     """A square with each channel at one of the two ends of the l∞ ball."""
     u = _few(draw, x, 2 + x.shape[1])
     rows, columns = _placed(u[:, :2], side, x)
-    end = threat.project(x + _over_images(_radii(threat, x)) * _signs(u[:, 2:])[:, :, None, None].to(x.dtype), x)
+    end = threat.project(x + over_images(each_radius(threat, x)) * _signs(u[:, 2:])[:, :, None, None].to(x.dtype), x)
     return torch.where(_inside(rows, columns, side), end, x_best)
 
 
@@ -154,7 +154,7 @@ def _moved_mass(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, dr
     signs = _signs(u[:, 5:])[:, :, None, None].to(x.dtype)
     kept = delta * here / (energy * here).sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     shape = _bump(rows, columns, side, u[:, 4] < 0.5).to(x.dtype) * signs + kept
-    unused = (_over_images(_radii(threat, x)).square() - energy.sum((1, 2, 3), keepdim=True)).clamp_min(0)
+    unused = (over_images(each_radius(threat, x)).square() - energy.sum((1, 2, 3), keepdim=True)).clamp_min(0)
     length = (unused / x.shape[1] + (energy * (here | there)).sum((2, 3), keepdim=True)).sqrt()
     given = shape * (length / _lengths(shape).clamp_min(1e-12))
     return _stretched(threat, x, torch.where(here, given, delta.masked_fill(there, 0)))
@@ -221,18 +221,9 @@ def _from_middles(places: Tensor, side: Tensor) -> Tensor:
 def _stretched(threat: ThreatModel, x: Tensor, delta: Tensor) -> Tensor:
     """The perturbation at the full l2 radius, then clipped to the box."""
     length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return (x + delta * _over_images(_radii(threat, x) / length)).clamp(0, 1)
+    return (x + delta * over_images(each_radius(threat, x) / length)).clamp(0, 1)
 
 
 def _lengths(delta: Tensor) -> Tensor:
     """Euclidean length of each channel, shaped to broadcast over it."""
     return delta.square().sum((2, 3), keepdim=True).sqrt()
-
-
-def _radii(threat: ThreatModel, x: Tensor) -> Tensor:
-    return torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
-
-
-def _over_images(values: Tensor) -> Tensor:
-    """One value an image, shaped to broadcast over its pixels."""
-    return values.view(-1, 1, 1, 1)

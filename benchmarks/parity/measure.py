@@ -1,0 +1,106 @@
+"""Train one way with one seed, or attack what came of it.
+
+usage: PYTHONPATH=src:. python -m benchmarks.parity.measure VERB TASK WAY SEED
+
+train leaves runs/parity/TASK/WAY-sSEED; pgd and autoattack leave records in results/parity/TASK/WAY-sSEED. Needs the
+data sets and others' classifiers in FOREFEND_DATA, and pyautoattack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from forefend import cli, data, records
+from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.pgd import PGD
+from forefend.bench.recipes import leaves
+from forefend.checks import InputError
+from forefend.defence import Defended, load
+from forefend.evaluation import Subject, evaluate
+from forefend.losses import margin
+from forefend.named import Finder
+from forefend.running import until_lost
+from forefend.trial import Suite, Trial, swiftly
+
+from .protocol import AUTOATTACKED, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
+
+
+def main() -> int:
+    """Read the command line, do one thing, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=VERBS)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("seed", type=int, choices=SEEDS)
+    given = parser.parse_args()
+    VERBS[given.verb](given.task, given.way, given.seed)
+    return 0
+
+
+def train(name: str, way: str, seed: int) -> None:
+    """Train as the command line does, and count by hooks what is asked of the networks.
+
+    Raises:
+        InputError: the run was begun before, so that its whole cost is not known.
+        RuntimeError: training failed.
+    """
+    folder = place(RUNS, name, way, seed)
+    if folder.exists():
+        raise InputError(f"{folder} was begun before, and what that cost is not known: delete it to train anew.")
+    began = time.process_time()
+    with leaves() as passes:
+        status = cli.main(command(name, way, seed))
+    if status:
+        raise RuntimeError(f"training ended with status {status}")
+    seconds = time.process_time() - began
+    config = records.Run(folder).config
+    views = int(config["images"]) * int(config["settings"]["epochs"])
+    out = place(RESULTS, name, way, seed)
+    cost = {"image_gradients": passes["gradients"], "weight_gradients": views, "cpu_seconds": round(seconds, 1)}
+    records.write_json(out / "cost.json", cost)
+    records.write(out / "config.json", (folder / "config.json").read_bytes())
+
+
+def pgd(name: str, way: str, seed: int) -> None:
+    """PGD-20 with two restarts on cross-entropy, and again on the margin, every iterate judged."""
+    threat = TASKS[name].threat
+    attack = PGD(threat, 20, threat.radius / 8)
+    suite = [
+        Trial("PGD-20", attack, threat, restarts=2, run=until_lost),
+        Trial("PGD-20 margin", replace(attack, loss=margin), threat, restarts=2, run=until_lost),
+    ]
+    judge(name, way, seed, swiftly(suite), TASKS[name].images)
+
+
+def autoattack(name: str, way: str, seed: int) -> None:
+    """AutoAttack in its standard form."""
+    threat = TASKS[name].threat
+    judge(name, way, seed, [Trial("AutoAttack", AutoAttack(threat, 10), threat)], AUTOATTACKED)
+
+
+def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
+    """Evaluate the whole pipeline of a run, white-box; its records, once whole, are kept without images' digests."""
+    task, out = TASKS[name], place(RESULTS, name, way, seed)
+    mean, std = task.normalisation
+    find = Finder(lambda split: data.load(task.data, split), Path("runs"), mean=mean or None, std=std or None)
+    guide = find.look_up(task.guide)
+    subject = Subject(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
+    images = data.sample(data.load(task.data, "test"), count, seed=0)
+    folder = out / suite[0].name.lower()
+    if (folder / "summary.json").exists():
+        raise InputError(f"{folder} was judged before: delete it to judge anew.")
+    evaluate([subject], images, suite, folder=folder, batch_size=250)
+    path = records.part(folder, 0)
+    light = [replace(record, images=[]) for record in records.read(path)]
+    records.write(path, b"".join(map(records.line_of, light)))
+
+
+VERBS: dict[str, Callable[[str, str, int], None]] = {"train": train, "pgd": pgd, "autoattack": autoattack}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What is trained, how, and where it lies: fixed before the runs that count were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from forefend.threat import Linf
+
+RUNS, RESULTS = Path("runs/parity"), Path("results/parity")
+SEEDS = (0, 1, 2)
+AUTOATTACKED = 1000  # test images under AutoAttack
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is defended, and against what.
+
+    Args:
+        data: the set.
+        guide: its classifier, as the command line names it.
+        threat: of training and of the attacks.
+        options: of `forefend train aaa`, whatever the way.
+        images: how many test images PGD attacks.
+        epochs: of each way.
+        normalisation: mean and standard deviation of the guide's weights; none for a run.
+    """
+
+    data: str
+    guide: str
+    threat: Linf
+    options: str
+    images: int
+    epochs: dict[str, int]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+
+
+FAITHFUL, FAST, EIGHTH = "faithful", "fast-crafting", "an-eighth"
+WAYS = {  # PGD-10 asks for 11 gradients an image, a single step for 2, and the watch for 11 of 256 images an epoch
+    FAITHFUL: "",
+    FAST: "--craft prepared-bf16 --precision bf16",
+    EIGHTH: "--craft prepared-bf16 --precision bf16 --inner single-step",
+}
+TASKS = {
+    "fashion-mnist": Task(
+        data="fashion-mnist",
+        guide="cnn",
+        threat=Linf(0.2),  # the paper's radius for this set
+        options="--preprocessor aaa-autoencoder",
+        images=5000,
+        epochs={FAITHFUL: 7, FAST: 7, EIGHTH: 4},
+    ),
+}
+COMMON = "--images 10000 --hold-out 0 --steps 10 --relative-step 0.25 --batch-size 32 --lr 0.004 --ema 0.99"
+
+
+def place(root: Path, task: str, way: str, seed: int) -> Path:
+    """The folder of one run, or of its results."""
+    return root / task / f"{way}-s{seed}"
+
+
+def command(name: str, way: str, seed: int) -> list[str]:
+    """The words of `forefend` that train a run."""
+    task = TASKS[name]
+    words = f"train aaa --data {task.data} --guides {task.guide} --threat {task.threat} {COMMON} {task.options}"
+    words += f" --epochs {task.epochs[way]} {WAYS[way]} --seed {seed} --out {place(RUNS, name, way, seed)}"
+    for option, numbers in zip(("--mean", "--std"), task.normalisation, strict=True):
+        words += f" {option} {' '.join(map(str, numbers))}" if numbers else ""
+    return words.split()

@@ -1,0 +1,113 @@
+"""Fast training beside faithful training: the page is the records' own, and a promise is kept or not as they say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from forefend import records
+from forefend.records import Record
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
+
+from benchmarks import pages  # noqa: E402
+from benchmarks.parity import page, protocol  # noqa: E402
+from benchmarks.parity.protocol import EIGHTH, FAITHFUL, FAST, SEEDS, TASKS, WAYS, place  # noqa: E402
+
+RESULTS = ROOT / "results" / "parity"
+TASK = next(iter(TASKS))
+EIGHTH_PROMISE = page.PROMISES[EIGHTH]
+
+
+def run(root: Path, way: str, seed: int, *, lost: set[int], gradients: int, n: int = 1000) -> None:
+    """What measuring one run leaves, AutoAttack losing these images, and image 0 misclassified from the start."""
+    folder = place(root, TASK, way, seed)
+    records.write_json(
+        folder / "cost.json", {"image_gradients": gradients, "weight_gradients": 10, "cpu_seconds": 100.0}
+    )
+    records.write_json(folder / "autoattack" / "summary.json", [])
+    index = list(range(n))
+    path = records.part(folder / "autoattack", 0)
+    records.append(path, Record("key", "none", 0, index, [i == 0 for i in index]))
+    records.append(path, Record("key", "AutoAttack", 0, index[1:], [i in lost for i in index[1:]]))
+
+
+def both(root: Path, ours: set[int], theirs: set[int], gradients: int = 70) -> None:
+    for seed in SEEDS:
+        run(root, FAITHFUL, seed, lost=theirs, gradients=630)  # and 10 of the weights: 640
+        run(root, EIGHTH, seed, lost=ours, gradients=gradients)
+
+
+def test_the_page_is_the_records_own() -> None:
+    document = (RESULTS / "README.md").read_text()
+    assert pages.filled(document, page.blocks(RESULTS)) == document
+
+
+def test_a_promise_that_is_kept(tmp_path: Path) -> None:
+    both(tmp_path, ours=set(range(1, 101)), theirs=set(range(1, 101)))
+    (row,) = page.kept(tmp_path, TASK, EIGHTH_PROMISE)
+    assert row[2] == "1000"
+    assert row[3] == "+0.00 [+0.00, +0.00]"
+    assert row[5] == "1/8.00"
+    assert row[-1] == "yes"
+
+
+def test_one_gradient_too_many_breaks_it(tmp_path: Path) -> None:
+    both(tmp_path, ours=set(), theirs=set(), gradients=71)
+    (row,) = page.kept(tmp_path, TASK, EIGHTH_PROMISE)
+    assert row[-1] == "NO"
+
+
+def test_the_interval_decides_and_not_the_mean(tmp_path: Path) -> None:
+    both(tmp_path, ours=set(range(1, 116)), theirs=set(range(1, 101)))  # 1.5 points worse, 2 are allowed
+    (row,) = page.kept(tmp_path, TASK, EIGHTH_PROMISE)
+    assert row[3].startswith("-1.50 [-2.25,")
+    assert row[4] == "-1.5, -1.5, -1.5"
+    assert row[-1] == "NO"
+
+
+def test_a_run_that_is_missing_leaves_no_row(tmp_path: Path) -> None:
+    both(tmp_path, set(), set())
+    (place(tmp_path, TASK, EIGHTH, 2) / "autoattack" / "summary.json").unlink()
+    assert not list(page.kept(tmp_path, TASK, EIGHTH_PROMISE))
+
+
+def test_clean_accuracy_counts_clean_mistakes_alone(tmp_path: Path) -> None:
+    run(tmp_path, FAITHFUL, 0, lost={1, 2, 3}, gradients=1, n=10)
+    folder = place(tmp_path, TASK, FAITHFUL, 0) / "autoattack"
+    assert page.accuracy(page.verdicts(folder, clean_alone=True)).startswith("90.0 [")
+    assert page.accuracy(page.verdicts(folder)).startswith("60.0 [")
+
+
+def test_the_ways_differ_in_the_inner_attack_and_the_epochs_alone() -> None:
+    words = {way: protocol.command(TASK, way, 1) for way in WAYS}
+    told = {"--craft", "prepared-bf16", "--precision", "bf16", "--inner", "single-step"}
+    same = [[w for w in words[way] if w not in told and way not in w] for way in (FAITHFUL, FAST)]
+    assert same[0] == same[1]
+    other = [w for w in words[EIGHTH] if w not in told and EIGHTH not in w]
+    assert [a for a, b in zip(other, same[0], strict=True) if a != b] == [str(TASKS[TASK].epochs[EIGHTH])]
+
+
+@pytest.mark.parametrize("document", ["no place", "<!-- a -->\n<!-- end -->\n<!-- a -->\n<!-- end -->\n"])
+def test_a_page_needs_one_place_for_a_block(document: str) -> None:
+    with pytest.raises(records.InputError, match="places for the block 'a', expected one"):
+        pages.filled(document, {"a": "new\n"})
+
+
+def test_a_block_is_taken_as_it_is() -> None:
+    document = "Before\n<!-- a -->\nold\n<!-- end -->\nafter <!-- end -->\n"
+    found = pages.filled(document, {"a": r"\1 new" + "\n"})
+    assert found == "Before\n<!-- a -->\n\\1 new\n<!-- end -->\nafter <!-- end -->\n"
+
+
+def test_what_is_only_looked_at_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("<!-- a -->\nold\n<!-- end -->\n")
+    assert not pages.renew(path, {"a": "new\n"}, check=True)
+    assert "not those of its records" in capsys.readouterr().err
+    assert "old" in path.read_text()
+    assert not pages.renew(path, {"a": "new\n"}, check=False)
+    assert pages.renew(path, {"a": "new\n"}, check=True)
