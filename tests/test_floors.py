@@ -15,8 +15,8 @@ import forefend
 # A name that ends in "/" is a shelf: a folder of interchangeable siblings.
 FLOORS: list[list[str]] = [
     [  # words
-        *("checks", "interval", "binomial", "records", "certificates", "summary", "draw", "threat", "couplings"),
-        *("wasserstein", "losses", "modes", "interrupt", "room", "threads"),
+        *("checks", "interval", "paired", "binomial", "records", "certificates", "summary", "draw", "threat"),
+        *("couplings", "wasserstein", "losses", "modes", "interrupt", "room", "threads"),
     ],
     [  # images and networks
         *("corruptions/", "data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"),
@@ -25,8 +25,9 @@ FLOORS: list[list[str]] = [
     ["attacks/"],  # adversaries
     ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
-        *("checkpoint", "lowered", "averaging", "batches", "collapse", "train", "budget", "named", "noisy"),
-        *("processes", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
+        *("checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
+        *("budget", "named", "noisy"),
+        *("processes", "launch", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
         *("masking", "certify", "corrupted_accuracy"),
         *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],
@@ -34,8 +35,8 @@ FLOORS: list[list[str]] = [
     ["jobs/", "commands/", "cli", "__init__", "__main__"],  # the door
 ]
 WITHOUT_TORCH = [  # and every command, until it goes to work
-    *("records", "summary", "interval", "checks", "cli", "binomial", "certificates", "radii", "evidence", "findings"),
-    *("comparison", "ratios", "rounds", "hosts", "speeds"),
+    *("records", "summary", "interval", "paired", "checks", "cli", "binomial", "certificates", "radii"),
+    *("evidence", "findings", "comparison", "ratios", "rounds", "hosts", "speeds"),
 ]
 NAMELESS = {"utils", "util", "common", "core", "helpers", "helper", "misc"}
 

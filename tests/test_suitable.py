@@ -83,7 +83,8 @@ def test_a_pipeline_that_leaves_torch_is_told_what_remains() -> None:
     assert not has_gradient(ThroughNumpy(), x)
     with pytest.raises(InputError, match="what remains is the suite black-box"):
         evaluate(ThroughNumpy(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
-    assert "At most 1 gradients" in cost_of([Subject("it", ThroughNumpy())], levels(), suites.quick(THREAT)[:1], 4)
+    cost = cost_of([Subject("it", ThroughNumpy())], levels(), suites.quick(THREAT)[:1], 4)
+    assert "At most 1 gradients" in str(cost)
 
 
 def test_chance_is_not_taken_for_an_attack() -> None:
@@ -110,9 +111,8 @@ def test_memory_that_does_not_hold_a_batch_is_no_end_to_the_estimate() -> None:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
             return classifier()(x)
 
-    assert cost_of([Subject("it", Small())], toy_images(12), suites.quick(THREAT), batch_size=12).startswith(
-        "At most 81"
-    )
+    cost = cost_of([Subject("it", Small())], toy_images(12), suites.quick(THREAT), batch_size=12)
+    assert str(cost).startswith("At most 81")
 
 
 def test_an_average_costs_all_its_samples() -> None:

@@ -43,7 +43,9 @@ def weights(folder: str) -> dict[str, Tensor]:
 
 def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Path) -> None:
     done(f"{TINY} --out plain")
-    done(f"{TINY} --out said --craft live --precision fp32 --inner as-published --on-collapse stop")
+    done(
+        f"{TINY} --out said --craft live --precision fp32 --inner as-published --on-collapse stop --sizes as-published"
+    )
     assert config("plain") == config("said")
     assert not config("plain").keys() & WAYS.keys()
     assert load("plain").card.ema is None
@@ -52,7 +54,7 @@ def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Pat
 def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None:
     ways = "--craft prepared-bf16 --precision bf16 --inner warm-started --ema 0.9 --on-collapse fall-back"
     done(f"{TINY} --out fast {ways}")
-    assert {name: config("fast")[name] for name in WAYS} == {
+    assert {name: value for name, value in config("fast").items() if name in WAYS} == {
         "craft": "prepared-bf16",
         "precision": "bf16",
         "inner": "warm-started",
@@ -66,6 +68,18 @@ def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights("fast").items())
 
 
+def test_growing_images_are_written_down_and_gone_on_with_alone(here: Path) -> None:
+    growing = f"{TINY.replace('mlp@random', 'tinyresnet@random')} --out small --epochs 3"
+    done(f"{growing} --sizes growing")
+    assert {name: value for name, value in config("small").items() if name in WAYS} == {"sizes": "growing"}
+    before = weights("small")
+    assert "sizes was 'growing', now None" in refused(growing)
+    done(f"{growing} --sizes growing")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights("small").items())
+    done(growing.replace("--out small", "--out large"))
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in weights("large").items())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -74,6 +88,8 @@ def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None
         ("--precision fp16", "no precision called 'fp16': did you mean 'bf16'?"),
         ("--on-collapse go", "no answer to a collapse called 'go': choose one of fall-back, stop"),
         ("--ema 1", "average is 1, expected between 0 and 1"),
+        ("--sizes growin", "no course of sizes called 'growin': did you mean 'growing'?"),
+        ("--sizes growing", "Images of 4 × 4 pixels, with which training would begin, do not fit mlp@random"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, here: Path) -> None:
@@ -99,9 +115,9 @@ def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, wa
 
     built = RECIPES[recipe](**({"steps": steps} if steps else {}))  # type: ignore[call-arg]
     ways = ways_of(built, Options(WAYS | {"inner": inner}))
-    assert (ways["watch"] is not None) == watched
-    if watched:
-        assert ways["watch"].answer is collapse.stop
+    assert (ways.watch is not None) == watched
+    if ways.watch:
+        assert ways.watch.answer is collapse.stop
 
 
 def test_no_recipe_has_a_setting_of_the_same_name() -> None:

@@ -85,13 +85,15 @@ def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
 
 def test_the_cost_is_said_before_it_is_paid() -> None:
     suite = suites.standard([THREAT], CLASSES)
-    said = cost_of([Subject("it", classifier())], toy_images(10), suite, batch_size=5)
+    said = str(cost_of([Subject("it", classifier())], toy_images(10), suite, batch_size=5))
     gradients = sum(trial.gradients() for trial in suite)
     assert said.startswith(f"At most {gradients} gradients and ")
     assert [trial.gradients() for trial in suite][1:] == [0, 20]
     assert suite[1].forwards() == 1000
     guarded = Defended(Rounded(), Threshold())
-    assert "0 gradients" in cost_of([Subject("it", guarded)], levels(), suites.black_box([THREAT])[:1], batch_size=5)
+    cost = cost_of([Subject("it", guarded)], levels(), suites.black_box([THREAT])[:1], batch_size=5)
+    assert "0 gradients" in str(cost)
+    assert cost.among(4).seconds == cost.seconds / 4
 
 
 def test_every_suite_of_the_command_line_is_made_from_terms() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from forefend.data import Images
 from forefend.guides import Guide
 from forefend.recipe import Cast, Recipe
 from forefend.train import fit
+from forefend.ways import Ways
 
 CLASSES = 4
 SIZE = 6
@@ -68,8 +70,9 @@ def toy_cast(*, batch_norm: bool = True, guides: int = 2) -> Cast:
 
 
 def train(recipe: Recipe, images: Images, cast: Cast, **options: Any) -> Cast:
-    """`fit` on the CPU whatever the machine has; gives the cast back."""
-    fit(recipe, images, cast, accelerator=Accelerator(cpu=True), **options)
+    """`fit` on the CPU whatever the machine has, what `Ways` holds taken by its names; gives the cast back."""
+    ways = Ways(**{f.name: options.pop(f.name) for f in fields(Ways) if f.name in options})
+    fit(recipe, images, cast, accelerator=Accelerator(cpu=True), ways=ways, **options)
     return cast
 
 

@@ -114,8 +114,10 @@ def difference(root: Path, task: str, promise: Promise) -> Paired:
 
 
 def verdicts(folder: Path, *, clean_alone: bool = False) -> Lost:
-    """Which images are misclassified, clean or under any of the folder's attacks."""
+    """Which images are misclassified, clean or under any of the folder's attacks; none before all are judged."""
     lost: dict[int, bool] = {}
+    if not (folder / "summary.json").exists():  # still being judged
+        return lost
     for record in records.read(records.part(folder, 0)):
         for index, gone in zip(record.index, record.lost, strict=True):
             lost[index] = lost.get(index, False) or (gone and not (clean_alone and record.trial != CLEAN))

@@ -27,14 +27,16 @@ def ours(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tens
     return pgd(network, x, y, draw=draw)
 
 
-def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts: int = 1) -> Tensor:
     """foolbox: `abs_stepsize`, because its default is relative to the radius; the unclipped result is the last iterate.
 
-    In l2 a random start is uniform in the ball, and a gradient shorter than 1e-12 makes a shorter step.
+    Restarts are its own `repeat`, which attacks every image each time. In l2 a random start is uniform in the ball, and
+    a gradient shorter than 1e-12 makes a shorter step.
     """
     library = import_module("foolbox")
     attacks = {"Linf": library.attacks.LinfPGD, "L2": library.attacks.L2PGD}
     attack = attacks[pgd.threat.norm](abs_stepsize=pgd.step_size, steps=pgd.steps, random_start=at_random(pgd))
+    attack = attack.repeat(restarts) if restarts > 1 else attack
     model = library.PyTorchModel(network, bounds=(0, 1))
     last, _, _ = attack(model, x, library.criteria.Misclassification(y), epsilons=pgd.threat.radius)
     return last
@@ -55,11 +57,12 @@ def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw)
     return library.PGD(network, **settings)(x, y)
 
 
-def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts: int = 1) -> Tensor:
     """ART: true labels are given (else it attacks its own predictions), one random start, and one batch at a time.
 
-    It clips to [0, 1] first and projects to the ball then: in l∞ that gives the same image; in l2 another one, as much
-    inside both. In l2 a random start is uniform in the ball.
+    Restarts are its own `num_random_init`, which attacks every image each time. It clips to [0, 1] first and projects
+    to the ball then: in l∞ that gives the same image; in l2 another one, as much inside both. In l2 a random start is
+    uniform in the ball.
     """
     attacks, estimators = import_module("art.attacks.evasion"), import_module("art.estimators.classification")
     with torch.no_grad():
@@ -74,7 +77,7 @@ def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tenso
         eps=pgd.threat.radius,
         eps_step=pgd.step_size,
         max_iter=pgd.steps,
-        num_random_init=int(at_random(pgd)),
+        num_random_init=restarts if at_random(pgd) else 0,
         batch_size=len(x),
         verbose=False,
     )

@@ -1,9 +1,11 @@
-"""ART as a subject of the bench: ProjectedGradientDescentPyTorch."""
+"""ART as a subject of the bench: ProjectedGradientDescentPyTorch, and the same with its own restarts."""
 
 from __future__ import annotations
 
+from forefend.bench import early_exit
+
 from ..peers.peers import art
-from .crafts import pgd, serve_peer
+from .crafts import every_restart, pgd, serve_peer
 
 if __name__ == "__main__":
-    serve_peer("ART", "adversarial-robustness-toolbox", pgd(art))
+    serve_peer("ART", "adversarial-robustness-toolbox", pgd(art), every_restart(early_exit.ART, art))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 
 import torch
@@ -20,7 +20,7 @@ from forefend.worker import serve
 from ..peers.peers import Craft as Step
 from ..peers.peers import mend_torchvision
 
-__all__ = ["mend_torchvision", "pgd", "serve_peer"]
+__all__ = ["every_restart", "mend_torchvision", "pgd", "serve_peer"]
 
 
 def pgd(craft: Step) -> Craft:
@@ -28,6 +28,15 @@ def pgd(craft: Step) -> Craft:
 
     def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
         return craft(network, x, y, assault.ours(), draw)  # type: ignore[arg-type]
+
+    return attacked
+
+
+def repeated(craft: Callable[..., Tensor]) -> Craft:
+    """The same, its library's own restarts told how many the case has."""
+
+    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
+        return craft(network, x, y, assault.ours(), draw, restarts=assault.restarts)
 
     return attacked
 
@@ -51,6 +60,16 @@ def until_end(craft: Craft, case: str) -> Work:
     cost = counted(attacked, network)
     about = {"images": len(x), "gradients": cost.gradients / len(x), "forwards": cost.forwards / len(x)}
     return run
+
+
+def every_restart(name: str, craft: Callable[..., Tensor]) -> dict[tuple[str, str], Maker]:
+    """What a peer does natively with restarts, as a subject of its own.
+
+    Args:
+        name: of the subject.
+        craft: its attack, which takes `restarts`.
+    """
+    return {(early_exit.NAME, name): lambda case: until_end(repeated(craft), case)}
 
 
 def serve_peer(name: str, package: str, craft: Craft, more: Mapping[tuple[str, str], Maker] | None = None) -> None:

@@ -1,12 +1,14 @@
-"""foolbox as a subject of the bench: LinfPGD."""
+"""foolbox as a subject of the bench: LinfPGD, and the same with its own restarts."""
 
 from __future__ import annotations
 
 import warnings
 
+from forefend.bench import early_exit
+
 from ..peers.peers import foolbox
-from .crafts import pgd, serve_peer
+from .crafts import every_restart, pgd, serve_peer
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    serve_peer("foolbox", "foolbox", pgd(foolbox))
+    serve_peer("foolbox", "foolbox", pgd(foolbox), every_restart(early_exit.FOOLBOX, foolbox))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .train import fit
     from .trial import Trial
     from .wasserstein import Wasserstein
+    from .ways import Ways
 
 _SHELVES = (
     *("attacks", "classifiers", "corruptions", "data", "losses", "masking", "preprocessors", "recipes", "suites"),
@@ -56,6 +57,7 @@ _HOMES = {
     "train": ("fit",),
     "trial": ("Trial",),
     "wasserstein": ("Wasserstein",),
+    "ways": ("Ways",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -81,6 +83,7 @@ __all__ = [
     "ThreatModel",
     "Trial",
     "Wasserstein",
+    "Ways",
     "attacks",
     "certify_images",
     "classifiers",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from .data import Images
+from .data.images import InMemory
 from .draw import Draw
+from .growing import Sizes
 from .inner import AtLeast, Inner, Moment
 from .recipe import Batch, Memory, as_it_is
 
@@ -31,6 +33,7 @@ class Batches:
         seed: of order, augmentation and attacks.
         augment: label-preserving change of a batch; None for none.
         inner: what stands in the place of the recipe's attack.
+        sizes: which size the images of a step have.
         accelerator: device and processes.
     """
 
@@ -41,6 +44,7 @@ class Batches:
     seed: int
     augment: Augment | None
     inner: Inner
+    sizes: Sizes
     accelerator: Accelerator
 
     @property
@@ -68,7 +72,8 @@ class Batches:
         inner = AtLeast() if FALLEN in memory else self.inner
         moment = Moment(progress, epoch, index, memory, moved)
         share = len(mine) * self.accelerator.num_processes / len(rows)
-        return Batch(moved(x), y, index, progress, draw, lambda attack: inner(attack, moment)), share
+        x = self.sizes.resized(moved(x), progress)
+        return Batch(x, y, index, progress, draw, lambda attack: inner(attack, moment)), share
 
     def held_out(self, step: int) -> Iterator[Batch]:
         """The held-out training images, as they are; every process looks at all of them, so that all decide alike."""
@@ -88,3 +93,20 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         number = Draw(torch.empty(0), self.seed, "order", step=epoch).number()
         return torch.randperm(len(self.data), generator=torch.Generator().manual_seed(number))
+
+
+def at_hand(images: Images, device: torch.device) -> Images:
+    """The images with their pixels on the training device, if it is an accelerator with memory enough; else as given.
+
+    Args:
+        images: only those in memory are moved, in the form they are stored in; labels and numbers stay where they are.
+        device: where training takes place.
+    """
+    if device.type != "cuda" or not isinstance(images, InMemory):
+        return images
+    return moved_to(device, images, torch.cuda.mem_get_info(device)[0])
+
+
+def moved_to(device: torch.device, images: InMemory, free: int) -> InMemory:
+    """The images with their pixels on a device, if they fit in a quarter of its `free` bytes; else as given."""
+    return replace(images, pixels=images.pixels.to(device)) if 4 * images.pixels.nbytes <= free else images

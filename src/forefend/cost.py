@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,15 +16,39 @@ from .evaluation import Subject
 from .losses import ce
 from .modes import device_of, frozen
 from .probes import has_gradient
-from .processes import processes
 from .room import Room
 from .trial import Suite
 
 LONG = 5.0  # seconds after which a batch is not tried twice
 
 
-def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_size: int) -> str:
-    """One sentence: gradients and forward passes an image at most, and the time that they take as measured on a batch.
+@dataclass(frozen=True)
+class Cost:
+    """What a suite takes at most.
+
+    Args:
+        gradients: of an image.
+        forwards: forward passes of an image beyond those of its gradients.
+        seconds: for all images, on one process, as measured on one batch.
+    """
+
+    gradients: int
+    forwards: int
+    seconds: float
+
+    def among(self, count: int) -> Cost:
+        """What it takes where this many processes share the images."""
+        return replace(self, seconds=self.seconds / count)
+
+    def __str__(self) -> str:
+        return (
+            f"At most {self.gradients} gradients and {self.forwards} further forward passes an image, "
+            f"{_spelled(self.seconds)} for all of them as measured on one batch; images that are lost early cost less."
+        )
+
+
+def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_size: int) -> Cost:
+    """Gradients and forward passes an image at most, and the time that they take as measured on a batch.
 
     Args:
         subjects: what will be attacked; each is timed on its own.
@@ -36,11 +61,7 @@ def cost_of(subjects: Sequence[Subject], images: Images, suite: Suite, batch_siz
     for subject in subjects:
         gradient, forward = _timed(subject, images, min(batch_size, len(images)))
         seconds += len(images) * (gradients * gradient + forwards * forward)
-    seconds /= processes().count
-    return (
-        f"At most {gradients} gradients and {forwards} further forward passes an image, {_spelled(seconds)} for all of "
-        "them as measured on one batch; images that are lost early cost less."
-    )
+    return Cost(gradients, forwards, seconds)
 
 
 def _timed(subject: Subject, images: Images, count: int) -> tuple[float, float]:

@@ -20,7 +20,9 @@ PEERS: dict[str, tuple[str, str]] = {
     "torchattacks, model prepared by us": ("torchattacks", "torchattacks"),
     "adv-lib": ("adv_lib", "adv-lib"),
     "foolbox": ("foolbox", ""),
+    "foolbox, all images in every restart": ("foolbox", ""),
     "ART": ("art", "art"),
+    "ART, all images in every restart": ("art", "art"),
     "AutoAttack": ("autoattack", ""),
     "plain loop": ("plain", ""),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from .bench import attack, early_exit, growth, memory, recipes, roofline, training
+from .bench import attack, early_exit, growth, memory, recipes, roofline, training, verdict
 from .ratios import Figure, Maker, Measured, Point
 
 
@@ -26,6 +26,7 @@ class Question(Protocol):
 QUESTIONS: dict[str, Question] = {
     "attack": attack,
     "early exit": early_exit,
+    "verdict": verdict,
     "training": training,
     "roofline": roofline,
     "growth": growth,

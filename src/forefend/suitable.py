@@ -9,7 +9,7 @@ from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
 from .modes import device_of, fingerprint
 from .probes import has_gradient, is_random
-from .running import until_lost
+from .running import to_the_end
 from .trial import Suite, Trial, View
 
 
@@ -82,7 +82,7 @@ def _check_random(network: nn.Module, suite: Suite, x: Tensor, name: str) -> Non
                 f"{name} gives different answers to the same image, and {trial.name} asks once: attack it through eot, "
                 "with the suite randomised."
             )
-        if trial.run is until_lost:
+        if trial.run is not to_the_end:
             raise InputError(
                 f"{name} gives different answers to the same image, and {trial.name} stops at the first lucky one: "
                 "judge it at the end, with run=to_the_end."

@@ -16,18 +16,18 @@ from tqdm import tqdm
 
 from . import averaging, checkpoint
 from .averaging import Averaged
-from .batches import Augment, Batches
+from .batches import Augment, Batches, at_hand
 from .checks import InputError
-from .collapse import Watch, threat_of
-from .crafting import Crafting, View, live
+from .collapse import threat_of
+from .crafting import View
 from .data import Images, split
-from .inner import AS_PUBLISHED, Inner
 from .interrupt import Interrupted, stoppable
 from .lowered import lowered
 from .modes import returned
 from .recipe import Cast, Memory, Player, Recipe
 from .records import Run
 from .validation import LR_FACTOR
+from .ways import AS_THE_PAPERS, Ways
 
 
 @dataclass
@@ -50,11 +50,7 @@ def fit(
     augment: Augment | None = None,
     accelerator: Accelerator | None = None,
     checkpoint_every: float = 60.0,
-    craft: Crafting = live,
-    precision: str = "fp32",
-    ema: float | None = None,
-    inner: Inner = AS_PUBLISHED,
-    watch: Watch | None = None,
+    ways: Ways = AS_THE_PAPERS,
 ) -> None:
     """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
@@ -69,13 +65,7 @@ def fit(
         augment: label-preserving change of a batch; None for none.
         accelerator: device and processes; None takes the best device there is.
         checkpoint_every: seconds between checkpoints; there is one after each epoch too.
-        craft: what the attacks of each step see: `live` networks, or `prepared` stand-ins of theirs. Held-out images
-            always see the networks themselves.
-        precision: of the networks' arithmetic in the weights' step, `fp32` or `bf16`; weights and losses are float32.
-        ema: decay of an average of the weights over the steps, such as 0.995, which the recipe validates and the
-            networks hold in the end; None for their own weights.
-        inner: what stands in the place of the recipe's inner attack.
-        watch: looks for catastrophic overfitting after each epoch; None for not.
+        ways: how it is done: what attacks see, precision, averaging, cheaper inner attacks, smaller images, a watch.
 
     Raises:
         InputError: a hyper-parameter is out of range, a network or the checkpoint does not fit, or the loss is no
@@ -83,22 +73,21 @@ def fit(
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
     recipe.check()
-    averaging.check_decay(ema)
-    _check_inner(recipe, inner, watch)
+    ways.check(recipe)
     accelerator = accelerator or Accelerator()
     cast.to(accelerator.device)
     untouched = [guide.likeness() for guide in cast.guides]
-    data, held = split(data, recipe.hold_out, seed) if recipe.hold_out else (data, None)
-    batches = Batches(data, held, recipe.batch_size, recipe.epochs, seed, augment, inner, accelerator)
-    players, memory = recipe.players(cast), recipe.remember(data) | inner.remember(data)
+    batches = _batches(recipe, data, ways, seed=seed, augment=augment, accelerator=accelerator)
+    players, memory = recipe.players(cast), recipe.remember(batches.data) | ways.inner.remember(batches.data)
     few = batches.few(2).x
     with torch.no_grad():
         cast.crafting().check(few, len(data.classes))
-    view = craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
-    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ema, watch)
+        ways.sizes.check_cast(cast.crafting(), few, memory)
+    view = ways.craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
+    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways)
     state = _resume(run, loop)
     networks = [network for player in players.values() for network in player.networks.values()]
-    with stoppable() as received, _generator(accelerator), returned(*networks), lowered(cast, precision) as train:
+    with stoppable() as received, _generator(accelerator), returned(*networks), lowered(cast, ways.precision) as train:
         _take_all(loop, train, state, run=run, received=received, checkpoint_every=checkpoint_every)
     averaging.put(state.average, players)
     recipe.finish(cast, memory)
@@ -141,8 +130,7 @@ class _Loop:
     memory: Memory
     accelerator: Accelerator
     view: View
-    ema: float | None
-    watch: Watch | None
+    ways: Ways
 
     craft: Cast = field(init=False)
     before: Memory = field(default_factory=dict)
@@ -167,8 +155,8 @@ class _Loop:
             self._move(self.players[name], loss * share, batch.progress)
             total, count = state.sums.get(name, (0.0, 0))
             state.sums[name] = [total + value, count + 1]
-        if self.ema is not None:
-            averaging.follow(state.average, self.players, self.ema, state.step)
+        if self.ways.ema is not None:
+            averaging.follow(state.average, self.players, self.ways.ema, state.step)
         state.step += 1
 
     def merge(self) -> None:
@@ -183,10 +171,10 @@ class _Loop:
         with averaging.in_place(state.average, self.players):
             if self.batches.held is not None:
                 self.recipe.validate(self.craft, self.batches.held_out(state.step), self.memory)
-            if self.watch is None:
+            if self.ways.watch is None:
                 return {}
-            seen = self.watch.look(self.craft, threat_of(self.recipe), self.batches.few(self.watch.images))
-        self.watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
+            seen = self.ways.watch.look(self.craft, threat_of(self.recipe), self.batches.few(self.ways.watch.images))
+        self.ways.watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
         return seen
 
     def agreed(self, *wishes: bool) -> list[bool]:
@@ -219,18 +207,28 @@ class _Loop:
                 tensor.copy_(part.view_as(tensor))
 
 
-def _check_inner(recipe: Recipe, inner: Inner, watch: Watch | None) -> None:
-    """Refuse what would be ignored: another attack for a recipe that does not ask for one, a watch over none."""
-    if watch is not None:
-        threat_of(recipe)
-    if inner is not AS_PUBLISHED and not recipe.asks_inner:
-        raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
+def _batches(
+    recipe: Recipe, data: Images, ways: Ways, *, seed: int, augment: Augment | None, accelerator: Accelerator
+) -> Batches:
+    """The batches of a training, what is held out set apart; pixels lie where training takes place if they can."""
+    data, held = split(data, recipe.hold_out, seed) if recipe.hold_out else (data, None)
+    return Batches(
+        data=at_hand(data, accelerator.device),
+        held=None if held is None else at_hand(held, accelerator.device),
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=seed,
+        augment=augment,
+        inner=ways.inner,
+        sizes=ways.sizes,
+        accelerator=accelerator,
+    )
 
 
 def _resume(run: Run | None, loop: _Loop) -> _State:
     progress = checkpoint.restore(run.checkpoint, loop.players, loop.memory) if run else None
     state = _State(**progress) if progress else _State()
-    if loop.ema is not None:
+    if loop.ways.ema is not None:
         state.average = averaging.fitting(state.average, loop.players, resumed=state.step > 0)
     elif state.average:
         raise InputError("The checkpoint holds an average of the weights: go on with the --ema that it was begun with.")

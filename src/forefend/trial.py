@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .attacks import Attack
@@ -15,7 +16,8 @@ from .defence import Defended
 from .fast import prepare
 from .losses import name_of
 from .modes import fingerprint
-from .running import Run, to_the_end, until_lost
+from .room import Room
+from .running import Job, Run, Verdicts, to_the_end, until_lost
 from .threat import ThreatModel
 
 Seen = Callable[[Tensor], Any]  # what an attacker sees of a subject
@@ -128,7 +130,8 @@ class Trial:
         restarts: attempts with different starts; an image is lost if one breaks it.
         sees: from the subject to the `f` that the attack is handed.
         run: to_the_end judges what the attack returns, as the papers do; until_lost every iterate, and stops there:
-            for an attacker who can see that the image is lost, and whose attack goes step by step.
+            for an attacker who can see that the image is lost, and whose attack goes step by step; After others
+            attacks only what those left standing.
     """
 
     name: str
@@ -144,25 +147,91 @@ class Trial:
             raise InputError(f"{self.name} attacks in {inside} and is judged in {self.threat}: make both the same.")
         if self.run is until_lost and not all(hasattr(self.attack, step) for step in ("begin", "advance", "finish")):
             raise InputError(f"{self.name} does not go step by step, so that nobody can stop it: give run=to_the_end.")
+        for stage in self.before:
+            if str(stage.threat) != str(self.threat):
+                raise InputError(
+                    f"{self.name} is judged in {self.threat}, and {stage.name} before it in {stage.threat}: "
+                    "make both the same."
+                )
 
     def __str__(self) -> str:
         """The identity written into records: equal in every process, different for different settings."""
         times = f" x{self.restarts}" if self.restarts > 1 else ""
-        stop = " until lost" if self.run is until_lost else ""
-        return f"{self.attack}{times} in {self.threat} [{name_of(self.sees)}]{stop}"
+        how = " until lost" if self.run is until_lost else f" after {self.run}" if self.before else ""
+        return f"{self.attack}{times} in {self.threat} [{name_of(self.sees)}]{how}"
+
+    @property
+    def before(self) -> tuple[Trial, ...]:
+        """The trials whose survivors alone this one attacks."""
+        return self.run.stages if isinstance(self.run, After) else ()
 
     def gradients(self) -> int:
-        """Gradient evaluations an image may cost at most."""
-        steps = getattr(self.attack, "gradients", getattr(self.attack, "steps", 1))
-        return self.restarts * int(steps) * _samples(self.sees)
+        """Gradient evaluations an image may cost at most, in the trials before this one too."""
+        return _samples(self.sees) * (self._steps() + sum(stage.gradients() for stage in self.before))
 
     def forwards(self) -> int:
         """Forward passes that an image may cost at most beyond those of its gradients."""
-        forwards = self.restarts * int(getattr(self.attack, "forwards", 0)) * _samples(self.sees)
-        return max(0, forwards - self.gradients())
+        own = max(0, self.restarts * int(getattr(self.attack, "forwards", 0)) - self._steps())
+        return _samples(self.sees) * (own + sum(stage.forwards() for stage in self.before))
+
+    def _steps(self) -> int:
+        """Gradients that its own attack takes at most."""
+        return self.restarts * int(getattr(self.attack, "gradients", getattr(self.attack, "steps", 1)))
 
 
 Suite = Sequence[Trial]
+
+
+@dataclass(frozen=True, repr=False)
+class After:
+    """A run that first lets other trials attack, and then attacks to the end only what all of them left standing.
+
+    An image is lost if it is lost to any stage. Each stage, the last too, draws the numbers that it would draw as a
+    trial of its own, so that it breaks here what it breaks alone. The last one's batches are cut from who stands in
+    the order in which they came, whatever order the verdicts before fell in: where who shares a batch counts, a process
+    that was interrupted goes on with the batches that it would have had.
+
+    Args:
+        stages: cheapest first; each sees what it would see of a subject in what the trial that runs so sees.
+    """
+
+    stages: tuple[Trial, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InputError("A trial that runs After no other is one that runs to_the_end: give that, or a stage.")
+
+    def __str__(self) -> str:
+        # Round brackets: a reader of records finds in square ones what the trial itself sees.
+        return " then ".join(str(stage).replace("[", "(").replace("]", ")") for stage in self.stages)
+
+    def __call__(self, job: Job, rows: Tensor) -> Iterator[Verdicts]:
+        """Yield each image's verdict when it is final: lost ones at once, the others after the last stage.
+
+        Args:
+            job: the trial's own.
+            rows: row numbers of the images.
+        """
+        seen: Any = job.f  # what the trial sees is to its stages what a subject is to a trial
+        views = {view: view(seen) for view in dict.fromkeys(stage.sees for stage in self.stages)}
+        row_of: dict[int, int] = {}
+
+        def fetch(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            x, y, index = job.fetch(part)
+            row_of.update(zip(index.tolist(), part.tolist(), strict=True))
+            return x, y, index
+
+        for stage in self.stages:
+            own = replace(job, name=str(stage), attack=stage.attack, restarts=stage.restarts, f=views[stage.sees])
+            room = Room(job.room.size)  # memory that runs out in one stage is no reason to cut the batches of another
+            gone: set[int] = set()
+            for index, lost in stage.run(replace(own, fetch=fetch, room=room), rows):
+                fallen = [number for number, fell in zip(index, lost, strict=True) if fell]
+                gone.update(row_of[number] for number in fallen)
+                if fallen:
+                    yield fallen, [True] * len(fallen)
+            rows = rows[torch.tensor([row not in gone for row in rows.tolist()], dtype=torch.bool)]
+        yield from to_the_end(replace(job, name=job.name.removesuffix(f" after {self}")), rows)
 
 
 def _samples(view: View) -> int:
@@ -175,10 +244,19 @@ def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
     """The same suite, low precision proposing in the trials that run until an image is lost.
 
     Args:
-        suite: a protocol.
+        suite: a protocol; a trial that runs After others stays as it is, and they are made swift.
         precision: of the copies that propose, `fp32` or `bf16`.
     """
-    return [replace(trial, sees=Swift(trial.sees, precision)) if trial.run is until_lost else trial for trial in suite]
+    return [_swift(trial, precision) for trial in suite]
+
+
+def _swift(trial: Trial, precision: str) -> Trial:
+    if trial.before:
+        return replace(trial, run=After(tuple(swiftly(trial.before, precision))))
+    if trial.run is not until_lost:
+        return trial
+    view = trial.sees.view if isinstance(trial.sees, Swift) else trial.sees
+    return replace(trial, sees=Swift(view, precision))
 
 
 @dataclass(frozen=True)

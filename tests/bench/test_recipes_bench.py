@@ -18,6 +18,7 @@ from forefend.ratios import Point
 from forefend.recipes import RECIPES, RTFE
 from forefend.threat import Linf
 from forefend.train import fit
+from forefend.ways import Ways
 
 
 def test_an_ensemble_behind_a_preprocessor_is_one_gradient_an_image() -> None:
@@ -41,10 +42,10 @@ def test_guides_of_one_image_that_is_attacked_without_a_preprocessor_count_once(
 
 @pytest.mark.parametrize("craft", ["live", "prepared"])
 def test_training_counts_the_attacks_and_not_the_step(craft: str) -> None:
-    options = {} if craft == "live" else {"craft": prepared}
+    ways = Ways() if craft == "live" else Ways(craft=prepared)
     with recipes.leaves() as passes:
         recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
-        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), **options)
+        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), ways=ways)
     assert passes["gradients"] == 4 * 2 * 16
 
 

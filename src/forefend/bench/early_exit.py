@@ -21,27 +21,33 @@ from .attack import named, parity
 NAME = "early exit"
 QUICK = [Assault("resnet20", 10, images=64)]
 LONG = Assault("resnet20", 100, restarts=5, images=24)  # so long that only the fastest peer is asked
+FEW = Assault("resnet20", 100, restarts=5, images=8)  # few enough to ask those who attack every image every time
 FULL = [
     Assault("resnet20", 20, images=96),
     Assault("resnet4b", 20, images=256),
     Assault("resnet4b", 100, restarts=5, images=64),
     LONG,
+    FEW,
 ]
 OURS = "ours"
 PLAIN = "ours, to the end in fp32"
 PEERS = ("torchattacks", "adv-lib")  # the two fastest; both leave out what an earlier restart has broken
+# What two libraries do of themselves with restarts: no bar, as the others know better.
+FOOLBOX, ART = "foolbox, all images in every restart", "ART, all images in every restart"
+NATIVE = (FOOLBOX, ART)
 ROOM = 64
 
 
 def points(quick: bool) -> list[Point]:
-    """Ours until lost, ours to the end, and the fastest peers."""
+    """Ours until lost, ours to the end, the fastest peers, and where there are restarts those that spare no image."""
     cases = QUICK if quick else FULL
-    everyone = (OURS, "ours, fp32", PLAIN, *PEERS)
-    return [
-        Point(NAME, named(assault), subject)
-        for assault in cases
-        for subject in ((OURS, PLAIN, PEERS[1]) if assault == LONG else everyone)
-    ]
+    return [Point(NAME, named(assault), subject) for assault in cases for subject in _asked(assault)]
+
+
+def _asked(assault: Assault) -> tuple[str, ...]:
+    if assault == LONG:
+        return OURS, PLAIN, PEERS[1]
+    return OURS, "ours, fp32", PLAIN, *PEERS, *(NATIVE if assault.restarts > 1 else ())
 
 
 def bar(case: str) -> float:

@@ -25,6 +25,7 @@ from ..stopwatch import now
 from ..targets import DEPTHS, TARGETS, WIDTHS
 from ..threat import Linf
 from ..train import fit
+from ..ways import Ways
 
 NAME = "training"
 STEP, PARITY = "PGD-7 step, U-Net before resnet20", "20 steps in fp32, small networks"
@@ -137,7 +138,7 @@ def work(crafting: Crafting, precision: str, case: str) -> Work:
         watched = Watched(**{f.name: getattr(scene.recipe(), f.name) for f in fields(RTFE)})
         cast = Cast(preprocessor=scene.preprocessor(), guides=[guide])
         with contextlib.redirect_stderr(io.StringIO()):
-            fit(watched, images, cast, augment=beginning, craft=crafting, precision=precision)
+            fit(watched, images, cast, augment=beginning, ways=Ways(crafting, precision))
         seconds = sum(end - start for start, (_, end) in zip(began, watched.kept, strict=True))
         losses = [loss for loss, _ in watched.kept]
         return {"seconds": seconds / scene.steps, "losses": losses, "batches": batches, "images": scene.batch}

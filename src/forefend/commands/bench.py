@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         nargs="+",
         type=str,
         default=[],
-        help="attack, 'early exit', training, roofline, growth, memory, recipes (else all)",
+        help="attack, 'early exit', verdict, training, roofline, growth, memory, recipes (else all)",
     )
     parser.add_argument("--rounds", type=int | None, help="how often each point is measured (else 5, or 3 if quick)")
     parser.add_argument("--peers", type=str, default=".venvs", help="where benchmarks/speed/environments.sh put them")

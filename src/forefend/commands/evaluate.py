@@ -18,8 +18,8 @@ def main(arguments: list[str]) -> int:
         "--suite",
         type=str,
         default="quick",
-        help="quick, standard (AutoAttack and black-box), randomised, black-box, curve, or a paper's own: rtfe, "
-        "rtfe-strong-weak, jatp, aaa, transfer, robustifier",
+        help="quick, standard (AutoAttack and black-box), cascade (AutoAttack on what cheap attacks leave), "
+        "randomised, black-box, curve, or a paper's own: rtfe, rtfe-strong-weak, jatp, aaa, transfer, robustifier",
     )
     parser.add_argument(
         "--surrogates", nargs="+", type=str, default=[], help="other classifiers whose examples may transfer"
@@ -35,11 +35,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
     parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
+    parser.add_argument(
+        "--processes", type=int | None, help="share the images among so many (else as many as cores are free)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
     parser.add_argument("--out", type=str | None, help="folder for records.jsonl and summary.json")
     parser.add_data(default=None)
     parser.add_classifiers()
     options = parser.parse_args(arguments)
+    options.words = ["evaluate", *arguments]
     from ..jobs import evaluate
 
     print(evaluate.run(options))

@@ -48,7 +48,9 @@ class Parser(jsonargparse.ArgumentParser):
             InputError: an option that is unknown, of the wrong kind or out of range.
         """
         parsed = super().parse_args(*arguments, **options)
-        check_numbers({name: parsed[name] for name in ("images", "batch_size", "seed", "size") if name in parsed})
+        check_numbers(
+            {name: parsed[name] for name in ("images", "batch_size", "processes", "seed", "size") if name in parsed}
+        )
         return parsed
 
     def _unknown_option(self, option: str) -> str:

@@ -91,6 +91,13 @@ def _add_ways(parser: Parser) -> None:
     group.add_argument(
         "--on-collapse", type=str, default="stop", help="when single steps no longer defend: stop or fall-back"
     )
+    group.add_argument(
+        "--sizes",
+        type=str,
+        default="as-published",
+        help="of the training images: as-published, or growing (a half, three quarters, then all of their side), which "
+        "suits classifiers in training; frozen guides must be right on small images too",
+    )
     group.add_argument("--ema", type=float | None, help="save an average of the weights with this decay, as 0.995")
 
 

@@ -62,7 +62,7 @@ class InMemory:
     Args:
         name: the set.
         split: "train" or "test".
-        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1].
+        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1]; on any device, and batches of them are then there.
         labels: `(N,)` int64.
         index: `(N,)` int64, positions in the published split.
         classes: names of the classes.
@@ -93,9 +93,10 @@ class InMemory:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels in [0, 1], labels and published index of the images at `rows`."""
-        x = self.pixels[rows]
+        x = self.pixels[rows.to(self.pixels.device)]
         if x.dtype == torch.uint8:
-            x = x.float().div_(255)
+            # By a tensor: by a number CUDA multiplies with the reciprocal, which rounds otherwise than the CPU does.
+            x = x.float().div_(torch.full((), 255.0, device=x.device))
         return x, self.labels[rows], self.index[rows]
 
     def subset(self, rows: Tensor) -> InMemory:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import records, tables
 from ..checks import InputError, choose
 from ..cost import cost_of
+from ..data import Images
 from ..evaluation import Subject, check, evaluate
+from ..launch import joined
+from ..modes import device_of
 from ..processes import processes
-from ..running import until_lost
+from ..running import to_the_end
 from ..suites import SUITES, Suite, Surrogate, Terms, swiftly
 from ..threads import choose_threads
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
 from .subjects import images_for, measure_alone, placed, subjects_of, surrogates_of
+
+WORTH_STARTING = 60.0  # seconds of work from which other processes are worth their start
 
 
 def run(options: Any) -> str:
@@ -44,19 +52,33 @@ def run(options: Any) -> str:
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
     check(subjects, images, suite)
-    if not processes().rank:
-        print(f"{len(subjects)} subjects, {len(images)} images -> {folder}", flush=True)
-        print(cost_of(subjects, images, suite, batch_size=options.batch_size), flush=True)
-    cells = evaluate(
-        subjects,
-        images,
-        suite,
-        folder=folder,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        allow_weak=True,  # they were measured above, on more images than may be asked for here
-    )
-    return tables.text(cells) if not processes().rank else ""
+    with joined(_shared(options, subjects, images, suite, folder), options.words):
+        cells = evaluate(
+            subjects,
+            images,
+            suite,
+            folder=folder,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            allow_weak=True,  # they were measured above, on more images than may be asked for here
+        )
+        return tables.text(cells) if not processes().rank else ""
+
+
+def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Suite, folder: Path) -> int:
+    """Say what is done and what it costs; how many processes shall share it, each with a batch at least."""
+    among = processes()
+    if among.rank:
+        return 1
+    cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
+    on_cpu = all(device_of(subject.network).type == "cpu" for subject in subjects)
+    batches = math.ceil(len(images) / options.batch_size)
+    count = options.processes or (torch.get_num_threads() if on_cpu and cost.seconds > WORTH_STARTING else 1)
+    count = min(count, batches)
+    shared = f", shared by {count} processes" if count > 1 else ""
+    print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
+    print(cost.among(max(count, among.count)), flush=True)
+    return count
 
 
 def _suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Suite:
@@ -67,7 +89,7 @@ def _suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Su
         raise InputError(f"{name} attacks no surrogates: leave --surrogates away, or take black-box.")
     if options.suite == "transfer" and not terms.surrogates:
         raise InputError(f"{name} attacks from other classifiers too: name one with --surrogates.")
-    if options.precision and not any(trial.run is until_lost for trial in suite):
+    if options.precision and all(trial.run is to_the_end for trial in suite):
         raise InputError(f"{name} judges its attacks at their end, where --precision is of no use: leave it away.")
     return swiftly(suite, options.precision) if options.precision else suite
 

@@ -20,6 +20,7 @@ from ..collapse import ANSWERS, Watch
 from ..crafting import CRAFTING
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
+from ..growing import SIZES
 from ..guides import Guide
 from ..inner import INNERS
 from ..modes import fingerprint
@@ -30,6 +31,7 @@ from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
 from ..threads import choose_threads
 from ..train import fit
+from ..ways import Ways
 from .options import finder_of, images_of
 
 # How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
@@ -39,6 +41,7 @@ WAYS: dict[str, Any] = {
     "ema": None,
     "inner": "as-published",
     "on_collapse": "stop",
+    "sizes": "as-published",
 }
 
 
@@ -80,14 +83,14 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     augment = augmentation(options.data)
     choose_threads(checkpoint.progress_of(started.checkpoint).get("threads"))
     with _nothing_half_begun(started):
-        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, **ways)
+        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
     if accelerator.is_main_process:
         _save(name, recipe, images, cast, folder, options, found)
     return folder
 
 
-def ways_of(recipe: Recipe, options: Any) -> dict[str, Any]:
-    """What the options say of how `fit` shall do it, as its arguments.
+def ways_of(recipe: Recipe, options: Any) -> Ways:
+    """What the options say of how `fit` shall do it.
 
     Raises:
         InputError: a name that stands for nothing.
@@ -95,13 +98,14 @@ def ways_of(recipe: Recipe, options: Any) -> dict[str, Any]:
     inner = choose(options.inner, INNERS, "inner attack")
     answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
     single = "steps" in recipe.settings() and inner.single(recipe.settings()["steps"])
-    return {
-        "craft": choose(options.craft, CRAFTING, "way of crafting"),
-        "precision": options.precision,
-        "ema": options.ema,
-        "inner": inner,
-        "watch": Watch(answer) if single and recipe.asks_inner else None,
-    }
+    return Ways(
+        craft=choose(options.craft, CRAFTING, "way of crafting"),
+        precision=options.precision,
+        ema=options.ema,
+        inner=inner,
+        watch=Watch(answer) if single and recipe.asks_inner else None,
+        sizes=choose(options.sizes, SIZES, "course of sizes"),
+    )
 
 
 @contextmanager

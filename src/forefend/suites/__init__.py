@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..trial import Averaged, Suite, Surrogate, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
+from ..trial import After, Averaged, Suite, Surrogate, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
 from .black_box import black_box
+from .cascade import cascade
 from .papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
 from .quick import curve, quick
 from .standard import randomised, standard
@@ -14,6 +15,7 @@ from .standard import randomised, standard
 SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
     "standard": lambda terms: standard(terms.threats, terms.classes),
+    "cascade": lambda terms: cascade(terms.threats, terms.classes),
     "randomised": lambda terms: randomised(terms.threats, terms.classes),
     "black-box": lambda terms: black_box(terms.threats, terms.surrogates),
     "curve": lambda terms: curve(terms.threats),
@@ -27,6 +29,7 @@ SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
 
 __all__ = [
     "SUITES",
+    "After",
     "Averaged",
     "Suite",
     "Surrogate",
@@ -36,6 +39,7 @@ __all__ = [
     "aaa",
     "aaa_adaptive",
     "black_box",
+    "cascade",
     "curve",
     "jatp",
     "oblivious",

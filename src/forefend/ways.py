@@ -1,0 +1,52 @@
+"""Ways: how a training is done, whatever the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .averaging import check_decay
+from .checks import InputError
+from .collapse import Watch, threat_of
+from .crafting import Crafting, live
+from .growing import FULL, Sizes
+from .inner import AS_PUBLISHED, Inner
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What `fit` does faster, averages or watches; the defaults are the papers'.
+
+    Args:
+        craft: what the attacks of each step see: `live` networks, or `prepared` stand-ins of theirs. Held-out images
+            always see the networks themselves.
+        precision: of the networks' arithmetic in the weights' step, `fp32` or `bf16`; weights and losses are float32.
+        ema: decay of an average of the weights over the steps, such as 0.995, which the recipe validates and the
+            networks hold in the end; None for their own weights.
+        inner: what stands in the place of the recipe's inner attack.
+        watch: looks for catastrophic overfitting after each epoch; None for not.
+        sizes: which size the images of a step have; held-out images and the watch's always have their own.
+    """
+
+    craft: Crafting = live
+    precision: str = "fp32"
+    ema: float | None = None
+    inner: Inner = AS_PUBLISHED
+    watch: Watch | None = None
+    sizes: Sizes = FULL
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what cannot be, or would be ignored: an attack for a recipe that asks for none, a watch over none.
+
+        Raises:
+            InputError: a way that does not go together with the recipe, or a decay out of range.
+        """
+        check_decay(self.ema)
+        if self.watch is not None:
+            threat_of(recipe)
+        if self.inner is not AS_PUBLISHED and not recipe.asks_inner:
+            raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
+        self.sizes.check_recipe(recipe)
+
+
+AS_THE_PAPERS = Ways()
