@@ -120,6 +120,7 @@ resnet20 = partial(trained, "resnet20", R20, (0.2023, 0.1994, 0.2010))
 resnet4b = partial(trained, "resnet4b", R4B, (0.2471, 0.2435, 0.2616))
 TARGETS = {
     "resnet20": Target("1/255", resnet20, R20),
+    "resnet20 at 8/255": Target("8/255", resnet20, R20),
     "defended resnet20": Target("1/255", partial(behind, resnet20), R20, count=32),
     "resnet4b": Target("8/255", resnet4b, R4B),
     "random weights": Target("1/255", partial(behind, random_resnet20), count=32),

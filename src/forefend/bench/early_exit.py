@@ -22,12 +22,14 @@ NAME = "early exit"
 QUICK = [Assault("resnet20", 10, images=64)]
 LONG = Assault("resnet20", 100, restarts=5, images=24)  # so long that only the fastest peer is asked
 FEW = Assault("resnet20", 100, restarts=5, images=8)  # few enough to ask those who attack every image every time
+BROKEN = Assault("resnet20 at 8/255", 100, restarts=5, images=64)  # natural, at the papers' radius: nothing stands
 FULL = [
     Assault("resnet20", 20, images=96),
     Assault("resnet4b", 20, images=256),
     Assault("resnet4b", 100, restarts=5, images=64),
     LONG,
     FEW,
+    BROKEN,
 ]
 OURS = "ours"
 PLAIN = "ours, to the end in fp32"
@@ -47,6 +49,8 @@ def points(quick: bool) -> list[Point]:
 def _asked(assault: Assault) -> tuple[str, ...]:
     if assault == LONG:
         return OURS, PLAIN, PEERS[1]
+    if assault == BROKEN:
+        return OURS, *PEERS
     return OURS, "ours, fp32", PLAIN, *PEERS, *(NATIVE if assault.restarts > 1 else ())
 
 
