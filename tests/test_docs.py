@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from forefend.collapse import ANSWERS
 from forefend.commands import certify, evaluate, train
+from forefend.crafting import CRAFTING
+from forefend.growing import SIZES
+from forefend.inner import INNERS
 from forefend.jobs import certify as certify_job
 from forefend.jobs import evaluate as evaluate_job
 from forefend.jobs import train as train_job
@@ -154,3 +158,13 @@ def test_a_wrong_quotation_is_seen() -> None:
     assert not stands("attack(f, y)", text)
     assert is_name("PGD.__call__")
     assert not is_name("PGD.nothing")
+
+
+def test_every_way_of_training_is_told_and_what_is_told_is_a_way() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    ways = {"craft": CRAFTING, "inner": INNERS, "sizes": SIZES, "on-collapse": ANSWERS}
+    told = {match for match in re.findall(r"`--([a-z-]+) ([a-z0-9-]+)`", text) if match[0] in ways}
+    defaults = {"live", "as-published", "stop"}  # the text says what is done where nothing is asked for
+    assert told == {(way, name) for way, table in ways.items() for name in table if name not in defaults}
+    for option in re.findall(r"`--([a-z-]+) ", text):
+        assert option.replace("-", "_") in train_job.WAYS
