@@ -15,6 +15,8 @@ from toys import classifier, toy_images
 
 from forefend import data, records, suites
 from forefend.attacks.pgd import PGD
+from forefend.certificates import Smoothing
+from forefend.certify import certify_images
 from forefend.checks import InputError
 from forefend.classifiers.weights import load_weights
 from forefend.data import Images
@@ -22,10 +24,15 @@ from forefend.defence import Card, Defence, Defended
 from forefend.draw import Draw
 from forefend.evaluation import Subject, evaluate
 from forefend.guides import Guide
+from forefend.masking import Budget
+from forefend.masking import check as gate
 from forefend.modes import fingerprint
 from forefend.suites import Trial
 from forefend.summary import Cell
 from forefend.threat import L2, Linf, ThreatModel
+from forefend.trial import After
+
+SMALL = Budget(steps=3, restarts=1, queries=10, samples=2)
 
 RADII = (0.04, 0.1, 0.2, 0.4)
 
@@ -115,6 +122,44 @@ def test_a_bare_defended_network_is_called_defended_and_seen() -> None:
         cells = evaluate(Defended(Defence(nn.Identity(), card), network), toy_images(), [])
         assert [(c.defended, c.seen) for c in cells] == [(True, seen)]
     assert [(c.defended, c.seen) for c in evaluate(Threshold(), levels(), [])] == [(False, False)]
+
+
+class Drawing(nn.Module):
+    """Draws from torch's generators and answers as if it had not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = classifier()(x)
+        return logits + 0 * torch.randn_like(logits)
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda network, images: evaluate(network, images, suites.quick(Linf(0.05))[:2], allow_weak=True),
+        lambda network, images: certify_images(network, images, Smoothing(samples=10, first=5, alpha=0.1)),
+        lambda network, images: gate(Subject("it", network), images, Linf(0.05), budget=SMALL),
+    ],
+    ids=["evaluate", "certify", "gate"],
+)
+def test_the_callers_random_numbers_are_the_callers(judge: Callable[[nn.Module, Images], Any]) -> None:
+    before = torch.get_rng_state()
+    judge(Drawing(), toy_images(12))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@dataclass  # compared by value, and so not hashable
+class Plain:
+    name: str = "plain"
+
+    def __call__(self, subject: nn.Module) -> nn.Module:
+        return subject
+
+
+def test_a_view_need_not_be_hashable() -> None:
+    trials = [replace(trial, sees=Plain()) for trial in suites.quick(Linf(0.05))]
+    assert evaluate(classifier(), toy_images(12), trials, allow_weak=True)
+    after = Trial("after", PGD(Linf(0.05), 2, 0.01), Linf(0.05), sees=Plain(), run=After(tuple(trials)))
+    assert evaluate(classifier(), toy_images(12), [after], allow_weak=True)
 
 
 def test_a_network_that_changes_while_it_is_attacked_is_noticed() -> None:

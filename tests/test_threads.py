@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from toys import classifier, toy_images
 
-from forefend import threads
-from forefend.threads import allowed, choose_threads, fitting_threads
+from forefend import suites, threads
+from forefend.cost import Cost
+from forefend.evaluation import Subject
+from forefend.jobs import evaluate as evaluate_job
+from forefend.threads import allowed, choose_threads, fitting_threads, one_thread, processes_in_memory
+from forefend.threat import Linf
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +78,64 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert choose_threads() == choose_threads(3) == 2
+
+
+def test_memory_holds_as_many_processes_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    pages = {"SC_AVPHYS_PAGES": 2 * largest // 4096 + 1, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
+    assert processes_in_memory() == 3  # this one, and two in what is free
+    pages["SC_AVPHYS_PAGES"] = 0
+    assert processes_in_memory() == 1
+
+
+def test_a_system_that_does_not_tell_its_memory_takes_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert processes_in_memory() == 2
+
+
+def test_one_thread_for_a_while() -> None:
+    torch.set_num_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+class Options:
+    batch_size = 5
+    processes: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("suite", "seconds", "asked", "count"),
+    [
+        (suites.quick(Linf(0.1)), 1000.0, None, 2),  # three threads, but memory for two
+        (suites.quick(Linf(0.1)), 10.0, None, 1),  # not worth the start
+        (suites.quick(Linf(0.1)), 10.0, 3, 3),
+        (suites.quick(Linf(0.1)), 1000.0, 9, 4),  # there are four batches
+        (suites.cascade([Linf(0.1)], 2), 1000.0, None, 1),  # who shares a batch would hang on the machine
+        (suites.cascade([Linf(0.1)], 2), 1000.0, 2, 2),
+    ],
+)
+def test_work_is_shared_where_that_is_worth_it(
+    suite: suites.Suite, seconds: float, asked: int | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(3)
+    options = Options()
+    options.processes = asked
+    timed: list[int] = []
+
+    def cost_of(*arguments: object, **more: object) -> Cost:
+        timed.append(torch.get_num_threads())
+        return Cost(1, 0, seconds)
+
+    monkeypatch.setattr(evaluate_job, "cost_of", cost_of)
+    monkeypatch.setattr(evaluate_job, "processes_in_memory", lambda: 2)
+    subjects = [Subject("it", classifier())]
+    assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == count
+    assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == 1

@@ -20,8 +20,9 @@ from forefend.interval import wilson
 from forefend.paired import Lost, Paired, paired
 from forefend.summary import CLEAN
 
-from .protocol import EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, place
+from .protocol import AUTOATTACKED, EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, place
 
+CHANCE = 0.1  # accuracy of who guesses among ten classes
 ATTACKS = {"pgd-20": "PGD-20, the worse of two losses", "autoattack": "AutoAttack"}
 
 
@@ -94,7 +95,11 @@ def kept(root: Path, task: str, promise: Promise) -> Iterator[list[str]]:
     costs = [[records.read_json(folder / "cost.json") for folder in folders] for folders in (ours, theirs)]
     share = sum(map(gradients, costs[0])) / sum(map(gradients, costs[1]))
     seconds = sum(c["cpu_seconds"] for c in costs[0]) / sum(c["cpu_seconds"] for c in costs[1])
-    holds = found.non_inferior(promise.margin) and share <= promise.share
+    floor = min(sum(not gone for gone in verdicts(folder / promise.under).values()) for folder in theirs) / found.n
+    # Seeds that fail must not hide behind others, nor two ways that both learnt nothing behind each other.
+    even = min(found.each) > -promise.margin and floor > 2 * CHANCE
+    whole = found.n == {"pgd-20": TASKS[task].images, "autoattack": AUTOATTACKED}[promise.under]
+    holds = found.non_inferior(promise.margin) and even and whole and share <= promise.share
     yield [
         *(promise.way, ATTACKS[promise.under], str(found.n)),
         f"{100 * found.difference:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]",

@@ -92,14 +92,10 @@ class Draw:
 
 
 @contextmanager
-def generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Put torch's own generators, which a randomised pipeline draws from, into a known state; give them back after.
-
-    Args:
-        seed: of the state.
-        device: where the pipeline lives.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def generators(seed: int) -> Iterator[None]:
+    """Put torch's own generators, which a randomised pipeline draws from, into a known state; give them back after."""
+    started = torch.cuda.is_available() and torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if started else []):
         torch.manual_seed(seed)
         yield
 

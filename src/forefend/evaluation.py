@@ -17,7 +17,7 @@ from .data import Images
 from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
-from .modes import device_of, frozen, likeness
+from .modes import frozen, likeness
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
@@ -119,12 +119,14 @@ def _courts(
     views = [replace(subject, network=_view(subject.network)) for subject in subjects]
     keys = [key_of(view.network, images) for view in views]
     _check_apart(views, keys)
-    _check_views(views, images, suite)  # all are looked at before anything is written
+    with generators(seed):
+        _check_views(views, images, suite)  # all are looked at before anything is written
     old = _on_record(folder, among) if folder else []
-    yield [
-        _Court(view, Docket(view.network, images, seed, folder, old, among, batch_size, key))
-        for view, key in zip(views, keys, strict=True)
-    ]
+    with generators(seed):  # whatever draws from torch's own draws the same each time, and the caller's are untouched
+        yield [
+            _Court(view, Docket(view.network, images, seed, folder, old, among, batch_size, key))
+            for view, key in zip(views, keys, strict=True)
+        ]
     if before != [likeness(subject.network) for subject in subjects]:
         raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
     among.wait()
@@ -153,14 +155,14 @@ def check(subjects: Sequence[Subject], images: Images, suite: Suite) -> None:
     Raises:
         InputError: as `evaluate` would.
     """
-    _check_views([replace(subject, network=_view(subject.network)) for subject in subjects], images, suite)
+    with generators(0):
+        _check_views([replace(subject, network=_view(subject.network)) for subject in subjects], images, suite)
 
 
 def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None:
     for view in views:
-        with generators(0, device_of(view.network)):  # a random pipeline that is only looked at draws nothing
-            x = check_subject(view.network, images, view.name)
-            check_suits(view.network, suite, x, view.name)
+        x = check_subject(view.network, images, view.name)
+        check_suits(view.network, suite, x, view.name)
 
 
 def _on_record(folder: Path, among: Processes) -> list[Record]:

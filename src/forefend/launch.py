@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import torch
 from accelerate.state import PartialState
 
 from .checks import InputError
 
-PATIENCE = 30.0  # seconds that a process may take to end after the others
+READY = "FOREFEND_READY"  # in a started process's environment: the file that it makes when it is about to share
+PATIENCE = 60.0  # seconds that a process may take to end after all work is done
+GRACE = 3.0  # seconds in which one whose partner has failed fails too
+
+Others = list["subprocess.Popen[bytes]"]
+
+
+def may_start() -> bool:
+    """Whether this process is nobody's partner yet, neither `torchrun`'s nor ours."""
+    return "WORLD_SIZE" not in os.environ
 
 
 @contextmanager
 def joined(count: int, words: Sequence[str]) -> Iterator[None]:
     """Share what is done within with processes that run the same command; this one is the first of them.
 
-    Whoever comes to `processes()` meets the others there. With a count of 1, or where `torchrun` has already started
-    several, nothing is started.
+    Whoever comes to `processes()` meets the others there. They end when this one does, however it ends. With a count
+    of 1, or where this process was started by another, nothing is started.
 
     Args:
         count: how many processes there shall be.
@@ -34,40 +45,53 @@ def joined(count: int, words: Sequence[str]) -> Iterator[None]:
     Raises:
         InputError: another process failed; with the end of what it said.
     """
-    if count < 2 or "WORLD_SIZE" in os.environ:
+    if count < 2 or not may_start():
         yield
         return
-    with tempfile.TemporaryFile() as said, _first_of(count) as shared:
-        others = [_started(words, shared | _rank(rank), said) for rank in range(1, count)]
-        done = threading.Event()
-        threading.Thread(target=_watch, args=(others, done, said), daemon=True).start()
-        patience = 0.0
+    with tempfile.TemporaryDirectory() as place, _first_of(count) as shared, ExitStack() as ends:
+        others: Others = []
+        ends.callback(_end, others)  # before the first is started
+        ends.enter_context(_heard_while_waiting(others))
+        for rank in range(1, count):
+            others.append(_started(words, shared | _rank(rank), Path(place)))
+        _wait_until_ready(others, Path(place))
         try:
             yield
-            patience = PATIENCE
-        finally:
-            done.set()
-            failed = _ended(others, patience)
-        if failed:
-            raise InputError(_failure(said))
+            _wait(others, PATIENCE)
+        except Exception as error:  # one whose partner is gone learns it from a broken connection
+            _wait(others, GRACE)
+            if _failed(others):
+                raise InputError(_failure(Path(place))) from error
+            raise
+        if _failed(others):
+            raise InputError(_failure(Path(place)))
 
 
-def _watch(others: Sequence[subprocess.Popen[bytes]], done: threading.Event, said: IO[bytes]) -> None:
-    """End this process if another has failed and this one waits for it in vain, where no signal would reach it."""
-    while not done.wait(1.0):
-        if any(other.poll() for other in others) and not done.wait(PATIENCE):
-            print(f"forefend: {_failure(said)}", file=sys.stderr, flush=True)
-            _ended(others, 0.0)
-            os._exit(1)
+def ready() -> None:
+    """In a process that another has started: say that the work may begin, and from now on end when the other does.
+
+    To be called before `processes()`, which waits for all; elsewhere it does nothing.
+    """
+    if READY not in os.environ:
+        return
+
+    def until_it_ends() -> None:
+        os.read(0, 1)  # nothing ever comes; the end of the first closes it, be it killed
+        os._exit(1)
+
+    threading.Thread(target=until_it_ends, daemon=True).start()
+    Path(os.environ[READY]).touch()
 
 
 @contextmanager
 def _first_of(count: int) -> Iterator[dict[str, str]]:
     """Make this process, with one thread, the first of several; what the others' environment shares with its own."""
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    before, threads = dict(os.environ), torch.get_num_threads()
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    before, threads, state = dict(os.environ), torch.get_num_threads(), dict(PartialState._shared_state)
     os.environ.update(shared | _rank(0))
     torch.set_num_threads(1)
+    PartialState._shared_state.clear()  # a training in this process may have found itself alone
     try:
         yield shared
     finally:
@@ -76,36 +100,89 @@ def _first_of(count: int) -> Iterator[dict[str, str]]:
         torch.set_num_threads(threads)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        PartialState._reset_state()
+        PartialState._shared_state.clear()
+        PartialState._shared_state.update(state)
+
+
+@contextmanager
+def _heard_while_waiting(others: Others) -> Iterator[None]:
+    """End the others as soon as a signal arrives: while this process waits for them, Python itself does not hear it."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    try:
+        old = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    except ValueError:  # only the main thread is told of signals
+        here.close()
+        there.close()
+        yield
+        return
+
+    def listen() -> None:
+        with suppress(OSError):
+            while number := here.recv(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    _end(others)
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        there.close()
+        here.close()
+
+
+def _started(words: Sequence[str], environment: dict[str, str], place: Path) -> subprocess.Popen[bytes]:
+    rank = environment["RANK"]
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), READY: str(place / f"ready-{rank}")}
+    with (place / f"said-{rank}").open("wb") as said:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "forefend", *words],
+            env=os.environ | environment | paths,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+
+
+def _wait_until_ready(others: Others, place: Path) -> None:
+    """Wait until all are about to share the work, so that nobody waits for one that never comes."""
+    while len(list(place.glob("ready-*"))) < len(others):
+        if any(other.poll() is not None for other in others):
+            raise InputError(_failure(place))
+        time.sleep(0.05)
+
+
+def _wait(others: Others, patience: float) -> None:
+    """Give the others time to end of themselves."""
+    until = time.monotonic() + patience
+    for other in others:
+        with suppress(subprocess.TimeoutExpired):
+            other.wait(max(0.0, until - time.monotonic()))
+
+
+def _failed(others: Others) -> bool:
+    """Whether one of those that have ended of themselves has failed."""
+    return any(other.poll() for other in others)
+
+
+def _end(others: Others) -> None:
+    """Leave none behind."""
+    for other in others:
+        with suppress(OSError):
+            if other.stdin:
+                other.stdin.close()
+            if other.poll() is None:
+                other.terminate()
+    _wait(others, GRACE)
+    for other in others:
+        if other.poll() is None:
+            other.kill()
+            other.wait()
 
 
 def _rank(rank: int) -> dict[str, str]:
     return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-
-
-def _started(words: Sequence[str], environment: dict[str, str], said: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "forefend", *words],
-        env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-    )
-
-
-def _ended(others: Sequence[subprocess.Popen[bytes]], patience: float) -> bool:
-    """Wait for the others, then end those that go on; whether one has failed."""
-    for other in others:
-        try:
-            other.wait(patience)
-        except subprocess.TimeoutExpired:
-            other.terminate()
-            try:
-                other.wait(5)
-            except subprocess.TimeoutExpired:
-                other.kill()
-                other.wait()
-    return any(other.returncode for other in others)
 
 
 def _free_port() -> int:
@@ -114,8 +191,8 @@ def _free_port() -> int:
         return int(place.getsockname()[1])
 
 
-def _failure(said: IO[bytes]) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
-    words = lines[-1] if lines else "it said nothing, as one that ran out of memory"
+def _failure(place: Path) -> str:
+    """One sentence, with the last line of whoever said something."""
+    said = [path.read_text(errors="replace").strip().splitlines() for path in sorted(place.glob("said-*"))]
+    words = next((lines[-1] for lines in said if lines), "it said nothing, as one that ran out of memory")
     return f"A process that shared the work failed ({words}): go on with the same command and --processes 1."

@@ -95,7 +95,7 @@ def check(
     """
     refuse_unfit(subject, images, threat, batch_size=batch_size, budget=budget)
     classes = len(images.classes)
-    with generators(0, device_of(subject.network)):
+    with generators(0):
         batch = images.batch(torch.arange(min(len(images), batch_size)))
         facts, landscape = probes.probe(subject.network, batch, threat, budget.samples)
     seen = frozenset(images.index.tolist())
@@ -144,7 +144,7 @@ def _check(subject: Subject, batch: tuple[Tensor, Tensor, Tensor], classes: int)
 
     check_images(x)
     check_labels(y, classes)
-    with torch.no_grad(), generators(0, device_of(network)):
+    with torch.no_grad(), generators(0):
         check_classifier(shifted, x[:2].to(device_of(network)), classes, subject.name)
 
 

@@ -19,7 +19,7 @@ class Paired:
     Args:
         n: images.
         difference: mean over images and pairs; above 0 the first is better.
-        low: lower end of its 95% interval.
+        low: lower end of its 95% interval, Agresti and Min's.
         high: upper end.
         each: the difference of every pair of runs, in the order of the pairs.
     """
@@ -38,8 +38,9 @@ class Paired:
 def paired(first: Sequence[Lost], second: Sequence[Lost]) -> Paired:
     """The difference of two ways' accuracies, from runs in pairs (of one seed, say) on the same images.
 
-    The interval is over images: each image's difference is averaged over the pairs, and the normal interval of the
-    mean of these is taken. It speaks of these runs; how much other seeds would differ, `each` hints at.
+    Each image's difference is averaged over the pairs, and the interval is that of their mean over images: it speaks of
+    these runs, and how much other seeds would differ, `each` hints at. So that it has a width where the runs agree
+    throughout, two images are added, one of them half for the first way and half for the second.
 
     Args:
         first: verdicts of each run of one way.
@@ -47,6 +48,8 @@ def paired(first: Sequence[Lost], second: Sequence[Lost]) -> Paired:
 
     Raises:
         InputError: no pair, a run without a partner, fewer than two images, or other images than in the first run.
+
+    Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
     """
     if len(first) != len(second) or not first:
         raise InputError(f"{len(first)} runs stand beside {len(second)}: give pairs, one at least.")
@@ -56,7 +59,8 @@ def paired(first: Sequence[Lost], second: Sequence[Lost]) -> Paired:
     pairs = list(zip(first, second, strict=True))
     differences = [math.fsum(theirs[i] - ours[i] for ours, theirs in pairs) / len(pairs) for i in images]
     n = len(images)
-    mean = math.fsum(differences) / n
-    spread = Z95 * math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1) / n)
+    centre = math.fsum(differences) / (n + 2)
+    variance = (math.fsum(d * d for d in differences) + 1) / (n + 2) - centre**2
+    spread = Z95 * math.sqrt(variance / (n + 2))
     each = tuple((sum(theirs.values()) - sum(ours.values())) / n for ours, theirs in pairs)
-    return Paired(n, mean, mean - spread, mean + spread, each)
+    return Paired(n, math.fsum(differences) / n, centre - spread, centre + spread, each)

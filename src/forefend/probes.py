@@ -41,7 +41,7 @@ def is_random(f: Callable[[Tensor], Tensor], x: Tensor, times: int = 16) -> bool
         x: images, `(B, C, H, W)` in [0, 1].
         times: how often it is asked again: one that draws from few choices may well draw the same twice.
     """
-    with generators(0, x.device), torch.no_grad():
+    with generators(0), torch.no_grad():
         first = f(x)
         return any(not torch.equal(f(x), first) for _ in range(times))
 
@@ -87,7 +87,7 @@ def still(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Te
     """
 
     def same_draws(x: Tensor) -> Tensor:
-        with generators(seed, x.device):
+        with generators(seed):
             return f(x)
 
     return same_draws

@@ -239,4 +239,4 @@ def seeded(name: str, index: Tensor, seed: int) -> AbstractContextManager[None]:
         index: dataset index of the images, at least one.
         seed: of the evaluation.
     """
-    return generators(Draw(index, seed, f"{name}|{index[0]}").number(), index.device)
+    return generators(Draw(index, seed, f"{name}|{index[0]}").number())

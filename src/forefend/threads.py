@@ -1,8 +1,12 @@
-"""Threads: how many the arithmetic of this process takes, of what the machine has left."""
+"""Threads: how many the arithmetic of this process takes, or processes its work, of what the machine has left."""
 
 from __future__ import annotations
 
 import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,6 +26,27 @@ def choose_threads(given: int | None = None) -> int:
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(given or fitting_threads(allowed(), os.cpu_count() or 1, os.getloadavg()[0]))
     return torch.get_num_threads()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread for a while."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def processes_in_memory() -> int:
+    """How many processes such as this one, at its largest so far, memory holds; this one is among them."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # a system that does not tell
+        return 2
+    return 1 + free // largest
 
 
 def fitting_threads(allowed: float, cores: int, load: float) -> int:

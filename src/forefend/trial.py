@@ -188,8 +188,8 @@ class After:
 
     An image is lost if it is lost to any stage. Each stage, the last too, draws the numbers that it would draw as a
     trial of its own, so that it breaks here what it breaks alone. The last one's batches are cut from who stands in
-    the order in which they came, whatever order the verdicts before fell in: where who shares a batch counts, a process
-    that was interrupted goes on with the batches that it would have had.
+    the order in which they came, whatever order the verdicts before fell in: where who shares a batch counts, one
+    process alone goes on with the batches that it would have had; several may cut others after a stop.
 
     Args:
         stages: cheapest first; each sees what it would see of a subject in what the trial that runs so sees.
@@ -213,7 +213,7 @@ class After:
             rows: row numbers of the images.
         """
         seen: Any = job.f  # what the trial sees is to its stages what a subject is to a trial
-        views = {view: view(seen) for view in dict.fromkeys(stage.sees for stage in self.stages)}
+        views: list[tuple[View, Seen]] = []  # stages that see the same share one copy
         row_of: dict[int, int] = {}
 
         def fetch(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,7 +222,9 @@ class After:
             return x, y, index
 
         for stage in self.stages:
-            own = replace(job, name=str(stage), attack=stage.attack, restarts=stage.restarts, f=views[stage.sees])
+            f = next((f for view, f in views if view == stage.sees), None) or stage.sees(seen)
+            views.append((stage.sees, f))
+            own = replace(job, name=str(stage), attack=stage.attack, restarts=stage.restarts, f=f)
             room = Room(job.room.size)  # memory that runs out in one stage is no reason to cut the batches of another
             gone: set[int] = set()
             for index, lost in stage.run(replace(own, fetch=fetch, room=room), rows):

@@ -14,12 +14,12 @@ from ..checks import InputError, choose
 from ..cost import cost_of
 from ..data import Images
 from ..evaluation import Subject, check, evaluate
-from ..launch import joined
+from ..launch import joined, may_start, ready
 from ..modes import device_of
 from ..processes import processes
 from ..running import to_the_end
 from ..suites import SUITES, Suite, Surrogate, Terms, swiftly
-from ..threads import choose_threads
+from ..threads import choose_threads, one_thread, processes_in_memory
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
 from .subjects import images_for, measure_alone, placed, subjects_of, surrogates_of
@@ -52,6 +52,7 @@ def run(options: Any) -> str:
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
     check(subjects, images, suite)
+    ready()
     with joined(_shared(options, subjects, images, suite, folder), options.words):
         cells = evaluate(
             subjects,
@@ -66,19 +67,41 @@ def run(options: Any) -> str:
 
 
 def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Suite, folder: Path) -> int:
-    """Say what is done and what it costs; how many processes shall share it, each with a batch at least."""
+    """Say what is done and what it costs; how many processes shall share it, each with a batch at least.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
     among = processes()
     if among.rank:
         return 1
     cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
-    on_cpu = all(device_of(subject.network).type == "cpu" for subject in subjects)
-    batches = math.ceil(len(images) / options.batch_size)
-    count = options.processes or (torch.get_num_threads() if on_cpu and cost.seconds > WORTH_STARTING else 1)
-    count = min(count, batches)
+    count = options.processes or (_fitting(subjects, suite) if cost.seconds > WORTH_STARTING else 1)
+    count = min(count, math.ceil(len(images) / options.batch_size)) if may_start() else 1
+    if count > 1 and _on_gpu(subjects) and count > torch.cuda.device_count():
+        raise InputError(f"{count} processes on {torch.cuda.device_count()} GPUs: give --processes no more than those.")
+    if count > 1:
+        with one_thread():
+            cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
     print(cost.among(max(count, among.count)), flush=True)
     return count
+
+
+def _fitting(subjects: Sequence[Subject], suite: Suite) -> int:
+    """How many processes suit this machine: as many as torch would take threads, and as memory holds.
+
+    A GPU is kept busy by one. And where one trial hands on to another what it left, who shares a batch, and so
+    AutoAttack's luck, hangs on how many there are: that is not for the machine to decide.
+    """
+    if _on_gpu(subjects) or any(trial.before for trial in suite):
+        return 1
+    return min(torch.get_num_threads(), processes_in_memory())
+
+
+def _on_gpu(subjects: Sequence[Subject]) -> bool:
+    return any(device_of(subject.network).type == "cuda" for subject in subjects)
 
 
 def _suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Suite:
