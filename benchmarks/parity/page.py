@@ -20,7 +20,7 @@ from forefend.interval import wilson
 from forefend.paired import Lost, Paired, paired
 from forefend.summary import CLEAN
 
-from .protocol import AUTOATTACKED, EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WAYS, place
+from .protocol import AUTOATTACKED, EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WARM, WAYS, place
 
 CHANCE = 0.1  # accuracy of who guesses among ten classes
 ATTACKS = {"pgd-20": "PGD-20, the worse of two losses", "autoattack": "AutoAttack"}
@@ -49,7 +49,8 @@ LESS = "not worse by 2 points, at most 1/8 of the gradients"
 PROMISES = (
     Promise(FAST, "pgd-20", 0.01, 1.0, "not worse by 1 point"),
     Promise(EIGHTH, "pgd-20", 0.02, 1 / 8, LESS),
-    Promise(EIGHTH, "autoattack", 0.02, 1 / 8, LESS),
+    Promise(WARM, "pgd-20", 0.02, 1 / 8, LESS),
+    Promise(WARM, "autoattack", 0.02, 1 / 8, LESS),
 )
 
 
