@@ -9,11 +9,18 @@ from pathlib import Path
 
 from forefend import records
 from forefend.checks import InputError
+from forefend.interval import wilson
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, a line break at its end."""
     return "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])
+
+
+def accuracy(lost: int, n: int) -> str:
+    """Robust accuracy in % with its 95% Wilson interval."""
+    low, high = wilson(n - lost, n)
+    return f"{100 * (n - lost) / n:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
 
 
 def filled(document: str, blocks: Mapping[str, str]) -> str:

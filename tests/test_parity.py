@@ -136,8 +136,8 @@ def test_a_run_that_is_missing_leaves_no_row(tmp_path: Path) -> None:
 def test_clean_accuracy_counts_clean_mistakes_alone(tmp_path: Path) -> None:
     run(tmp_path, FAITHFUL, 0, lost={1, 2, 3}, gradients=1, n=10)
     folder = place(tmp_path, TASK, FAITHFUL, 0) / "autoattack"
-    assert page.accuracy(page.verdicts(folder, clean_alone=True)).startswith("90.0 [")
-    assert page.accuracy(page.verdicts(folder)).startswith("60.0 [")
+    assert page.figure(page.verdicts(folder, clean_alone=True)).startswith("90.0 [")
+    assert page.figure(page.verdicts(folder)).startswith("60.0 [")
 
 
 def test_the_ways_differ_in_the_inner_attack_and_the_epochs_alone() -> None:

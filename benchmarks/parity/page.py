@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import renew, table
+from benchmarks.pages import accuracy, renew, table
 from forefend import records
-from forefend.interval import wilson
-from forefend.paired import Lost, Paired, paired
+from forefend.paired import Lost, paired
 from forefend.summary import CLEAN
 
 from .protocol import AUTOATTACKED, EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WARM, WAYS, place
@@ -84,8 +83,8 @@ def runs(root: Path, task: str) -> Iterator[list[str]]:
             folder = place(root, task, way, seed)
             if (folder / "cost.json").exists():
                 cost = records.read_json(folder / "cost.json")
-                clean = accuracy(verdicts(folder / "pgd-20", clean_alone=True))
-                attacked = [accuracy(verdicts(folder / attack)) for attack in ATTACKS]
+                clean = figure(verdicts(folder / "pgd-20", clean_alone=True))
+                attacked = [figure(verdicts(folder / attack)) for attack in ATTACKS]
                 yield [way, str(seed), f"{gradients(cost) / 1000:.0f}k", f"{cost['cpu_seconds']:.0f}", clean, *attacked]
 
 
@@ -94,11 +93,12 @@ def kept(root: Path, task: str, promise: Promise) -> Iterator[list[str]]:
     ours, theirs = ([place(root, task, way, seed) for seed in SEEDS] for way in (promise.way, FAITHFUL))
     if not all((folder / promise.under / "summary.json").exists() for folder in (*ours, *theirs)):
         return
-    found = difference(root, task, promise)
+    lost, base = ([verdicts(folder / promise.under) for folder in folders] for folders in (ours, theirs))
+    found = paired(lost, base)  # the way's accuracy less the faithful one's
     costs = [[records.read_json(folder / "cost.json") for folder in folders] for folders in (ours, theirs)]
     share = sum(map(gradients, costs[0])) / sum(map(gradients, costs[1]))
     seconds = sum(c["cpu_seconds"] for c in costs[0]) / sum(c["cpu_seconds"] for c in costs[1])
-    floor = min(sum(not gone for gone in verdicts(folder / promise.under).values()) for folder in theirs) / found.n
+    floor = min(sum(not gone for gone in run.values()) for run in base) / found.n
     # Seeds that fail must not hide behind others, nor two ways that both learnt nothing behind each other.
     even = min(found.each) > -promise.margin and floor > 2 * CHANCE
     whole = found.n == {"pgd-20": TASKS[task].images, "autoattack": AUTOATTACKED}[promise.under]
@@ -113,14 +113,6 @@ def kept(root: Path, task: str, promise: Promise) -> Iterator[list[str]]:
     ]
 
 
-def difference(root: Path, task: str, promise: Promise) -> Paired:
-    """A way's accuracy less the faithful one's, in pairs."""
-    ours, theirs = (
-        [verdicts(place(root, task, way, seed) / promise.under) for seed in SEEDS] for way in (promise.way, FAITHFUL)
-    )
-    return paired(ours, theirs)
-
-
 def verdicts(folder: Path, *, clean_alone: bool = False) -> Lost:
     """Which images are misclassified, clean or under any of the folder's attacks; none before all are judged."""
     lost: dict[int, bool] = {}
@@ -132,14 +124,9 @@ def verdicts(folder: Path, *, clean_alone: bool = False) -> Lost:
     return lost
 
 
-def accuracy(lost: Lost) -> str:
-    """In %, with its 95 % interval; nothing where nothing was judged."""
-    if not lost:
-        return ""
-    n = len(lost)
-    standing = n - sum(lost.values())
-    low, high = wilson(standing, n)
-    return f"{100 * standing / n:.1f} [{100 * low:.1f}–{100 * high:.1f}] n={n}"
+def figure(lost: Lost) -> str:
+    """Accuracy with its interval and n; nothing where nothing was judged."""
+    return f"{accuracy(sum(lost.values()), len(lost))} n={len(lost)}" if lost else ""
 
 
 def gradients(cost: dict[str, float]) -> float:

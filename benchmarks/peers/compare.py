@@ -14,9 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.pages import filled, table
+from benchmarks.pages import accuracy, filled, table
 from forefend import records
-from forefend.interval import wilson
 
 from .verdicts import DISTRIBUTIONS, OURS, PEERS, SIGNIFICANT, Pair, folders, pairs
 
@@ -84,12 +83,6 @@ def cost_row(folder: Path, peer: str) -> list[str]:
     outside, furthest = sum(toll["outside"] for toll in tolls), max(toll["furthest"] for toll in tolls)
     versions = (told["versions"][name] for name in (DISTRIBUTIONS[peer], "torch"))
     return [folder.name, peer, *versions, cpu, wall, str(outside), f"{furthest:.1g}"]
-
-
-def accuracy(lost: int, n: int) -> str:
-    """Robust accuracy in % with its 95% Wilson interval."""
-    low, high = wilson(n - lost, n)
-    return f"{100 * (n - lost) / n:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -75,19 +75,27 @@ def work(run: Run, precision: str | None, case: str) -> Work:
             verdicts |= dict(zip(images, lost, strict=True))
         return verdicts
 
-    def once() -> Outcome:
-        verdicts, taken = timed(judged)
-        lost = [verdicts[number] for number in index.tolist()]
-        robust = 1 - sum(lost) / len(lost)
-        return {"seconds": taken, **about, "lost": "".join(str(int(one)) for one in lost), "robust": robust}
-
     cost = counted(judged, f)
     about = {
         "images": len(index),
         "gradients": cost.gradients / len(index),
         "forwards": cost.forwards / len(index),
     }
-    return once
+    return lambda: once(judged, index, about)
+
+
+def once(judged: Callable[[], Mapping[int, bool]], index: Tensor, about: Mapping[str, float]) -> Outcome:
+    """Judge, and tell how long it took and who was lost.
+
+    Args:
+        judged: gives each image's verdict, whether it is lost, by its number.
+        index: the images' numbers, in the order of the answer.
+        about: what else is told.
+    """
+    verdicts, taken = timed(judged)
+    lost = [verdicts[number] for number in index.tolist()]
+    robust = 1 - sum(lost) / len(lost)
+    return {"seconds": taken, **about, "lost": "".join(str(int(one)) for one in lost), "robust": robust}
 
 
 def _job(case: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:

@@ -15,15 +15,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from ..checks import InputError, choose
 from ..fast import Prepared
 from ..modes import frozen
-from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure
+from ..ratios import Figure, Maker, Measured, Point, Work, figure
 from ..room import Room
 from ..running import Job, to_the_end
-from ..stopwatch import timed
 from ..suites import Trial, cascade
 from ..targets import TARGETS
 from ..threat import Linf
 from .attack import parity
-from .early_exit import errs
+from .early_exit import errs, once
 
 NAME = "verdict"
 OURS, ALONE = "ours", "AutoAttack alone"
@@ -112,16 +111,10 @@ def work(trial: Trial, case: str) -> Work:
             verdicts |= dict(zip(images, lost, strict=True))
         return verdicts
 
-    def once() -> Outcome:
-        verdicts, taken = timed(judged)
-        lost = [verdicts[number] for number in index.tolist()]
-        robust = 1 - sum(lost) / len(lost)
-        return {"seconds": taken, **about, "lost": "".join(str(int(one)) for one in lost), "robust": robust}
-
     with asked(judge) as passes:
         judged()
     about = {name: count / len(x) for name, count in passes.items()} | {"images": len(x)}
-    return once
+    return lambda: once(judged, index, about)
 
 
 def _job(trial: Trial, judge: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Job:
