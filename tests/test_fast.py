@@ -49,7 +49,7 @@ def made(name: str, build: Callable[..., nn.Module]) -> nn.Module:
     """The architecture as if it had been trained, normalised where it is a classifier."""
     if build is slender:
         net = lived_in(slender(name), images(8))
-        if name == "dncnn":  # it starts as the identity, for which anything would do
+        if name in ("dncnn", "narrow-dncnn"):  # they start as the identity, for which anything would do
             nn.init.normal_(net.last.weight, std=0.1)
         return net
     net = narrow(name, size=16)

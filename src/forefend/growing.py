@@ -23,9 +23,8 @@ Size = tuple[int, int]  # height and width, pixels
 class Sizes:
     """Which share of their own height and width training images have, in equal spans of training.
 
-    Images that are held out, or that the watch looks at, always keep their size. A frozen guide teaches only as well as
-    it knows small images: a tinyresnet that is right on 79 % of Fashion-MNIST is so on 23 % at half the side, and RTFE
-    behind it lost more robustness to that than the time saved was worth. A classifier in training learns along.
+    Images that are held out, or that the watch looks at, always keep their size. A classifier in training learns
+    along. A frozen guide teaches only as well as it knows small images, which most were never shown.
 
     Args:
         shares: above 0 and at most 1, the last one 1, so that training ends on the images themselves (ours: a half,

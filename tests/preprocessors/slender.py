@@ -13,6 +13,7 @@ SLENDER: dict[str, dict[str, object]] = {
     "denoising-autoencoder": _UNET | {"lateral": False},
     "dncnn": {"depth": 5, "width": 8},
     "identity": {},
+    "narrow-dncnn": {"depth": 3, "width": 8},
     "narrow-unet": _UNET,
     "nrp-23": {"blocks": 2, "width": 6, "growth": 3, "clamp": False},
     "nrp-3": {"blocks": 1, "width": 8, "growth": 4, "clamp": True},

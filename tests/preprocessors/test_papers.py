@@ -19,6 +19,8 @@ COUNTS = {
     ("denoising-autoencoder", 3): 11_033_984 - 9 * (256 * 256 + 256 * 256 + 128 * 128 + 64 * 64),
     ("dncnn", 3): 558_400,
     ("identity", 3): 0,
+    # 3 to 32 channels with a bias, three layers of 32 with BatchNorm, and back.
+    ("narrow-dncnn", 3): 32 * (9 * 3 + 1) + 3 * 32 * (9 * 32 + 2) + 3 * 9 * 32,
     ("narrow-unet", 3): 118_627,
     ("nrp-3", 3): 2_161_795,
     ("nrp-23", 3): 16_550_275,

@@ -16,7 +16,7 @@ from ..checks import InputError, choose
 from .aaa_autoencoder import AaaAutoencoder
 from .ape_gan import ApeGan
 from .denoising_unet import DenoisingUNet, narrow_unet, rtfe_unet
-from .dncnn import DnCnn
+from .dncnn import DnCnn, narrow_dncnn
 from .identity import Identity
 from .residual_unet import ResidualUNet
 from .robustifier_unet import RobustifierUNet
@@ -38,6 +38,7 @@ __all__ = [
     "Rrdb",
     "TotalVariation",
     "build",
+    "narrow_dncnn",
     "narrow_unet",
     "rtfe_unet",
 ]
@@ -48,6 +49,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "denoising-autoencoder": partial(ResidualUNet, lateral=False),
     "dncnn": DnCnn,
     "identity": Identity,
+    "narrow-dncnn": narrow_dncnn,
     "narrow-unet": narrow_unet,
     "nrp-23": Rrdb,
     "nrp-3": partial(Rrdb, blocks=3),

@@ -50,3 +50,8 @@ class DnCnn(nn.Module):
         """Images of the shape of `x`, not kept inside [0, 1], from images `(B, C, H, W)` in [0, 1]."""
         noise: Tensor = self.last(self.body(x))
         return x - noise
+
+
+def narrow_dncnn(channels: int = 3, depth: int = 5, width: int = 32) -> DnCnn:
+    """The same form for small images and processors: 29,600 parameters, 30 million multiplications at 32x32."""
+    return DnCnn(channels, depth, width)
