@@ -49,7 +49,7 @@ def test_stopping_is_one_sentence() -> None:
     with pytest.raises(InputError) as error:
         watch.judge(memory, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
     assert str(error.value) == (
-        "Training collapsed in epoch 2: 1.0% of 256 training images withstand PGD-10, after 50.0% at best, while "
+        "Training collapsed in epoch 2: 1.0% of 128 training images withstand PGD-10, after 50.0% at best, while "
         "90.0% withstand the single step: train with more steps, or let --on-collapse fall-back go over to them."
     )
 

@@ -80,8 +80,9 @@ def test_what_is_fallen_back_to_takes_several_steps() -> None:
 
 def test_a_single_step_is_known_as_one() -> None:
     several = {name: [steps for steps in (1, 2, 7, 40) if not inner.single(steps)] for name, inner in INNERS.items()}
-    assert several == {"as-published": [2, 7, 40], "gradual": [40], "single-step": [], "warm-started": []}
-    assert not WarmStarted(steps=2).single(1)
+    warm = {"warm-started": [], "warm-then-two": []}
+    assert several == {"as-published": [2, 7, 40], "gradual": [40], "single-step": []} | warm
+    assert not WarmStarted(steps=(2, 3)).single(1)
     assert not AtLeast().single(1)
 
 
@@ -98,6 +99,15 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
     assert memory[PERTURBATION].max() == 127
     third = warm(ATTACK, moment(epoch=10, memory=memory))(linear, x, y, draw=draw)
     assert torch.equal(third, first)  # begun anew
+
+
+@pytest.mark.parametrize(("progress", "steps"), [(0.0, 1), (0.7499, 1), (0.75, 2), (1 - 1e-9, 2)])
+def test_warm_steps_come_in_equal_spans_and_keep_their_length(progress: float, steps: int) -> None:
+    x, y, draw = images()
+    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    warm = INNERS["warm-then-two"]
+    x_adv = warm(ATTACK, moment(progress, epoch=1, memory=memory))(linear, x, y, draw=draw)
+    torch.testing.assert_close(x_adv, x + 0.05 * steps)  # from zero, half a radius a step
 
 
 def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:
@@ -128,7 +138,7 @@ def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
     uniform = torch.tensor([[0.0, 0.5, 0.9]] * 2 + [[0.5, 0.5, 0.1]] * 2)  # two shifted down by one, two mirrored
     memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
     warm = WarmStarted(relative_step=0.5)
-    warm(ATTACK, moment(1, 1, memory, lambda images: crop_flip(images, uniform, pad=1)))(
+    warm(ATTACK, moment(0.5, 1, memory, lambda images: crop_flip(images, uniform, pad=1)))(
         linear, x, y, draw=Draw(torch.arange(4))
     )
     level = round(0.5 * 127)

@@ -119,8 +119,12 @@ def test_runs_are_those_of_the_protocol(task: str, way: str) -> None:
         guides |= {guide["fingerprint"] for guide in config["guides"]}
         for name in ("craft", "precision", "inner", "ema"):
             assert plain(config.get(name)) == plain(told.pop(name, None))
-        for name in ("threat", "steps", "relative_step", "hold_out", "epochs", "batch_size", "lr"):
-            assert plain(config["settings"][name]) == plain(told.pop(name))
+        for name in ("threat", "steps", "relative_step", "hold_out", "epochs", "batch_size", "lr", "mse_weight"):
+            if name in told:
+                assert plain(config["settings"][name]) == plain(told.pop(name))
+        for name, numbers in zip(("mean", "std"), TASKS[task].normalisation, strict=True):
+            told.pop(name, None)  # whose first number alone is here
+            assert all((guide.get(name) or []) == list(numbers) for guide in config["guides"])
         for name in ("data", "preprocessor", "images", "seed"):
             assert str(config[name]) == told.pop(name)
         assert told.keys() == {"guides", "out"}

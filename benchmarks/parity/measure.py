@@ -25,9 +25,9 @@ from forefend.evaluation import Subject, evaluate
 from forefend.losses import margin
 from forefend.named import Finder
 from forefend.running import until_lost
-from forefend.trial import Suite, Trial, swiftly
+from forefend.trial import Suite, Swift, Trial, swiftly
 
-from .protocol import AUTOATTACKED, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
+from .protocol import ALONE, AUTOATTACKED, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
 
 
 def main() -> int:
@@ -35,9 +35,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("way", choices=[*WAYS, ALONE])
     parser.add_argument("seed", type=int, choices=SEEDS)
     given = parser.parse_args()
+    if given.way not in TASKS[given.task].epochs and (given.verb, given.way) != ("pgd", ALONE):
+        parser.error(f"{given.task} has no way {given.way!r} to {given.verb}: its ways are in protocol.py")
     VERBS[given.verb](given.task, given.way, given.seed)
     return 0
 
@@ -78,18 +80,21 @@ def pgd(name: str, way: str, seed: int) -> None:
 
 
 def autoattack(name: str, way: str, seed: int) -> None:
-    """AutoAttack in its standard form."""
+    """AutoAttack in its standard form, computed with a folded fp32 copy; the pipeline itself gives the verdicts."""
     threat = TASKS[name].threat
-    judge(name, way, seed, [Trial("AutoAttack", AutoAttack(threat, 10), threat)], AUTOATTACKED)
+    suite = [Trial("AutoAttack", AutoAttack(threat, 10), threat, sees=Swift(precision="fp32"))]
+    judge(name, way, seed, suite, AUTOATTACKED)
 
 
 def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
-    """Evaluate the whole pipeline of a run, white-box; its records, once whole, are kept without images' digests."""
+    """Evaluate a run's whole pipeline, or the classifier alone; its records, once whole, are kept without digests."""
     task, out = TASKS[name], place(RESULTS, name, way, seed)
     mean, std = task.normalisation
     find = Finder(lambda split: data.load(task.data, split), Path("runs"), mean=mean or None, std=std or None)
     guide = find.look_up(task.guide)
-    subject = Subject(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
+    subject = Subject(guide.name, guide.network)
+    if way != ALONE:
+        subject = Subject(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
     images = data.sample(data.load(task.data, "test"), count, seed=0)
     folder = out / suite[0].name.lower()
     if (folder / "summary.json").exists():

@@ -57,7 +57,7 @@ class Watch:
     """
 
     answer: Answer = stop
-    images: int = 256
+    images: int = 128
     steps: int = 10
     best_share: float = 0.5
     gap: float = 0.3

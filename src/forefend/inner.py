@@ -127,14 +127,14 @@ class WarmStarted(Inner):
     What augmentation moves out of sight keeps its old value, what it moves in from outside starts at zero.
 
     Args:
-        steps: gradient steps each time (1).
+        steps: gradient steps each time, in equal spans of training (1 throughout).
         relative_step: length of a step in radii (not stated for our networks; a half).
         reset: epochs after which the starts are random again (authors' code: 10).
 
     Source: Zheng et al., 1912.11969 (ATTA).
     """
 
-    steps: int = 1
+    steps: tuple[int, ...] = (1,)
     relative_step: float = 0.5
     reset: int = 10
 
@@ -147,12 +147,13 @@ class WarmStarted(Inner):
         if attack.threat.norm != "Linf":
             raise InputError(f"Warm starts are kept for l∞, and the threat model is {attack.threat}: use Linf:RADIUS.")
         size = self.relative_step * attack.threat.radius
-        attack = replace(attack, steps=self.steps, step_size=size)
+        steps = self.steps[int(moment.progress * len(self.steps))]
+        attack = replace(attack, steps=steps, step_size=size)
         return _Warm(attack, moment, cold=moment.epoch % self.reset == 0)
 
     def single(self, steps: int) -> bool:
-        """Whether it takes one step each time."""
-        return self.steps == 1
+        """Whether it ever takes one step."""
+        return 1 in self.steps
 
     def remember(self, data: Images) -> Memory:
         """Each image's perturbation as it is stored, in 127ths of the radius, `(N, C, H, W)` int8."""
@@ -239,4 +240,5 @@ INNERS: dict[str, Inner] = {
     "gradual": Gradual(),
     "single-step": SingleStep(),
     "warm-started": WarmStarted(),
+    "warm-then-two": WarmStarted(steps=(1, 1, 1, 2)),
 }
