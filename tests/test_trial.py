@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from thresholds import Threshold, levels, standing
@@ -9,11 +11,12 @@ from torch import Tensor, nn
 from toys import CLASSES, classifier, toy_images
 
 from forefend import suites
+from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.cost import cost_of
 from forefend.defence import Defended
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import Subject, evaluate, verdicts
 from forefend.fast import Prepared
 from forefend.modes import likeness
 from forefend.running import to_the_end, until_lost
@@ -81,6 +84,17 @@ def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
 def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
     trial = Trial("PGD", PGD(THREAT, 4, 0.01), THREAT, run=to_the_end)
     assert swiftly([trial]) == [trial]
+
+
+def test_autoattack_is_handed_a_copy_that_is_the_same_function_and_no_other() -> None:
+    network, images, threat = classifier(), toy_images(60, seed=1, split="test"), Linf(0.05)
+    trial = Trial("AutoAttack", AutoAttack(threat, CLASSES, queries=20), threat)
+    assert swiftly([trial], "bf16") == [trial]
+    (swift,) = swiftly([trial], "fp32")
+    assert swift == replace(trial, sees=Swift(precision="fp32"))
+    plain, fast = (verdicts(Subject("it", network), images, [one]) for one in (trial, swift))
+    assert plain == fast
+    assert 0 < len(plain[1].lost - plain[0].lost) < len(images) - len(plain[0].lost)
 
 
 def test_the_cost_is_said_before_it_is_paid() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks import Attack
+from .attacks.autoattack import AutoAttack
 from .attacks.through import bpda_defended, eot
 from .checks import InputError
 from .defence import Defended
@@ -243,7 +244,9 @@ def _samples(view: View) -> int:
 
 
 def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
-    """The same suite, low precision proposing in the trials that run until an image is lost.
+    """The same suite, prepared copies proposing in the trials that run until an image is lost.
+
+    AutoAttack, which is judged at its end, is handed a copy too where that is the same function: in `fp32`.
 
     Args:
         suite: a protocol; a trial that runs After others stays as it is, and they are made swift.
@@ -255,7 +258,7 @@ def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
 def _swift(trial: Trial, precision: str) -> Trial:
     if trial.before:
         return replace(trial, run=After(tuple(swiftly(trial.before, precision))))
-    if trial.run is not until_lost:
+    if trial.run is not until_lost and not (precision == "fp32" and isinstance(trial.attack, AutoAttack)):
         return trial
     view = trial.sees.view if isinstance(trial.sees, Swift) else trial.sees
     return replace(trial, sees=Swift(view, precision))

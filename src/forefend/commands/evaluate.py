@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--precision",
         type=Literal["fp32", "bf16"] | None,
-        help="attack a prepared copy of this precision until an image is lost; the classifier itself still decides",
+        help="attack a prepared copy of this precision until an image is lost, or with AutoAttack one in fp32; the "
+        "classifier itself still decides",
     )
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
     parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")

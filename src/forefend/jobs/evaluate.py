@@ -17,8 +17,7 @@ from ..evaluation import Subject, check, evaluate
 from ..launch import joined, may_start, ready
 from ..modes import device_of
 from ..processes import processes
-from ..running import to_the_end
-from ..suites import SUITES, Suite, Surrogate, Terms, swiftly
+from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
 from ..threads import choose_threads, one_thread, processes_in_memory
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
@@ -112,9 +111,14 @@ def _suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Su
         raise InputError(f"{name} attacks no surrogates: leave --surrogates away, or take black-box.")
     if options.suite == "transfer" and not terms.surrogates:
         raise InputError(f"{name} attacks from other classifiers too: name one with --surrogates.")
-    if options.precision and all(trial.run is to_the_end for trial in suite):
-        raise InputError(f"{name} judges its attacks at their end, where --precision is of no use: leave it away.")
-    return swiftly(suite, options.precision) if options.precision else suite
+    if not options.precision:
+        return suite
+    swift = swiftly(suite, options.precision)
+    if not any(isinstance(trial.sees, Swift) or trial.before for trial in swift):
+        raise InputError(
+            f"{name} judges its attacks at their end, where {options.precision} is of no use: leave --precision away."
+        )
+    return swift
 
 
 def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
