@@ -19,7 +19,7 @@ from forefend import records
 from forefend.paired import Lost, paired
 from forefend.summary import CLEAN
 
-from .protocol import ALONE, AUTOATTACKED, EIGHTH, FAITHFUL, FAST, RESULTS, SEEDS, SMALL, TASKS, TWO, WARM, WAYS, place
+from .protocol import ALONE, AUTOATTACKED, EIGHTHS, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WAYS, place
 
 CHANCE = 0.1  # accuracy of who guesses among ten classes
 ATTACKS = {"pgd-20": "PGD-20, the worse of two losses", "autoattack": "AutoAttack"}
@@ -47,11 +47,7 @@ class Promise:
 LESS = "not worse by 2 points, at most 1/8 of the gradients"
 PROMISES = (
     Promise(FAST, "pgd-20", 0.01, 1.0, "not worse by 1 point"),
-    Promise(EIGHTH, "pgd-20", 0.02, 1 / 8, LESS),
-    Promise(WARM, "pgd-20", 0.02, 1 / 8, LESS),
-    Promise(SMALL, "pgd-20", 0.02, 1 / 8, LESS),
-    Promise(TWO, "pgd-20", 0.02, 1 / 8, LESS),
-    Promise(TWO, "autoattack", 0.02, 1 / 8, LESS),
+    *(Promise(way, under, 0.02, 1 / 8, LESS) for way in EIGHTHS for under in ATTACKS),
 )
 
 
