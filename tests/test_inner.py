@@ -160,6 +160,12 @@ def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(moved:
         WarmStarted()(ATTACK, moment(memory=memory, moved=moved))(linear, x, y, draw=draw)
 
 
+@pytest.mark.parametrize("steps", [(), (1, 0), 2])
+def test_warm_starts_take_a_step_in_every_span(steps: Any) -> None:
+    with pytest.raises(InputError, match=r"^Warm starts were given the steps .+, expected whole numbers of at least 1"):
+        WarmStarted(steps=steps)
+
+
 def test_warm_starts_are_for_linf() -> None:
     with pytest.raises(InputError, match=r"^Warm starts are kept for l∞, and the threat model is L2:0\.5"):
         WarmStarted()(PGD(L2(0.5), 2, 0.1), moment())

@@ -92,6 +92,8 @@ def test_autoattack_is_handed_a_copy_that_is_the_same_function_and_no_other() ->
     assert swiftly([trial], "bf16") == [trial]
     (swift,) = swiftly([trial], "fp32")
     assert swift == replace(trial, sees=Swift(precision="fp32"))
+    randomised = replace(trial, attack=AutoAttack(threat, CLASSES, version="rand"))
+    assert swiftly([randomised], "fp32") == [randomised]
     plain, fast = (verdicts(Subject("it", network), images, [one]) for one in (trial, swift))
     assert plain == fast
     assert 0 < len(plain[1].lost - plain[0].lost) < len(images) - len(plain[0].lost)

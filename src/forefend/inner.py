@@ -131,12 +131,22 @@ class WarmStarted(Inner):
         relative_step: length of a step in radii (not stated for our networks; a half).
         reset: epochs after which the starts are random again (authors' code: 10).
 
+    Raises:
+        InputError: no span of training, or one without a step.
+
     Source: Zheng et al., 1912.11969 (ATTA).
     """
 
     steps: tuple[int, ...] = (1,)
     relative_step: float = 0.5
     reset: int = 10
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, tuple) or not self.steps or min(self.steps) < 1:
+            raise InputError(
+                f"Warm starts were given the steps {self.steps!r}, expected whole numbers of at least 1, one for each "
+                "span of training, such as (1, 1, 1, 2)."
+            )
 
     def __call__(self, attack: PGD, moment: Moment) -> Attack:
         """The attack from where it was left, which remembers where it goes.

@@ -246,7 +246,8 @@ def _samples(view: View) -> int:
 def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
     """The same suite, prepared copies proposing in the trials that run until an image is lost.
 
-    AutoAttack, which is judged at its end, is handed a copy too where that is the same function: in `fp32`.
+    AutoAttack in its standard form, which is judged at its end, is handed a copy too where that is the same function:
+    in `fp32`.
 
     Args:
         suite: a protocol; a trial that runs After others stays as it is, and they are made swift.
@@ -258,7 +259,8 @@ def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
 def _swift(trial: Trial, precision: str) -> Trial:
     if trial.before:
         return replace(trial, run=After(tuple(swiftly(trial.before, precision))))
-    if trial.run is not until_lost and not (precision == "fp32" and isinstance(trial.attack, AutoAttack)):
+    same = precision == "fp32" and isinstance(trial.attack, AutoAttack) and not trial.attack.averages
+    if trial.run is not until_lost and not same:
         return trial
     view = trial.sees.view if isinstance(trial.sees, Swift) else trial.sees
     return replace(trial, sees=Swift(view, precision))

@@ -131,6 +131,7 @@ def test_dncnn_starts_as_the_identity_with_orthogonal_weights() -> None:
     norms = [module for module in build("dncnn", channels=3).modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 15
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-4, 0.95)}
+    assert torch.equal(build("narrow-dncnn", channels=3)(x), x)
 
 
 def test_dncnn_takes_the_noise_off() -> None:
