@@ -79,7 +79,7 @@ def test_an_evaluation_refuses_them_too(option: str, here: Path) -> None:
 
 def test_a_precision_that_would_change_nothing_is_refused(here: Path) -> None:
     said = refused(f"evaluate {guide()} --threat Linf:0.1 --images 20 --out e --suite rtfe --precision bf16")
-    assert said == ("The suite rtfe judges its attacks at their end, where bf16 is of no use: leave --precision away.")
+    assert said == "The suite rtfe judges its attacks at their end, where bf16 is of no use: leave --precision away."
     assert files(here) == []
 
 

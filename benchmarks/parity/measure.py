@@ -25,7 +25,7 @@ from forefend.evaluation import Subject, evaluate
 from forefend.losses import margin
 from forefend.named import Finder
 from forefend.running import until_lost
-from forefend.trial import Suite, Swift, Trial, swiftly
+from forefend.trial import Suite, Trial, swiftly
 
 from .protocol import ALONE, AUTOATTACKED, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
 
@@ -82,8 +82,7 @@ def pgd(name: str, way: str, seed: int) -> None:
 def autoattack(name: str, way: str, seed: int) -> None:
     """AutoAttack in its standard form, computed with a folded fp32 copy; the pipeline itself gives the verdicts."""
     threat = TASKS[name].threat
-    suite = [Trial("AutoAttack", AutoAttack(threat, 10), threat, sees=Swift(precision="fp32"))]
-    judge(name, way, seed, suite, AUTOATTACKED)
+    judge(name, way, seed, swiftly([Trial("AutoAttack", AutoAttack(threat, 10), threat)], "fp32"), AUTOATTACKED)
 
 
 def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:

@@ -38,12 +38,14 @@ class Task:
 
 
 FAITHFUL, FAST = "faithful", "fast-crafting"
-EIGHTHS = EIGHTH, WARM, SMALL, TWO, WIDE = (
-    *("an-eighth", "an-eighth-warm", "an-eighth-small", "an-eighth-two", "an-eighth-wide"),
-)
+EIGHTH, WARM, SMALL = "an-eighth", "an-eighth-warm", "an-eighth-small"
+TWO, WIDE = "an-eighth-two", "an-eighth-wide"
+EIGHTHS = (EIGHTH, WARM, SMALL, TWO, WIDE)
 ALONE = "alone"  # the classifier without a preprocessor, judged under seed 0
 BF16 = "--craft prepared-bf16 --precision bf16"
-WAYS = {  # PGD-10 asks for 11 gradients an image, a single step for 2, and the watch for 11 of 128 images an epoch
+# PGD-10 asks for 11 gradients an image, a single step for 2, and the watch for 11 of 128 images an epoch (256 when the
+# first three eighths were trained).
+WAYS = {
     FAITHFUL: "",
     FAST: BF16,
     EIGHTH: f"{BF16} --inner single-step",

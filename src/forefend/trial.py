@@ -85,7 +85,8 @@ def through_bpda(subject: nn.Module) -> nn.Module:
 class Swift:
     """The attacker computes with a prepared copy of what it sees: it proposes, and the subject decides.
 
-    For trials that run until an image is lost, where the subject is asked about each proposal.
+    For trials that run until an image is lost, where the subject is asked about each proposal; in fp32, which is the
+    same function, also for an attack that is judged at its end and asks for logits alone.
 
     Args:
         view: what is copied.
