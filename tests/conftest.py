@@ -26,6 +26,12 @@ def seed() -> int:
     return 0
 
 
+@pytest.fixture(autouse=True)
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test hang on the processor: where it has no bfloat16 arithmetic, the tests have it imitated."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the real data sets and published weights."""

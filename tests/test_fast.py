@@ -89,9 +89,12 @@ def test_every_architecture_keeps_its_outputs_and_gradients(name: str, build: Ca
     before = likeness(net)
     prepared = prepare(net, x)
     plain = copy.deepcopy(frozen(net))
-    for a, b, close in zip(gradient(plain, x), gradient(prepared, x), (3e-5, 0.02), strict=True):
-        assert b.dtype == torch.float32
-        assert off(a, b) <= close  # rounding alone: it moves the gradient more, where it turns a ReLU over
+    (out, towards), (own, its) = gradient(plain, x), gradient(prepared, x)
+    assert own.dtype == its.dtype == torch.float32
+    assert off(out, own) <= 3e-5
+    errors = (towards - its).flatten(1).norm(dim=1) / towards.flatten(1).norm(dim=1)
+    assert float(errors.median()) <= 2e-3
+    assert float(errors.max()) <= 0.1  # rounding turns over a ReLU here and there, in one of the two
     if build is narrow:
         assert torch.equal(plain(x).argmax(1), prepared(x).argmax(1))
     for a, b in zip(*(gradient(f, x.double()) for f in exactly(net, prepared.plan)), strict=True):

@@ -12,12 +12,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from .checks import InputError, check_images, choose
+from .checks import InputError, check_images
 from .draw import Draw
 from .folding import Affine, affine, foldable, folded, jittered, layers
 from .modes import frozen
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from .precision import fitting
 
 Plan = dict[str, str | None]  # each BatchNorm to rewrite: into the layer of that name, or into an Affine
 
@@ -32,7 +31,8 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
     Args:
         network: images to logits or to images, any module that can be copied; it is taken in eval mode.
         x: a few images such as it will see, `(B, C, H, W)` in [0, 1], on its device: the copy is tried on them.
-        precision: of weights and features, `fp32` or `bf16`; images, outputs and gradients are float32 in both.
+        precision: of weights and features, `fp32` or `bf16`, which on a device without such arithmetic becomes `fp32`;
+            images, outputs and gradients are float32 in both.
 
     Raises:
         InputError: no module, an unknown precision, or images that the network does not take.
@@ -40,11 +40,11 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
     if not isinstance(network, nn.Module):
         raise InputError(f"Only a torch module can be prepared, not a {type(network).__name__}: wrap it in one.")
     check_images(x)
-    dtype = choose(precision, PRECISIONS, "precision")
+    dtype, imitated = fitting(precision, x.device)
     images = _trial(x)
     plan, notes = _proved(network, images)
     if dtype is torch.float32:
-        return Prepared(network, plan, dtype, notes)
+        return Prepared(network, plan, dtype, (*notes, imitated) if imitated else notes)
     try:
         prepared = Prepared(network, plan, dtype, notes)
         with torch.no_grad():

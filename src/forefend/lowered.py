@@ -10,9 +10,8 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from .checks import choose
-from .fast import PRECISIONS
 from .guides import Guide
+from .precision import fitting
 from .recipe import Cast
 
 
@@ -25,12 +24,14 @@ def lowered(cast: Cast, precision: str) -> Iterator[Cast]:
 
     Args:
         cast: the networks; those that are trained stay the very same modules, the guides get views of their own.
-        precision: `fp32`, where the cast comes back as it is, or `bf16`.
+        precision: `fp32`, where the cast comes back as it is, or `bf16`, which on a device without such arithmetic
+            becomes `fp32`.
 
     Raises:
         InputError: an unknown precision.
     """
-    if choose(precision, PRECISIONS, "precision") is torch.float32:
+    dtype, _ = fitting(precision, cast.device)
+    if dtype is torch.float32:
         yield cast
         return
     cast = replace(cast, guides=[Guide(guide.classifier, guide.name) for guide in cast.guides])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..attacks.pgd import input_gradient
 from ..compute import counted
-from ..fast import PRECISIONS, prepare
+from ..fast import prepare
 from ..losses import ce
+from ..precision import PRECISIONS, fitting
 from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure
 from ..stopwatch import device, timed
 from ..targets import TARGETS
@@ -54,7 +55,7 @@ def alone(case: str) -> Work:
 
 def best(case: str) -> Work:
     """A convolution that suits the machine: 64 channels of 32 x 32, 64 images."""
-    dtype = PRECISIONS[case.rpartition(" ")[2]]
+    dtype, _ = fitting(case.rpartition(" ")[2], device())
     layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device(), dtype).requires_grad_(False)
     call = Call(layer.to(memory_format=torch.channels_last), (64, 64, 32, 32), dtype)  # type: ignore[call-overload]
 

@@ -16,6 +16,7 @@ from ..data import Images
 from ..evaluation import Subject, check, evaluate
 from ..launch import joined, may_start, ready
 from ..modes import device_of
+from ..precision import tell
 from ..processes import processes
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
 from ..threads import choose_threads, one_thread, processes_in_memory
@@ -51,6 +52,8 @@ def run(options: Any) -> str:
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
     check(subjects, images, suite)
+    if options.precision and not processes().rank:
+        tell(options.precision, device_of(subjects[0].network))
     ready()
     with joined(_shared(options, subjects, images, suite, folder), options.words):
         cells = evaluate(

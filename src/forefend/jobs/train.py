@@ -25,6 +25,7 @@ from ..guides import Guide
 from ..inner import INNERS
 from ..modes import fingerprint
 from ..named import Named, initialised, new_classifier, save_classifier, training_config
+from ..precision import tell
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..recipes.transfer import with_new_head
@@ -80,6 +81,8 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
+    if "bf16" in (options.precision, options.craft.removeprefix("prepared-")):
+        tell("bf16", accelerator.device)
     augment = augmentation(options.data)
     choose_threads(checkpoint.progress_of(started.checkpoint).get("threads"))
     with _nothing_half_begun(started):

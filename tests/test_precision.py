@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from door import done
+from torch import nn
+from toys import same, toy_cast, toy_images, train, trained
+
+from forefend.checks import InputError
+from forefend.crafting import prepared_bf16
+from forefend.fast import prepare
+from forefend.lowered import lowered
+from forefend.precision import fitting
+from forefend.recipes import RTFE
+from forefend.threat import Linf
+
+CPU = torch.device("cpu")
+SENTENCE = "It computes in fp32, for this cpu has no bfloat16 arithmetic and would be slower."
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor such as most laptops have."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "arm_bf16"])
+def test_a_processor_that_has_bfloat16_is_told_by_any_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "l2_cache_size": 524288, name: True})
+    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+
+
+def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None:
+    assert fitting("bf16", CPU) == (torch.float32, SENTENCE)
+    assert fitting("fp32", CPU) == (torch.float32, "")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has(*, including_emulation: bool) -> bool:
+        return able or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", has)
+    dtype, told = fitting("bf16", torch.device("cuda"))
+    assert dtype is (torch.bfloat16 if able else torch.float32)
+    assert bool(told) is not able
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of an x86 processor")
+def test_this_processor_is_told_as_the_kernel_tells_it(python: Callable[..., str]) -> None:
+    program = "import torch; from forefend.precision import fitting; print(fitting('bf16', torch.device('cpu'))[0])"
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert python(program) == str(torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32)
+
+
+def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Module, x: torch.Tensor) -> None:
+    prepared = prepare(net, x, precision="bf16")
+    assert prepared.dtype is torch.float32
+    assert prepared.notes[-1] == SENTENCE
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), net.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_step_is_then_the_plain_one(without: None) -> None:
+    cast = toy_cast()
+    with lowered(cast, "bf16") as low:
+        assert low is cast
+
+
+def test_training_is_then_the_one_in_float32(without: None) -> None:
+    recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16)
+    asked = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16, precision="bf16")
+    plain = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16)
+    assert same(trained(asked), trained(plain))
+
+
+def test_an_unknown_precision_is_refused_whatever_the_machine(without: None) -> None:
+    with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):
+        fitting("fp16", CPU)
+
+
+TRAIN = (
+    "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
+    "--batch-size 20 --device cpu"
+)
+
+
+@pytest.mark.parametrize(
+    "asked", ["--craft prepared-bf16", "--precision bf16", "--craft prepared-bf16 --precision bf16"]
+)
+def test_whoever_trains_in_it_is_told_once(
+    asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert done(f"{TRAIN} --out run {asked}").count(SENTENCE) == 1
+
+
+def test_whoever_does_not_is_not_told(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SENTENCE not in done(f"{TRAIN} --out run --craft prepared")
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = f"evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --precision {asked}"
+    assert done(f"{line} --device cpu").count(SENTENCE) == (asked == "bf16")
