@@ -115,8 +115,9 @@ def machine(found: Mapping[str, Any]) -> str:
     of, load = found["machine"], [averages[0] for averages in found["load"].values()]
     best = [row["gflops_per_second"] for row in found["measured"] if row["subject"].startswith("a 3x3")]
     rates = f"; best convolution {min(best):.0f}–{max(best):.0f} GFLOP/s" if best else ""
+    lacking = "" if of.get("bfloat16", True) else " without bfloat16 arithmetic"
     return (
-        f"{of['processor']}, {of['cores']} cores, one thread, torch {found['about']['versions']['torch']}{rates}; "
+        f"{of['processor']}{lacking}, {of['cores']} cores, one thread, torch {found['about']['versions']['torch']}{rates}; "
         f"median over {found['settings']['rounds']} interleaved rounds and quartiles, by the process's own time; load "
         f"average {min(load):.1f}–{max(load):.1f} ({found['about']['time'][:10]})"
     )

@@ -65,7 +65,7 @@ FASHION = Task(
 TASKS = {
     "fashion-mnist": FASHION,
     # The guide and both ways anew, on another processor: its weights differ, so that nothing pairs with those above.
-    "fashion-mnist-anew": replace(FASHION, epochs={FAITHFUL: 7, TWO: 4}),
+    "fashion-mnist-anew": replace(FASHION, images=AUTOATTACKED, epochs={FAITHFUL: 7, TWO: 4}),
     "cifar-10": Task(
         data="cifar-10",
         guide="resnet20:.data/classifiers/akamaster-cifar10-resnet20.th",
