@@ -197,7 +197,10 @@ def test_a_check_that_is_cut_short_has_marked_its_folder(here: Path, monkeypatch
 
     monkeypatch.setattr(masking, "check", cut)
     line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out gate"
+    asked: list[str] = []
+    monkeypatch.setattr(check, "choose_threads", lambda: asked.append("threads"))
     assert refused(line) == "cut short"
+    assert asked == ["threads"]
 
 
 def test_subjects_and_surrogates_go_to_the_device_and_one_process_speaks(

@@ -81,3 +81,12 @@ def test_refusals() -> None:
     assert "Nothing to evaluate" in refused(LINE)
     assert "no folder nowhere" in refused(f"{LINE} --classifiers {guide()} --from nowhere")
     assert "There is no run" in refused("corruptions run") or "There is no " in refused("corruptions run")
+
+
+def test_the_device_is_chosen_as_elsewhere(here: Path) -> None:
+    line = f"{LINE} --classifiers {guide()} --corruptions fog --severities 1"
+    done(f"{line} --out c --device cpu")
+    if not torch.cuda.is_available():
+        assert "torch finds no CUDA" in refused(f"{line} --out d --device cuda")
+    assert "device" in refused(f"{line} --out d --device tpu")
+    assert not Path("d").exists()

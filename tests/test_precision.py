@@ -108,5 +108,5 @@ def test_whoever_does_not_is_not_told(without: None, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
 def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    line = f"evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --precision {asked}"
-    assert done(f"{line} --device cpu").count(SENTENCE) == (asked == "bf16")
+    line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
+    assert done(f"{line} --precision {asked} --device cpu").count(SENTENCE) == (asked == "bf16")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from door import done
 from toys import classifier, toy_images
 
 from forefend import suites, threads
@@ -139,3 +141,22 @@ def test_work_is_shared_where_that_is_worth_it(
     assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == 1
+
+
+LINES = {
+    "evaluate": "--threat Linf:0.1 --out out",
+    "certify": "--samples 200 --first 10 --out out",
+    "corruptions": "--corruptions fog --severities 1 --out out",
+}
+
+
+@pytest.mark.parametrize("verb", LINES)
+def test_whatever_computes_for_long_asks_how_many_there_are(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    job = importlib.import_module(f"forefend.jobs.{verb}")
+    monkeypatch.setattr(job, "choose_threads", lambda: asked.append(verb))
+    monkeypatch.chdir(tmp_path)
+    done(f"{verb} --classifiers mlp@random --data digits --images 2 --allow-weak-classifier --device cpu {LINES[verb]}")
+    assert asked == [verb]

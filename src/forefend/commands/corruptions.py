@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--corruptions", nargs="+", type=str, default=[], help="such as fog snow (else all there are)")
     parser.add_argument("--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of 1 to 5")
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     parser.add_argument("--batch-size", type=int, default=250, help="images judged at once")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the corruptions")
     parser.add_argument("--out", type=str | None, help="folder for records.jsonl and corruptions.json")

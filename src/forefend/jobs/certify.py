@@ -11,6 +11,7 @@ from ..certificates import Smoothing
 from ..certify import certify_images
 from ..checks import InputError
 from ..evaluation import Subject
+from ..threads import choose_threads
 from .subjects import images_for, measure_alone, placed, subjects_of
 
 RADII = (0.0, 0.25, 0.5)  # where the papers' tables begin
@@ -22,6 +23,7 @@ def run(options: Any) -> str:
     Raises:
         InputError: options that do not fit together, or subjects or images that cannot be used.
     """
+    choose_threads()
     smoothing = Smoothing(options.sigma, options.samples, options.first, options.alpha, options.seed)
     counted = _radii(options.radii, smoothing)
     run = records.Run(Path(options.run)) if options.run else None

@@ -21,6 +21,7 @@ from ..modes import frozen
 from ..processes import processes
 from ..records import Record
 from ..summary import CLEAN
+from ..threads import choose_threads
 from ..threat import ThreatModel
 from ..wasserstein import parse
 from .subjects import images_for, placed, subjects_of, surrogates_of
@@ -32,6 +33,7 @@ def run(options: Any) -> tuple[str, bool]:
     Raises:
         InputError: options that do not fit together, or subjects or images that cannot be used.
     """
+    choose_threads()
     run = records.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)
     subjects, threat = _asked(options, run)

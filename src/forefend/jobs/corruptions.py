@@ -16,7 +16,8 @@ from ..corrupted_accuracy import ALL, CLEAN, Condition, measure
 from ..data import Images, corrupted
 from ..draw import Draw
 from ..evaluation import Subject
-from .subjects import images_for, measure_alone, subjects_of
+from ..threads import choose_threads
+from .subjects import images_for, measure_alone, placed, subjects_of
 
 
 def run(options: Any) -> str:
@@ -25,6 +26,7 @@ def run(options: Any) -> str:
     Raises:
         InputError: options that do not fit together, or subjects, images or corruptions that cannot be used.
     """
+    choose_threads()
     for severity in options.severities:
         corruptions.check_severity(severity)
     held = records.Run(Path(options.run)) if options.run else None
@@ -39,6 +41,7 @@ def run(options: Any) -> str:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not options.allow_weak_classifier:
         measure_alone(subjects, options)
+    placed([subject.network for subject in subjects], options.device)
     folder = Path(options.out) if options.out else _folder(options, held, subjects)
     print(
         f"{len(subjects)} subjects, {len(images)} images, {len(wanted)} corruptions × severities -> {folder}",
