@@ -1,6 +1,6 @@
-"""Renew the tables of speed in documents, from `results/bench/bench.json` alone.
+"""Renew the tables of speed in documents, from the `bench.json` files in results/bench alone.
 
-usage: PYTHONPATH=src:. python -m benchmarks.speed_table [--check] [DOCUMENT ...]
+usage: PYTHONPATH=src:. python -m benchmarks.speed_table [--check]
 
 Between `<!-- speed promised -->` and `<!-- end -->` go the machine and every figure that a bar was set for; between
 `<!-- speed all -->` and `<!-- end -->` all of them, question by question, with growth and the cost of recipes. With
@@ -20,21 +20,23 @@ from forefend import records, speeds
 from forefend.checks import InputError
 from forefend.ratios import Figure
 
-FOUND = Path("results/bench/bench.json")
-DOCUMENTS = [Path("results/bench/README.md"), Path("README.md")]
+BENCH = Path("results/bench")
+DOCUMENTS = {  # and where each one's figures lie
+    Path("README.md"): BENCH / "bench.json",
+    BENCH / "README.md": BENCH / "bench.json",
+    BENCH / "without-bfloat16/README.md": BENCH / "without-bfloat16/bench.json",
+}
 
 
 def main() -> int:
     """Read the command line, renew or check, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--found", type=Path, default=FOUND)
-    parser.add_argument("documents", nargs="*", type=Path, default=DOCUMENTS)
     given = parser.parse_args()
-    found, stale = records.read_json(given.found), False
-    for document in given.documents:
+    stale = False
+    for document, found in DOCUMENTS.items():
         old = document.read_text(encoding="utf-8")
-        new = renewed(old, found)
+        new = renewed(old, records.read_json(found))
         stale |= new != old
         if not given.check:
             records.write(document, new.encode())
@@ -115,9 +117,10 @@ def machine(found: Mapping[str, Any]) -> str:
     of, load = found["machine"], [averages[0] for averages in found["load"].values()]
     best = [row["gflops_per_second"] for row in found["measured"] if row["subject"].startswith("a 3x3")]
     rates = f"; best convolution {min(best):.0f}–{max(best):.0f} GFLOP/s" if best else ""
-    lacking = "" if of.get("bfloat16", True) else " without bfloat16 arithmetic"
+    without = "" if of.get("bfloat16", True) else " without bfloat16 arithmetic"
     return (
-        f"{of['processor']}{lacking}, {of['cores']} cores, one thread, torch {found['about']['versions']['torch']}{rates}; "
+        f"{of['processor']}{without}, {of['cores']} cores, one thread, "
+        f"torch {found['about']['versions']['torch']}{rates}; "
         f"median over {found['settings']['rounds']} interleaved rounds and quartiles, by the process's own time; load "
         f"average {min(load):.1f}–{max(load):.1f} ({found['about']['time'][:10]})"
     )

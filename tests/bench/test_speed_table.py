@@ -79,7 +79,13 @@ def test_a_document_without_a_place_is_refused() -> None:
 
 
 def test_the_committed_tables_are_the_committed_files_own() -> None:
-    told = records.read_json(ROOT / speed_table.FOUND)
-    for document in speed_table.DOCUMENTS:
+    for document, told in speed_table.DOCUMENTS.items():
         page = (ROOT / document).read_text(encoding="utf-8")
-        assert speed_table.renewed(page, told) == page
+        assert speed_table.renewed(page, records.read_json(ROOT / told)) == page
+
+
+def test_a_processor_without_bfloat16_is_called_so() -> None:
+    told = found(figure(bar=2.5))
+    assert "Test, 2 cores" in speed_table.machine(told)
+    told["machine"]["bfloat16"] = False
+    assert "Test without bfloat16 arithmetic, 2 cores" in speed_table.machine(told)
