@@ -40,6 +40,11 @@ def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None
     assert fitting("fp32", CPU) == (torch.float32, "")
 
 
+def test_where_torch_does_not_tell_it_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+
+
 @pytest.mark.parametrize("able", [True, False])
 def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def has(*, including_emulation: bool) -> bool:

@@ -37,8 +37,11 @@ def tell(precision: str, device: torch.device) -> None:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
-        able = torch.cpu.get_capabilities()  # avx512_bf16 and amx_bf16 are among them, and what Arm calls its own
-        return any(bool(has) for name, has in able.items() if name.endswith("bf16"))
+        asked = getattr(torch.cpu, "get_capabilities", None)
+        if asked is None:  # a torch that does not tell
+            return True
+        # avx512_bf16 and amx_bf16 are among them, and what Arm calls its own.
+        return any(bool(has) for name, has in asked().items() if name.endswith("bf16"))
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True
