@@ -36,11 +36,14 @@ def lost(folder: Path) -> dict[tuple[str, int], bool]:
     return found
 
 
-def test_two_processes_give_the_verdicts_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["--precision", "fp32"]], ids=["plain", "prepared"])
+def test_two_processes_give_the_verdicts_of_one(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, count in (("one", "1"), ("two", "2")):
         before, threads = dict(os.environ), torch.get_num_threads()
         out = ["--out", str(tmp_path / name), "--runs", str(tmp_path / "runs"), "--processes", count]
-        assert cli.main([*WORDS, *out]) == 0
+        assert cli.main([*WORDS, *more, *out]) == 0
         said = capsys.readouterr().out
         assert ("shared by 2 processes" in said) == (name == "two")
         assert "tinyresnet" in said.splitlines()[-2]

@@ -52,8 +52,6 @@ def run(options: Any) -> str:
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
     check(subjects, images, suite)
-    if options.precision and not processes().rank:
-        tell(options.precision, device_of(subjects[0].network))
     ready()
     with joined(_shared(options, subjects, images, suite, folder), options.words):
         cells = evaluate(
@@ -87,6 +85,8 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
             cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
+    if options.precision:
+        tell(options.precision, device_of(subjects[0].network))
     print(cost.among(max(count, among.count)), flush=True)
     return count
 
