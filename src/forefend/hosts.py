@@ -96,7 +96,8 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
         found["processor"] = flags.get("model name", found["processor"])
-        found["bfloat16"] = bool({"avx512_bf16", "amx_bf16"} & set(flags.get("flags", "").split()))
+        if "flags" in flags:  # an x86 processor's
+            found["bfloat16"] = bool({"avx512_bf16", "amx_bf16"} & set(flags["flags"].split()))
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory_gib"] = round(pages / 2**30, 1)
     except (OSError, ValueError):  # not Linux

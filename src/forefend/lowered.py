@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .guides import Guide
+from .modes import device_of
 from .precision import fitting
 from .recipe import Cast
 
@@ -30,7 +31,8 @@ def lowered(cast: Cast, precision: str) -> Iterator[Cast]:
     Raises:
         InputError: an unknown precision.
     """
-    dtype, _ = fitting(precision, cast.device)
+    every = nn.ModuleList([cast.preprocessor, cast.classifier, cast.critic, *cast.guides])
+    dtype, _ = fitting(precision, device_of(every))
     if dtype is torch.float32:
         yield cast
         return

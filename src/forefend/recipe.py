@@ -51,12 +51,6 @@ class Cast:
             critic=frozen(self.critic),
         )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        every = (self.preprocessor, self.classifier, self.critic, *self.guides)
-        return next((p.device for network in every for p in network.parameters()), torch.device("cpu"))
-
     def to(self, device: torch.device) -> None:
         """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
         for network in (self.preprocessor, self.classifier, self.critic, *self.guides):

@@ -81,7 +81,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
-    if "bf16" in (options.precision, options.craft.removeprefix("prepared-")):
+    if options.precision == "bf16" or options.craft == "prepared-bf16":
         tell("bf16", accelerator.device)
     augment = augmentation(options.data)
     choose_threads(checkpoint.progress_of(started.checkpoint).get("threads"))
