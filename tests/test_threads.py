@@ -109,6 +109,7 @@ def test_one_thread_for_a_while() -> None:
 class Options:
     batch_size = 5
     processes: int | None = None
+    precision: str | None = None
 
 
 @pytest.mark.parametrize(
