@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_what_is_fallen_back_to_takes_several_steps() -> None:
 
 def test_a_single_step_is_known_as_one() -> None:
     several = {name: [steps for steps in (1, 2, 7, 40) if not inner.single(steps)] for name, inner in INNERS.items()}
-    warm = {"warm-started": [], "warm-then-two": []}
+    warm: dict[str, list[int]] = {"warm-started": [], "warm-then-two": [], "warm-deepening": []}
     assert several == {"as-published": [2, 7, 40], "gradual": [40], "single-step": []} | warm
     assert not WarmStarted(steps=(2, 3)).single(1)
     assert not AtLeast().single(1)
@@ -101,13 +102,20 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
     assert torch.equal(third, first)  # begun anew
 
 
-@pytest.mark.parametrize(("progress", "steps"), [(0.0, 1), (0.7499, 1), (0.75, 2), (1 - 1e-9, 2)])
-def test_warm_steps_come_in_equal_spans_and_keep_their_length(progress: float, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "progress", "steps"),
+    [
+        *(("warm-then-two", progress, steps) for progress, steps in ((0, 1), (0.7499, 1), (0.75, 2), (1 - 1e-9, 2))),
+        *(("warm-deepening", progress, steps) for progress, steps in ((0, 1), (0.34, 2), (0.67, 3), (1 - 1e-9, 3))),
+    ],
+)
+def test_warm_steps_come_in_equal_spans_and_keep_their_length(name: str, progress: float, steps: int) -> None:
     x, y, draw = images()
     memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
-    warm = INNERS["warm-then-two"]
+    ours: Any = INNERS[name]
+    warm = replace(ours, relative_step=0.25)  # short enough for three within the radius
     x_adv = warm(ATTACK, moment(progress, epoch=1, memory=memory))(linear, x, y, draw=draw)
-    torch.testing.assert_close(x_adv, x + 0.05 * steps)  # from zero, half a radius a step
+    torch.testing.assert_close(x_adv, x + 0.025 * steps)
 
 
 def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:

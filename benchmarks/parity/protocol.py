@@ -39,8 +39,8 @@ class Task:
 
 FAITHFUL, FAST = "faithful", "fast-crafting"
 EIGHTH, WARM, SMALL = "an-eighth", "an-eighth-warm", "an-eighth-small"
-TWO, WIDE = "an-eighth-two", "an-eighth-wide"
-EIGHTHS = (EIGHTH, WARM, SMALL, TWO, WIDE)
+TWO, WIDE, DEEPENING = "an-eighth-two", "an-eighth-wide", "an-eighth-deepening"
+EIGHTHS = (EIGHTH, WARM, SMALL, TWO, WIDE, DEEPENING)
 ALONE = "alone"  # the classifier without a preprocessor, judged under seed 0
 BF16 = "--craft prepared-bf16 --precision bf16"
 # PGD-10 asks for 11 gradients an image, a single step for 2, and the watch for 11 of 128 images an epoch (256 when the
@@ -53,6 +53,7 @@ WAYS = {
     SMALL: f"{BF16} --inner warm-started --batch-size 16",
     TWO: f"{BF16} --inner warm-then-two --batch-size 16",
     WIDE: f"{BF16} --inner warm-then-two --batch-size 16",
+    DEEPENING: f"{BF16} --inner warm-deepening --batch-size 16",
 }
 FASHION = Task(
     data="fashion-mnist",
@@ -65,7 +66,7 @@ FASHION = Task(
 TASKS = {
     "fashion-mnist": FASHION,
     # The guide and both ways anew, on another processor: its weights differ, so that nothing pairs with those above.
-    "fashion-mnist-anew": replace(FASHION, images=AUTOATTACKED, epochs={FAITHFUL: 7, TWO: 4}),
+    "fashion-mnist-anew": replace(FASHION, images=AUTOATTACKED, epochs={FAITHFUL: 7, TWO: 4, DEEPENING: 3}),
     "cifar-10": Task(
         data="cifar-10",
         guide="resnet20:.data/classifiers/akamaster-cifar10-resnet20.th",

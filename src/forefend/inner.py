@@ -251,4 +251,5 @@ INNERS: dict[str, Inner] = {
     "single-step": SingleStep(),
     "warm-started": WarmStarted(),
     "warm-then-two": WarmStarted(steps=(1, 1, 1, 2)),
+    "warm-deepening": WarmStarted(steps=(1, 2, 3)),
 }
