@@ -80,6 +80,7 @@ def _goes_on(folder: Path, out: str) -> None:
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     trained("run")
     assert "did you mean" in refused("compare run --classifier natural-digits-tinyresnet-s1")
+    assert "device called 'gpu'" in refused("compare run --device gpu")
     assert "no suite called 'quikc'" in refused("compare run --suite quikc")
     assert "holds no defence" in refused(f"compare {guide()}")
     assert "sigma" in refused("compare run --sigma nan")

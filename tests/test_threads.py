@@ -16,7 +16,7 @@ from forefend import suites, threads
 from forefend.cost import Cost
 from forefend.evaluation import Subject
 from forefend.jobs import evaluate as evaluate_job
-from forefend.threads import allowed, choose_threads, fitting_threads, one_thread, processes_in_memory
+from forefend.threads import allowed, as_begun, choose_threads, fitting_threads, one_thread, processes_in_memory
 from forefend.threat import Linf
 
 
@@ -69,17 +69,27 @@ def machine(monkeypatch: pytest.MonkeyPatch, load: float) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
 
 
-@pytest.mark.parametrize(("load", "given", "expected"), [(0.0, None, 4), (2.0, None, 2), (9.0, None, 1), (9.0, 3, 3)])
-def test_torch_is_told(load: float, given: int | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (2.0, 2), (9.0, 1)])
+def test_torch_is_told(load: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, load)
-    assert choose_threads(given) == expected == torch.get_num_threads()
+    assert choose_threads() == expected == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("begun", "expected"), [(3, 3), (None, 2)])
+def test_what_was_begun_goes_on_with_its_threads_for_a_while(begun: int | None, expected: int) -> None:
+    torch.set_num_threads(2)
+    with as_begun(begun):
+        assert torch.get_num_threads() == expected
+    assert torch.get_num_threads() == 2
 
 
 def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 0.0)
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert choose_threads() == choose_threads(3) == 2
+    assert choose_threads() == 2
+    with as_begun(3):
+        assert torch.get_num_threads() == 2
 
 
 def test_memory_holds_as_many_processes_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

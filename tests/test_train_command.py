@@ -15,8 +15,10 @@ from torch import Tensor
 from forefend import collapse, threads
 from forefend.checkpoint import progress_of
 from forefend.defence import load
+from forefend.jobs import train as train_job
 from forefend.jobs.train import WAYS, fields_of, ways_of
 from forefend.recipes import RECIPES
+from forefend.train import fit
 
 TINY = (
     "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
@@ -126,14 +128,20 @@ def test_no_recipe_has_a_setting_of_the_same_name() -> None:
 
 def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    number = torch.get_num_threads()
+    number, seen = torch.get_num_threads(), list[int]()
+
+    def watched(*given: Any, **more: Any) -> None:
+        seen.append(torch.get_num_threads())
+        fit(*given, **more)
+
+    monkeypatch.setattr(train_job, "fit", watched)
     try:
-        monkeypatch.setattr(threads, "fitting_threads", lambda *_: 2)
-        done(f"{TINY} --out run")
-        assert progress_of(here / "run" / "checkpoint.safetensors")["threads"] == 2
-        monkeypatch.setattr(threads, "fitting_threads", lambda *_: 1)
-        done(f"{TINY} --out run")
-        assert torch.get_num_threads() == 2
+        for fitting in (2, 1):
+            monkeypatch.setattr(threads, "fitting_threads", lambda *_, fitting=fitting: fitting)
+            done(f"{TINY} --out run")
+            assert progress_of(here / "run" / "checkpoint.safetensors")["threads"] == 2
+            assert torch.get_num_threads() == fitting  # whatever comes after
+        assert seen == [2, 2]
     finally:
         torch.set_num_threads(number)
 

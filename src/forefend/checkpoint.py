@@ -79,6 +79,15 @@ def progress_of(path: Path) -> dict[str, Any]:
     return {name: item["value"] for name, item in progress.items() if "value" in item}
 
 
+def threads_of(path: Path) -> int | None:
+    """How many threads a run was begun with; None when it has no checkpoint that tells.
+
+    Args:
+        path: the checkpoint file.
+    """
+    return progress_of(path).get("threads")
+
+
 def _state(player: Player) -> dict[str, Any]:
     networks = {name: dict(network.state_dict()) for name, network in player.networks.items()}
     return {"networks": networks, "optimizer": player.optimizer.state_dict()["state"]}

@@ -14,29 +14,33 @@ import torch
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def choose_threads(given: int | None = None) -> int:
+def choose_threads() -> int:
     """Set torch's number of threads and say it; where the environment has settled it, leave it.
 
-    On a busy machine every thread waits for the one that was sent away, so that two take longer than one. Another
-    number of threads rounds otherwise: whoever goes on with what was begun gives the number that it was begun with.
+    On a busy machine every thread waits for the one that was sent away, so that two take longer than one. Choose before
+    any work is done, which would itself count as the machine's.
+    """
+    if not _settled():
+        torch.set_num_threads(fitting_threads(allowed(), os.cpu_count() or 1, os.getloadavg()[0]))
+    return torch.get_num_threads()
+
+
+@contextmanager
+def as_begun(threads: int | None) -> Iterator[None]:
+    """Go on for a while with the threads that something was begun with: another number rounds otherwise.
 
     Args:
-        given: the number to take; None finds one.
+        threads: how many; None, and what the environment has settled, leave what is.
     """
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(given or fitting_threads(allowed(), os.cpu_count() or 1, os.getloadavg()[0]))
-    return torch.get_num_threads()
+    with _threads(torch.get_num_threads() if threads is None or _settled() else threads):
+        yield
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread for a while."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _threads(1):
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def processes_in_memory() -> int:
@@ -70,3 +74,18 @@ def allowed() -> float:
         return min(cores, float(quota) / float(period))
     except (OSError, ValueError):  # no container, or one without a limit, which writes "max"
         return cores
+
+
+def _settled() -> bool:
+    """Whether the environment has the last word."""
+    return bool(os.environ.get("OMP_NUM_THREADS"))
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

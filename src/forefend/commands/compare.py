@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
     parser.add_argument("--out", type=str | None, help="folder for records, compare.json and compare.md")
     parser.add_data(default=None)
     parser.add_classifiers()

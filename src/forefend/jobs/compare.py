@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from .. import comparison, critics, records, settings, suites
@@ -28,6 +29,7 @@ from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..suites import Suite
 from ..summary import CLEAN, WORST, Cell
+from ..threads import choose_threads
 from ..threat import ThreatModel
 from ..wasserstein import parse
 from .contestants import (
@@ -42,6 +44,7 @@ from .contestants import (
 )
 from .options import finder_of, images_of
 from .subjects import images_for, placed
+from .train import accelerator_of
 
 OURS = "this defence"
 ROUNDS = 21  # of each latency's median
@@ -54,6 +57,7 @@ def run(options: Any) -> str:
         InputError: options that do not fit together, or a run that holds no defence.
         Interrupted: asked to stop; the same call goes on.
     """
+    accelerator = accelerator_of(options.device)
     suite_of = choose(options.suite, suites.SUITES, "suite")
     check_rivals(options.denoiser, sigma=options.sigma, copies=options.copies, lr=options.lr)
     run = records.Run(Path(options.run))
@@ -63,11 +67,12 @@ def run(options: Any) -> str:
     classifier = _chosen(options, guides)
     threat = _threat(options, defence)
     suite = suite_of(suites.Terms([threat], len(images.classes)))
-    rules, recipe = _rules(options, run, guides, classifier, threat)
+    choose_threads()
+    rules, recipe = _rules(options, run, guides, classifier, threat, accelerator)
     print(f"{run.folder.name} took {rules.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
     contestants = _contestants(options, rules, recipe, defence)
     folder = Path(options.out) if options.out else rules.folder / _place(options, threat)
-    placed([contestant.network for contestant in contestants], None)
+    placed([contestant.network for contestant in contestants], options.device)
     print(f"{len(contestants)} contestants, {len(images)} images -> {folder}", flush=True)
     cells = [_judged(contestant, images, suite, folder, options) for contestant in contestants]
     rows = _rows(contestants, cells, images, suite)
@@ -110,7 +115,12 @@ def _threat(options: Any, defence: Defence) -> ThreatModel:
 
 
 def _rules(
-    options: Any, run: records.Run, guides: Sequence[Named], classifier: Named, threat: ThreatModel
+    options: Any,
+    run: records.Run,
+    guides: Sequence[Named],
+    classifier: Named,
+    threat: ThreatModel,
+    accelerator: Accelerator,
 ) -> tuple[Rules, Recipe]:
     """The run's own training images and compute, which the rivals get."""
     config = run.config
@@ -124,7 +134,7 @@ def _rules(
     recipe = settings.build(choose(config["recipe"], RECIPES, "recipe"), config["settings"])
     budget = training_flops(recipe, images, _cast(run, config, guides, images, options))
     folder = run.folder / "compare" / classifier.name.replace("/", "-")
-    return Rules(classifier, threat, images, budget, config["seed"], options.data, folder), recipe
+    return Rules(classifier, threat, images, budget, config["seed"], options.data, folder, accelerator), recipe
 
 
 def _cast(run: records.Run, config: Any, guides: Sequence[Named], images: Images, options: Any) -> Cast:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from .. import preprocessors, records
+from .. import checkpoint, preprocessors, records
 from ..attacks.autoattack import AutoAttack
 from ..budget import allowance, flops_per_image
 from ..checks import choose
@@ -27,6 +28,7 @@ from ..recipes import Adversarial, DenoisedSmoothing
 from ..recipes.denoised_smoothing import stability
 from ..running import to_the_end
 from ..suites import Averaged, Suite, through_bpda, white_box
+from ..threads import as_begun
 from ..threat import ThreatModel
 from ..train import fit
 from .train import defence_of, new_preprocessor
@@ -65,6 +67,7 @@ class Rules:
         seed: of initialisation, order and attacks.
         data: the set's name, by which training images are augmented.
         folder: where trained contestants are kept.
+        accelerator: device and processes of their training.
     """
 
     classifier: Named
@@ -74,6 +77,7 @@ class Rules:
     seed: int
     data: str
     folder: Path
+    accelerator: Accelerator
 
 
 def plainly(suite: Suite) -> tuple[Suite, str]:
@@ -178,7 +182,9 @@ def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Cast, networks: d
     done = "defence.json" if "preprocessor" in networks else "classifier.json"
     if not (run.folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
-        fit(recipe, images, cast, run=run, seed=rules.seed, augment=augmentation(rules.data))
+        augment = augmentation(rules.data)
+        with as_begun(checkpoint.threads_of(run.checkpoint)):
+            fit(recipe, images, cast, run=run, seed=rules.seed, augment=augment, accelerator=rules.accelerator)
         _save(run.folder, recipe, images, cast, networks)
     return paid.flops
 

@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import data
+from ..checks import InputError, choose
 from ..data import Images
 from ..named import Finder
 
@@ -33,3 +36,15 @@ def finder_of(options: Any, mean: Sequence[float] | None = None, std: Sequence[f
         allow_weak=options.allow_weak_classifier,
         augment=data.augmentation(options.data),
     )
+
+
+def check_device(device: str | None) -> None:
+    """Refuse an unknown device, and CUDA where torch finds none.
+
+    Raises:
+        InputError: either.
+    """
+    if device is not None:
+        choose(device, {"cpu": 0, "cuda": 1}, "device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from .. import records
-from ..checks import InputError, choose
+from ..checks import InputError
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
 from ..evaluation import Subject
 from ..named import Named, measure
-from .options import finder_of, images_of
+from .options import check_device, finder_of, images_of
 
 
 def measure_alone(subjects: Sequence[Subject], options: Any) -> None:
@@ -33,10 +33,7 @@ def placed(networks: Iterable[nn.Module], device: str | None) -> None:
     Raises:
         InputError: an unknown device, or CUDA where torch finds none.
     """
-    if device is not None:
-        choose(device, {"cpu": 0, "cuda": 1}, "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
+    check_device(device)
     where = "cpu" if device == "cpu" or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     for network in networks:
         network.to(where)

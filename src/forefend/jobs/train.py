@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -30,10 +29,10 @@ from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
-from ..threads import choose_threads
+from ..threads import as_begun, choose_threads
 from ..train import fit
 from ..ways import Ways
-from .options import finder_of, images_of
+from .options import check_device, finder_of, images_of
 
 # How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
 WAYS: dict[str, Any] = {
@@ -63,7 +62,8 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
         InputError: options that do not fit together.
         Interrupted: asked to stop; the same call goes on.
     """
-    accelerator = _accelerator(options.device)
+    accelerator = accelerator_of(options.device)
+    choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
     images = _training_images(options)
     found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
@@ -84,12 +84,21 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     if options.precision == "bf16" or options.craft == "prepared-bf16":
         tell("bf16", accelerator.device)
     augment = augmentation(options.data)
-    choose_threads(checkpoint.progress_of(started.checkpoint).get("threads"))
-    with _nothing_half_begun(started):
+    with _nothing_half_begun(started), as_begun(checkpoint.threads_of(started.checkpoint)):
         fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
     if accelerator.is_main_process:
         _save(name, recipe, images, cast, folder, options, found)
     return folder
+
+
+def accelerator_of(device: str | None) -> Accelerator:
+    """The device that was asked for, or the best there is.
+
+    Raises:
+        InputError: an unknown device, or CUDA where torch finds none.
+    """
+    check_device(device)
+    return Accelerator(cpu=device == "cpu")
 
 
 def ways_of(recipe: Recipe, options: Any) -> Ways:
@@ -122,15 +131,6 @@ def _nothing_half_begun(run: records.Run) -> Iterator[None]:
             if not any(run.folder.iterdir()):
                 run.folder.rmdir()
         raise
-
-
-def _accelerator(device: str | None) -> Accelerator:
-    """The device that was asked for, or the best there is."""
-    if device is not None:
-        choose(device, {"cpu": 0, "cuda": 1}, "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
-    return Accelerator(cpu=device == "cpu")
 
 
 def _find(role: str, options: Any) -> list[Named]:
