@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from door import done, files, guide, refused
 
 from forefend import cli, suites
@@ -68,7 +69,7 @@ def _goes_on(folder: Path, out: str) -> None:
     """The same command again trains nobody, judges nothing, and says the same but for the time it took."""
     before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
     rows = compared(folder / "run")["rows"]
-    again = done(f"compare run {OPTIONS}")
+    again = done(f"compare run {OPTIONS} --device cpu")
     assert "epochs of" in out
     assert "epochs of" not in again
     assert before == {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
@@ -81,6 +82,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     trained("run")
     assert "did you mean" in refused("compare run --classifier natural-digits-tinyresnet-s1")
     assert "device called 'gpu'" in refused("compare run --device gpu")
+    if not torch.cuda.is_available():
+        assert "torch finds no CUDA" in refused("compare run --device cuda")
     assert "no suite called 'quikc'" in refused("compare run --suite quikc")
     assert "holds no defence" in refused(f"compare {guide()}")
     assert "sigma" in refused("compare run --sigma nan")

@@ -113,6 +113,7 @@ def test_warm_steps_come_in_equal_spans_and_keep_their_length(name: str, progres
     x, y, draw = images()
     memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
     ours: Any = INNERS[name]
+    assert ours.relative_step == 0.5
     warm = replace(ours, relative_step=0.25)  # short enough for three within the radius
     x_adv = warm(ATTACK, moment(progress, epoch=1, memory=memory))(linear, x, y, draw=draw)
     torch.testing.assert_close(x_adv, x + 0.025 * steps)
