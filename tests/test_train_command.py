@@ -12,13 +12,10 @@ from door import done, refused
 from safetensors import safe_open
 from torch import Tensor
 
-from forefend import collapse, threads
-from forefend.checkpoint import progress_of
+from forefend import collapse, threads, train
 from forefend.defence import load
-from forefend.jobs import train as train_job
 from forefend.jobs.train import WAYS, fields_of, ways_of
 from forefend.recipes import RECIPES
-from forefend.train import fit
 
 TINY = (
     "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
@@ -36,6 +33,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def config(folder: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(Path(folder, "config.json").read_text())["config"]
     return found
+
+
+def kept(checkpoint: Path) -> dict[str, Any]:
+    """The loop's own progress, as a checkpoint tells it."""
+    with safe_open(checkpoint, framework="pt") as file:
+        progress: dict[str, Any] = json.loads(file.metadata()["skeleton"])["mapping"]["progress"]["mapping"]
+    return progress
 
 
 def weights(folder: str) -> dict[str, Tensor]:
@@ -132,21 +136,16 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monke
 
     def watched(*given: Any, **more: Any) -> None:
         seen.append(torch.get_num_threads())
-        fit(*given, **more)
+        take_all(*given, **more)
 
-    monkeypatch.setattr(train_job, "fit", watched)
+    take_all = train._take_all
+    monkeypatch.setattr(train, "_take_all", watched)
     try:
         for fitting in (2, 1):
             monkeypatch.setattr(threads, "fitting_threads", lambda *_, fitting=fitting: fitting)
             done(f"{TINY} --out run")
-            assert progress_of(here / "run" / "checkpoint.safetensors")["threads"] == 2
+            assert kept(here / "run" / "checkpoint.safetensors")["threads"]["value"] == 2
             assert torch.get_num_threads() == fitting  # whatever comes after
         assert seen == [2, 2]
     finally:
         torch.set_num_threads(number)
-
-
-def test_of_no_checkpoint_or_a_damaged_one_nothing_is_known(here: Path) -> None:
-    assert progress_of(here / "none") == {}
-    (here / "bad").write_bytes(b"x" * 100)
-    assert progress_of(here / "bad") == {}

@@ -64,30 +64,6 @@ def restore(path: Path, players: Mapping[str, Player], memory: Memory) -> dict[s
     return progress
 
 
-def progress_of(path: Path) -> dict[str, Any]:
-    """The plain numbers of the loop's own progress in a checkpoint, without its tensors; nothing when there is no file.
-
-    Args:
-        path: the checkpoint file; one that is damaged tells nothing, and `restore` says why.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            skeleton = json.loads(file.metadata()["skeleton"])
-        progress = skeleton["mapping"]["progress"]["mapping"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return {}
-    return {name: item["value"] for name, item in progress.items() if "value" in item}
-
-
-def threads_of(path: Path) -> int | None:
-    """How many threads a run was begun with; None when it has no checkpoint that tells.
-
-    Args:
-        path: the checkpoint file.
-    """
-    return progress_of(path).get("threads")
-
-
 def _state(player: Player) -> dict[str, Any]:
     networks = {name: dict(network.state_dict()) for name, network in player.networks.items()}
     return {"networks": networks, "optimizer": player.optimizer.state_dict()["state"]}

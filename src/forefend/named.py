@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from . import checkpoint, classifiers, records
+from . import classifiers, records
 from .batches import Augment
 from .checks import InputError, check_classifier, check_clean_accuracy, choose, unknown
 from .classifiers import Normalised
@@ -23,7 +23,6 @@ from .draw import Draw
 from .modes import fingerprint, frozen
 from .recipe import Cast, Recipe
 from .recipes import RECIPES
-from .threads import as_begun
 from .train import fit
 
 Split = Callable[[str], Images]
@@ -148,8 +147,7 @@ class Finder:
             network = new_classifier(architecture, images, self.seed)
             recipe.players(Cast(classifier=network))  # refuses a recipe that needs more than a classifier
             run = records.start(folder, config)
-            with as_begun(checkpoint.threads_of(run.checkpoint)):
-                fit(recipe, images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
+            fit(recipe, images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
             save_classifier(folder, network, architecture, images)
         shown = architecture if name == "natural" else f"{architecture}@{name}"
         return Named(shown, str(folder), self._of_run(folder).network, architecture)

@@ -26,6 +26,7 @@ from .lowered import lowered
 from .modes import returned
 from .recipe import Cast, Memory, Player, Recipe
 from .records import Run
+from .threads import as_begun
 from .validation import LR_FACTOR
 from .ways import AS_THE_PAPERS, Ways
 
@@ -54,7 +55,8 @@ def fit(
 ) -> None:
     """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
-    The same seed gives the same weights, whether or not training was interrupted and resumed from its checkpoint.
+    The same seed gives the same weights, whether or not training was interrupted and resumed from its checkpoint, which
+    goes on with the number of threads that it was begun with, unless OMP_NUM_THREADS says another.
 
     Args:
         recipe: what to do at each step.
@@ -87,7 +89,13 @@ def fit(
     loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways)
     state = _resume(run, loop)
     networks = [network for player in players.values() for network in player.networks.values()]
-    with stoppable() as received, _generator(accelerator), returned(*networks), lowered(cast, ways.precision) as train:
+    with (
+        as_begun(state.threads or None),
+        stoppable() as received,
+        _generator(accelerator),
+        returned(*networks),
+        lowered(cast, ways.precision) as train,
+    ):
         _take_all(loop, train, state, run=run, received=received, checkpoint_every=checkpoint_every)
     averaging.put(state.average, players)
     recipe.finish(cast, memory)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from .. import checkpoint, preprocessors, records
+from .. import preprocessors, records
 from ..attacks.autoattack import AutoAttack
 from ..budget import allowance, flops_per_image
 from ..checks import choose
@@ -28,7 +28,6 @@ from ..recipes import Adversarial, DenoisedSmoothing
 from ..recipes.denoised_smoothing import stability
 from ..running import to_the_end
 from ..suites import Averaged, Suite, through_bpda, white_box
-from ..threads import as_begun
 from ..threat import ThreatModel
 from ..train import fit
 from .train import defence_of, new_preprocessor
@@ -183,8 +182,7 @@ def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Cast, networks: d
     if not (run.folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
         augment = augmentation(rules.data)
-        with as_begun(checkpoint.threads_of(run.checkpoint)):
-            fit(recipe, images, cast, run=run, seed=rules.seed, augment=augment, accelerator=rules.accelerator)
+        fit(recipe, images, cast, run=run, seed=rules.seed, augment=augment, accelerator=rules.accelerator)
         _save(run.folder, recipe, images, cast, networks)
     return paid.flops
 

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from .. import checkpoint, classifiers, critics, preprocessors, records
+from .. import classifiers, critics, preprocessors, records
 from ..checks import InputError, choose
 from ..collapse import ANSWERS, Watch
 from ..crafting import CRAFTING
@@ -29,7 +29,7 @@ from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
-from ..threads import as_begun, choose_threads
+from ..threads import choose_threads
 from ..train import fit
 from ..ways import Ways
 from .options import check_device, finder_of, images_of
@@ -84,7 +84,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     if options.precision == "bf16" or options.craft == "prepared-bf16":
         tell("bf16", accelerator.device)
     augment = augmentation(options.data)
-    with _nothing_half_begun(started), as_begun(checkpoint.threads_of(started.checkpoint)):
+    with _nothing_half_begun(started):
         fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
     if accelerator.is_main_process:
         _save(name, recipe, images, cast, folder, options, found)
