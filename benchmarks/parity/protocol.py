@@ -39,8 +39,8 @@ class Task:
 
 FAITHFUL, FAST = "faithful", "fast-crafting"
 EIGHTH, WARM, SMALL = "an-eighth", "an-eighth-warm", "an-eighth-small"
-TWO, WIDE, DEEPENING = "an-eighth-two", "an-eighth-wide", "an-eighth-deepening"
-EIGHTHS = (EIGHTH, WARM, SMALL, TWO, WIDE, DEEPENING)
+TWO, WIDE, DEEPENING, SMALLER = "an-eighth-two", "an-eighth-wide", "an-eighth-deepening", "an-eighth-smaller"
+EIGHTHS = (EIGHTH, WARM, SMALL, TWO, WIDE, DEEPENING, SMALLER)
 ALONE = "alone"  # the classifier without a preprocessor, judged under seed 0
 BF16 = "--craft prepared-bf16 --precision bf16"
 # PGD-10 asks for 11 gradients an image, a single step for 2, and the watch for 11 of 128 images an epoch (256 when the
@@ -54,6 +54,7 @@ WAYS = {
     TWO: f"{BF16} --inner warm-then-two --batch-size 16",
     WIDE: f"{BF16} --inner warm-then-two --batch-size 16",
     DEEPENING: f"{BF16} --inner warm-deepening --batch-size 16",
+    SMALLER: f"{BF16} --inner warm-started --batch-size 8",
 }
 FASHION = Task(
     data="fashion-mnist",
@@ -63,20 +64,23 @@ FASHION = Task(
     images=5000,
     epochs={FAITHFUL: 7, FAST: 7, EIGHTH: 4, WARM: 4, SMALL: 4, TWO: 4},
 )
+CIFAR = Task(
+    data="cifar-10",
+    guide="resnet20:.data/classifiers/akamaster-cifar10-resnet20.th",
+    threat=Linf(1 / 255),  # the paper's 8/255 asks for far more than two cores give
+    options="--preprocessor narrow-dncnn --mse-weight 1 --images 4000 --batch-size 16 --lr 0.001",
+    images=2000,
+    epochs={FAITHFUL: 4, FAST: 4, WIDE: 2},
+    widened={WIDE: Linf(2 / 255)},
+    normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+)
 TASKS = {
     "fashion-mnist": FASHION,
     # The guide and both ways anew, on another processor: its weights differ, so that nothing pairs with those above.
     "fashion-mnist-anew": replace(FASHION, images=AUTOATTACKED, epochs={FAITHFUL: 7, TWO: 4, DEEPENING: 3}),
-    "cifar-10": Task(
-        data="cifar-10",
-        guide="resnet20:.data/classifiers/akamaster-cifar10-resnet20.th",
-        threat=Linf(1 / 255),  # the paper's 8/255 asks for far more than two cores give
-        options="--preprocessor narrow-dncnn --mse-weight 1 --images 4000 --batch-size 16 --lr 0.001",
-        images=2000,
-        epochs={FAITHFUL: 4, FAST: 4, WIDE: 2},
-        widened={WIDE: Linf(2 / 255)},
-        normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ),
+    "cifar-10": CIFAR,
+    # Anew likewise: another eighth, before the faithful way on the same processor.
+    "cifar-10-anew": replace(CIFAR, epochs={FAITHFUL: 4, SMALLER: 2}, widened={SMALLER: Linf(2 / 255)}),
 }
 COMMON = "--hold-out 0 --steps 10 --relative-step 0.25 --ema 0.99"
 
