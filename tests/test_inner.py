@@ -18,7 +18,18 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.data.augment import augmentation, crop_flip
 from forefend.draw import Draw
-from forefend.inner import INNERS, PERTURBATION, AsPublished, AtLeast, Gradual, Inner, Moment, SingleStep, WarmStarted
+from forefend.inner import (
+    INDEX,
+    INNERS,
+    PERTURBATION,
+    AsPublished,
+    AtLeast,
+    Gradual,
+    Inner,
+    Moment,
+    SingleStep,
+    WarmStarted,
+)
 from forefend.losses import margin
 from forefend.recipe import Memory, Recipe
 from forefend.recipes import AAA, HGD, RECIPES, RTFE, Adversarial, Robustifier
@@ -42,6 +53,11 @@ def moment(
     progress: float = 0.0, epoch: int = 0, memory: Memory | None = None, moved: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Moment:
     return Moment(progress, epoch, torch.arange(4), memory if memory is not None else {}, moved)
+
+
+def kept(levels: Tensor) -> Memory:
+    """What warm starts remember of images 0, 1, …"""
+    return {PERTURBATION: levels.to(torch.int8), INDEX: torch.arange(len(levels))}
 
 
 def images() -> tuple[Tensor, Tensor, Draw]:
@@ -89,8 +105,7 @@ def test_a_single_step_is_known_as_one() -> None:
 
 def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
     x, y, draw = images()
-    memory, warm = WarmStarted(relative_step=0.5).remember(toy_images(4)), WarmStarted(relative_step=0.5)
-    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    memory, warm = kept(torch.zeros(4, 1, 4, 4)), WarmStarted(relative_step=0.5)
     first = warm(ATTACK, moment(epoch=0, memory=memory))(linear, x, y, draw=draw)
     noise = ATTACK.threat.noise(x, draw) - x
     torch.testing.assert_close(first, x + (noise + 0.05).clamp(-0.1, 0.1))
@@ -111,7 +126,7 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
 )
 def test_warm_steps_come_in_equal_spans_and_keep_their_length(name: str, progress: float, steps: int) -> None:
     x, y, draw = images()
-    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    memory = kept(torch.zeros(4, 1, 4, 4))
     ours: Any = INNERS[name]
     assert ours.relative_step == 0.5
     warm = replace(ours, relative_step=0.25)  # short enough for three within the radius
@@ -125,12 +140,27 @@ def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:
     assert memory[PERTURBATION].dtype == torch.int8
 
 
+def test_a_sample_keeps_rows_for_its_own_images_alone() -> None:
+    many = toy_images(1000)
+    memory = WarmStarted().remember(many.subset(torch.tensor([7, 8, 900, 940])))
+    assert memory[PERTURBATION].shape == (4, 1, 6, 6)
+    memory[PERTURBATION] += torch.tensor([10, 20, 30, 40], dtype=torch.int8).view(4, 1, 1, 1)
+    x, _, index = many.batch(torch.tensor([940, 7, 900, 8]))
+    x = x / 2 + 0.2  # no pixel near the ends
+    still = WarmStarted(relative_step=1e-9)  # the attack stays where it starts
+    batch = replace(moment(epoch=1, memory=memory), index=index)
+    x_adv = still(ATTACK, batch)(linear, x, torch.zeros_like(index), draw=Draw(index))
+    expected = x + torch.tensor([40, 10, 30, 20]).view(4, 1, 1, 1) * 0.1 / 127
+    torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-6)
+    assert memory[PERTURBATION][:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+
+
 @given(st.integers(0, 10**6))
 def test_a_perturbation_moves_with_its_image_and_back(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     uniform, x = torch.rand(4, 3, generator=generator), 0.5 + torch.zeros(4, 1, 4, 4)
     levels = torch.randint(-127, 128, x.shape, generator=generator)
-    memory = {PERTURBATION: levels.to(torch.int8)}
+    memory = kept(levels)
     y, draw = torch.zeros(4, dtype=torch.int64), Draw(torch.arange(4))
 
     def moved(images: Tensor) -> Tensor:
@@ -145,7 +175,7 @@ def test_a_perturbation_moves_with_its_image_and_back(seed: int) -> None:
 def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
     x, y = 0.5 + torch.zeros(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
     uniform = torch.tensor([[0.0, 0.5, 0.9]] * 2 + [[0.5, 0.5, 0.1]] * 2)  # two shifted down by one, two mirrored
-    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    memory = kept(torch.zeros(4, 1, 4, 4))
     warm = WarmStarted(relative_step=0.5)
     warm(ATTACK, moment(0.5, 1, memory, lambda images: crop_flip(images, uniform, pad=1)))(
         linear, x, y, draw=Draw(torch.arange(4))
@@ -164,7 +194,7 @@ def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
 )
 def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(moved: Any, words: str) -> None:
     x, y, draw = images()
-    memory = {PERTURBATION: torch.zeros(4, 1, 4, 4, dtype=torch.int8)}
+    memory = kept(torch.zeros(4, 1, 4, 4))
     with pytest.raises(InputError, match=words):
         WarmStarted()(ATTACK, moment(memory=memory, moved=moved))(linear, x, y, draw=draw)
 

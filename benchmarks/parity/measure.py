@@ -27,7 +27,7 @@ from forefend.named import Finder
 from forefend.running import until_lost
 from forefend.trial import Suite, Trial, swiftly
 
-from .protocol import ALONE, AUTOATTACKED, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
+from .protocol import ALONE, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
 
 
 def main() -> int:
@@ -81,8 +81,9 @@ def pgd(name: str, way: str, seed: int) -> None:
 
 def autoattack(name: str, way: str, seed: int) -> None:
     """AutoAttack in its standard form, computed with a folded fp32 copy; the pipeline itself gives the verdicts."""
-    threat = TASKS[name].threat
-    judge(name, way, seed, swiftly([Trial("AutoAttack", AutoAttack(threat, 10), threat)], "fp32"), AUTOATTACKED)
+    task = TASKS[name]
+    suite = swiftly([Trial("AutoAttack", AutoAttack(task.threat, 10), task.threat)], "fp32")
+    judge(name, way, seed, suite, task.autoattacked)
 
 
 def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
@@ -98,7 +99,7 @@ def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
     folder = out / suite[0].name.lower()
     if (folder / "summary.json").exists():
         raise InputError(f"{folder} was judged before: delete it to judge anew.")
-    evaluate([subject], images, suite, folder=folder, batch_size=250)
+    evaluate([subject], images, suite, folder=folder, batch_size=task.batch)
     path = records.part(folder, 0)
     light = [replace(record, images=[]) for record in records.read(path)]
     records.write(path, b"".join(map(records.line_of, light)))

@@ -23,7 +23,7 @@ from .recipe import Memory
 from .threat import ThreatModel
 
 LONGEST = 1.25  # radii: the step with which a single one from a random start does best (Wong et al., 2001.03994)
-PERTURBATION = "inner/perturbation"
+PERTURBATION, INDEX = "inner/perturbations", "inner/index"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Inner(ABC):
         """Whether some of training runs a single step, where the paper's attack takes `steps`."""
 
     def remember(self, data: Images) -> Memory:
-        """The tensors that it keeps for each image from epoch to epoch, addressed by dataset index."""
+        """The tensors that it keeps for each image from epoch to epoch."""
         return {}
 
 
@@ -166,8 +166,12 @@ class WarmStarted(Inner):
         return 1 in self.steps
 
     def remember(self, data: Images) -> Memory:
-        """Each image's perturbation as it is stored, in 127ths of the radius, `(N, C, H, W)` int8."""
-        return {PERTURBATION: torch.zeros(int(data.index.max()) + 1, *data.shape, dtype=torch.int8)}
+        """Each image's perturbation as it is stored, in 127ths of the radius, `(N, C, H, W)` int8; and whose it is.
+
+        The rows are these images' alone, in the order of their dataset index: a sample of a large set keeps no more.
+        """
+        index = data.index.cpu().sort().values
+        return {PERTURBATION: torch.zeros(len(index), *data.shape, dtype=torch.int8), INDEX: index}
 
 
 @final
@@ -203,7 +207,7 @@ class _Warm:
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
         moment, stored = self.moment, self.moment.memory[PERTURBATION]
         unit = float(self.attack.threat.radius) / 127
-        place = moment.index.to(stored.device)
+        place = torch.searchsorted(moment.memory[INDEX], moment.index.to(stored.device))
         old = stored[place].to(x.device, x.dtype) * unit
         attack = self.attack if self.cold else replace(self.attack, start=_beside(moment.moved(old)))
         x_adv = attack(f, x, target, draw=draw)
