@@ -156,8 +156,10 @@ def test_the_ways_differ_in_what_the_page_says_alone(task: str, way: str) -> Non
     differ = {name for name in ours | faithful if ours.get(name) != faithful.get(name)} - {"--out"}
     fast = {"--craft", "--precision"} if way != FAITHFUL else set()
     eighth = {"--inner", "--epochs"} if way in protocol.EIGHTHS else set()
-    small_already = TASKS[task].data != TASKS[TASK].data
-    small = {"--batch-size"} if way in protocol.EIGHTHS[2:] and not small_already else set()
+    batch = faithful["--batch-size"]
+    smaller = dict.fromkeys(protocol.EIGHTHS[2:], "16") | {protocol.SMALLER: "8"}
+    assert ours["--batch-size"] == smaller.get(way, batch)
+    small = {"--batch-size"} if smaller.get(way, batch) != batch else set()
     wide = {"--threat"} if way in TASKS[task].widened else set()
     assert differ == fast | eighth | small | wide
 
