@@ -182,7 +182,7 @@ def test_another_norm_is_one_sentence(threat: Any) -> None:
 
 def test_perturbations_that_are_kept_are_one_sentence() -> None:
     words = (
-        r"^What is kept as 'inner/perturbation' has every pixel of the full size, .+ 3 × 3 pixels: .+warm-started\.$"
+        r"^What is kept as 'inner/perturbations' has every pixel of the full size, .+ 3 × 3 pixels: .+warm-started\.$"
     )
     with pytest.raises(InputError, match=words):
         train(SMALL, toy_images(), any_size(), sizes=GROWING, inner=WarmStarted())
