@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,21 +16,12 @@ from toys import Stopping, same, toy_cast, toy_images, train, trained
 from forefend.attacks import Attack
 from forefend.attacks.n_fgsm import NFGSM
 from forefend.attacks.pgd import PGD, fgsm
+from forefend.batches import Batches
 from forefend.checks import InputError
 from forefend.data.augment import augmentation, crop_flip
 from forefend.draw import Draw
-from forefend.inner import (
-    INDEX,
-    INNERS,
-    PERTURBATION,
-    AsPublished,
-    AtLeast,
-    Gradual,
-    Inner,
-    Moment,
-    SingleStep,
-    WarmStarted,
-)
+from forefend.growing import FULL
+from forefend.inner import INNERS, PERTURBATION, AsPublished, AtLeast, Gradual, Inner, Moment, SingleStep, WarmStarted
 from forefend.losses import margin
 from forefend.recipe import Memory, Recipe
 from forefend.recipes import AAA, HGD, RECIPES, RTFE, Adversarial, Robustifier
@@ -56,8 +48,8 @@ def moment(
 
 
 def kept(levels: Tensor) -> Memory:
-    """What warm starts remember of images 0, 1, …"""
-    return {PERTURBATION: levels.to(torch.int8), INDEX: torch.arange(len(levels))}
+    """What warm starts remember."""
+    return {PERTURBATION: levels.to(torch.int8)}
 
 
 def images() -> tuple[Tensor, Tensor, Draw]:
@@ -148,7 +140,7 @@ def test_a_sample_keeps_rows_for_its_own_images_alone() -> None:
     x, _, index = many.batch(torch.tensor([940, 7, 900, 8]))
     x = x / 2 + 0.2  # no pixel near the ends
     still = WarmStarted(relative_step=1e-9)  # the attack stays where it starts
-    batch = replace(moment(epoch=1, memory=memory), index=index)
+    batch = replace(moment(epoch=1, memory=memory), rows=torch.tensor([3, 0, 2, 1]))
     x_adv = still(ATTACK, batch)(linear, x, torch.zeros_like(index), draw=Draw(index))
     expected = x + torch.tensor([40, 10, 30, 20]).view(4, 1, 1, 1) * 0.1 / 127
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-6)
@@ -232,7 +224,17 @@ def test_a_recipe_that_says_so_asks_at_every_step_with_its_papers_attack(recipe:
     assert {(a.steps, str(a.threat)) for a, _ in counting.asked} == {(4, "Linf:0.1")}
     assert {m.epoch for _, m in counting.asked} == {0, 1}
     held_out = round(40 * recipe.hold_out)
-    assert sum(len(m.index) for _, m in counting.asked) == 2 * (40 - held_out)
+    assert sum(len(m.rows) for _, m in counting.asked) == 2 * (40 - held_out)
+
+
+def test_each_image_of_a_sample_is_told_by_its_row() -> None:
+    sample, counting = toy_images(1000).subset(torch.tensor([940, 7, 900, 8, 33])), Counting()
+    batches = Batches(sample, None, 2, 2, 0, None, counting, FULL, Accelerator(cpu=True))
+    for step in range(batches.steps):
+        batch, _ = batches.at(step, {})
+        assert batch.inner(ATTACK) is ATTACK
+        assert torch.equal(sample.index[counting.asked[-1][1].rows], batch.index)
+    assert sorted(row for _, m in counting.asked for row in m.rows.tolist()) == sorted([*range(5)] * 2)
 
 
 @asking

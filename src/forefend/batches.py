@@ -70,7 +70,7 @@ class Batches:
             return x if self.augment is None else self.augment(x, draw.at(trial="augment"))
 
         inner = AtLeast() if FALLEN in memory else self.inner
-        moment = Moment(progress, epoch, index, memory, moved)
+        moment = Moment(progress, epoch, mine, memory, moved)
         share = len(mine) * self.accelerator.num_processes / len(rows)
         x = self.sizes.resized(moved(x), progress)
         return Batch(x, y, index, progress, draw, lambda attack: inner(attack, moment)), share

@@ -23,7 +23,7 @@ from .recipe import Memory
 from .threat import ThreatModel
 
 LONGEST = 1.25  # radii: the step with which a single one from a random start does best (Wong et al., 2001.03994)
-PERTURBATION, INDEX = "inner/perturbations", "inner/index"
+PERTURBATION = "inner/perturbations"
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Moment:
     Args:
         progress: share of the training done, in [0, 1).
         epoch: from 0.
-        index: dataset index of each image, `(B,)` int64.
+        rows: of each image among the training images, numbers from 0 to N - 1, `(B,)` int64.
         memory: what is kept for each image.
         moved: this step's augmentation, for perturbations of the images as they are stored.
     """
 
     progress: float
     epoch: int
-    index: Tensor
+    rows: Tensor
     memory: Memory
     moved: Callable[[Tensor], Tensor]
 
@@ -57,7 +57,7 @@ class Inner(ABC):
         """Whether some of training runs a single step, where the paper's attack takes `steps`."""
 
     def remember(self, data: Images) -> Memory:
-        """The tensors that it keeps for each image from epoch to epoch."""
+        """The tensors that it keeps for each image from epoch to epoch, addressed by its row."""
         return {}
 
 
@@ -166,12 +166,8 @@ class WarmStarted(Inner):
         return 1 in self.steps
 
     def remember(self, data: Images) -> Memory:
-        """Each image's perturbation as it is stored, in 127ths of the radius, `(N, C, H, W)` int8; and whose it is.
-
-        The rows are these images' alone, in the order of their dataset index: a sample of a large set keeps no more.
-        """
-        index = data.index.cpu().sort().values
-        return {PERTURBATION: torch.zeros(len(index), *data.shape, dtype=torch.int8), INDEX: index}
+        """Each image's perturbation as it is stored, in 127ths of the radius, `(N, C, H, W)` int8."""
+        return {PERTURBATION: torch.zeros(len(data), *data.shape, dtype=torch.int8)}
 
 
 @final
@@ -207,7 +203,7 @@ class _Warm:
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
         moment, stored = self.moment, self.moment.memory[PERTURBATION]
         unit = float(self.attack.threat.radius) / 127
-        place = torch.searchsorted(moment.memory[INDEX], moment.index.to(stored.device))
+        place = moment.rows.to(stored.device)
         old = stored[place].to(x.device, x.dtype) * unit
         attack = self.attack if self.cold else replace(self.attack, start=_beside(moment.moved(old)))
         x_adv = attack(f, x, target, draw=draw)
