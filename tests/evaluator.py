@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from parting import fail_unless_parted
 from toys import classifier, toy_images
 
 from forefend import data, suites
@@ -21,4 +22,5 @@ def evaluated(folder: Path, images: int) -> list[Cell]:
 
 
 if __name__ == "__main__":
+    fail_unless_parted()
     evaluated(Path(sys.argv[1]), int(sys.argv[2]))

@@ -25,9 +25,9 @@ FLOORS: list[list[str]] = [
     ["attacks/"],  # adversaries
     ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
     [  # doing
-        *("checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
+        *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
         *("budget", "named", "noisy"),
-        *("processes", "launch", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
+        *("launch", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
         *("masking", "certify", "corrupted_accuracy"),
         *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],

@@ -41,7 +41,7 @@ def in_two_processes(folder: Path, images: int) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def judged(folder: Path) -> Counter[tuple[str, int]]:

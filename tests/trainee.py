@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from parting import fail_unless_parted
 from safetensors.torch import save_file
 from torch import Tensor
 from toys import toy_cast, toy_images, train
@@ -72,8 +73,8 @@ def main(folder: Path) -> None:
     }
     for name, cast in casts.items():
         save_file(cast.classifier.state_dict(), folder / f"{name}-{accelerator.process_index}.safetensors")
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
+    fail_unless_parted()
     main(Path(sys.argv[1]))

@@ -1,7 +1,8 @@
-"""Processes: who evaluates which images where several do, as `torchrun` starts them."""
+"""Processes: who evaluates which images where several do, as `torchrun` starts them, and how they part."""
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,22 @@ def processes() -> Processes:
     """The processes that the environment names."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
+    part_at_exit()
     # What is exchanged is plain Python; and nobody knows how long another may be at its last batch.
     state = PartialState(cpu=True, timeout=timedelta(days=365))
     return Processes(state.process_index, state.num_processes)
+
+
+def part_at_exit() -> None:
+    """Leave the group of processes, if this one is in any then, before the interpreter takes itself down.
+
+    Gloo's threads may hold tensors still, and to let go of one while Python ends aborts the process (SIGABRT) after all
+    its work is done.
+    """
+    atexit.unregister(_part)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

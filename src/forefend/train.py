@@ -24,6 +24,7 @@ from .data import Images, split
 from .interrupt import Interrupted, stoppable
 from .lowered import lowered
 from .modes import returned
+from .processes import part_at_exit
 from .recipe import Cast, Memory, Player, Recipe
 from .records import Run
 from .threads import as_begun
@@ -77,6 +78,7 @@ def fit(
     recipe.check()
     ways.check(recipe)
     accelerator = accelerator or Accelerator()
+    part_at_exit()
     cast.to(accelerator.device)
     untouched = [guide.likeness() for guide in cast.guides]
     batches = _batches(recipe, data, ways, seed=seed, augment=augment, accelerator=accelerator)

@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # torchrun knows this file's own folder alone
 
 from accelerate import Accelerator
+from parting import fail_unless_parted
 from safetensors.torch import save_file
 from torch import Tensor
 from toys import toy_cast, toy_images
@@ -63,8 +64,8 @@ def main(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     tensors = {"radius": radii(accelerator).clone(), "stopped": stopped(folder, accelerator).clone()}
     save_file(tensors, folder / f"{accelerator.process_index}.safetensors")
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
+    fail_unless_parted()
     main(Path(sys.argv[1]))
