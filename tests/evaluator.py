@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from parting import fail_unless_parted
+from torchrun import fail_unless_parted
 from toys import classifier, toy_images
 
 from forefend import data, suites

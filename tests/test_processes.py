@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import evaluator
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchrun import in_two_processes
 
 from forefend import records, summary
 from forefend.processes import Processes, processes
@@ -31,19 +29,6 @@ def test_alone_is_alone() -> None:
     assert Processes().all_of({3: True}) == {3: True}
 
 
-def in_two_processes(folder: Path, images: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(
-        [*command, evaluator.__file__, str(folder), str(images)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def judged(folder: Path) -> Counter[tuple[str, int]]:
     found = records.read(folder / "records.jsonl")
     return Counter((record.trial, index) for record in found for index in record.index)
@@ -51,8 +36,8 @@ def judged(folder: Path) -> Counter[tuple[str, int]]:
 
 def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
-    in_two_processes(two, 30)
-    in_two_processes(two, 60)  # goes on from what is there
+    in_two_processes(evaluator.__file__, str(two), "30")
+    in_two_processes(evaluator.__file__, str(two), "60")  # goes on from what is there
     evaluator.evaluated(one, 60)
     assert summary.load(two) == summary.load(one)
     assert judged(two) == judged(one)

@@ -18,6 +18,7 @@ import trainee
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchrun import in_two_processes
 from toys import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
 
 from forefend import checkpoint
@@ -124,12 +125,7 @@ def _written(folder: Path) -> int:
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, trainee.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two_processes(trainee.__file__, str(tmp_path))
     first, second = (
         {name: load_file(tmp_path / f"{name}-{number}.safetensors") for name in ("plain", "batchnorm", "stopped")}
         for number in (0, 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from parting import fail_unless_parted
 from safetensors.torch import save_file
 from torch import Tensor
+from torchrun import fail_unless_parted
 from toys import toy_cast, toy_images, train
 
 from forefend.draw import Draw

@@ -18,6 +18,7 @@ import torch
 from accelerate.state import PartialState
 
 from .checks import InputError
+from .processes import part
 
 READY = "FOREFEND_READY"  # in a started process's environment: the file that it makes when it is about to share
 PATIENCE = 60.0  # seconds that a process may take to end after all work is done
@@ -98,8 +99,7 @@ def _first_of(count: int) -> Iterator[dict[str, str]]:
         os.environ.clear()  # accelerate too leaves words there
         os.environ.update(before)
         torch.set_num_threads(threads)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        part()
         PartialState._shared_state.clear()
         PartialState._shared_state.update(state)
 

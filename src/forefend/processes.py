@@ -58,10 +58,11 @@ def part_at_exit() -> None:
     Gloo's threads may hold tensors still, and to let go of one while Python ends aborts the process (SIGABRT) after all
     its work is done.
     """
-    atexit.unregister(_part)
-    atexit.register(_part)
+    atexit.unregister(part)
+    atexit.register(part)
 
 
-def _part() -> None:
+def part() -> None:
+    """Leave the group of processes, if this one is in any."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -11,9 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # torchrun knows this file's own folder alone
 
 from accelerate import Accelerator
-from parting import fail_unless_parted
 from safetensors.torch import save_file
 from torch import Tensor
+from torchrun import fail_unless_parted
 from toys import toy_cast, toy_images
 
 from forefend.draw import Draw

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import margins
@@ -15,6 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchrun import in_two_processes
 from toys import toy_images
 
 from forefend.checks import InputError
@@ -135,12 +133,7 @@ def test_l2_is_refused() -> None:
 
 @pytest.mark.slow
 def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, margins.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two_processes(margins.__file__, str(tmp_path))
     alone = margins.radii(Accelerator(cpu=True))
     for number in (0, 1):
         halves = load_file(tmp_path / f"{number}.safetensors")
