@@ -89,9 +89,8 @@ def test_what_is_fallen_back_to_takes_several_steps() -> None:
 
 def test_a_single_step_is_known_as_one() -> None:
     several = {name: [steps for steps in (1, 2, 7, 40) if not inner.single(steps)] for name, inner in INNERS.items()}
-    warm: dict[str, list[int]] = {"warm-started": [], "warm-then-two": [], "warm-deepening": []}
+    warm = {"warm-started": [], "warm-then-two": [], "warm-deepening": [], "warm-noised": [1, 2, 7, 40]}
     assert several == {"as-published": [2, 7, 40], "gradual": [40], "single-step": []} | warm
-    assert not WarmStarted(steps=(2, 3)).single(1)
     assert not AtLeast().single(1)
 
 
@@ -114,6 +113,7 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
     [
         *(("warm-then-two", progress, steps) for progress, steps in ((0, 1), (0.7499, 1), (0.75, 2), (1 - 1e-9, 2))),
         *(("warm-deepening", progress, steps) for progress, steps in ((0, 1), (0.34, 2), (0.67, 3), (1 - 1e-9, 3))),
+        *(("warm-noised", progress, steps) for progress, steps in ((0, 2), (0.4999, 2), (0.5, 3), (1 - 1e-9, 3))),
     ],
 )
 def test_warm_steps_come_in_equal_spans_and_keep_their_length(name: str, progress: float, steps: int) -> None:
@@ -121,9 +121,19 @@ def test_warm_steps_come_in_equal_spans_and_keep_their_length(name: str, progres
     memory = kept(torch.zeros(4, 1, 4, 4))
     ours: Any = INNERS[name]
     assert ours.relative_step == 0.5
-    warm = replace(ours, relative_step=0.25)  # short enough for three within the radius
+    warm = replace(ours, relative_step=0.25, noise=0.0)  # short enough for three within the radius
     x_adv = warm(ATTACK, moment(progress, epoch=1, memory=memory))(linear, x, y, draw=draw)
     torch.testing.assert_close(x_adv, x + 0.025 * steps)
+
+
+def test_noise_moves_a_warm_start_within_the_ball() -> None:
+    x, y, draw = images()
+    levels = torch.tensor([0, 127, -127, 100]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
+    still = replace(INNERS["warm-noised"], relative_step=1e-9)  # the attack stays where it starts
+    x_adv = still(ATTACK, moment(epoch=1, memory=kept(levels)))(linear, x, y, draw=draw)
+    delta = levels * 0.1 / 127 + 0.05 * (2 * draw.uniform(x) - 1)
+    torch.testing.assert_close(x_adv, x + delta.clamp(-0.1, 0.1), rtol=0, atol=1e-6)
+    assert (delta.abs() > 0.1).any()
 
 
 def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:
@@ -195,6 +205,11 @@ def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(moved:
 def test_warm_starts_take_a_step_in_every_span(steps: Any) -> None:
     with pytest.raises(InputError, match=r"^Warm starts were given the steps .+, expected whole numbers of at least 1"):
         WarmStarted(steps=steps)
+
+
+def test_noise_on_warm_starts_is_nowhere_below_nothing() -> None:
+    with pytest.raises(InputError, match=r"^The noise on warm starts is -0\.5 radii wide, expected at least 0\.$"):
+        WarmStarted(noise=-0.5)
 
 
 def test_warm_starts_are_for_linf() -> None:

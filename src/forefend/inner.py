@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .attacks import Attack
 from .attacks.n_fgsm import NFGSM
-from .attacks.pgd import PGD
+from .attacks.pgd import PGD, Start
 from .checks import InputError
 from .data import Images
 from .draw import Draw
@@ -130,9 +130,10 @@ class WarmStarted(Inner):
         steps: gradient steps each time, in equal spans of training (1 throughout).
         relative_step: length of a step in radii (not stated for our networks; a half).
         reset: epochs after which the starts are random again (authors' code: 10).
+        noise: half width in radii of uniform noise that each start is moved by, within the ball (ours; ATTA has none).
 
     Raises:
-        InputError: no span of training, or one without a step.
+        InputError: no span of training, or one without a step; noise below 0.
 
     Source: Zheng et al., 1912.11969 (ATTA).
     """
@@ -140,6 +141,7 @@ class WarmStarted(Inner):
     steps: tuple[int, ...] = (1,)
     relative_step: float = 0.5
     reset: int = 10
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, tuple) or not self.steps or min(self.steps) < 1:
@@ -147,6 +149,8 @@ class WarmStarted(Inner):
                 f"Warm starts were given the steps {self.steps!r}, expected whole numbers of at least 1, one for each "
                 "span of training, such as (1, 1, 1, 2)."
             )
+        if not self.noise >= 0:
+            raise InputError(f"The noise on warm starts is {self.noise:g} radii wide, expected at least 0.")
 
     def __call__(self, attack: PGD, moment: Moment) -> Attack:
         """The attack from where it was left, which remembers where it goes.
@@ -159,7 +163,7 @@ class WarmStarted(Inner):
         size = self.relative_step * attack.threat.radius
         steps = self.steps[int(moment.progress * len(self.steps))]
         attack = replace(attack, steps=steps, step_size=size)
-        return _Warm(attack, moment, cold=moment.epoch % self.reset == 0)
+        return _Warm(attack, moment, moment.epoch % self.reset == 0, self.noise)
 
     def single(self, steps: int) -> bool:
         """Whether it ever takes one step."""
@@ -199,13 +203,14 @@ class _Warm:
     attack: PGD
     moment: Moment
     cold: bool
+    noise: float
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
         moment, stored = self.moment, self.moment.memory[PERTURBATION]
         unit = float(self.attack.threat.radius) / 127
         place = moment.rows.to(stored.device)
         old = stored[place].to(x.device, x.dtype) * unit
-        attack = self.attack if self.cold else replace(self.attack, start=_beside(moment.moved(old)))
+        attack = self.attack if self.cold else replace(self.attack, start=_beside(moment.moved(old), self.noise))
         x_adv = attack(f, x, target, draw=draw)
         new = _moved_back(x_adv - x, old, moment.moved)
         stored[place] = (new / unit).round().clamp(-127, 127).to(stored)
@@ -221,9 +226,9 @@ def paced(attack: PGD, steps: int) -> PGD:
     )
 
 
-def _beside(delta: Tensor) -> Callable[[ThreatModel, Tensor, Draw], Tensor]:
+def _beside(delta: Tensor, noise: float) -> Start:
     def remembered(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
-        return threat.project(x + delta, x)
+        return threat.project(x + delta + noise * threat.radius * (2 * draw.uniform(x) - 1), x)
 
     return remembered
 
@@ -252,4 +257,5 @@ INNERS: dict[str, Inner] = {
     "warm-started": WarmStarted(),
     "warm-then-two": WarmStarted(steps=(1, 1, 1, 2)),
     "warm-deepening": WarmStarted(steps=(1, 2, 3)),
+    "warm-noised": WarmStarted(steps=(2, 3), noise=0.5),
 }

@@ -87,7 +87,8 @@ def _add_ways(parser: Parser) -> None:
         type=str,
         default="as-published",
         help="the inner attack: as-published, gradual (few steps early), single-step (N-FGSM), warm-started (ATTA), "
-        "warm-then-two (ATTA, two steps in the last quarter), warm-deepening (ATTA, one, two, then three steps)",
+        "warm-then-two (ATTA, two steps in the last quarter), warm-deepening (ATTA, one, two, then three steps), "
+        "warm-noised (ATTA with noise, two, then three steps)",
     )
     group.add_argument(
         "--on-collapse", type=str, default="stop", help="when single steps no longer defend: stop or fall-back"
