@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from toys import same, toy_cast, toy_images, train, trained
 
 from forefend import batches
@@ -15,6 +14,7 @@ from forefend import train as training
 from forefend.batches import at_hand, moved_to
 from forefend.data.folder import read as read_folder
 from forefend.data.images import InMemory
+from forefend.processes import accelerator_on
 from forefend.recipes import RTFE, Robustifier
 from forefend.threat import Linf
 from forefend.train import fit
@@ -94,14 +94,15 @@ def test_training_and_held_out_images_are_brought_near_and_the_weights_are_the_s
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-def test_on_a_cuda_device_levels_and_weights_are_the_same_wherever_the_pixels_lie(
+def test_on_a_cuda_device_levels_are_the_same_and_weights_nearly_wherever_the_pixels_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     near, rows = at_hand(levels(), CUDA), torch.arange(256)
     assert near.batch(rows)[0].is_cuda
     assert torch.equal(near.batch(rows)[0].cpu(), levels().batch(rows)[0])
     casts, recipe = [toy_cast(), toy_cast()], RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
-    fit(recipe, toy_images(), casts[0], accelerator=Accelerator())
+    fit(recipe, toy_images(), casts[0], accelerator=accelerator_on())
     monkeypatch.setattr(training, "at_hand", lambda images, device: images)
-    fit(recipe, toy_images(), casts[1], accelerator=Accelerator())
-    assert same(trained(casts[0]), trained(casts[1]))
+    fit(recipe, toy_images(), casts[1], accelerator=accelerator_on())
+    for a, b in zip(trained(casts[0]), trained(casts[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)  # a GPU adds up in any order

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from forefend.classifiers import Normalised
-from forefend.modes import borrowed, fingerprint, frozen
+from forefend.fast import prepare
+from forefend.modes import borrowed, device_of, fingerprint, frozen, laid_out
+from forefend.recipe import Cast
 
 
 def state(network: nn.Module) -> tuple[list[bool], list[bool]]:
@@ -48,6 +50,41 @@ def test_frozen_follows_an_optimiser_and_batchnorm_s_statistics(net: nn.Module, 
         nn.functional.cross_entropy(net(x), y).backward()
         optimiser.step()
     assert torch.equal(twin(x), net.eval()(x))
+
+
+def test_a_twin_is_laid_out_channels_last_and_the_original_is_not(net: nn.Module, x: Tensor) -> None:
+    twin = laid_out(net)
+    assert twin.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    assert not net.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(twin(x), net.eval()(x))
+
+
+class Volumes(nn.Module):
+    """An image classifier with a convolution over three dimensions, colour being one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 5, (4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.volume(self.plane(x)[:, None]).mean((2, 3, 4))
+        return logits
+
+
+def test_five_dimensions_have_no_such_layout_and_stay() -> None:
+    twin, x = laid_out(Volumes()), torch.rand(2, 3, 6, 6)
+    assert twin.plane.weight.is_contiguous(memory_format=torch.channels_last)
+    assert twin.volume.weight.is_contiguous()
+    assert twin(x).shape == (2, 5)
+    assert prepare(Volumes(), x)(x).shape == (2, 5)
+    Cast(classifier=Volumes()).to(torch.device("cpu"))
+
+
+def test_what_lies_on_two_devices_is_laid_out_on_the_one_that_is_no_cpu() -> None:
+    both = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3).to("meta"))
+    assert {tensor.device.type for tensor in laid_out(both).parameters()} == {"meta"}
+    assert device_of(both) == torch.device("cpu")  # where it was
+    assert device_of(laid_out(both[0])) == torch.device("cpu")
 
 
 def test_frozen_leaves_the_original_alone(net: nn.Module, x: Tensor) -> None:

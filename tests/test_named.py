@@ -47,6 +47,20 @@ def test_an_architecture_is_trained_once_and_found_again(
         finder(runs, seed=1).find("mlp")
 
 
+def test_it_is_trained_where_the_options_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def on(device: str | None) -> None:
+        asked.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(named, "accelerator_on", on)
+    for device in (None, "cpu"):
+        with pytest.raises(KeyboardInterrupt):
+            finder(tmp_path, device=device).find("mlp")
+    assert asked == [None, "cpu"]
+
+
 def test_a_runs_folder_its_card_and_its_weights_are_the_same_classifier(runs: Path) -> None:
     folder = runs / "natural-digits-mlp-s0"
     card = json.loads((folder / "classifier.json").read_text())

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import evaluator
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchrun import in_two_processes
 
+from forefend import processes as named
 from forefend import records, summary
 from forefend.processes import Processes, processes
+from forefend.train import _Loop
 
 
 @given(rows=st.integers(0, 60), size=st.integers(1, 20), count=st.integers(1, 5))
@@ -27,6 +32,30 @@ def test_rows_are_dealt_once_and_in_whole_batches(rows: int, size: int, count: i
 def test_alone_is_alone() -> None:
     assert processes() == Processes(0, 1)
     assert Processes().all_of({3: True}) == {3: True}
+
+
+def test_training_takes_the_cpu_where_there_is_nothing_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(named, "Accelerator", lambda cpu: asked.append(cpu))
+    for cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        for device in (None, "cpu", "cuda"):
+            named.accelerator_on(device)
+    assert asked == [True, True, True, False, True, False]
+
+
+def test_what_is_learnt_of_images_is_exchanged_on_the_device_and_stays_where_it_was() -> None:
+    exchanged: list[torch.device] = []
+
+    def reduce(learnt: torch.Tensor, reduction: str) -> torch.Tensor:
+        exchanged.append(learnt.device)
+        return torch.tensor([1, 6], dtype=torch.int8)  # of both processes
+
+    told = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
+    loop: Any = SimpleNamespace(before={"kept": torch.ones(2)}, memory={"kept": torch.ones(2)}, accelerator=told)
+    _Loop.merge(loop)
+    assert exchanged == [torch.device("meta")]
+    assert loop.memory["kept"].tolist() == [2, 7]
 
 
 def judged(folder: Path) -> Counter[tuple[str, int]]:

@@ -127,7 +127,10 @@ def _written(folder: Path) -> int:
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     in_two_processes(trainee.__file__, str(tmp_path))
     first, second = (
-        {name: load_file(tmp_path / f"{name}-{number}.safetensors") for name in ("plain", "batchnorm", "stopped")}
+        {
+            name: load_file(tmp_path / f"{name}-{number}.safetensors")
+            for name in ("plain", "batchnorm", "apart", "stopped")
+        }
         for number in (0, 1)
     )
     alone = trainee.pair(batch_norm=False, accelerator=Accelerator(cpu=True)).classifier.state_dict()
@@ -136,6 +139,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     for name, state in first.items():
         assert same(list(state.values()), list(second[name].values())), name
     assert same(list(first["stopped"].values()), list(first["plain"].values()))
+    assert same(list(first["apart"].values()), list(first["batchnorm"].values()))
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 2
 
 

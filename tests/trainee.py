@@ -17,6 +17,7 @@ from torchrun import fail_unless_parted
 from toys import toy_cast, toy_images, train
 
 from forefend.draw import Draw
+from forefend.processes import accelerator_on
 from forefend.recipe import Cast
 from forefend.recipes import RTFE, Adversarial
 from forefend.records import Run
@@ -39,9 +40,15 @@ def slow_run(folder: Path) -> None:
     torch.save(cast.preprocessor.state_dict(), folder / "weights.pt")
 
 
-def pair(*, batch_norm: bool, accelerator: Accelerator) -> Cast:
-    """Six steps on forty images in batches of thirteen and fourteen, which two processes cannot halve evenly."""
+def pair(*, batch_norm: bool, accelerator: Accelerator, off: int = 0) -> Cast:
+    """Six steps on forty images in batches of thirteen and fourteen, which two processes cannot halve evenly.
+
+    All but the first begin with weights that are `off`.
+    """
     cast = toy_cast(batch_norm=batch_norm)
+    with torch.no_grad():
+        for tensor in (*cast.classifier.parameters(), *cast.classifier.buffers()):
+            tensor += off * accelerator.process_index
     fit(PAIR, toy_images(), cast, accelerator=accelerator)
     return cast
 
@@ -65,10 +72,11 @@ def stopped(folder: Path, accelerator: Accelerator) -> Cast:
 
 def main(folder: Path) -> None:
     """What one of two processes does: train both networks, and one with a stop; write down what came out."""
-    accelerator = Accelerator(cpu=True)
+    accelerator = accelerator_on()
     casts = {
         "plain": pair(batch_norm=False, accelerator=accelerator),
         "batchnorm": pair(batch_norm=True, accelerator=accelerator),
+        "apart": pair(batch_norm=True, accelerator=accelerator, off=3),
         "stopped": stopped(folder, accelerator),
     }
     for name, cast in casts.items():

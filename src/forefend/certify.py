@@ -22,7 +22,7 @@ from .checks import check_numbers
 from .data import Images
 from .data.images import fingerprints
 from .draw import Draw, generators
-from .modes import device_of, fingerprint, form, frozen, likeness
+from .modes import device_of, fingerprint, form, laid_out, likeness
 from .suitable import check_subject
 
 
@@ -44,8 +44,7 @@ class Smoothed:
 
     def __init__(self, network: nn.Module, smoothing: Smoothing, batch_size: int = 250) -> None:
         check_numbers({"batch_size": batch_size})
-        # Channels-last convolves faster; the view has a layout of its own, and the original keeps its.
-        self.network: nn.Module = frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = laid_out(network)
         self.smoothing = smoothing
         self.batch_size = batch_size
 

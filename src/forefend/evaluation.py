@@ -17,7 +17,7 @@ from .data import Images
 from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
-from .modes import frozen, likeness
+from .modes import laid_out, likeness
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
@@ -116,7 +116,7 @@ def _courts(
     _check_names(subjects, suite)
     among = processes()
     before = [likeness(subject.network) for subject in subjects]
-    views = [replace(subject, network=_view(subject.network)) for subject in subjects]
+    views = [replace(subject, network=laid_out(subject.network)) for subject in subjects]
     keys = [key_of(view.network, images) for view in views]
     _check_apart(views, keys)
     with generators(seed):
@@ -156,7 +156,7 @@ def check(subjects: Sequence[Subject], images: Images, suite: Suite) -> None:
         InputError: as `evaluate` would.
     """
     with generators(0):
-        _check_views([replace(subject, network=_view(subject.network)) for subject in subjects], images, suite)
+        _check_views([replace(subject, network=laid_out(subject.network)) for subject in subjects], images, suite)
 
 
 def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None:
@@ -258,8 +258,3 @@ def _subject(network: nn.Module) -> Subject:
     defence = getattr(network, "defence", None)
     seen = isinstance(network, Defended) and isinstance(defence, Defence) and defence.has_seen(network.classifier)
     return Subject("classifier", network, isinstance(network, Defended), seen)
-
-
-def _view(network: nn.Module) -> nn.Module:
-    """A frozen view of the network, laid out channels-last: the original is not touched, and convolves slower."""
-    return frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

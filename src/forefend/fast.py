@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .checks import InputError, check_images
 from .draw import Draw
 from .folding import Affine, affine, foldable, folded, jittered, layers
-from .modes import frozen
+from .modes import channels_last, frozen
 from .precision import fitting
 
 Plan = dict[str, str | None]  # each BatchNorm to rewrite: into the layer of that name, or into an Affine
@@ -77,7 +77,8 @@ class Prepared(nn.Module):
         self.plan = dict(plan)
         self.dtype = dtype
         self.notes = notes
-        self.copy = _rewritten(network, self.plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.copy = _rewritten(network, self.plan)
+        channels_last(self.copy)
         for layer in layers(self.copy).values():
             layer.to(dtype)
         self._original = weakref.ref(network)

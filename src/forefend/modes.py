@@ -1,7 +1,8 @@
 """Modes: look at a network without touching it.
 
-`frozen` gives an eval-only twin that shares the original's tensors; `borrowed` puts a network into crafting form and
-gives its modes and gradient flags back exactly; `fingerprint` proves that nothing moved.
+`frozen` gives an eval-only twin that shares the original's tensors, `laid_out` one that is quicker to ask; `borrowed`
+puts a network into crafting form and gives its modes and gradient flags back exactly; `fingerprint` proves that nothing
+moved.
 """
 
 from __future__ import annotations
@@ -34,6 +35,28 @@ def frozen(network: Network) -> Network:
         shared[id(tensor)] = nn.Parameter(still, requires_grad=False) if isinstance(tensor, nn.Parameter) else still
     # Hooks may close over anything; a twin that shared them would call back into the original's owner.
     return copy.deepcopy(network, shared).eval().requires_grad_(False)
+
+
+def laid_out(network: Network) -> Network:
+    """A frozen twin to be asked many times: on one device, channels-last. It does not follow the original's training.
+
+    Args:
+        network: as for `frozen`; where some of it is on the CPU and the rest on one other device, the twin is there.
+    """
+    twin = frozen(network)
+    places = {tensor.device for tensor in chain(twin.parameters(), twin.buffers())}
+    others = [place for place in places if place.type != "cpu"]
+    if len(places) > len(others) == 1:
+        twin.to(others[0])
+    channels_last(twin)
+    return twin
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay out in place what two-dimensional convolutions multiply with: the same numbers, convolved faster."""
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.ndim == 4:  # nn.Module.to would lay out five dimensions too, and has no such layout for them
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

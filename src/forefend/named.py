@@ -21,6 +21,7 @@ from .classifiers.weights import load_weights
 from .data import Images, sample
 from .draw import Draw
 from .modes import fingerprint, frozen
+from .processes import accelerator_on
 from .recipe import Cast, Recipe
 from .recipes import RECIPES
 from .train import fit
@@ -71,6 +72,7 @@ class Finder:
         allow_weak: accept a classifier that is near chance on clean images.
         seed: of classifiers trained on demand.
         augment: for the same.
+        device: where these are trained, `cpu` or `cuda`; None for the best there is.
     """
 
     split: Split
@@ -80,6 +82,7 @@ class Finder:
     allow_weak: bool = False
     seed: int = 0
     augment: Augment | None = None
+    device: str | None = None
 
     def find(self, spec: str) -> Named:
         """The classifier that `spec` stands for, measured on training images.
@@ -147,7 +150,8 @@ class Finder:
             network = new_classifier(architecture, images, self.seed)
             recipe.players(Cast(classifier=network))  # refuses a recipe that needs more than a classifier
             run = records.start(folder, config)
-            fit(recipe, images, Cast(classifier=network), run=run, seed=self.seed, augment=self.augment)
+            cast, accelerator = Cast(classifier=network), accelerator_on(self.device)
+            fit(recipe, images, cast, run=run, seed=self.seed, augment=self.augment, accelerator=accelerator)
             save_classifier(folder, network, architecture, images)
         shown = architecture if name == "natural" else f"{architecture}@{name}"
         return Named(shown, str(folder), self._of_run(folder).network, architecture)

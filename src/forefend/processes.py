@@ -1,17 +1,19 @@
-"""Processes: who evaluates which images where several do, as `torchrun` starts them, and how they part."""
+"""Processes: who does what where several do, as `torchrun` starts them: evaluating, training, and parting."""
 
 from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch import Tensor
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast, gather_object
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,27 @@ def processes() -> Processes:
     # What is exchanged is plain Python; and nobody knows how long another may be at its last batch.
     state = PartialState(cpu=True, timeout=timedelta(days=365))
     return Processes(state.process_index, state.num_processes)
+
+
+def accelerator_on(device: str | None = None) -> Accelerator:
+    """Where training takes place, shared by the processes that the environment names.
+
+    Not for accelerate to choose: where it is not told to compute on the CPU and finds no CUDA, it leaves each process
+    to train alone; and it takes an Apple GPU, which has no float64 for draws and distances.
+
+    Args:
+        device: `cpu` or `cuda`; None for CUDA where it is, else the CPU.
+    """
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+
+
+@torch.no_grad()
+def start_alike(networks: Iterable[nn.Module], accelerator: Accelerator) -> None:
+    """Give the networks of every process the numbers that the first one's have, in place."""
+    if accelerator.num_processes > 1:
+        for network in networks:
+            for tensor in chain(network.parameters(), network.buffers()):
+                tensor.copy_(broadcast(tensor.detach().contiguous()))
 
 
 def part_at_exit() -> None:

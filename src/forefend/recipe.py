@@ -21,7 +21,7 @@ from .data import Images
 from .draw import Draw
 from .guides import Guide
 from .losses import name_of
-from .modes import frozen
+from .modes import channels_last, frozen
 
 Memory = dict[str, Tensor]
 
@@ -54,7 +54,8 @@ class Cast:
     def to(self, device: torch.device) -> None:
         """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
         for network in (self.preprocessor, self.classifier, self.critic, *self.guides):
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(device)
+            channels_last(network)
 
     def check(self, x: Tensor, classes: int) -> None:
         """Refuse networks that do not fit the data; call it without gradients.

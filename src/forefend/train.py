@@ -24,7 +24,7 @@ from .data import Images, split
 from .interrupt import Interrupted, stoppable
 from .lowered import lowered
 from .modes import returned
-from .processes import part_at_exit
+from .processes import accelerator_on, part_at_exit, start_alike
 from .recipe import Cast, Memory, Player, Recipe
 from .records import Run
 from .threads import as_begun
@@ -57,7 +57,8 @@ def fit(
     """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
     The same seed gives the same weights, whether or not training was interrupted and resumed from its checkpoint, which
-    goes on with the number of threads that it was begun with, unless OMP_NUM_THREADS says another.
+    goes on with the number of threads that it was begun with, unless OMP_NUM_THREADS says another. On a GPU, whose sums
+    come in any order, they are the same up to rounding.
 
     Args:
         recipe: what to do at each step.
@@ -66,7 +67,8 @@ def fit(
         run: where checkpoint and log go; None keeps nothing.
         seed: of data order, augmentation and attack starts; initialisation is the caller's.
         augment: label-preserving change of a batch; None for none.
-        accelerator: device and processes; None takes the best device there is.
+        accelerator: device and processes; None takes CUDA where it is, else the CPU. Of several processes every one
+            begins with the first one's weights.
         checkpoint_every: seconds between checkpoints; there is one after each epoch too.
         ways: how it is done: what attacks see, precision, averaging, cheaper inner attacks, smaller images, a watch.
 
@@ -77,9 +79,10 @@ def fit(
     """
     recipe.check()
     ways.check(recipe)
-    accelerator = accelerator or Accelerator()
+    accelerator = accelerator or accelerator_on()
     part_at_exit()
     cast.to(accelerator.device)
+    start_alike((cast.preprocessor, cast.classifier, cast.critic), accelerator)
     untouched = [guide.likeness() for guide in cast.guides]
     batches = _batches(recipe, data, ways, seed=seed, augment=augment, accelerator=accelerator)
     players, memory = recipe.players(cast), recipe.remember(batches.data) | ways.inner.remember(batches.data)
@@ -172,7 +175,9 @@ class _Loop:
     def merge(self) -> None:
         """Let every process remember what each has learnt of its own images: one checkpoint then serves all."""
         for name, old in self.before.items():
-            self.memory[name] = old + self.accelerator.reduce(self.memory[name] - old, reduction="sum")
+            # The processes of GPUs exchange what lies on these alone.
+            learnt = (self.memory[name] - old).to(self.accelerator.device)
+            self.memory[name] = old + self.accelerator.reduce(learnt, reduction="sum").to(old.device)
         self.before.clear()
 
     def close_epoch(self, state: _State) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..compute import counted
 from ..fast import prepare
-from ..modes import frozen
+from ..modes import laid_out
 from ..ratios import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
 from ..room import Room
 from ..running import Job, Run, to_the_end, until_lost
@@ -102,7 +102,7 @@ def _job(case: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:
     """What to run, the network that it attacks, and the images' numbers."""
     assault = read(case)
     network = assault.on.network()
-    judge = frozen(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = laid_out(network)
     x, y, index = assault.on.images(assault.count)
     f = judge if precision is None else prepare(network, x, precision=precision)
     job = Job(

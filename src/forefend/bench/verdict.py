@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from ..checks import InputError, choose
 from ..fast import Prepared
-from ..modes import frozen
+from ..modes import laid_out
 from ..ratios import Figure, Maker, Measured, Point, Work, figure
 from ..room import Room
 from ..running import Job, to_the_end
@@ -101,7 +100,7 @@ def work(trial: Trial, case: str) -> Work:
         case: such as `AutoAttack on resnet20 at 2/255, 32 images`.
     """
     trying = read(case)
-    judge = frozen(TARGETS[trying.target].network()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = laid_out(TARGETS[trying.target].network())
     x, y, index = TARGETS[trying.target].images(trying.images)
     clean = (~errs(judge, x, y)).nonzero().squeeze(1)
 

@@ -35,6 +35,7 @@ def finder_of(options: Any, mean: Sequence[float] | None = None, std: Sequence[f
         std=std or options.std,
         allow_weak=options.allow_weak_classifier,
         augment=data.augmentation(options.data),
+        device=options.device,
     )
 
 

@@ -25,6 +25,7 @@ from ..inner import INNERS
 from ..modes import fingerprint
 from ..named import Named, initialised, new_classifier, save_classifier, training_config
 from ..precision import tell
+from ..processes import accelerator_on
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
 from ..recipes.transfer import with_new_head
@@ -98,7 +99,7 @@ def accelerator_of(device: str | None) -> Accelerator:
         InputError: an unknown device, or CUDA where torch finds none.
     """
     check_device(device)
-    return Accelerator(cpu=device == "cpu")
+    return accelerator_on(device)
 
 
 def ways_of(recipe: Recipe, options: Any) -> Ways:
