@@ -133,6 +133,19 @@ def test_every_kind_of_failure_to_write_is_a_sentence(monkeypatch: pytest.Monkey
         main(["recipes", "--json"])
 
 
+def test_a_want_of_memory_is_a_sentence_and_no_other_failure_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("forefend.commands.recipes.json.dumps", fail)
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory"
+    words = "Memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.): give a smaller --batch-size."
+    assert refused("recipes --json") == words
+    said = "shapes do not fit"
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        refused("recipes --json")
+
+
 def test_printed_options_fed_back_give_the_same_run(here: Path) -> None:
     chosen = f"--guides {guide()} --images 60 --epochs 1 --steps 2 --milestones 0.25 0.5 --threat Linf:0.1 --lr 0.02"
     yaml = done(f"train rtfe {chosen} --print_config")

@@ -386,6 +386,26 @@ def test_what_does_not_work_in_bfloat16_stays_in_float32_and_says_so() -> None:
     assert off(net(images()), prepared(images())) < 1e-5
 
 
+class Full(nn.Module):
+    """A linear network that finds no memory for features of one precision."""
+
+    def __init__(self, without: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.without = nn.Conv2d(3, 4, 3), without
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.layer(x)
+        if features.dtype is self.without:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return features.mean((2, 3))
+
+
+@pytest.mark.parametrize("without", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_want_of_memory_is_told_as_that(without: torch.dtype) -> None:
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
+        prepare(Full(without), torch.rand(2, 3, 8, 8), precision="bf16")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_is_a_snapshot_until_it_is_refreshed_in_place(precision: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
     net.insert(2, nn.ConvTranspose2d(5, 5, 3, padding=1, groups=5))

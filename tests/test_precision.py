@@ -4,6 +4,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from toys import same, toy_cast, toy_images, train, trained
 
 from forefend.checks import InputError
 from forefend.crafting import prepared_bf16
+from forefend.evaluation import evaluate
 from forefend.fast import prepare
 from forefend.lowered import lowered
-from forefend.precision import fitting
+from forefend.precision import fitting, full
 from forefend.recipes import RTFE
+from forefend.suites import quick
 from forefend.threat import Linf
 
 CPU = torch.device("cpu")
@@ -54,6 +57,45 @@ def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytes
     dtype, told = fitting("bf16", torch.device("cuda"))
     assert dtype is (torch.bfloat16 if able else torch.float32)
     assert bool(told) is not able
+
+
+def settings() -> tuple[bool, str]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision
+
+
+class Noting(nn.Module):
+    """Four logits of an image; whether a GPU was let round what it multiplies, each time it was asked."""
+
+    asked: ClassVar[list[bool]] = []  # of the copies too
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked.append(torch.backends.cudnn.allow_tf32)
+        return x.flatten(1)[:, :4]
+
+
+def test_verdicts_and_proofs_are_in_full_float32_and_the_setting_is_given_back() -> None:
+    before = settings()
+    assert before[0]
+    Noting.asked.clear()
+    prepare(Noting(), torch.rand(2, 1, 6, 6))
+    assert Noting.asked
+    assert not any(Noting.asked)
+    evaluate(Noting(), toy_images(), quick(Linf(0.1)), allow_weak=True)
+    assert not any(Noting.asked[-20:])
+    assert settings() == before
+
+
+@pytest.mark.parametrize("theirs", ["ieee", "tf32"])
+def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = theirs
+        with full():
+            assert conv.fp32_precision == ("none" if theirs == before else "ieee")
+        assert conv.fp32_precision == theirs
+    finally:
+        conv.fp32_precision = before
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of an x86 processor")

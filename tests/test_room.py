@@ -11,7 +11,11 @@ from torch import Tensor
 from forefend.checks import InputError
 from forefend.room import Room, out_of_memory
 
-SAID = ("CUDA out of memory. Tried to allocate 2.00 GiB", "DefaultCPUAllocator: can't allocate memory: you tried")
+SAID = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "DefaultCPUAllocator: can't allocate memory: you tried",
+)
 
 
 def machine(holds: int, said: str = SAID[0]) -> tuple[list[int], object]:

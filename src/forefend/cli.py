@@ -63,6 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(
             f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
         )
+    except RuntimeError as error:
+        from .room import out_of_memory  # needs torch, and who gets here has it loaded
+
+        if not out_of_memory(error):
+            raise
+        return _refuse(f"Memory ran out ({str(error).splitlines()[0]}): give a smaller --batch-size.")
 
 
 def usage() -> str:

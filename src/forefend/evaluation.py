@@ -18,6 +18,7 @@ from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
 from .modes import laid_out, likeness
+from .precision import full
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
@@ -122,7 +123,8 @@ def _courts(
     with generators(seed):
         _check_views(views, images, suite)  # all are looked at before anything is written
     old = _on_record(folder, among) if folder else []
-    with generators(seed):  # whatever draws from torch's own draws the same each time, and the caller's are untouched
+    # Whatever draws from torch's own generators draws the same each time, and the caller's are untouched.
+    with full(), generators(seed):
         yield [
             _Court(view, Docket(view.network, images, seed, folder, old, among, batch_size, key))
             for view, key in zip(views, keys, strict=True)

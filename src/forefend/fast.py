@@ -16,7 +16,8 @@ from .checks import InputError, check_images
 from .draw import Draw
 from .folding import Affine, affine, foldable, folded, jittered, layers
 from .modes import channels_last, frozen
-from .precision import fitting
+from .precision import fitting, full
+from .room import out_of_memory
 
 Plan = dict[str, str | None]  # each BatchNorm to rewrite: into the layer of that name, or into an Affine
 
@@ -25,8 +26,9 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
     """A fast stand-in for a network that is attacked and not trained, for our attacks and any other library's.
 
     It is a copy of its own: when the network's weights have moved, `refresh()` follows. The network is only read. In
-    fp32 the outputs are the network's up to rounding. In bf16 they are off by about a hundredth, which is enough to
-    tell an attack where to go and not to tell whether an image is lost: ask the network itself.
+    fp32 the outputs are the network's up to rounding, which on a GPU is TF32's unless torch is told otherwise. In bf16
+    they are off by about a hundredth, which is enough to tell an attack where to go and not to tell whether an image is
+    lost: ask the network itself.
 
     Args:
         network: images to logits or to images, any module that can be copied; it is taken in eval mode.
@@ -42,7 +44,8 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
     check_images(x)
     dtype, imitated = fitting(precision, x.device)
     images = _trial(x)
-    plan, notes = _proved(network, images)
+    with full():
+        plan, notes = _proved(network, images)
     if dtype is torch.float32:
         return Prepared(network, plan, dtype, (*notes, imitated) if imitated else notes)
     try:
@@ -51,6 +54,8 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
             finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(prepared(images)))
         reason = "" if finite else "its outputs are no longer finite"
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
     if not reason:
         return prepared
@@ -130,13 +135,15 @@ def _proved(network: nn.Module, images: Tensor) -> tuple[Plan, tuple[str, ...]]:
     """What may be rewritten: tried on the network itself, and on a copy whose BatchNorms all differ."""
     plan = foldable(_tried(network, images), images)
     try:  # in float64 the rounding of deep networks hides nothing
-        error = _error(network, plan, images.double())
+        off = _error(network, plan, images.double())
         tolerance = 1e-8
-    except RuntimeError:  # a network that makes float32 tensors of its own
-        error = _error(network, plan, images)
+    except RuntimeError as error:  # a network that makes float32 tensors of its own
+        if out_of_memory(error):
+            raise
+        off = _error(network, plan, images)
         tolerance = 1e-4
-    if plan and not error <= tolerance:  # NaN is no agreement
-        return {}, (f"Folding would change the outputs by {error:.1g} of the largest, so no BatchNorm was folded.",)
+    if plan and not off <= tolerance:  # NaN is no agreement
+        return {}, (f"Folding would change the outputs by {off:.1g} of the largest, so no BatchNorm was folded.",)
     return plan, tuple(_notes(network, plan))
 
 
@@ -147,6 +154,8 @@ def _tried(network: nn.Module, images: Tensor) -> nn.Module:
         with torch.no_grad():
             twin(images)
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise InputError(f"The network does not take images of shape {tuple(images.shape[1:])} ({reason}).") from error
     return twin

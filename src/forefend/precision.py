@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 from .checks import choose
@@ -33,6 +37,28 @@ def tell(precision: str, device: torch.device) -> None:
     sentence = fitting(precision, device)[1]
     if sentence:
         print(sentence, flush=True)
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """Let a GPU convolve float32 as float32, and give torch's setting back afterwards.
+
+    By default it rounds what it multiplies to ten bits of mantissa (TF32), so that two forms of one network disagree
+    about images near the boundary, where attacks leave them.
+    """
+    holder: Any = torch.backends.cudnn
+    name: str = "allow_tf32"
+    exact: Any = False
+    try:
+        before = holder.allow_tf32
+    except RuntimeError:  # somebody has set what is newer than that name
+        holder, name, exact = holder.conv, "fp32_precision", "ieee"
+        before = holder.fp32_precision
+    setattr(holder, name, exact)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -12,6 +12,8 @@ from .checks import InputError
 
 Result = TypeVar("Result")
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
+
 
 class Room:
     """How many images may be worked on at once.
@@ -52,6 +54,6 @@ class Room:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is a device, or the machine itself, saying that it has no more memory."""
+    """Whether this is a device, one of its libraries, or the machine itself, saying that it has no more memory."""
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
