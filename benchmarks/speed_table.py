@@ -118,10 +118,12 @@ def machine(found: Mapping[str, Any]) -> str:
     best = [row["gflops_per_second"] for row in found["measured"] if row["subject"].startswith("a 3x3")]
     rates = f"; best convolution {min(best):.0f}–{max(best):.0f} GFLOP/s" if best else ""
     without = "" if of.get("bfloat16", True) else " without bfloat16 arithmetic"
+    gpu = next((f"{told['gpu']}, " for told in found["subjects"].values() if told.get("gpu")), "")
+    clock = "on the GPU's clock" if gpu else "by the process's own time"
     return (
-        f"{of['processor']}{without}, {of['cores']} cores, one thread, "
+        f"{gpu}{of['processor']}{without}, {of['cores']} cores, one thread, "
         f"torch {found['about']['versions']['torch']}{rates}; "
-        f"median over {found['settings']['rounds']} interleaved rounds and quartiles, by the process's own time; load "
+        f"median over {found['settings']['rounds']} interleaved rounds and quartiles, {clock}; load "
         f"average {min(load):.1f}–{max(load):.1f} ({found['about']['time'][:10]})"
     )
 

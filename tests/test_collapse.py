@@ -14,7 +14,7 @@ from forefend.collapse import Watch, fall_back, stop
 from forefend.draw import Draw
 from forefend.inner import SingleStep
 from forefend.recipe import Batch, Cast, Memory
-from forefend.recipes import RTFE, Adversarial, Natural
+from forefend.recipes import RTFE, TRADES, Adversarial, Natural
 from forefend.records import Run
 from forefend.threat import Linf
 
@@ -142,4 +142,6 @@ def test_guides_are_watched_through_the_preprocessor() -> None:
 def test_where_there_is_no_attack_there_is_nothing_to_watch() -> None:
     with pytest.raises(InputError, match=r"^Natural trains against no attack, so there is no collapse to watch for\.$"):
         train(Natural(epochs=1), toy_images(), toy_cast(), watch=Watch())
+    with pytest.raises(InputError, match=r"^TRADES runs its own attack alone, so that a collapse has"):
+        train(TRADES(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), watch=Watch(fall_back))
     train(RTFE(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), watch=Watch())

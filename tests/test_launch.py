@@ -36,6 +36,12 @@ def lost(folder: Path) -> dict[tuple[str, int], bool]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine has."""
+    monkeypatch.setattr("forefend.jobs.evaluate.allowed", lambda: 1.5)
+
+
 @pytest.mark.parametrize("more", [[], ["--precision", "fp32"]], ids=["plain", "prepared"])
 def test_two_processes_give_the_verdicts_of_one(
     more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -192,3 +198,9 @@ def test_a_training_in_the_same_process_is_no_hindrance(monkeypatch: pytest.Monk
 def test_a_number_of_processes_below_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*WORDS, "--processes", "0", "--out", str(tmp_path / "none")]) == 2
     assert "processes" in capsys.readouterr().err
+
+
+def test_more_processes_than_cores_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*WORDS, "--processes", "3", "--out", str(tmp_path / "none"), "--runs", str(tmp_path)]) == 2
+    assert "3 processes on 2 cores: give --processes no more than those." in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -126,6 +126,12 @@ def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, wa
         assert ways.watch.answer is collapse.stop
 
 
+def test_who_is_not_watched_takes_no_answer_to_a_collapse(here: Path) -> None:
+    words = "Natural runs its own attack, unwatched: leave --on-collapse away."
+    assert words in refused("train natural --data digits --images 20 --out never --on-collapse fall-back")
+    assert not (here / "never").exists()
+
+
 def test_no_recipe_has_a_setting_of_the_same_name() -> None:
     assert all(not {s.name for s in fields_of(name)} & WAYS.keys() for name in RECIPES)
 

@@ -70,7 +70,8 @@ def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts
     loss = nn.CrossEntropyLoss(reduction="sum")
     shape = tuple(x.shape[1:])
     box = (0.0, 1.0)
-    estimator = estimators.PyTorchClassifier(network, loss, shape, classes, clip_values=box, device_type="cpu")
+    place = "gpu" if x.is_cuda else "cpu"
+    estimator = estimators.PyTorchClassifier(network, loss, shape, classes, clip_values=box, device_type=place)
     attack = attacks.ProjectedGradientDescentPyTorch(
         estimator,
         norm={"Linf": "inf", "L2": 2}[pgd.threat.norm],
@@ -81,7 +82,7 @@ def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts
         batch_size=len(x),
         verbose=False,
     )
-    return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+    return torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())).to(x.device)
 
 
 CRAFTS: dict[str, Craft] = {"ours": ours, "foolbox": foolbox, "torchattacks": torchattacks, "art": art}

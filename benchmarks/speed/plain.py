@@ -8,7 +8,7 @@ from torch import Tensor
 from forefend.bench import training
 from forefend.draw import Draw
 from forefend.ratios import Outcome, Work
-from forefend.stopwatch import now
+from forefend.stopwatch import device, now
 from forefend.worker import serve
 
 from ..plain_loop import Settings, train
@@ -20,10 +20,10 @@ def work(case: str) -> Work:
     """The scene's steps; setting up is not timed."""
     scene = training.SCENES[case]
     batches = batches_of(scene)
-    settings, f = settings_of(scene), scene.classifier()
+    settings, f = settings_of(scene), scene.classifier().to(device())
 
     def run() -> Outcome:
-        steps = train(scene.preprocessor(), f, batches, settings)
+        steps = train(scene.preprocessor().to(device()), f, batches, settings)
         began = now()
         losses = list(steps)
         return {"seconds": (now() - began) / scene.steps, "losses": losses, "images": scene.batch}
@@ -54,7 +54,8 @@ def batches_of(scene: training.Scene) -> list[Batch]:
     found = []
     for step, rows in enumerate(order.tensor_split(scene.steps)):
         x, y, index = images.batch(rows)
-        found.append((x, y, 2 * Draw(index, 0, "train", step=step).uniform(x) - 1))
+        noise = 2 * Draw(index, 0, "train", step=step).uniform(x) - 1
+        found.append((x.to(device()), y.to(device()), noise.to(device())))
     return found
 
 

@@ -16,6 +16,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def gpu() -> str:
+    """The accelerator, as its maker calls it; "" where there is none."""
+    return torch.cuda.get_device_name() if device().type == "cuda" else ""
+
+
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     """Do the work; its result, and the seconds that this process computed, or those between two CUDA events.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .averaging import check_decay
 from .checks import InputError
-from .collapse import Watch, threat_of
+from .collapse import Watch, fall_back, threat_of
 from .crafting import Crafting, live
 from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
@@ -44,6 +44,11 @@ class Ways:
         check_decay(self.ema)
         if self.watch is not None:
             threat_of(recipe)
+            if self.watch.answer is fall_back and not recipe.asks_inner:
+                raise InputError(
+                    f"{type(recipe).__name__} runs its own attack alone, so that a collapse has nothing to fall back "
+                    "to: let the watch stop it."
+                )
         if self.inner is not AS_PUBLISHED and not recipe.asks_inner:
             raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
         self.sizes.check_recipe(recipe)

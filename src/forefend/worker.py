@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .ratios import Maker, Point, Work
+from .stopwatch import gpu
 
 Makers = Mapping[tuple[str, str], Maker]  # by question and subject
 
@@ -54,7 +55,7 @@ def main() -> None:
     makers = {
         (name, subject): maker for name, question in QUESTIONS.items() for subject, maker in question.SUBJECTS.items()
     }
-    serve(makers, {"torch": torch.__version__})
+    serve(makers, {"torch": torch.__version__, "gpu": gpu()})
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def found(*figures: Figure) -> dict[str, Any]:
         "figures": [figure.plain() for figure in figures],
         "settings": {"questions": list(dict.fromkeys(figure.question for figure in figures)), "rounds": 5},
         "machine": {"processor": "Test", "cores": 2},
+        "subjects": {"ours": {"torch": "2"}},
         "load": {"attack": [1.0, 2.0, 3.0], "at the end": [4.0, 0.0, 0.0]},
         "measured": [{"subject": "a 3x3 convolution of 64 channels", "gflops_per_second": 300.0}],
         "about": {"versions": {"torch": "2"}, "time": "2026-11-20T10:00:00Z"},
@@ -89,3 +90,7 @@ def test_a_processor_without_bfloat16_is_called_so() -> None:
     assert "Test, 2 cores" in speed_table.machine(told)
     told["machine"]["bfloat16"] = False
     assert "Test without bfloat16 arithmetic, 2 cores" in speed_table.machine(told)
+    assert "by the process's own time" in speed_table.machine(told)
+    told["subjects"] = {"plain loop": {"torch": "2"}, "ours": {"torch": "2", "gpu": "Test GPU"}}
+    assert speed_table.machine(told).startswith("Test GPU, Test without")
+    assert "on the GPU's clock" in speed_table.machine(told)

@@ -12,7 +12,6 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -25,6 +24,7 @@ from ..draw import Draw
 from ..guides import Guide
 from ..modes import frozen
 from ..named import initialised, new_classifier
+from ..processes import accelerator_on
 from ..ratios import Figure, Maker, Measured, Point, Work, figure
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES, TRADES, Natural
@@ -67,8 +67,8 @@ def _trained(name: str, recipe: Recipe, images: Images) -> dict[str, float]:
     """What a training run cost, and the accuracies of what it left."""
     cast = cast_of(name, images)
     with contextlib.redirect_stderr(io.StringIO()), leaves() as passes:
-        cost = counted(lambda: fit(recipe, images, cast, accelerator=Accelerator(cpu=True)))
-    network = frozen(_result(name, cast))
+        cost = counted(lambda: fit(recipe, images, cast, accelerator=accelerator_on()))
+    network = frozen(_result(name, cast)).cpu()
     x, y, index = sample(data.load("digits", "test"), TESTED, seed=0).batch(torch.arange(TESTED))
     x_adv = PGD(THREAT, 20, THREAT.radius / 8)(network, x, y, draw=Draw(index))
     with torch.no_grad():
@@ -128,10 +128,8 @@ def guide(recipe: Callable[..., Recipe]) -> nn.Module:
     network = new_classifier("tinyresnet", images, 0)
     more = {"threat": THREAT} if recipe is TRADES else {}
     with contextlib.redirect_stderr(io.StringIO()):
-        fit(
-            recipe(epochs=8, batch_size=50, **more), images, Cast(classifier=network), accelerator=Accelerator(cpu=True)
-        )
-    return network.eval()
+        fit(recipe(epochs=8, batch_size=50, **more), images, Cast(classifier=network), accelerator=accelerator_on())
+    return network.eval().cpu()
 
 
 def _result(name: str, cast: Cast) -> nn.Module:

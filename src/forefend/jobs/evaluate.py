@@ -19,7 +19,7 @@ from ..modes import device_of
 from ..precision import tell
 from ..processes import processes
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
-from ..threads import choose_threads, one_thread, processes_in_memory
+from ..threads import allowed, choose_threads, one_thread, processes_in_memory
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
 from .subjects import images_for, measure_alone, placed, subjects_of, surrogates_of
@@ -70,7 +70,7 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
     """Say what is done and what it costs; how many processes shall share it, each with a batch at least.
 
     Raises:
-        InputError: more processes than GPUs.
+        InputError: more processes than GPUs, or than cores.
     """
     among = processes()
     if among.rank:
@@ -78,8 +78,9 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
     cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
     count = options.processes or (_fitting(subjects, suite) if cost.seconds > WORTH_STARTING else 1)
     count = min(count, math.ceil(len(images) / options.batch_size)) if may_start() else 1
-    if count > 1 and _on_gpu(subjects) and count > torch.cuda.device_count():
-        raise InputError(f"{count} processes on {torch.cuda.device_count()} GPUs: give --processes no more than those.")
+    held = (torch.cuda.device_count(), "GPUs") if _on_gpu(subjects) else (math.ceil(allowed()), "cores")
+    if options.processes and count > max(1, held[0]):
+        raise InputError(f"{count} processes on {held[0]} {held[1]}: give --processes no more than those.")
     if count > 1:
         with one_thread():
             cost = cost_of(subjects, images, suite, batch_size=options.batch_size)

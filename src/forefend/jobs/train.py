@@ -15,7 +15,7 @@ from torch import nn
 
 from .. import classifiers, critics, preprocessors, records
 from ..checks import InputError, choose
-from ..collapse import ANSWERS, Watch
+from ..collapse import ANSWERS, Watch, stop
 from ..crafting import CRAFTING
 from ..data import Images, augmentation, sample
 from ..defence import Card, Defence
@@ -106,10 +106,12 @@ def ways_of(recipe: Recipe, options: Any) -> Ways:
     """What the options say of how `fit` shall do it.
 
     Raises:
-        InputError: a name that stands for nothing.
+        InputError: a name that stands for nothing, or an answer to a collapse that nobody watches for.
     """
     inner = choose(options.inner, INNERS, "inner attack")
     answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
+    if answer is not stop and not recipe.asks_inner:
+        raise InputError(f"{type(recipe).__name__} runs its own attack, unwatched: leave --on-collapse away.")
     single = "steps" in recipe.settings() and inner.single(recipe.settings()["steps"])
     return Ways(
         craft=choose(options.craft, CRAFTING, "way of crafting"),
