@@ -77,6 +77,17 @@ def test_an_evaluation_refuses_them_too(option: str, here: Path) -> None:
     assert files(here) == []
 
 
+def test_a_device_that_is_none_is_refused_before_a_classifier_is_trained_there(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, words in (("gpu", "There is no device called 'gpu'"), ("cuda", "torch finds no CUDA device here")):
+        assert words in refused(
+            f"evaluate --classifiers mlp --data digits --images 20 --threat Linf:0.1 --device {name}"
+        )
+        assert files(here) == []
+
+
 def test_a_precision_that_would_change_nothing_is_refused(here: Path) -> None:
     said = refused(f"evaluate {guide()} --threat Linf:0.1 --images 20 --out e --suite rtfe --precision bf16")
     assert said == "The suite rtfe judges its attacks at their end, where bf16 is of no use: leave --precision away."

@@ -27,7 +27,12 @@ def images_of(options: Any) -> Callable[[str], Images]:
 
 
 def finder_of(options: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Finder:
-    """Finds classifiers for the options' images; `mean` and `std` stand before the options' own."""
+    """Finds classifiers for the options' images; `mean` and `std` stand before the options' own.
+
+    Raises:
+        InputError: an unknown device, or CUDA where torch finds none.
+    """
+    check_device(options.device)
     return Finder(
         split=images_of(options),
         runs=Path(options.runs),
