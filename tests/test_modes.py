@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forefend.classifiers import Normalised
 from forefend.fast import prepare
-from forefend.modes import borrowed, device_of, fingerprint, frozen, laid_out
+from forefend.modes import borrowed, channels_last, device_of, fingerprint, frozen, laid_out
 from forefend.recipe import Cast
 
 
@@ -57,6 +57,16 @@ def test_a_twin_is_laid_out_channels_last_and_the_original_is_not(net: nn.Module
     assert twin.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
     assert not net.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(twin(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("shape", [(16, 1, 3, 3), (1, 3, 1, 1), (16, 3, 1, 1), (16, 3, 3, 3)])
+def test_the_layout_is_torch_s_own_where_several_would_do(shape: tuple[int, ...]) -> None:
+    """Its convolutions round by it, so that a run that goes on needs the very same."""
+    channels, width, *sides = shape
+    ours, theirs = (nn.Conv2d(width, channels, tuple(sides)) for _ in range(2))
+    channels_last(ours)
+    theirs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert ours.weight.stride() == theirs.weight.stride()
 
 
 class Volumes(nn.Module):

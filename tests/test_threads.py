@@ -146,6 +146,7 @@ def test_work_is_shared_where_that_is_worth_it(
         return Cost(1, 0, seconds)
 
     monkeypatch.setattr(evaluate_job, "cost_of", cost_of)
+    monkeypatch.setattr(evaluate_job, "allowed", lambda: 4.0)
     monkeypatch.setattr(evaluate_job, "processes_in_memory", lambda: 2)
     subjects = [Subject("it", classifier())]
     assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == count

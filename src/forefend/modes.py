@@ -56,7 +56,7 @@ def channels_last(network: nn.Module) -> None:
     """Lay out in place what two-dimensional convolutions multiply with: the same numbers, convolved faster."""
     for tensor in chain(network.parameters(), network.buffers()):
         if tensor.ndim == 4:  # nn.Module.to would lay out five dimensions too, and has no such layout for them
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager
