@@ -134,7 +134,12 @@ class Options:
     ],
 )
 def test_work_is_shared_where_that_is_worth_it(
-    suite: suites.Suite, seconds: float, asked: int | None, count: int, monkeypatch: pytest.MonkeyPatch
+    suite: suites.Suite,
+    seconds: float,
+    asked: int | None,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.set_num_threads(3)
     options = Options()
@@ -150,6 +155,7 @@ def test_work_is_shared_where_that_is_worth_it(
     monkeypatch.setattr(evaluate_job, "processes_in_memory", lambda: 2)
     subjects = [Subject("it", classifier())]
     assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == count
+    assert ("processes busy" in capsys.readouterr().out) == ((asked or 1) > count)
     assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert evaluate_job._shared(options, subjects, toy_images(20), suite, Path("out")) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Iterator
@@ -193,3 +194,13 @@ def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Mo
 def test_off_a_terminal_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     train(Natural(epochs=2), toy_images(), toy_cast())
     assert re.fullmatch(r"(epoch \d/2: classifier loss \d\.\d{4}, \d+ s left\n){2}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("field", "name"), [("craft", "prepared"), ("inner", "gradual"), ("sizes", "growing")])
+def test_a_name_in_the_place_of_a_way_is_one_sentence(field: str, name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"^Ways were given the {field} '{name}', a name, expected what it stands for: "
+    ) as told:
+        train(RTFE(Linf(0.1), epochs=1), toy_images(), toy_cast(), **{field: name})
+    place, table = str(told.value).split(": ")[1].partition("[")[0].rsplit(".", 1)
+    assert name in getattr(importlib.import_module(place), table)

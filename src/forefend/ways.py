@@ -12,6 +12,12 @@ from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
 from .recipe import Recipe
 
+TABLES = {
+    "craft": "crafting.CRAFTING",
+    "inner": "inner.INNERS",
+    "sizes": "growing.SIZES",
+}  # what the command's names are
+
 
 @dataclass(frozen=True)
 class Ways:
@@ -41,6 +47,12 @@ class Ways:
         Raises:
             InputError: a way that does not go together with the recipe, or a decay out of range.
         """
+        for name, table in TABLES.items():
+            if isinstance(getattr(self, name), str):
+                raise InputError(
+                    f"Ways were given the {name} {getattr(self, name)!r}, a name, expected what it stands for: "
+                    f"forefend.{table}[{getattr(self, name)!r}]."
+                )
         check_decay(self.ema)
         if self.watch is not None:
             threat_of(recipe)

@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from forefend.checks import InputError
 from forefend.data import load, sample
 from forefend.data.folder import decode
+from forefend.evaluation import evaluate
+from forefend.suites import quick
+from forefend.threat import Linf
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -42,6 +46,19 @@ def test_folders_are_classes_and_the_listing_is_the_index(pets: Path) -> None:
     assert (y.tolist(), index.tolist()) == ([1, 0], [2, 0])
     assert torch.equal(x[1], torch.full((3, 8, 8), 10 / 255))
     assert x[0].mul(255).round().unique().tolist() == [30]
+
+
+def test_a_batch_of_no_pictures_is_empty(pets: Path) -> None:
+    x, y, index = load(str(pets), "train", size=8).batch(torch.tensor([], dtype=torch.int64))
+    assert (x.shape, x.dtype, len(y), len(index)) == ((0, 3, 8, 8), torch.float32, 0, 0)
+
+
+def test_pictures_are_evaluated_and_an_evaluation_of_them_goes_on(pets: Path) -> None:
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), load(str(pets), "train", size=8)
+    suite = quick(Linf(0.1))
+    cells = [evaluate(network, images, suite, folder=pets / "out", allow_weak=True) for _ in range(2)]
+    assert cells[0] == cells[1]
+    assert {cell.n for cell in cells[0]} == {3}
 
 
 def test_val_stands_in_for_test_and_numbers_its_classes_as_train_does(pets: Path) -> None:

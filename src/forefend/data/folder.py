@@ -89,7 +89,8 @@ class Pictures:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels in [0, 1], labels and index of the images at `rows`; an unreadable picture is refused by name."""
-        pixels = torch.stack([decode(self.paths[row], self.size) for row in rows.tolist()])
+        pictures = [decode(self.paths[row], self.size) for row in rows.tolist()]
+        pixels = torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
         return pixels.float().div_(255), self.labels[rows], self.index[rows]
 
     def subset(self, rows: Tensor) -> Pictures:

@@ -84,6 +84,9 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
     if count > 1:
         with one_thread():
             cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
+    if (options.processes or 1) > count and may_start():
+        told = f"Batches of {options.batch_size} images keep {count} of {options.processes} processes busy"
+        print(f"{told}: give a smaller --batch-size.", flush=True)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
     if options.precision:
