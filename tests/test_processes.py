@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchrun import in_two_processes
 
-from forefend import processes as named
+from forefend import processes as source
 from forefend import records, summary
 from forefend.processes import Processes, processes
 from forefend.train import _Loop
@@ -36,11 +36,11 @@ def test_alone_is_alone() -> None:
 
 def test_training_takes_the_cpu_where_there_is_nothing_better(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(named, "Accelerator", lambda cpu: asked.append(cpu))
+    monkeypatch.setattr(source, "Accelerator", lambda cpu: asked.append(cpu))
     for cuda in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         for device in (None, "cpu", "cuda"):
-            named.accelerator_on(device)
+            source.accelerator_on(device)
     assert asked == [True, True, True, False, True, False]
 
 

@@ -12,11 +12,8 @@ from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
 from .recipe import Recipe
 
-TABLES = {
-    "craft": "crafting.CRAFTING",
-    "inner": "inner.INNERS",
-    "sizes": "growing.SIZES",
-}  # what the command's names are
+# Where the command line's names for a field are looked up.
+TABLES = {"craft": "crafting.CRAFTING", "inner": "inner.INNERS", "sizes": "growing.SIZES"}
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,11 @@ class Ways:
             InputError: a way that does not go together with the recipe, or a decay out of range.
         """
         for name, table in TABLES.items():
-            if isinstance(getattr(self, name), str):
+            way = getattr(self, name)
+            if isinstance(way, str):
                 raise InputError(
-                    f"Ways were given the {name} {getattr(self, name)!r}, a name, expected what it stands for: "
-                    f"forefend.{table}[{getattr(self, name)!r}]."
+                    f"Ways were given the {name} {way!r}, a name, expected what it stands for: "
+                    f"forefend.{table}[{way!r}]."
                 )
         check_decay(self.ema)
         if self.watch is not None:

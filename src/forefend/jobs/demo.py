@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from .. import data, figures, records, suites, tables
 from ..data import Images
@@ -13,6 +12,7 @@ from ..defence import Defence, Defended
 from ..evaluation import Subject, evaluate
 from ..guides import Guide
 from ..named import new_classifier, save_classifier, training_config
+from ..processes import accelerator_on
 from ..recipe import Cast
 from ..recipes import RTFE, Natural
 from ..threat import Linf
@@ -53,7 +53,7 @@ def _classifier(folder: Path, name: str, train: Images, seed: int) -> torch.nn.M
     """A naturally trained classifier, kept in the run's folder."""
     network = new_classifier(name, train, seed)
     run = records.start(folder / name, training_config("natural", NATURAL, train, seed) | {"classifier": name})
-    fit(NATURAL, train, Cast(classifier=network), run=run, seed=seed, accelerator=Accelerator(cpu=True))
+    fit(NATURAL, train, Cast(classifier=network), run=run, seed=seed, accelerator=accelerator_on("cpu"))
     save_classifier(run.folder, network, name, train)
     return network.eval()
 
@@ -62,7 +62,7 @@ def _defence(run: records.Run, guides: dict[str, torch.nn.Module], train: Images
     """The preprocessor trained in front of the guides, and saved."""
     preprocessor = new_preprocessor("narrow-unet", train, seed)
     cast = Cast(preprocessor, [Guide(network, name) for name, network in guides.items()])
-    fit(RECIPE, train, cast, run=run, seed=seed, accelerator=Accelerator(cpu=True))
+    fit(RECIPE, train, cast, run=run, seed=seed, accelerator=accelerator_on("cpu"))
     defence = defence_of("rtfe", RECIPE, train, cast, "narrow-unet")
     defence.save(run.folder)
     return defence

@@ -78,21 +78,31 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
     cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
     count = options.processes or (_fitting(subjects, suite) if cost.seconds > WORTH_STARTING else 1)
     count = min(count, math.ceil(len(images) / options.batch_size)) if may_start() else 1
-    held = (torch.cuda.device_count(), "GPUs") if _on_gpu(subjects) else (math.ceil(allowed()), "cores")
-    if options.processes and count > max(1, held[0]):
-        raise InputError(f"{count} processes on {held[0]} {held[1]}: give --processes no more than those.")
+    if options.processes and may_start():
+        _check_asked(options, subjects, count)
     if count > 1:
         with one_thread():
             cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
-    if (options.processes or 1) > count and may_start():
-        told = f"Batches of {options.batch_size} images keep {count} of {options.processes} processes busy"
-        print(f"{told}: give a smaller --batch-size.", flush=True)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
     if options.precision:
         tell(options.precision, device_of(subjects[0].network))
     print(cost.among(max(count, among.count)), flush=True)
     return count
+
+
+def _check_asked(options: Any, subjects: Sequence[Subject], count: int) -> None:
+    """Refuse more processes than what they would run on; say where there are batches for `count` of them alone.
+
+    Raises:
+        InputError: more processes than GPUs, or than cores.
+    """
+    held, what = (torch.cuda.device_count(), "GPUs") if _on_gpu(subjects) else (math.ceil(allowed()), "cores")
+    if count > held:
+        raise InputError(f"{count} processes on {held} {what}: give --processes no more than those.")
+    if count < options.processes:
+        told = f"Batches of {options.batch_size} images keep {count} of {options.processes} processes busy"
+        print(f"{told}: give a smaller --batch-size.", flush=True)
 
 
 def _fitting(subjects: Sequence[Subject], suite: Suite) -> int:
