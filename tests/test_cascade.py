@@ -103,7 +103,7 @@ def test_lost_exactly_if_one_stage_alone_breaks_it(threat: Linf, precision: str,
     second = Trial("second", PGD(threat, 2, threat.radius / 2, loss=margin), threat, 2, sees=view, run=until_lost)
     last = PGD(threat, 1, threat.radius)
     images = toy_images(80, seed=1, split="test")
-    network, settings = conv_net(), {"batch_size": batch_size, "seed": 3}
+    network, settings = conv_net(), {"batch_size": batch_size, "seed": 1}
     alone = [lost_to(network, images, t, **settings) for t in (first, second, Trial("last", last, threat))]
     assert lost_to(network, images, chain(last, first, second), **settings) == alone[0] | alone[1] | alone[2]
     assert all(alone[i] - alone[i - 1] - alone[i - 2] for i in range(3))  # none does another's work

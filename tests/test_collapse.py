@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from door import done, refused
 from torch import Tensor, nn
-from toys import Stopping, same, toy_cast, toy_images, train, trained
+from toys import Stopping, classifier, same, toy_cast, toy_images, train, trained
 
 from forefend.batches import FALLEN
 from forefend.checks import InputError
 from forefend.collapse import Watch, fall_back, stop
 from forefend.draw import Draw
-from forefend.inner import SingleStep
+from forefend.inner import AS_PUBLISHED, Inner, SingleStep, WarmStarted
 from forefend.recipe import Batch, Cast, Memory
 from forefend.recipes import RTFE, TRADES, Adversarial, Natural
 from forefend.records import Run
@@ -50,7 +53,8 @@ def test_stopping_is_one_sentence() -> None:
         watch.judge(memory, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
     assert str(error.value) == (
         "Training collapsed in epoch 2: 1.0% of 128 training images withstand PGD-10, after 50.0% at best, while "
-        "90.0% withstand the single step: train with more steps, or let --on-collapse fall-back go over to them."
+        "90.0% withstand the single step: train with more steps, or go on from the checkpoint with --on-collapse "
+        "fall-back (in Python with Watch(fall_back)), which goes over to them."
     )
 
 
@@ -91,7 +95,43 @@ def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path
     collapsed(monkeypatch, 2)
     with pytest.raises(InputError, match=r"^Training collapsed in epoch 2"):
         train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), watch=Watch(), run=Run(tmp_path))
-    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 1
+    log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["accuracy"]["pgd-10"]) for line in log] == [(1, 0.5), (2, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("inner", "steps", "watched"),
+    [(AS_PUBLISHED, 1, True), (AS_PUBLISHED, 2, False), (WarmStarted(), 2, True), (WarmStarted(steps=(2,)), 2, False)],
+)
+def test_single_steps_are_watched_without_being_asked(
+    inner: Inner, steps: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsed(monkeypatch, 2)
+    recipe = replace(SMALL, steps=steps)
+    train(recipe, toy_images(), toy_cast(), inner=inner, watch=None)  # whoever says nobody gets nobody
+    with pytest.raises(InputError, match=r"^Training collapsed in epoch 2") if watched else nullcontext():
+        train(recipe, toy_images(), toy_cast(), inner=inner)
+
+
+def test_recipes_that_run_their_own_single_step_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    collapsed(monkeypatch, 2)
+    train(TRADES(Linf(0.1), steps=1, epochs=3, batch_size=20), toy_images(), Cast(classifier=classifier()))
+
+
+def test_what_collapsed_goes_on_when_it_is_told_to_fall_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = (
+        "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 3 --steps 3 "
+        "--batch-size 20 --device cpu --inner single-step --out run"
+    )
+    collapsed(monkeypatch, 2)
+    assert "Training collapsed in epoch 2" in refused(line)
+    assert "seed was 0, now 1" in refused(f"{line} --seed 1 --on-collapse fall-back")
+    collapsed(monkeypatch, 1)
+    assert "going on with several steps." in done(f"{line} --on-collapse fall-back")
+    epochs = [json.loads(line)["epoch"] for line in Path("run/train.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3]
+    assert json.loads(Path("run/config.json").read_text())["config"]["on_collapse"] == "fall-back"
 
 
 def test_falling_back_goes_on_with_the_papers_attack(

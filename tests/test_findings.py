@@ -20,8 +20,9 @@ from forefend.attacks.square import Square
 from forefend.evidence import WHITE, Evidence, Number, averages, most, sees_defence
 from forefend.interval import wilson
 from forefend.running import until_lost
+from forefend.swift import swiftly
 from forefend.threat import Linf
-from forefend.trial import Averaged, Surrogate, Trial, oblivious, swiftly, through_bpda, white_box
+from forefend.trial import Averaged, Surrogate, Trial, oblivious, through_bpda, white_box
 
 FACTS = {"flows": 1, "random": 0, "logits": 1, "optimises": 0, "probed": 100, "zero": 0}
 EACH = [*findings.OF_ANY, *findings.OF_ATTACKED, *findings.OF_DIFFERENTIABLE]

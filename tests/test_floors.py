@@ -23,7 +23,18 @@ FLOORS: list[list[str]] = [
         *("folding", "fast", "compute"),
     ],
     ["attacks/"],  # adversaries
-    ["recipe", "inner", "crafting", "validation", "recipes/", "running", "trial", "suites/", "settings"],  # papers
+    [
+        "recipe",
+        "inner",
+        "crafting",
+        "validation",
+        "recipes/",
+        "running",
+        "trial",
+        "swift",
+        "suites/",
+        "settings",
+    ],  # papers
     [  # doing
         *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
         *("budget", "named", "noisy"),

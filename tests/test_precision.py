@@ -3,6 +3,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,20 +11,21 @@ import pytest
 import torch
 from door import done
 from torch import nn
-from toys import same, toy_cast, toy_images, train, trained
+from toys import classifier, same, toy_cast, toy_images, train, trained
 
 from forefend.checks import InputError
 from forefend.crafting import prepared_bf16
 from forefend.evaluation import evaluate
 from forefend.fast import prepare
 from forefend.lowered import lowered
-from forefend.precision import fitting, full
+from forefend.precision import fitting, full, tell
 from forefend.recipes import RTFE
-from forefend.suites import quick
+from forefend.suites import cascade, quick
 from forefend.threat import Linf
 
 CPU = torch.device("cpu")
-SENTENCE = "It computes in fp32, for this cpu has no bfloat16 arithmetic and would be slower."
+REASON = "this cpu has no bfloat16 arithmetic and would be slower"
+SENTENCE = f"in fp32, for {REASON}."
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_a_processor_that_has_bfloat16_is_told_by_any_of_its_names(name: str, mo
 
 
 def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None:
-    assert fitting("bf16", CPU) == (torch.float32, SENTENCE)
+    assert fitting("bf16", CPU) == (torch.float32, REASON)
     assert fitting("fp32", CPU) == (torch.float32, "")
 
 
@@ -108,7 +110,7 @@ def test_this_processor_is_told_as_the_kernel_tells_it(python: Callable[..., str
 def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Module, x: torch.Tensor) -> None:
     prepared = prepare(net, x, precision="bf16")
     assert prepared.dtype is torch.float32
-    assert prepared.notes[-1] == SENTENCE
+    assert prepared.notes[-1] == f"It computes {SENTENCE}"
     with torch.no_grad():
         torch.testing.assert_close(prepared(x), net.eval()(x), rtol=1e-5, atol=1e-5)
 
@@ -138,13 +140,33 @@ TRAIN = (
 
 
 @pytest.mark.parametrize(
-    "asked", ["--craft prepared-bf16", "--precision bf16", "--craft prepared-bf16 --precision bf16"]
+    ("asked", "who"),
+    [
+        ("--craft prepared-bf16", ["What attacks see computes"]),
+        ("--precision bf16", ["The weights' step computes"]),
+        ("--craft prepared-bf16 --precision bf16", ["What attacks see computes", "The weights' step computes"]),
+    ],
 )
-def test_whoever_trains_in_it_is_told_once(
-    asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_whoever_trains_in_it_is_told_once_of_each(
+    asked: str, who: list[str], without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert done(f"{TRAIN} --out run {asked}").count(SENTENCE) == 1
+    told = [line for line in done(f"{TRAIN} --out run {asked}").splitlines() if SENTENCE in line]
+    assert told == [f"{one} {SENTENCE}" for one in who]
+
+
+def test_whoever_trains_in_python_is_told_too(without: None, capsys: pytest.CaptureFixture[str]) -> None:
+    train(RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16), toy_images(), toy_cast(), precision="bf16")
+    assert capsys.readouterr().out.count(f"The weights' step computes {SENTENCE}") == 1
+
+
+def test_of_several_processes_the_first_one_tells(
+    without: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        tell("It computes", "bf16", CPU)
+        assert capsys.readouterr().out.count(SENTENCE) == (rank == "0")
 
 
 def test_whoever_does_not_is_not_told(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +179,22 @@ def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
     assert done(f"{line} --precision {asked} --device cpu").count(SENTENCE) == (asked == "bf16")
+    (folder,) = Path("runs/evaluations").iterdir()
+    assert "quick-fp32-" in folder.name
+    assert "in bf16" not in (folder / "records.jsonl").read_text()
+
+
+def test_a_cascade_tells_of_it_and_its_records_name_what_was_computed(
+    without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = cascade([Linf(0.05)], 4)
+    judge = partial(evaluate, classifier(), toy_images(8), suite, allow_weak=True)
+    judge(folder=tmp_path / "without")
+    assert capsys.readouterr().out.count(f"The copies that propose compute {SENTENCE}") == 1
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    judge(folder=tmp_path / "with")
+    assert SENTENCE not in capsys.readouterr().out
+    for folder, said, other in (("without", "fp32", "bf16"), ("with", "bf16", "fp32")):
+        text = (tmp_path / folder / "records.jsonl").read_text()
+        assert f"(white_box in {said})" in text
+        assert f"in {other}" not in text

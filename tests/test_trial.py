@@ -20,8 +20,10 @@ from forefend.evaluation import Subject, evaluate, verdicts
 from forefend.fast import Prepared
 from forefend.modes import likeness
 from forefend.running import to_the_end, until_lost
-from forefend.suites import Averaged, Surrogate, Swift, Terms, Trial, swiftly
+from forefend.suites import After, Averaged, Surrogate, Swift, Terms, Trial, oblivious, swiftly, white_box
+from forefend.swift import settled
 from forefend.threat import Linf
+from forefend.trial import starts_of
 
 THREAT = Linf(0.1)
 
@@ -79,6 +81,40 @@ def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
     f = Swift(precision=precision)(network)
     f(toy_images(8).batch(torch.arange(8))[0])
     assert isinstance(f.prepared[0], Prepared)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_copy_that_proposes_moves_no_random_start(precision: str) -> None:
+    """The starts alone decide here, so that other numbers would break other images."""
+    luck = Trial("luck", PGD(Linf(0.2), 1, 0.0), Linf(0.2), 3, run=until_lost)
+    (swift,) = swiftly([luck], precision)
+    assert str(swift) != str(luck)
+    assert starts_of(swift) == starts_of(luck) == str(luck)
+    plain, fast = (verdicts(Subject("it", Threshold()), levels(), [trial]) for trial in (luck, swift))
+    assert plain == fast
+    assert 0 < len(plain[1].lost - plain[0].lost) < len(levels()) - len(plain[0].lost)
+
+
+def test_what_a_trial_averages_over_still_moves_them() -> None:
+    plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT)
+    views = [white_box, Averaged(3), Averaged(4), Swift(Averaged(3)), oblivious]
+    assert len({starts_of(replace(plain, sees=view)) for view in views}) == 4
+    assert starts_of(replace(plain, sees=Swift(Averaged(3)))) == starts_of(replace(plain, sees=Averaged(3)))
+    assert starts_of(replace(plain, run=After((plain,)))) == str(plain)
+
+
+def test_a_trial_is_settled_where_its_device_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT, run=until_lost)
+    swift = replace(plain, sees=Swift())
+    suite = [plain, swift, replace(plain, sees=Averaged(2, Swift())), replace(plain, run=After((swift, plain)))]
+    assert [settled(trial, cpu) for trial in suite] == suite
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    slow = replace(plain, sees=Swift(precision="fp32"))
+    assert [settled(trial, cpu) for trial in suite] == [
+        *(plain, slow, replace(plain, sees=Averaged(2, Swift(precision="fp32")))),
+        replace(plain, run=After((slow, plain))),
+    ]
 
 
 def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:

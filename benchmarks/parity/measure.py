@@ -25,7 +25,8 @@ from forefend.evaluation import Subject, evaluate
 from forefend.losses import margin
 from forefend.named import Finder
 from forefend.running import until_lost
-from forefend.trial import Suite, Trial, swiftly
+from forefend.swift import swiftly
+from forefend.trial import Suite, Trial
 
 from .protocol import ALONE, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
 

@@ -32,7 +32,10 @@ def stop(memory: Memory, told: str) -> None:
     Raises:
         InputError: always.
     """
-    raise InputError(f"{told}: train with more steps, or let --on-collapse fall-back go over to them.")
+    raise InputError(
+        f"{told}: train with more steps, or go on from the checkpoint with --on-collapse fall-back (in Python with "
+        "Watch(fall_back)), which goes over to them."
+    )
 
 
 def fall_back(memory: Memory, told: str) -> None:

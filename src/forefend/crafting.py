@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .fast import Prepared, prepare
 from .guides import Guide
+from .precision import tell
 from .recipe import Cast
 
 View = Callable[[], Cast]  # asked once before each training step
@@ -42,6 +43,7 @@ def prepared(cast: Cast, x: Tensor, *, precision: str = "fp32") -> View:
     Raises:
         InputError: an unknown precision, or images that a network does not take.
     """
+    tell("What attacks see computes", precision, x.device)
     craft = cast.crafting()
     moving = []
     for network, view in ((cast.preprocessor, craft.preprocessor), (cast.classifier, craft.classifier)):

@@ -17,15 +17,16 @@ from .data import Images
 from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
-from .modes import laid_out, likeness
-from .precision import full
+from .modes import device_of, laid_out, likeness
+from .precision import full, tell
 from .processes import Processes, processes
 from .records import Record
 from .room import Room
 from .running import Job, Verdicts, seeded
 from .suitable import check_subject, check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
-from .trial import Suite, Trial
+from .swift import settled
+from .trial import Suite, Trial, starts_of
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,9 @@ def _courts(
     with generators(seed):
         _check_views(views, images, suite)  # all are looked at before anything is written
     old = _on_record(folder, among) if folder else []
+    for device in {device_of(view.network) for view in views}:
+        if [str(settled(trial, device)) for trial in suite] != [str(trial) for trial in suite]:
+            tell("The copies that propose compute", "bf16", device)
     # Whatever draws from torch's own generators draws the same each time, and the caller's are untouched.
     with full(), generators(seed):
         yield [
@@ -218,7 +222,8 @@ class _Court:
         standing = [index for index in clean if not clean[index]]
         wrong = frozenset(clean) - frozenset(standing)
         found = [Verdict(CLEAN, "", 0.0, wrong)]
-        for trial in suite:
+        device = device_of(self.subject.network)
+        for trial in (settled(trial, device) for trial in suite):
             run = partial(trial.run, self._job(trial))
             judged = self.docket.verdicts(str(trial), self._title(str(trial)), standing, run)
             lost = wrong | {index for index in judged if judged[index]}
@@ -228,7 +233,7 @@ class _Court:
     def _job(self, trial: Trial) -> Job:
         docket = self.docket
         return Job(
-            name=str(trial),
+            name=starts_of(trial),
             attack=trial.attack,
             threat=trial.threat,
             restarts=trial.restarts,

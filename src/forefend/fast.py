@@ -42,12 +42,12 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
     if not isinstance(network, nn.Module):
         raise InputError(f"Only a torch module can be prepared, not a {type(network).__name__}: wrap it in one.")
     check_images(x)
-    dtype, imitated = fitting(precision, x.device)
+    dtype, reason = fitting(precision, x.device)
     images = _trial(x)
     with full():
         plan, notes = _proved(network, images)
     if dtype is torch.float32:
-        return Prepared(network, plan, dtype, (*notes, imitated) if imitated else notes)
+        return Prepared(network, plan, dtype, (*notes, f"It computes in fp32, for {reason}.") if reason else notes)
     try:
         prepared = Prepared(network, plan, dtype, notes)
         with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import nn
 
 from .guides import Guide
 from .modes import device_of
-from .precision import fitting
+from .precision import fitting, tell
 from .recipe import Cast
 
 
@@ -32,7 +32,9 @@ def lowered(cast: Cast, precision: str) -> Iterator[Cast]:
         InputError: an unknown precision.
     """
     every = nn.ModuleList([cast.preprocessor, cast.classifier, cast.critic, *cast.guides])
-    dtype, _ = fitting(precision, device_of(every))
+    device = device_of(every)
+    dtype, _ = fitting(precision, device)
+    tell("The weights' step computes", precision, device)
     if dtype is torch.float32:
         yield cast
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def fitting(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The numbers to compute in on this device, and a sentence where they are not those that were asked for.
+    """The numbers to compute in on this device, and why, where they are not those that were asked for.
 
     Lower precision is asked for to save time. A processor without bfloat16 arithmetic imitates it, which takes many
     times longer than float32 and brings nothing.
@@ -29,14 +30,25 @@ def fitting(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
     dtype = choose(precision, PRECISIONS, "precision")
     if dtype is torch.float32 or _has_bfloat16(device):
         return dtype, ""
-    return torch.float32, f"It computes in fp32, for this {device.type} has no bfloat16 arithmetic and would be slower."
+    return torch.float32, f"this {device.type} has no bfloat16 arithmetic and would be slower"
 
 
-def tell(precision: str, device: torch.device) -> None:
-    """Print the sentence of `fitting`, if there is one: for who asked for a precision at the door."""
-    sentence = fitting(precision, device)[1]
-    if sentence:
-        print(sentence, flush=True)
+def actual(precision: str, device: torch.device) -> str:
+    """The precision that is computed in on this device where `precision` is asked for."""
+    return precision if fitting(precision, device)[0] is PRECISIONS[precision] else "fp32"
+
+
+def tell(what: str, precision: str, device: torch.device) -> None:
+    """Say in the first of several processes that what was asked for is computed in fp32, if it is.
+
+    Args:
+        what: who computes, and the verb: the sentence's beginning.
+        precision: that was asked for.
+        device: that it computes on.
+    """
+    reason = fitting(precision, device)[1]
+    if reason and os.environ.get("RANK", "0") == "0":
+        print(f"{what} in fp32, for {reason}.", flush=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -182,8 +182,13 @@ class Run:
             write(path, "".join(kept).encode())
 
 
-def start(folder: Path, config: Mapping[str, Any]) -> Run:
+def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> Run:
     """The run in `folder`: a new one, or the one that was started there with the same configuration.
+
+    Args:
+        folder: where the run lies, or shall lie.
+        config: what it is started with, JSON values.
+        may_change: keys whose value may be another when a run goes on; the new one is kept.
 
     Raises:
         InputError: the folder belongs to another configuration, or holds something that is no run.
@@ -191,7 +196,11 @@ def start(folder: Path, config: Mapping[str, Any]) -> Run:
     run = Run(folder)
     config = json.loads(json.dumps(config))
     if (folder / "config.json").exists():
-        _same(folder, dict(run.config), config)
+        old = dict(run.config)
+        fixed = [{key: value for key, value in one.items() if key not in may_change} for one in (old, config)]
+        check_same(str(folder), *fixed)
+        if old != config:
+            write_json(folder / "config.json", {**read_json(folder / "config.json"), "config": config})
     elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise InputError(f"{folder} holds files but no run: choose an empty or new folder with --out.")
     else:
@@ -199,13 +208,27 @@ def start(folder: Path, config: Mapping[str, Any]) -> Run:
     return run
 
 
-def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was begun in another way.
+
+    Args:
+        place: what was begun, for the message.
+        old: how it was begun, JSON values.
+        new: how it would go on.
+
+    Raises:
+        InputError: they differ; the first difference is named.
+    """
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise InputError(
-                f"{folder} belongs to another configuration ({key} was {old.get(key)!r}, now {new.get(key)!r}): "
-                "choose another --out, or repeat the old options to go on with it."
-            )
+        was, now = old.get(key), new.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            check_same(place, was, now)
+        raise InputError(
+            f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another --out, or "
+            "repeat the old options to go on with it."
+        )
 
 
 def about() -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _take_all(
                 seen = loop.close_epoch(state)
                 pace = (time.monotonic() - began) / (state.step - first)
                 _tell(loop, state, run, bar=bar, pace=pace, seen=seen)
+                loop.judge(state, seen)
             if ended or stop or due:
                 loop.merge()
                 _save(run, loop, state)
@@ -181,16 +182,21 @@ class _Loop:
         self.before.clear()
 
     def close_epoch(self, state: _State) -> dict[str, float]:
-        """Merge what the processes remember of their images, show the recipe its held-out ones, watch for collapse."""
+        """Merge what the processes remember, show the recipe its held-out images, and the watch what it looks at."""
         self.merge()
         with averaging.in_place(state.average, self.players):
             if self.batches.held is not None:
                 self.recipe.validate(self.craft, self.batches.held_out(state.step), self.memory)
-            if self.ways.watch is None:
-                return {}
-            seen = self.ways.watch.look(self.craft, threat_of(self.recipe), self.batches.few(self.ways.watch.images))
-        self.ways.watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
-        return seen
+            watch = self.ways.watching(self.recipe)
+            return (
+                {} if watch is None else watch.look(self.craft, threat_of(self.recipe), self.batches.few(watch.images))
+            )
+
+    def judge(self, state: _State, seen: dict[str, float]) -> None:
+        """Answer a collapse, if the watch has seen one."""
+        watch = self.ways.watching(self.recipe)
+        if watch is not None:
+            watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
 
     def agreed(self, *wishes: bool) -> list[bool]:
         """For each wish, whether any process has it: all must act after the same step, or the others wait for ever."""

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .attacks import Attack
-from .attacks.autoattack import AutoAttack
 from .attacks.through import bpda_defended, eot
 from .checks import InputError
 from .defence import Defended
-from .fast import prepare
 from .losses import name_of
 from .modes import fingerprint
 from .room import Room
@@ -79,46 +77,6 @@ class Averaged:
 def through_bpda(subject: nn.Module) -> nn.Module:
     """The attacker runs the defence forwards, and takes it for the identity backwards."""
     return bpda_defended(subject)
-
-
-@dataclass(frozen=True)
-class Swift:
-    """The attacker computes with a prepared copy of what it sees: it proposes, and the subject decides.
-
-    For trials that run until an image is lost, where the subject is asked about each proposal; in fp32, which is the
-    same function, also for an attack that is judged at its end and asks for logits alone.
-
-    Args:
-        view: what is copied.
-        precision: of the copy, `fp32` or `bf16`.
-    """
-
-    view: View = white_box
-    precision: str = "bf16"
-
-    def __call__(self, subject: nn.Module) -> Seen:
-        """The copy, made when the first images come."""
-        seen = self.view(subject)
-        return _Preparing(seen, self.precision) if isinstance(seen, nn.Module) else seen
-
-    def __str__(self) -> str:
-        return f"{name_of(self.view)} in {self.precision}"
-
-
-class _Preparing(nn.Module):
-    """A network that is prepared on the first images it is given."""
-
-    def __init__(self, network: nn.Module, precision: str) -> None:
-        super().__init__()
-        self.network, self.precision = network, precision
-        self.prepared: list[nn.Module] = []  # not a child: it must not follow this module's moves
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        if not self.prepared:
-            self.prepared.append(prepare(self.network, x.detach()[:8], precision=self.precision))
-        logits: Tensor = self.prepared[0](x)
-        return logits
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,7 +184,7 @@ class After:
         for stage in self.stages:
             f = next((f for view, f in views if view == stage.sees), None) or stage.sees(seen)
             views.append((stage.sees, f))
-            own = replace(job, name=str(stage), attack=stage.attack, restarts=stage.restarts, f=f)
+            own = replace(job, name=starts_of(stage), attack=stage.attack, restarts=stage.restarts, f=f)
             room = Room(job.room.size)  # memory that runs out in one stage is no reason to cut the batches of another
             gone: set[int] = set()
             for index, lost in stage.run(replace(own, fetch=fetch, room=room), rows):
@@ -235,36 +193,22 @@ class After:
                 if fallen:
                     yield fallen, [True] * len(fallen)
             rows = rows[torch.tensor([row not in gone for row in rows.tolist()], dtype=torch.bool)]
-        yield from to_the_end(replace(job, name=job.name.removesuffix(f" after {self}")), rows)
+        yield from to_the_end(job, rows)
+
+
+def starts_of(trial: Trial) -> str:
+    """What a trial's random numbers are made of: its identity, but for who attacks before it and what copy proposes.
+
+    So that an image meets the same starts whatever makes the evaluation cheaper.
+    """
+    view = getattr(trial.sees, "view", white_box) if getattr(trial.sees, "proposes", False) else trial.sees
+    return str(replace(trial, sees=view, run=to_the_end if trial.before else trial.run))
 
 
 def _samples(view: View) -> int:
     """How many forward passes one answer of what is seen takes."""
     inner = getattr(view, "view", None)
     return int(getattr(view, "samples", 1)) * (_samples(inner) if inner else 1)
-
-
-def swiftly(suite: Suite, precision: str = "bf16") -> list[Trial]:
-    """The same suite, prepared copies proposing in the trials that run until an image is lost.
-
-    AutoAttack in its standard form, which is judged at its end, is handed a copy too where that is the same function:
-    in `fp32`.
-
-    Args:
-        suite: a protocol; a trial that runs After others stays as it is, and they are made swift.
-        precision: of the copies that propose, `fp32` or `bf16`.
-    """
-    return [_swift(trial, precision) for trial in suite]
-
-
-def _swift(trial: Trial, precision: str) -> Trial:
-    if trial.before:
-        return replace(trial, run=After(tuple(swiftly(trial.before, precision))))
-    same = precision == "fp32" and isinstance(trial.attack, AutoAttack) and not trial.attack.averages
-    if trial.run is not until_lost and not same:
-        return trial
-    view = trial.sees.view if isinstance(trial.sees, Swift) else trial.sees
-    return replace(trial, sees=Swift(view, precision))
 
 
 @dataclass(frozen=True)

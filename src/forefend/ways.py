@@ -12,6 +12,7 @@ from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
 from .recipe import Recipe
 
+WHERE_SINGLE = Watch()  # told from another such watch by being this very one
 # Where the command line's names for a field are looked up.
 TABLES = {"craft": "crafting.CRAFTING", "inner": "inner.INNERS", "sizes": "growing.SIZES"}
 
@@ -27,7 +28,8 @@ class Ways:
         ema: decay of an average of the weights over the steps, such as 0.995, which the recipe validates and the
             networks hold in the end; None for their own weights.
         inner: what stands in the place of the recipe's inner attack.
-        watch: looks for catastrophic overfitting after each epoch; None for not.
+        watch: looks for catastrophic overfitting after each epoch, and then stops or falls back: one of your own,
+            whatever is trained; None for nobody; WHERE_SINGLE, which looks where a recipe is trained on single steps.
         sizes: which size the images of a step have; held-out images and the watch's always have their own.
     """
 
@@ -35,7 +37,7 @@ class Ways:
     precision: str = "fp32"
     ema: float | None = None
     inner: Inner = AS_PUBLISHED
-    watch: Watch | None = None
+    watch: Watch | None = WHERE_SINGLE
     sizes: Sizes = FULL
 
     def check(self, recipe: Recipe) -> None:
@@ -52,9 +54,10 @@ class Ways:
                     f"forefend.{table}[{way!r}]."
                 )
         check_decay(self.ema)
-        if self.watch is not None:
+        watch = self.watching(recipe)
+        if watch is not None:
             threat_of(recipe)
-            if self.watch.answer is fall_back and not recipe.asks_inner:
+            if watch.answer is fall_back and not recipe.asks_inner:
                 raise InputError(
                     f"{type(recipe).__name__} runs its own attack alone, so that a collapse has nothing to fall back "
                     "to: let the watch stop it."
@@ -62,6 +65,18 @@ class Ways:
         if self.inner is not AS_PUBLISHED and not recipe.asks_inner:
             raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
         self.sizes.check_recipe(recipe)
+
+    def watching(self, recipe: Recipe) -> Watch | None:
+        """Who looks for a collapse while this recipe is trained, if anybody does."""
+        if self.watch is not WHERE_SINGLE:
+            return self.watch
+        return self.watch if takes_single_steps(recipe, self.inner) else None
+
+
+def takes_single_steps(recipe: Recipe, inner: Inner) -> bool:
+    """Whether some of its training is on the single steps of an attack that may be replaced by one of several."""
+    steps = getattr(recipe, "steps", None)
+    return recipe.asks_inner and isinstance(steps, int) and inner.single(steps)
 
 
 AS_THE_PAPERS = Ways()

@@ -20,6 +20,7 @@ from ..running import Job, to_the_end
 from ..suites import Trial, cascade
 from ..targets import TARGETS
 from ..threat import Linf
+from ..trial import starts_of
 from .attack import parity
 from .early_exit import errs, once
 
@@ -120,7 +121,7 @@ def _job(trial: Trial, judge: nn.Module, images: tuple[Tensor, Tensor, Tensor]) 
     """The trial against the network, all images at once."""
     x, y, index = images
     return Job(
-        name=str(trial),
+        name=starts_of(trial),
         attack=trial.attack,
         threat=trial.threat,
         restarts=trial.restarts,

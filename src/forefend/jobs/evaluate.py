@@ -16,7 +16,7 @@ from ..data import Images
 from ..evaluation import Subject, check, evaluate
 from ..launch import joined, may_start, ready
 from ..modes import device_of
-from ..precision import tell
+from ..precision import actual
 from ..processes import processes
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
 from ..threads import allowed, choose_threads, one_thread, processes_in_memory
@@ -85,8 +85,6 @@ def _shared(options: Any, subjects: Sequence[Subject], images: Images, suite: Su
             cost = cost_of(subjects, images, suite, batch_size=options.batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(subjects)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
-    if options.precision:
-        tell(options.precision, device_of(subjects[0].network))
     print(cost.among(max(count, among.count)), flush=True)
     return count
 
@@ -155,7 +153,7 @@ def _folder(options: Any, run: records.Run | None, subjects: Sequence[Subject], 
     names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
     spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     parent = (run.folder if run else Path(options.runs)) / "evaluations"
-    others = [options.precision] if options.precision else []
+    others = [actual(options.precision, device_of(subjects[0].network))] if options.precision else []
     suite = "-".join([options.suite, *others, *(Path(word).stem for word in options.surrogates)])
     return (
         parent / f"{Path(options.data).stem}-{names[:80]}-{suite}-{spelled}-{options.images or 'all'}-s{options.seed}"

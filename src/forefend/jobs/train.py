@@ -24,7 +24,6 @@ from ..guides import Guide
 from ..inner import INNERS
 from ..modes import fingerprint
 from ..named import Named, initialised, new_classifier, save_classifier, training_config
-from ..precision import tell
 from ..processes import accelerator_on
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
@@ -32,7 +31,7 @@ from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
 from ..threads import choose_threads
 from ..train import fit
-from ..ways import Ways
+from ..ways import Ways, takes_single_steps
 from .options import check_device, finder_of, images_of
 
 # How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
@@ -78,12 +77,10 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     ways = ways_of(recipe, options)
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     with accelerator.main_process_first():
-        started = records.start(folder, config)
+        started = records.start(folder, config, may_change=("on_collapse",))
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
-    if options.precision == "bf16" or options.craft == "prepared-bf16":
-        tell("bf16", accelerator.device)
     augment = augmentation(options.data)
     with _nothing_half_begun(started):
         fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
@@ -112,13 +109,12 @@ def ways_of(recipe: Recipe, options: Any) -> Ways:
     answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
     if answer is not stop and not recipe.asks_inner:
         raise InputError(f"{type(recipe).__name__} runs its own attack, unwatched: leave --on-collapse away.")
-    single = "steps" in recipe.settings() and inner.single(recipe.settings()["steps"])
     return Ways(
         craft=choose(options.craft, CRAFTING, "way of crafting"),
         precision=options.precision,
         ema=options.ema,
         inner=inner,
-        watch=Watch(answer) if single and recipe.asks_inner else None,
+        watch=Watch(answer) if takes_single_steps(recipe, inner) else None,
         sizes=choose(options.sizes, SIZES, "course of sizes"),
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..trial import After, Averaged, Suite, Surrogate, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
+from ..swift import Swift, swiftly
+from ..trial import After, Averaged, Suite, Surrogate, Terms, Trial, oblivious, through_bpda, white_box
 from .black_box import black_box
 from .cascade import cascade
 from .papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer

@@ -9,8 +9,9 @@ from ..attacks.autoattack import AutoAttack
 from ..attacks.pgd import PGD
 from ..losses import dlr, margin
 from ..running import until_lost
+from ..swift import Swift
 from ..threat import ThreatModel
-from ..trial import After, Swift, Trial
+from ..trial import After, Trial
 
 
 def cascade(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
