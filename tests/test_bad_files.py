@@ -154,9 +154,9 @@ def test_a_full_disk_leaves_the_old_summary(here: Path, monkeypatch: pytest.Monk
     before = (here / "e" / "summary.json").read_bytes()
     with monkeypatch.context() as patch:
         full_disk(patch, 0)
-        assert "No space left" in refused(f"{line} --seed 1")
+        assert "No space left" in refused(f"{line} --threat Linf:0.1 Linf:0.2")
     assert (here / "e" / "summary.json").read_bytes() == before
-    assert files(here / "e") == ["records.jsonl", "summary.json"]
+    assert files(here / "e") == ["evaluation.json", "records.jsonl", "summary.json"]
 
 
 def test_a_training_that_is_refused_leaves_its_folder_free(here: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_training_that_is_refused_leaves_its_folder_free(here: Path) -> None:
     assert files(here) == []
     done(f"{line} --tap stages.1")
     before = files(here)
-    assert "belongs to another configuration (settings was" in refused(f"{line} --tap stages.2")
+    assert "belongs to another configuration (tap was 'stages.1', now 'stages.2')" in refused(f"{line} --tap stages.2")
     assert files(here) == before
 
 

@@ -38,7 +38,7 @@ FLOORS: list[list[str]] = [
     [  # doing
         *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
         *("budget", "named", "noisy"),
-        *("launch", "docket", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
+        *("launch", "docket", "asked", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
         *("masking", "certify", "corrupted_accuracy"),
         *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],
@@ -47,7 +47,7 @@ FLOORS: list[list[str]] = [
 ]
 WITHOUT_TORCH = [  # and every command, until it goes to work
     *("records", "summary", "interval", "paired", "checks", "cli", "binomial", "certificates", "radii"),
-    *("evidence", "findings", "comparison", "ratios", "rounds", "hosts", "speeds"),
+    *("asked", "evidence", "findings", "comparison", "ratios", "rounds", "hosts", "speeds"),
 ]
 NAMELESS = {"utils", "util", "common", "core", "helpers", "helper", "misc"}
 

@@ -71,7 +71,7 @@ def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path
     assert summary.load(two) == summary.load(one)
     assert judged(two) == judged(one)
     assert set(judged(two).values()) == {1}
-    assert sorted(path.name for path in two.iterdir()) == ["records.jsonl", "summary.json"]
+    assert sorted(path.name for path in two.iterdir()) == ["evaluation.json", "records.jsonl", "summary.json"]
 
 
 def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from .compute import counted
 from .data import Images, split
 from .recipe import Cast, Recipe
 from .train import fit
+from .ways import Ways
 
 
 def flops_per_image(recipe: Recipe, images: Images, cast: Cast) -> float:
@@ -90,4 +91,4 @@ def _flops(recipe: Recipe, batch: Images, cast: Cast, epochs: int) -> int:
     copies = {role: copy.deepcopy(getattr(cast, role)) for role in ("preprocessor", "classifier", "critic")}
     twin = replace(cast, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return counted(lambda: fit(short, batch, twin)).flops
+        return counted(lambda: fit(short, batch, twin, ways=Ways(watch=None))).flops

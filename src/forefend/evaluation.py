@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import records, summary
+from .asked import Asked
 from .checks import InputError, check_clean_accuracy
 from .data import Images
 from .defence import Defence, Defended
@@ -59,7 +60,7 @@ def evaluate(
     """Judge each subject on each image under each trial.
 
     With a folder, verdicts are appended to `records.jsonl` as they fall, an interrupted evaluation goes on where it
-    stopped, and `summary.json` holds the cells.
+    stopped, and `summary.json` holds the cells, `evaluation.json` what they are of.
 
     Args:
         subjects: what to judge; a bare network stands for itself.
@@ -71,16 +72,21 @@ def evaluate(
         allow_weak: go on although a classifier is near chance on clean images.
 
     Raises:
-        InputError: images, labels or what a subject returns cannot be used, or a classifier is near chance.
+        InputError: images, labels or what a subject returns cannot be used, a classifier is near chance, or the folder
+            holds another evaluation's summary.
         RuntimeError: an attack left its threat model.
     """
     if isinstance(subjects, nn.Module):
         subjects = [_subject(subjects)]
     folder = Path(folder) if folder else None
     with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
+        asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
+        if folder:
+            asked.check(folder)
         found = [cell for court in courts for cell in court.cells(suite, allow_weak)]
     if folder and not processes().rank:
         summary.save(folder, found)
+        asked.keep(folder)
     return found
 
 
@@ -150,19 +156,35 @@ def _check_apart(subjects: Sequence[Subject], keys: Sequence[str]) -> None:
         )
 
 
-def check(subjects: Sequence[Subject], images: Images, suite: Suite) -> None:
+def check(subjects: Sequence[Subject], images: Images, suite: Suite, *, folder: Path, seed: int) -> None:
     """Refuse images, subjects, or a suite for them that cannot be used, before any work.
 
     Args:
         subjects: what would be judged.
         images: test images.
         suite: the trials.
+        folder: where records and summary would go.
+        seed: of the evaluation.
 
     Raises:
         InputError: as `evaluate` would.
     """
+    views = [replace(subject, network=laid_out(subject.network)) for subject in subjects]
+    _asked([(view, key_of(view.network, images)) for view in views], images, suite, seed).check(folder)
     with generators(0):
-        _check_views([replace(subject, network=laid_out(subject.network)) for subject in subjects], images, suite)
+        _check_views(views, images, suite)
+
+
+def _asked(views: Sequence[tuple[Subject, str]], images: Images, suite: Suite, seed: int) -> Asked:
+    """What the summary will count; `views` are the subjects with the keys of their records."""
+    subjects = {_row(view): key for view, key in views}
+    trials = [str(settled(trial, device_of(view.network))) for view, _ in views for trial in suite]
+    return Asked(subjects, list(dict.fromkeys(trials)), len(images), seed)
+
+
+def _row(subject: Subject) -> str:
+    """What tells a subject's rows from others'."""
+    return f"{subject.name}{' defended' if subject.defended else ''}"
 
 
 def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None:
@@ -257,7 +279,7 @@ class _Court:
         return Room(self.docket.batch_size).over(rows, judged)
 
     def _title(self, trial: str) -> str:
-        return f"{self.subject.name}{' defended' if self.subject.defended else ''}: {trial}"
+        return f"{_row(self.subject)}: {trial}"
 
 
 def _subject(network: nn.Module) -> Subject:

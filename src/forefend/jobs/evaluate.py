@@ -51,7 +51,7 @@ def run(options: Any) -> str:
     placed([*(subject.network for subject in subjects), *surrogates.values()], options.device)
     folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
-    check(subjects, images, suite)
+    check(subjects, images, suite, folder=folder, seed=options.seed)
     ready()
     with joined(_shared(options, subjects, images, suite, folder), options.words):
         cells = evaluate(

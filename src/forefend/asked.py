@@ -1,0 +1,64 @@
+"""Asked: what the summary in a folder counts, so that another evaluation does not take its place. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .checks import InputError
+from .records import about, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation was asked for.
+
+    Args:
+        subjects: by name in tables, the key of each subject's records.
+        trials: identities.
+        images: how many were judged.
+        seed: of the evaluation.
+    """
+
+    subjects: Mapping[str, str]
+    trials: Sequence[str]
+    images: int
+    seed: int
+
+    def check(self, folder: Path) -> None:
+        """Refuse to replace a summary by one that would not hold all of it: more of the same may be asked for.
+
+        Raises:
+            InputError: the folder's summary counts other networks, other trials, more images or another seed.
+        """
+        if not (folder / "summary.json").exists() or not (folder / "evaluation.json").exists():
+            return
+        held = read_json(folder / "evaluation.json")
+        try:
+            old = Asked(**{key: value for key, value in held.items() if key != "about"})
+            lost = next(self._loses(old), None)
+        except (TypeError, AttributeError):
+            raise InputError(f"{folder}/evaluation.json is not an evaluation's: choose another --out.") from None
+        if lost:
+            raise InputError(
+                f"{folder} holds the summary of another evaluation ({lost}), which this one would replace: choose "
+                "another --out, or ask for the same and more."
+            )
+
+    def keep(self, folder: Path) -> None:
+        """Write `evaluation.json` into the folder, beside the summary that it tells of."""
+        write_json(folder / "evaluation.json", {**asdict(self), "about": about()})
+
+    def _loses(self, old: Asked) -> Iterator[str]:
+        """What the old summary holds and the new one would not."""
+        for name, key in old.subjects.items():
+            if name not in self.subjects:
+                yield f"it judged {name} too"
+            elif self.subjects[name] != key:
+                yield f"its {name} was another network, or judged on another set"
+        yield from (f"it attacked with {trial} too" for trial in old.trials if trial not in self.trials)
+        if old.images > self.images:
+            yield f"it judged {old.images} images, not {self.images}"
+        if old.seed != self.seed:
+            yield f"its seed was {old.seed}, not {self.seed}"

@@ -1,0 +1,121 @@
+"""What a folder's summary counts: another evaluation is refused its place, more of the same is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from door import done, refused
+from hypothesis import given
+from hypothesis import strategies as st
+from thresholds import Threshold, levels
+from torch import nn
+
+from forefend import data
+from forefend.asked import Asked
+from forefend.checks import InputError
+from forefend.defence import Defended
+from forefend.evaluation import Subject, evaluate
+from forefend.suites import curve
+from forefend.threat import Linf
+
+ONE = Subject("one", Threshold())
+TWO = Subject("two", nn.Sequential(Threshold(), nn.Identity()))
+GUARDED = Subject("one", Defended(nn.Identity(), Threshold()), defended=True)
+FIRST = {"subjects": [ONE], "images": levels(2), "suite": curve([Linf(0.1)])}
+
+
+def judge(folder: Path, **changes: Any) -> None:
+    evaluate(**(FIRST | changes), folder=folder, allow_weak=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({"subjects": [Subject("one", TWO.network)]}, "its one was another network, or judged on another set"),
+        ({"subjects": [GUARDED]}, "it judged one too"),
+        ({"subjects": [TWO, GUARDED]}, "it judged one too"),
+        ({"suite": curve([Linf(0.2)])}, "it attacked with "),
+        ({"suite": []}, "it attacked with "),
+        ({"images": data.sample(levels(2), 20, seed=0)}, "it judged 40 images, not 20"),
+        ({"seed": 1}, "its seed was 0, not 1"),
+    ],
+)
+def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, Any], lost: str, tmp_path: Path) -> None:
+    judge(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError) as error:
+        judge(tmp_path, **changes)
+    assert f"holds the summary of another evaluation ({lost}" in str(error.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"subjects": [TWO, ONE, GUARDED]},
+        {"suite": curve([Linf(0.2), Linf(0.1)])},
+        {"batch_size": 7},
+    ],
+)
+def test_the_same_and_more_goes_on(more: dict[str, Any], tmp_path: Path) -> None:
+    judge(tmp_path)
+    judge(tmp_path, **more)
+    judge(tmp_path, **more)
+
+
+def test_more_images_of_the_same_go_on(tmp_path: Path) -> None:
+    judge(tmp_path, images=levels(2).subset(data.sample(levels(2), 20, seed=0).index))
+    judge(tmp_path)
+
+
+def test_what_was_never_finished_stands_in_nobody_s_way(tmp_path: Path) -> None:
+    judge(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    judge(tmp_path, seed=1)
+    (tmp_path / "evaluation.json").unlink()  # as older evaluations leave it
+    judge(tmp_path, seed=2)
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(InputError, match=r"evaluation\.json is not an evaluation's: choose another --out\.$"):
+        judge(tmp_path)
+
+
+def test_it_says_of_what_the_summary_is_and_who_made_it(tmp_path: Path) -> None:
+    judge(tmp_path)
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(told) == {"subjects", "trials", "images", "seed", "about"}
+    lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert list(told["subjects"].values()) == list({line["subject"] for line in lines})
+    assert {"none", *told["trials"]} == {line["trial"] for line in lines}
+    assert "forefend" in told["about"]["versions"]
+
+
+asked = st.builds(
+    Asked,
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), min_size=1),
+    st.lists(st.sampled_from("pqr"), unique=True),
+    st.integers(1, 3),
+    st.integers(0, 1),
+)
+
+
+@given(asked, asked)
+def test_it_is_refused_exactly_where_something_would_be_lost(old: Asked, new: Asked) -> None:
+    holds = old.subjects.items() <= new.subjects.items() and set(old.trials) <= set(new.trials)
+    holds = holds and old.images <= new.images and old.seed == new.seed
+    assert (next(new._loses(old), None) is None) == holds
+
+
+def test_two_classifiers_of_one_name_do_not_share_a_folder_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "evaluate --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --classifiers"
+    for place, seed in (("a", 0), ("b", 1)):
+        done(f"train natural --data digits --images 40 --classifier mlp --epochs 1 --seed {seed} --out {place}/net")
+    done(f"{line} a/net")
+    assert "(its net was another network" in refused(f"{line} b/net")
+    done(f"{line} b/net --out elsewhere")
