@@ -23,21 +23,13 @@ FLOORS: list[list[str]] = [
         *("folding", "fast", "compute"),
     ],
     ["attacks/"],  # adversaries
-    [
-        "recipe",
-        "inner",
-        "crafting",
-        "validation",
-        "recipes/",
-        "running",
-        "trial",
-        "swift",
-        "suites/",
-        "settings",
-    ],  # papers
+    [  # papers
+        *("recipe", "inner", "crafting", "validation", "recipes/"),
+        *("running", "trial", "swift", "suites/", "settings"),
+    ],
     [  # doing
-        *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse", "ways", "train"),
-        *("budget", "named", "noisy"),
+        *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse"),
+        *("ways", "begun", "train", "budget", "named", "noisy"),
         *("launch", "docket", "asked", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
         *("masking", "certify", "corrupted_accuracy"),
         *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),

@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +25,13 @@ from torchrun import in_two_processes
 from toys import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
 
 from forefend import checkpoint
+from forefend.checks import InputError
+from forefend.crafting import prepared
 from forefend.draw import Draw
+from forefend.growing import Sizes
+from forefend.inner import WarmStarted
 from forefend.recipe import Cast
-from forefend.recipes import RTFE
+from forefend.recipes import AAA, RTFE
 from forefend.records import Run
 from forefend.threat import Linf
 from forefend.train import Interrupted
@@ -40,6 +47,65 @@ def test_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
         train(SMALL, toy_images(), cast(), run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0.0)
     resumed = trained(train(SMALL, toy_images(), cast(), run=Run(tmp_path)))
     assert same(resumed, trained(train(SMALL, toy_images(), cast())))
+
+
+def weights(cast: Cast) -> list[Tensor]:
+    return [tensor.clone() for tensor in cast.preprocessor.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": AAA(Linf(0.1), steps=1, epochs=2, batch_size=16)}, "recipe was 'RTFE', now 'AAA'"),
+        ({"recipe": replace(SMALL, lr=0.5)}, "lr was 0.1, now 0.5"),
+        ({"recipe": replace(SMALL, epochs=3)}, "epochs was 2, now 3"),
+        ({"data": toy_images(30)}, "images was 40, now 30"),
+        ({"cast": partial(toy_cast, guides=1)}, "guides was "),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"craft": prepared}, "craft was 'live', now 'prepared'"),
+        ({"inner": WarmStarted()}, "inner was 'AsPublished', now 'WarmStarted(steps=(1,)"),
+        ({"ema": 0.9}, "ema was None, now 0.9"),
+        ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
+        ({"sizes": Sizes((1.0, 1.0))}, "sizes was "),
+    ],
+)
+def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    train(SMALL, toy_images(), toy_cast(), run=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    cast = changes.pop("cast", toy_cast)()
+    own = weights(cast)
+    with pytest.raises(InputError) as error:
+        train(changes.pop("recipe", SMALL), changes.pop("data", toy_images()), cast, run=tmp_path, **changes)
+    assert f"checkpoint.safetensors belongs to another configuration ({told}" in str(error.value)
+    assert same(weights(cast), own)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new" / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), toy_cast(), run=str(place), augment=Stopping(4), checkpoint_every=0.0)
+    assert "stands after" not in capsys.readouterr().out
+    resumed = train(SMALL, toy_images(), toy_cast(), run=place, watch=None)  # who watches may change
+    assert f"{place} stands after step 4 of 6: going on from there" in capsys.readouterr().out
+    again = train(SMALL, toy_images(), toy_cast(), run=Run(place))
+    assert f"{place} stands after step 6 of 6: nothing is left to do" in capsys.readouterr().out
+    assert same(trained(again), trained(resumed))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot be made \(File exists\): choose another --out\.$"):
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "file")
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = checkpoint.store
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, toy_images(), toy_cast(), run=tmp_path, augment=Stopping(4), checkpoint_every=0.0)
+    resumed = train(SMALL, toy_images(), toy_cast(), run=tmp_path)
+    assert same(trained(resumed), trained(train(SMALL, toy_images(), toy_cast())))
 
 
 def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(

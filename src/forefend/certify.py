@@ -23,6 +23,7 @@ from .data import Images
 from .data.images import fingerprints
 from .draw import Draw, generators
 from .modes import device_of, fingerprint, form, laid_out, likeness
+from .precision import full
 from .suitable import check_subject
 
 
@@ -124,12 +125,12 @@ def certify_images(
     before = likeness(network)
     smoothed = Smoothed(network, smoothing, batch_size)
     path = Path(folder) / "certificates.jsonl" if folder else None
-    with generators(0):  # the caller's own stay as they are
+    with full(), generators(0):  # the caller's own stay as they are
         check_subject(smoothed.network, images, name)
         clerk = _Clerk(smoothed, images, name, path)
         known = clerk.known()
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            records.make(path.parent)
         found = clerk.certify(known)
     if before != likeness(network):
         raise RuntimeError(f"{name} changed while it was certified: its certificates must not be trusted.")

@@ -7,7 +7,8 @@ file renamed into place cannot be half old and half new. Random numbers are keye
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ from torch import Tensor
 
 from .checks import InputError
 from .recipe import Memory, Player
-from .records import write
+from .records import check_same, write
 
 
-def store(path: Path, players: Mapping[str, Player], memory: Memory, progress: Mapping[str, Any]) -> None:
+def store(
+    path: Path,
+    players: Mapping[str, Player],
+    memory: Memory,
+    progress: Mapping[str, Any],
+    begun: Mapping[str, Any] | None = None,
+) -> None:
     """Write the whole state of training to `path`, atomically.
 
     Args:
@@ -28,40 +35,59 @@ def store(path: Path, players: Mapping[str, Player], memory: Memory, progress: M
         players: who learns.
         memory: the recipe's tensors.
         progress: JSON values of the loop itself: the next step, running sums.
+        begun: JSON values that say which training it is; another one is refused what was stored.
     """
     tensors: dict[str, Tensor] = {}
     state = {
         "players": {name: _state(player) for name, player in players.items()},
         "memory": dict(memory),
         "progress": dict(progress),
+        "begun": dict(begun or {}),
     }
     skeleton = _flatten(state, "", tensors)
     write(path, save(tensors, metadata={"skeleton": json.dumps(skeleton)}))
 
 
-def restore(path: Path, players: Mapping[str, Player], memory: Memory) -> dict[str, Any] | None:
+def restore(
+    path: Path, players: Mapping[str, Player], memory: Memory, begun: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Put back what `store` wrote into the players and the memory, in place; None when there is no file.
+
+    Args:
+        path: the checkpoint file.
+        players: who learns.
+        memory: the recipe's tensors.
+        begun: which training it shall be; not asked where None, nor of files that do not say.
 
     Returns:
         The loop's own progress.
 
     Raises:
-        InputError: the file is damaged or belongs to other networks.
+        InputError: the file is damaged, or belongs to another training or other networks; nothing was put back.
     """
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            state = _unflatten(json.loads(file.metadata()["skeleton"]), tensors)
+    with _one_sentence(path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        state = _unflatten(json.loads(file.metadata()["skeleton"]), tensors)
+    if begun and state.get("begun"):
+        check_same(str(path), state["begun"], json.loads(json.dumps(begun)))
+    with _one_sentence(path):
         for name, player in players.items():
             _put_back(player, state["players"][name])
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be resumed from ({reason}): delete it to start over.") from None
     memory.update(state["memory"])
     progress: dict[str, Any] = state["progress"]
     return progress
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the file in one sentence."""
+    try:
+        yield
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be resumed from ({reason}): delete it to start over.") from None
 
 
 def _state(player: Player) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .draw import Draw
 from .evaluation import Subject
 from .interval import Z95, wilson
 from .modes import device_of, fingerprint, form, frozen, likeness
+from .precision import full
 from .records import Record
 from .suitable import check_subject
 
@@ -148,7 +149,7 @@ class _Court:
         return f"{images.name}/{images.split}:{self.own}"
 
     def lost(self, x: Tensor, y: Tensor) -> list[bool]:
-        with torch.no_grad():
+        with full(), torch.no_grad():
             wrong: Tensor = self.network(x.to(device_of(self.network))).argmax(1).cpu() != y
         return [bool(w) for w in wrong.tolist()]
 
@@ -228,7 +229,7 @@ class _Hearing:
             lost = court.lost(x, y)
             record = Record(court.key(images), str(condition), self.seed, index.tolist(), lost, marks)
             if self.path:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                records.make(self.path.parent)
                 records.append(self.path, record)
             verdicts |= dict(zip(record.index, lost, strict=True))
 

@@ -196,10 +196,7 @@ def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None
 def _on_record(folder: Path, among: Processes) -> list[Record]:
     """What earlier evaluations wrote into the folder, the same in every process."""
     if not among.rank:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out.") from None
+        records.make(folder)
         records.gather(folder)
     among.wait()
     old = records.read(records.part(folder, 0))

@@ -104,7 +104,7 @@ def _record(path: Path, number: int, line: bytes) -> Record:
 
 def write(path: Path, content: bytes) -> None:
     """Write `content` beside `path` and rename it into place; whatever stops it leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path.parent)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -116,6 +116,18 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+def make(folder: Path) -> None:
+    """Make the folder where there is none.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -182,6 +194,17 @@ class Run:
             write(path, "".join(kept).encode())
 
 
+def run_in(folder: Run | str | Path) -> Run:
+    """The run in a folder, which is made if need be.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    run = folder if isinstance(folder, Run) else Run(Path(folder))
+    make(run.folder)
+    return run
+
+
 def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> Run:
     """The run in `folder`: a new one, or the one that was started there with the same configuration.
 
@@ -226,8 +249,8 @@ def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             check_same(place, was, now)
         raise InputError(
-            f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another --out, or "
-            "repeat the old options to go on with it."
+            f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder "
+            "(--out), or repeat the old options to go on with it."
         )
 
 

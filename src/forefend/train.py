@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from . import averaging, checkpoint
 from .averaging import Averaged
 from .batches import Augment, Batches, at_hand
+from .begun import begun
 from .checks import InputError
 from .collapse import threat_of
 from .crafting import View
@@ -26,7 +28,7 @@ from .lowered import lowered
 from .modes import returned
 from .processes import accelerator_on, part_at_exit, start_alike
 from .recipe import Cast, Memory, Player, Recipe
-from .records import Run
+from .records import Run, run_in
 from .threads import as_begun
 from .validation import LR_FACTOR
 from .ways import AS_THE_PAPERS, Ways
@@ -47,7 +49,7 @@ def fit(
     data: Images,
     cast: Cast,
     *,
-    run: Run | None = None,
+    run: Run | str | Path | None = None,
     seed: int = 0,
     augment: Augment | None = None,
     accelerator: Accelerator | None = None,
@@ -64,7 +66,7 @@ def fit(
         recipe: what to do at each step.
         data: training images.
         cast: the networks; only those that the recipe's players own are trained.
-        run: where checkpoint and log go; None keeps nothing.
+        run: the folder of checkpoint and log, made if need be; what was begun there goes on. None keeps nothing.
         seed: of data order, augmentation and attack starts; initialisation is the caller's.
         augment: label-preserving change of a batch; None for none.
         accelerator: device and processes; None takes CUDA where it is, else the CPU. Of several processes every one
@@ -73,13 +75,14 @@ def fit(
         ways: how it is done: what attacks see, precision, averaging, cheaper inner attacks, smaller images, a watch.
 
     Raises:
-        InputError: a hyper-parameter is out of range, a network or the checkpoint does not fit, or the loss is no
-            longer a number.
+        InputError: a hyper-parameter is out of range, a network does not fit, the run is another training's, training
+            has collapsed, or the loss is no longer a number.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
     recipe.check()
     ways.check(recipe)
     accelerator = accelerator or accelerator_on()
+    run = run_in(run) if run else None
     part_at_exit()
     cast.to(accelerator.device)
     start_alike((cast.preprocessor, cast.classifier, cast.critic), accelerator)
@@ -91,7 +94,8 @@ def fit(
         cast.crafting().check(few, len(data.classes))
         ways.sizes.check_cast(cast.crafting(), few, memory)
     view = ways.craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
-    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways)
+    which = begun(recipe, data, cast, seed=seed, ways=ways)
+    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways, which)
     state = _resume(run, loop)
     networks = [network for player in players.values() for network in player.networks.values()]
     with (
@@ -145,6 +149,7 @@ class _Loop:
     accelerator: Accelerator
     view: View
     ways: Ways
+    begun: dict[str, Any]  # which training it is
 
     craft: Cast = field(init=False)
     before: Memory = field(default_factory=dict)
@@ -247,7 +252,7 @@ def _batches(
 
 
 def _resume(run: Run | None, loop: _Loop) -> _State:
-    progress = checkpoint.restore(run.checkpoint, loop.players, loop.memory) if run else None
+    progress = checkpoint.restore(run.checkpoint, loop.players, loop.memory, loop.begun) if run else None
     state = _State(**progress) if progress else _State()
     if loop.ways.ema is not None:
         state.average = averaging.fitting(state.average, loop.players, resumed=state.step > 0)
@@ -255,13 +260,16 @@ def _resume(run: Run | None, loop: _Loop) -> _State:
         raise InputError("The checkpoint holds an average of the weights: go on with the --ema that it was begun with.")
     if run and loop.accelerator.is_main_process:
         run.rewind(state.step)
+        if state.step:
+            left = "nothing is left to do" if state.step >= loop.batches.steps else "going on from there"
+            print(f"{run.folder} stands after step {state.step} of {loop.batches.steps}: {left}", flush=True)
     return state
 
 
 def _save(run: Run | None, loop: _Loop, state: _State) -> None:
     if run and loop.accelerator.is_main_process:
         progress = vars(state) | {"threads": torch.get_num_threads()}
-        checkpoint.store(run.checkpoint, loop.players, loop.memory, progress)
+        checkpoint.store(run.checkpoint, loop.players, loop.memory, progress, loop.begun)
 
 
 def _tell(loop: _Loop, state: _State, run: Run | None, *, bar: Any, pace: float, seen: dict[str, float]) -> None:

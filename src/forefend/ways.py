@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 from .averaging import check_decay
 from .checks import InputError
@@ -71,6 +72,17 @@ class Ways:
         if self.watch is not WHERE_SINGLE:
             return self.watch
         return self.watch if takes_single_steps(recipe, self.inner) else None
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that another training would differ in, as JSON values; who watches may change as it goes on."""
+        return {f.name: _named(getattr(self, f.name)) for f in fields(self) if f.name != "watch"}
+
+
+def _named(way: Any) -> Any:
+    """A way as itself where JSON has such, by its numbers where it has any, else by its name."""
+    if way is None or isinstance(way, str | float):
+        return way
+    return repr(way) if is_dataclass(way) else getattr(way, "__name__", type(way).__name__)
 
 
 def takes_single_steps(recipe: Recipe, inner: Inner) -> bool:

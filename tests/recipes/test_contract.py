@@ -190,8 +190,8 @@ def test_what_a_recipe_remembers_matters_when_it_is_resumed(
         train(recipe, toy_images(), toy_cast(), run=run, augment=Stopping(3 * recipe.epochs - 1), checkpoint_every=0.0)
     restore = checkpoint.restore
 
-    def forgetful(path: Path, players: Any, memory: dict[str, Tensor]) -> Any:
-        return restore(path, players, {})
+    def forgetful(path: Path, players: Any, memory: dict[str, Tensor], begun: Any) -> Any:
+        return restore(path, players, {}, begun)
 
     monkeypatch.setattr(checkpoint, "restore", forgetful)
     assert not same(trained(train(recipe, toy_images(), toy_cast(), run=run)), expected)

@@ -1,0 +1,32 @@
+"""Begun: which training a checkpoint is of, so that no other one goes on from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .data import Images
+from .recipe import Cast, Recipe
+from .ways import Ways
+
+
+def begun(recipe: Recipe, data: Images, cast: Cast, *, seed: int, ways: Ways) -> dict[str, Any]:
+    """What a training must have in common with one that goes on from its checkpoint, as JSON values.
+
+    Not who watches it; and of a setting whose name differs from process to process, nothing.
+
+    Args:
+        recipe: what is done at each step.
+        data: training images.
+        cast: the networks, whose guides count.
+        seed: of everything random.
+        ways: how it is done.
+    """
+    return {
+        "recipe": type(recipe).__name__,
+        "settings": {name: value for name, value in recipe.settings().items() if " at 0x" not in str(value)},
+        "data": data.name,
+        "images": len(data),
+        "guides": [guide.fingerprint() for guide in cast.guides],
+        "seed": seed,
+        "ways": ways.settings(),
+    }
