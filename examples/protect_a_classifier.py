@@ -18,10 +18,14 @@ before = ff.fingerprint(classifier)
 # One network in front of it, trained against attacks on the two together.
 preprocessor = ff.preprocessors.narrow_unet(channels=1)
 recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
-ff.fit(recipe, train, ff.Cast(preprocessor, guides=[ff.Guide(classifier)]))
+cast = ff.Cast(preprocessor, guides=[ff.Guide(classifier)])
+ff.fit(recipe, train, cast)
+
+# With its card it can be kept: defence.save(folder), then ff.load(folder), or `forefend evaluate folder`.
+defence = ff.defence_of(recipe, train, cast)
 
 # The pair is a plain module. White-box PGD attacks the whole of it.
-safe = ff.Defended(preprocessor.eval(), classifier)
+safe = ff.Defended(defence, classifier)
 suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
 subjects = [ff.Subject("cnn", classifier, seen=True), ff.Subject("cnn", safe, defended=True, seen=True)]
 print(ff.tables.text(ff.evaluate(subjects, test, suite)))

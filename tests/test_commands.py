@@ -59,6 +59,18 @@ def test_every_recipe_trains_and_what_it_leaves_can_be_evaluated(name: str, here
     assert tables.text(load(here / "e")) in out
 
 
+def test_a_defence_that_was_saved_from_python_is_judged_by_the_commands(here: Path) -> None:
+    done(f"{training('rtfe')} --out run")
+    (here / "run" / "config.json").unlink()
+    line = "evaluate run --images 20 --suite curve"
+    assert "No images were named" in refused(line)
+    assert "run knows no classifier to stand behind it" in refused(f"{line} --data digits")
+    done(f"{line} --data digits --classifiers {guide()} --out e")
+    cells = load(here / "e")
+    assert {(cell.seen, cell.defended) for cell in cells} == {(True, False), (True, True)}
+    assert {cell.radius for cell in cells if cell.attack != "none"} == {8 / 255}
+
+
 def table(printed: str) -> str:
     """What an evaluation ends with; the lines of progress before it are of one run."""
     return printed[printed.index("classifier  ") :]

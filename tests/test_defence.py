@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from toys import classifier, held, preprocessor, same, untouched
+from toys import classifier, held, preprocessor, same, toy_images, train, untouched
 
 from forefend import preprocessors
 from forefend.checks import InputError
 from forefend.defence import Card, Defence, Defended, load, pipelines
+from forefend.evaluation import evaluate
 from forefend.guides import Guide
 from forefend.modes import fingerprint
+from forefend.recipe import Cast
+from forefend.recipes import RTFE
+from forefend.threat import Linf
+from forefend.trained import defence_of
 
 # Small forms of what stands on the shelf; the default sizes have up to seventy million parameters.
 SMALL = {
@@ -49,6 +54,56 @@ def test_what_is_saved_is_loaded_bit_for_bit_and_in_eval_mode(name: str, tmp_pat
     assert same(list(saved.state_dict().values()), list(loaded.state_dict().values()))
     assert torch.equal(loaded(x), saved.eval()(x))
     assert not any(module.training for module in loaded.modules())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_s_own_name_and_settings_build_its_equal(name: str) -> None:
+    network = preprocessors.build(name, **SMALL[name])
+    twin = preprocessors.build(preprocessors.name_of(network), **network.settings)
+    assert type(twin) is type(network)
+    assert twin.settings == network.settings
+
+
+@pytest.mark.parametrize("name", preprocessors.ARCHITECTURES)
+def test_a_network_as_the_shelf_has_it_is_known_by_its_very_name(name: str) -> None:
+    with torch.device("meta"):
+        network = preprocessors.build(name, channels=3)
+    assert preprocessors.name_of(network) == name
+
+
+def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
+    network = preprocessors.build("narrow-unet", channels=1)
+    settings = network.settings
+    for card in (Card("narrow-unet"), Card("dncnn", settings), Card("narrow-unet", settings | {"widths": [4, 8, 8]})):
+        with pytest.raises(InputError, match=r"is not the network to be saved|does not take the settings"):
+            Defence(network, card).save(tmp_path)
+    with pytest.raises(InputError, match="no preprocessor architecture called 'unet'"):
+        Defence(network, Card("unet", settings)).save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"^A Sequential is no architecture of ours"):
+        preprocessors.name_of(preprocessor())
+
+
+def test_what_was_trained_in_python_is_saved_loaded_and_knows_its_guide(tmp_path: Path) -> None:
+    network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
+    cast = Cast(network, [Guide(classifier(1), "mine")])
+    recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=20)
+    images = toy_images()
+    train(recipe, images, cast, run=tmp_path)
+    made = defence_of(recipe, images, cast)
+    made.save(tmp_path)
+    card = load(tmp_path).card
+    assert (card.recipe, card.threat, card.data, card.architecture) == ("rtfe", "Linf:0.1", images.name, "narrow-unet")
+    assert [guide["name"] for guide in card.guides] == ["mine"]
+    assert load(tmp_path).has_seen(classifier(1))
+    assert not load(tmp_path).has_seen(classifier(2))
+    seen = {cell.seen for cell in evaluate(Defended(load(tmp_path), classifier(1)), images, [])}
+    assert seen == {True}
+
+
+def test_the_pair_is_in_the_mode_of_its_defence() -> None:
+    assert not Defended(preprocessor().eval(), classifier()).training
+    assert Defended(preprocessor().train(), classifier()).training
 
 
 def test_saving_again_replaces_what_was_there(tmp_path: Path) -> None:

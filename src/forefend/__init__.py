@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .summary import Cell
     from .threat import L2, Linf, ThreatModel
     from .train import fit
+    from .trained import defence_of
     from .trial import Trial
     from .wasserstein import Wasserstein
     from .ways import Ways
@@ -55,6 +56,7 @@ _HOMES = {
     "summary": ("Cell",),
     "threat": ("L2", "Linf", "ThreatModel"),
     "train": ("fit",),
+    "trained": ("defence_of",),
     "trial": ("Trial",),
     "wasserstein": ("Wasserstein",),
     "ways": ("Ways",),
@@ -89,6 +91,7 @@ __all__ = [
     "classifiers",
     "corruptions",
     "data",
+    "defence_of",
     "evaluate",
     "every",
     "fingerprint",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -66,10 +67,30 @@ class Defence(nn.Module):
         return own in {guide["fingerprint"] for guide in self.card.guides}
 
     def save(self, folder: str | Path) -> None:
-        """Write `weights.safetensors` and `defence.json` into `folder`."""
+        """Write `weights.safetensors` and `defence.json` into `folder`.
+
+        Raises:
+            InputError: the card does not build the preprocessor again, so that nobody could load it.
+        """
+        self._check_card()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
         write(Path(folder) / "weights.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
         write_json(Path(folder) / "defence.json", asdict(self.card))
+
+    def _check_card(self) -> None:
+        """Refuse a card that builds another network."""
+        card, shapes = self.card, {name: tensor.shape for name, tensor in self.preprocessor.state_dict().items()}
+        try:
+            with torch.device("meta"):
+                twin = preprocessors.build(card.architecture, **card.settings)
+            fits = shapes == {name: tensor.shape for name, tensor in twin.state_dict().items()}
+        except TypeError:  # it lacks a setting
+            fits = False
+        if not fits:
+            raise InputError(
+                f"The card's architecture {card.architecture!r} with the settings {card.settings} is not the network "
+                "to be saved: give Card(architecture, settings=preprocessor.settings), or take forefend.defence_of."
+            )
 
 
 class Defended(nn.Module):
@@ -87,6 +108,7 @@ class Defended(nn.Module):
         super().__init__()
         self.defence = defence
         self.classifier = classifier if isinstance(classifier, Guide) else Guide(classifier)
+        self.training = defence.training  # what other libraries look at
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, K)`."""

@@ -30,7 +30,8 @@ from ..running import to_the_end
 from ..suites import Averaged, Suite, through_bpda, white_box
 from ..threat import ThreatModel
 from ..train import fit
-from .train import defence_of, new_preprocessor
+from ..trained import defence_of
+from .train import new_preprocessor
 
 Attacked = Callable[[Suite], tuple[Suite, str]]  # from the suite to how it is run against one contestant, and in words
 
@@ -194,7 +195,7 @@ def _name_of(recipe: Recipe) -> str:
 
 def _save(folder: Path, recipe: Recipe, images: Images, cast: Cast, networks: dict[str, str]) -> None:
     if "preprocessor" in networks:
-        defence_of(_name_of(recipe), recipe, images, cast, networks["preprocessor"]).save(folder)
+        defence_of(recipe, images, cast).save(folder)
         return
     assert isinstance(cast.classifier, Normalised)
     save_classifier(folder, cast.classifier, networks["classifier"], images)

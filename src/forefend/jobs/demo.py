@@ -17,7 +17,8 @@ from ..recipe import Cast
 from ..recipes import RTFE, Natural
 from ..threat import Linf
 from ..train import fit
-from .train import defence_of, new_preprocessor
+from ..trained import defence_of
+from .train import new_preprocessor
 
 GUIDES, UNSEEN = ("cnn", "tinyresnet"), "mlp"
 RADII = (0.1, 0.15, 0.25)
@@ -63,7 +64,7 @@ def _defence(run: records.Run, guides: dict[str, torch.nn.Module], train: Images
     preprocessor = new_preprocessor("narrow-unet", train, seed)
     cast = Cast(preprocessor, [Guide(network, name) for name, network in guides.items()])
     fit(RECIPE, train, cast, run=run, seed=seed, accelerator=accelerator_on("cpu"))
-    defence = defence_of("rtfe", RECIPE, train, cast, "narrow-unet")
+    defence = defence_of(RECIPE, train, cast)
     defence.save(run.folder)
     return defence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,12 @@ def placed(networks: Iterable[nn.Module], device: str | None) -> None:
         network.to(where)
 
 
+def _config(run: records.Run) -> Mapping[str, Any]:
+    """What the run was started with; a defence that was saved from Python knows nothing of it."""
+    folder = run.folder
+    return {} if (folder / "defence.json").exists() and not (folder / "config.json").exists() else run.config
+
+
 def surrogates_of(options: Any) -> dict[str, nn.Module]:
     """The other classifiers whose examples may transfer, by name."""
     return {c.name: c.network for c in _distinct([finder_of(options).look_up(spec) for spec in options.surrogates])}
@@ -46,7 +52,7 @@ def surrogates_of(options: Any) -> dict[str, nn.Module]:
 
 def images_for(options: Any, run: records.Run | None) -> Images:
     """The test images that the options name, or the run's own; a sample of them where one was asked for."""
-    config = run.config if run else {}
+    config = _config(run) if run else {}
     options.data = options.data or config.get("data")
     options.size = options.size or config.get("size")
     if options.data is None:
@@ -68,7 +74,7 @@ def subjects_of(options: Any, run: records.Run | None) -> tuple[list[Subject], s
             "threat", "Linf:8/255"
         )
     defence = load(run.folder)
-    guides = [_guide(options, guide) for guide in run.config.get("guides", [])]
+    guides = [_guide(options, guide) for guide in _config(run).get("guides", [])]
     pairs = [s for c in _distinct([*guides, *named]) for s in _pair(defence, c)]
     return _trained_along(options, run, defence) + pairs, defence.card.threat
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from ..checks import InputError, choose
 from ..collapse import ANSWERS, Watch, stop
 from ..crafting import CRAFTING
 from ..data import Images, augmentation, sample
-from ..defence import Card, Defence
 from ..growing import SIZES
 from ..guides import Guide
 from ..inner import INNERS
@@ -31,6 +29,7 @@ from ..recipes.transfer import with_new_head
 from ..settings import Setting, build, settings_of
 from ..threads import choose_threads
 from ..train import fit
+from ..trained import defence_of
 from ..ways import Ways, takes_single_steps
 from .options import check_device, finder_of, images_of
 
@@ -168,39 +167,6 @@ def new_preprocessor(architecture: str, images: Images, seed: int) -> nn.Module:
     return initialised(partial(preprocessors.build, architecture, channels=images.shape[0]), seed)
 
 
-def defence_of(
-    name: str,
-    recipe: Recipe,
-    images: Images,
-    cast: Cast,
-    architecture: str,
-    origins: Sequence[tuple[str, str]] = (),
-) -> Defence:
-    """The trained preprocessor with the card that says what it was trained for, and beside which classifiers.
-
-    Args:
-        name: of the recipe.
-        recipe: what it was trained with.
-        images: what it was trained on.
-        cast: the networks.
-        architecture: of the preprocessor.
-        origins: names and fingerprints of classifiers that training went on from.
-    """
-    beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in cast.guides]
-    beside += [{"name": origin, "fingerprint": print_} for origin, print_ in origins]
-    if any(True for _ in cast.classifier.parameters()):
-        beside.append({"name": "classifier", "fingerprint": fingerprint(cast.classifier)})
-    card = Card(
-        architecture=architecture,
-        settings=dict(cast.preprocessor.settings),  # type: ignore[arg-type]
-        threat=str(recipe.settings().get("threat", "")),
-        recipe=name,
-        data=images.name,
-        guides=beside,
-    )
-    return Defence(cast.preprocessor, card).eval()
-
-
 def _save(
     name: str,
     recipe: Recipe,
@@ -215,9 +181,7 @@ def _save(
     if defended:
         # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
         origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
-        defence = defence_of(name, recipe, images, cast, options.preprocessor, origins)
-        defence.card = replace(defence.card, ema=options.ema)
-        defence.save(folder)
+        defence_of(recipe, images, cast, origins=origins, ema=options.ema).save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..checks import InputError, choose
@@ -38,6 +39,7 @@ __all__ = [
     "Rrdb",
     "TotalVariation",
     "build",
+    "name_of",
     "narrow_dncnn",
     "narrow_unet",
     "rtfe_unet",
@@ -87,3 +89,27 @@ def build(name: str, *, channels: int, **settings: Any) -> nn.Module:
     except TypeError as error:
         given = ", ".join(settings)
         raise InputError(f"The architecture {name!r} does not take the settings {given}: {error}.") from error
+
+
+def name_of(network: nn.Module) -> str:
+    """The architecture that a preprocessor was built as: by this name and its `settings`, `build` makes its equal.
+
+    Args:
+        network: from this shelf; a transform, which nobody trains, is not asked about.
+
+    Raises:
+        InputError: it is from elsewhere.
+    """
+    settings = getattr(network, "settings", {})
+    like = []
+    for name, architecture in ARCHITECTURES.items():
+        with torch.device("meta"):
+            twin = architecture(channels=1)
+        if type(twin) is type(network):
+            like.append((twin.settings == settings | {"channels": 1}, name))
+    if not like:
+        raise InputError(
+            f"A {type(network).__name__} is no architecture of ours, so that no name would build it again: save its "
+            "state_dict, or train a preprocessor from forefend.preprocessors."
+        )
+    return max(like, key=lambda pair: pair[0])[1]
