@@ -14,6 +14,7 @@ from toys import CLASSES, SIZE, classifier, preprocessor, toy_cast, toy_images
 
 import forefend as ff
 from forefend.checks import RANGES, InputError
+from forefend.modes import likeness
 from forefend.recipes import RECIPES, RTFE, Natural, Transfer
 
 QUICK = ff.suites.quick(ff.Linf(0.1))
@@ -248,3 +249,42 @@ def test_near_chance_on_the_command_line_names_the_way_on(here: Path) -> None:
     done("evaluate run --images 20 --threat Linf:0.1 --out e --allow-weak-classifier")
     assert "near chance" in refused(f"train rtfe {TRAIN}2 --guides run")
     assert not (here / "run2").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda name: ff.suites.quick(name),
+        lambda name: ff.suites.curve([name]),
+        lambda name: ff.suites.curve(name),
+        *(lambda name, suite=suite: suite(ff.suites.Terms([name], CLASSES)) for suite in ff.suites.SUITES.values()),
+        lambda name: RTFE(threat=name).check(),
+        lambda name: ff.fit(RTFE(threat=name), toy_images(), toy_cast()),
+    ],
+)
+@pytest.mark.parametrize("name", ["Linf:8/255", 0.1])
+def test_a_threat_model_by_name_is_told_what_to_give(make: Callable[[Any], Any], name: Any) -> None:
+    with pytest.raises(InputError, match=r"is no threat model: give one such as forefend\.Linf\('8/255'\)\.$") as error:
+        make(name)
+    assert repr(name) in sentence(error)
+
+
+def test_one_threat_model_stands_for_a_list_of_one() -> None:
+    threat = ff.Linf(0.1)
+    assert ff.suites.curve(threat) == ff.suites.curve([threat])
+    assert ff.suites.rtfe_strong_weak(threat) == ff.suites.rtfe_strong_weak([threat])
+
+
+@pytest.mark.parametrize("subjects", [lambda x: x, [classifier()], [("name", classifier())], "cnn", None])
+def test_what_is_no_subject_is_told_what_to_give(subjects: Any) -> None:
+    with pytest.raises(InputError, match=r"^A torch module or a list of Subjects is judged, not "):
+        ff.evaluate(subjects, toy_images(), QUICK)
+
+
+def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:
+    network = classifier()
+    before = likeness(network)
+    cast = ff.Cast(preprocessor(), guides=[network, ff.Guide(classifier(2), "two")])
+    assert [guide.name for guide in cast.guides] == ["guide", "two"]
+    ff.fit(RTFE(ff.Linf(0.1), steps=1, epochs=1, batch_size=20), toy_images(), cast)
+    assert likeness(network) == before

@@ -78,6 +78,11 @@ def evaluate(
     """
     if isinstance(subjects, nn.Module):
         subjects = [_subject(subjects)]
+    if not isinstance(subjects, Sequence) or not all(isinstance(subject, Subject) for subject in subjects):
+        raise InputError(
+            f"A torch module or a list of Subjects is judged, not {subjects!r}: wrap a function in a module, and give "
+            "several networks as forefend.Subject(name, network)."
+        )
     folder = Path(folder) if folder else None
     with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
         asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)

@@ -22,6 +22,7 @@ from .draw import Draw
 from .guides import Guide
 from .losses import name_of
 from .modes import channels_last, frozen
+from .threat import models
 
 Memory = dict[str, Tensor]
 
@@ -32,7 +33,7 @@ class Cast:
 
     Args:
         preprocessor: stands in front; image to image. The identity stands for none.
-        guides: frozen classifiers it learns from.
+        guides: frozen classifiers it learns from; a bare one is made a Guide.
         classifier: a classifier in training, for recipes that train one. The identity stands for none.
         critic: tells clean images from processed ones, for recipes that need one. The identity stands for none.
     """
@@ -41,6 +42,10 @@ class Cast:
     guides: Sequence[Guide] = ()
     classifier: nn.Module = field(default_factory=nn.Identity)
     critic: nn.Module = field(default_factory=nn.Identity)
+
+    def __post_init__(self) -> None:
+        guides = [guide if isinstance(guide, Guide) else Guide(guide) for guide in self.guides]
+        object.__setattr__(self, "guides", guides)
 
     def crafting(self) -> Cast:
         """The same networks in crafting form: eval mode, sharing their tensors, no parameter asking for a gradient."""
@@ -159,6 +164,7 @@ class Recipe(ABC):
         Raises:
             InputError: one is out of its range.
         """
+        models(getattr(self, "threat", None) or ())
         numbers = self.settings()
         check_numbers(numbers)
         if numbers.get("steps", self.least_steps) < self.least_steps:

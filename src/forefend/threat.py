@@ -7,6 +7,7 @@ Images are float `(B, C, H, W)` in [0, 1]; radii are in the same units, and an l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,19 @@ def parse(text: str) -> ThreatModel:
     if norm.lower() == "l2":
         return L2(radius)
     raise unknown(norm, ("Linf", "L2"), "norm")
+
+
+def models(given: ThreatModel | Iterable[ThreatModel]) -> list[ThreatModel]:
+    """Threat models as a list, one alone too.
+
+    Raises:
+        InputError: something among them is none, such as its name.
+    """
+    found = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for threat in found:
+        if not isinstance(threat, ThreatModel):
+            raise InputError(f"{threat!r} is no threat model: give one such as forefend.Linf('8/255').")
+    return found
 
 
 def read_radius(radius: float | str | Tensor) -> float | Tensor:

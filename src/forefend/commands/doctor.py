@@ -18,6 +18,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "safetensors": ("safetensors", "", "weights"),
     "jsonargparse": ("jsonargparse", "", "command line"),
     "scikit-learn": ("sklearn", "demo", "the embedded handwritten digits"),
+    "pyautoattack": ("pyautoattack", "eval", "AutoAttack, of the suites standard, cascade, randomised and jatp"),
     "matplotlib": ("matplotlib", "report", "pictures and curves"),
     "pillow": ("PIL", "data", "folders of photographs"),
     "scipy": ("scipy", "data", "SVHN"),

@@ -11,7 +11,7 @@ from ..attacks.momentum import mi_fgsm
 from ..attacks.pgd import PGD
 from ..attacks.square import Square
 from ..running import until_lost
-from ..threat import ThreatModel
+from ..threat import ThreatModel, models
 from ..trial import Surrogate, Trial
 
 QUERIES = 1000  # AutoAttack spends 5000 of its own on what its gradients left
@@ -28,6 +28,7 @@ def black_box(
         threats: one for each radius.
         surrogates: classifiers by name, trained apart from those attacked.
     """
+    threats = models(threats)
     square = [Trial("Square", Square(threat, QUERIES), threat, run=until_lost) for threat in threats]
     return square + [
         Trial(f"{name} from {surrogate}", attack, threat, sees=Surrogate(network, surrogate))

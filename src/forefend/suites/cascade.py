@@ -10,7 +10,7 @@ from ..attacks.pgd import PGD
 from ..losses import dlr, margin
 from ..running import until_lost
 from ..swift import Swift
-from ..threat import ThreatModel
+from ..threat import ThreatModel, models
 from ..trial import After, Trial
 
 
@@ -26,7 +26,7 @@ def cascade(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
         classes: how many logits the classifiers give.
     """
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         apgd = APGD(threat, 20, loss=dlr if classes > 2 else margin)
         stages = (
             Trial("PGD-10", PGD(threat, 10, threat.radius / 4), threat, sees=Swift(), run=until_lost),

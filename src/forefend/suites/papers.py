@@ -27,7 +27,7 @@ from ..attacks.pgd import PGD, fgsm, from_x
 from ..attacks.wasserstein import ProjectedWasserstein
 from ..data import Images
 from ..losses import dlr, margin
-from ..threat import L2, ThreatModel
+from ..threat import L2, ThreatModel, models
 from ..trial import Surrogate, Trial, View, white_box
 from ..wasserstein import Wasserstein
 
@@ -43,13 +43,14 @@ def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
     readings = {"1.25ε": 1.25, "1.25ε/20": 1.25 / 20, "1.25ε/100": 1.25 / 100}
     return [
         Trial(f"RTFE step {name}", PGD(threat, 20, share * threat.radius), threat)
-        for threat in threats
+        for threat in models(threats)
         for name, share in readings.items()
     ]
 
 
 def rtfe_strong_weak(threats: Sequence[ThreatModel]) -> list[Trial]:
     """RTFE's pair of appendix A: one step of 1.25 ε, and 100 steps of 1.25 ε / 100 with five restarts."""
+    threats = models(threats)
     weak = [Trial("RTFE weak", PGD(threat, 1, 1.25 * threat.radius), threat) for threat in threats]
     strong = [Trial("RTFE strong", PGD(threat, 100, 0.0125 * threat.radius), threat, restarts=5) for threat in threats]
     return weak + strong
@@ -62,7 +63,7 @@ def robustifier(threats: Sequence[ThreatModel]) -> list[Trial]:
     ball, they are 2.5 ε / 20 and its half and fifth.
     """
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         shares = (0.008 / 0.031, 0.004 / 0.031, 0.0015 / 0.031) if threat.norm == "Linf" else (0.125, 0.0625, 0.025)
         trials += [
             Trial(f"robustifier step {name}", PGD(threat, 20, share * threat.radius), threat, restarts=5)
@@ -81,7 +82,7 @@ def jatp(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
     Source: JATP (2106.05453), section 4.1; what it calls FWA is the projected form in its first author's code.
     """
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         steps = 0.01 / (8 / 255) * threat.radius, 0.007 / (8 / 255) * threat.radius
         moved = Wasserstein(threat.radius)
         trials += [
@@ -107,7 +108,7 @@ def aaa(threats: Sequence[ThreatModel]) -> list[Trial]:
         Trial("PGD-100 x50", PGD(threat, 100, 0.01), threat, restarts=50)
         if threat.radius >= 0.1
         else Trial("PGD-20 x10", PGD(threat, 20, threat.radius / 4), threat, restarts=10)
-        for threat in threats
+        for threat in models(threats)
     ]
     near = L2(3)
     weak = Trial("CW weak", weak_carlini_wagner(near), near)
@@ -125,7 +126,7 @@ def aaa_adaptive(threats: Sequence[ThreatModel], pool: Images) -> list[Trial]:
     """
     x, y, _ = pool.batch(torch.arange(len(pool)))
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         size = 2.5 * threat.radius / 100
         spoil = Aimed(reconstruction_attack(threat, 100, size), label_and_image)
         swap = Aimed(latent_attack(threat, 100, size), AnotherClass(x, y))
@@ -148,7 +149,7 @@ def transfer(threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module]
     views: dict[str, View] = {"white-box": white_box, **{name: Surrogate(n, name) for name, n in surrogates.items()}}
     return [
         Trial(f"{attack_name} {name}", attack, threat, sees=view)
-        for threat in threats
+        for threat in models(threats)
         for name, view in views.items()
         for attack_name, attack in (
             ("FGSM", fgsm(threat)),

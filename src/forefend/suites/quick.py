@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..attacks.pgd import PGD, fgsm
 from ..losses import margin
 from ..running import until_lost
-from ..threat import ThreatModel
+from ..threat import ThreatModel, models
 from ..trial import Trial
 
 
@@ -16,6 +16,7 @@ def quick(threat: ThreatModel) -> list[Trial]:
 
     An upper bound on robustness; what is reported to others needs `standard`.
     """
+    (threat,) = models([threat])
     size = 2.5 * threat.radius / 20
     return [
         Trial("FGSM", fgsm(threat), threat),
@@ -28,5 +29,5 @@ def curve(threats: Sequence[ThreatModel], steps: int = 20, restarts: int = 2) ->
     """White-box PGD at several radii, every iterate judged: accuracy against radius."""
     return [
         Trial(f"PGD-{steps}", PGD(threat, steps, 2.5 * threat.radius / steps), threat, restarts, run=until_lost)
-        for threat in threats
+        for threat in models(threats)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..attacks.autoattack import AutoAttack
 from ..attacks.pgd import PGD
-from ..threat import ThreatModel
+from ..threat import ThreatModel, models
 from ..trial import Averaged, Trial, oblivious
 from .black_box import black_box
 
@@ -19,7 +19,7 @@ def standard(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
         classes: how many logits the classifiers give; AutoAttack's list hangs on it.
     """
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
         trials += [
             Trial("AutoAttack", AutoAttack(threat, classes), threat),
@@ -38,7 +38,7 @@ def randomised(threats: Sequence[ThreatModel], classes: int, samples: int = 20) 
         samples: forward passes that PGD averages at each step.
     """
     trials = []
-    for threat in threats:
+    for threat in models(threats):
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
         trials += [
             Trial(f"PGD-20 eot {samples}", pgd, threat, sees=Averaged(samples)),
