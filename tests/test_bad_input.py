@@ -89,6 +89,12 @@ def test_a_device_that_is_none_is_refused_before_a_classifier_is_trained_there(
         assert files(here) == []
 
 
+def test_more_images_than_there_are_is_refused(here: Path) -> None:
+    for line in (f"evaluate --classifiers {guide()} --data digits", "train natural --data digits --epochs 1"):
+        assert "2000 images were asked for, and digits/" in refused(f"{line} --images 2000")
+    assert files(here) == []
+
+
 def test_a_precision_that_would_change_nothing_is_refused(here: Path) -> None:
     said = refused(f"evaluate {guide()} --threat Linf:0.1 --images 20 --out e --suite rtfe --precision bf16")
     assert said == "The suite rtfe judges its attacks at their end, where bf16 is of no use: leave --precision away."

@@ -102,7 +102,10 @@ def test_a_run_known_by_queries_alone_fails_until_it_is_attacked(run: Path) -> N
 
 def test_a_run_without_a_number_is_checked_by_the_gate_s_own_attacks(run: Path) -> None:
     shutil.rmtree(run / "evaluations")
-    assert "no number on record" in done(LINE)
+    out = done(LINE)
+    assert "no number on record" in out
+    assert out.index("At most ") < out.index("checks FAILED" if "checks FAILED" in out else "passed")
+    assert "for all of them as measured on one batch" in out
 
 
 def test_records_may_lie_elsewhere(run: Path, here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path) -> None:
     rows = {row["name"].partition(" (")[0]: row for row in kept["rows"]}
     assert list(rows) == [*NAMES, "this defence"]
     assert out.splitlines()[-1] == kept["verdict"]
+    assert re.search(r"^At most \d+ \w+ of attacks, as measured on one batch each", out, re.MULTILINE)
     assert kept["verdict"].startswith("Under attack ")
     assert [name for name, row in rows.items() if row["changed"]] == ["adversarial fine-tuning"]
     assert (guide() / "weights.safetensors").read_bytes() == weights
@@ -89,6 +91,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert "sigma" in refused("compare run --sigma nan")
     assert "noisy copies" in refused("compare run --copies 0")
     assert "no preprocessor architecture called 'dnccn'" in refused("compare run --denoiser dnccn")
+    assert not (tmp_path / "run" / "compare").exists()
+    assert "/proc/x cannot be made" in refused("compare run --images 8 --out /proc/x")
     assert not (tmp_path / "run" / "compare").exists()
     card = json.loads((tmp_path / "run" / "defence.json").read_text())
     card["guides"][0]["fingerprint"] = "0" * 16

@@ -43,7 +43,7 @@ class Cost:
     def __str__(self) -> str:
         return (
             f"At most {self.gradients} gradients and {self.forwards} further forward passes an image, "
-            f"{_spelled(self.seconds)} for all of them as measured on one batch; images that are lost early cost less."
+            f"{spelled(self.seconds)} for all of them as measured on one batch; images that are lost early cost less."
         )
 
 
@@ -102,7 +102,7 @@ def _finished(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _spelled(seconds: float) -> str:
+def spelled(seconds: float) -> str:
     """A duration as one reads it."""
     if seconds < 90:
         return f"{seconds:.0f} s"

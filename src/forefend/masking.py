@@ -76,6 +76,7 @@ def check(
     seed: int = 0,
     batch_size: int = 256,
     budget: Budget = FULL,
+    tell: Callable[[Suite, int], None] | None = None,
 ) -> list[Finding]:
     """Try to catch masked gradients.
 
@@ -89,6 +90,7 @@ def check(
         seed: of the attacks' random numbers.
         batch_size: images attacked at once.
         budget: what each image may cost.
+        tell: called before the work with all trials that may be run and how many images go at once.
 
     Raises:
         InputError: the threat model, the images or the subject cannot be used.
@@ -108,13 +110,20 @@ def check(
     attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
     suite = attacker.black_box(surrogates or {})
     suite += attacker.round_the_defence() if isinstance(subject.network, Defended) else []
+    tell = tell or _nothing
     if not evidence.facts["flows"]:
+        tell(suite, size)
         evidence = _with_verdicts(evidence, judge(images, suite), threat)
         return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED)]
     suite = [*attacker.white_box(classes), *suite, *attacker.curve(images.shape)]
+    tell([*suite, attacker.reference(classes)], size)
     evidence = _with_verdicts(evidence, judge(images, suite), threat)
     evidence = _with_reference(evidence, attacker.reference(classes), images, judge)
     return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED, *OF_DIFFERENTIABLE)]
+
+
+def _nothing(suite: Suite, batch_size: int) -> None:
+    """Tell nobody."""
 
 
 def refuse_unfit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from .. import masking, records
 from ..checks import InputError
+from ..cost import cost_of
 from ..data import Images
 from ..data.images import fingerprints
 from ..docket import key_of
@@ -20,6 +22,7 @@ from ..evidence import Finding, Number
 from ..modes import frozen
 from ..processes import processes
 from ..records import Record
+from ..suites import Suite
 from ..summary import CLEAN
 from ..threads import choose_threads
 from ..threat import ThreatModel
@@ -60,12 +63,18 @@ def run(options: Any) -> tuple[str, bool]:
             folder=folder,
             seed=options.seed,
             batch_size=options.batch_size,
+            tell=partial(_tell, subject, images) if speaks else None,
         )
     passed = all(finding.passed for these in found.values() for finding in these)
     if not speaks:
         return "", passed
     records.write_json(folder / "check.json", {name: [asdict(f) for f in these] for name, these in found.items()})
     return "\n\n".join(_report(name, these) for name, these in found.items()), passed
+
+
+def _tell(subject: Subject, images: Images, suite: Suite, batch_size: int) -> None:
+    """Say what the work costs, before it starts."""
+    print(cost_of([subject], images, suite, batch_size).among(processes().count), flush=True)
 
 
 def _asked(options: Any, run: records.Run | None) -> tuple[list[Subject], ThreatModel]:

@@ -19,6 +19,7 @@ from ..checks import InputError, choose, unknown
 from ..classifiers import Normalised
 from ..comparison import Price, Row
 from ..compute import counted, medians
+from ..cost import cost_of, spelled
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
 from ..evaluation import Subject, evaluate
@@ -70,10 +71,12 @@ def run(options: Any) -> str:
     choose_threads()
     rules, recipe = _rules(options, run, guides, classifier, threat, accelerator)
     print(f"{run.folder.name} took {rules.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
-    contestants = _contestants(options, rules, recipe, defence)
     folder = Path(options.out) if options.out else rules.folder / _place(options, threat)
+    records.make(folder)  # refused before anyone is trained
+    contestants = _contestants(options, rules, recipe, defence)
     placed([contestant.network for contestant in contestants], options.device)
     print(f"{len(contestants)} contestants, {len(images)} images -> {folder}", flush=True)
+    print(_cost(contestants, images, suite, options), flush=True)
     cells = [_judged(contestant, images, suite, folder, options) for contestant in contestants]
     rows = _rows(contestants, cells, images, suite)
     return _told(rows, folder, options, rules, guides)
@@ -163,9 +166,26 @@ def _contestants(options: Any, rules: Rules, recipe: Recipe, defence: Defence) -
 
 
 def _place(options: Any, threat: ThreatModel) -> str:
-    spelled = str(threat).replace("/", "_").replace(":", "")
+    written = str(threat).replace("/", "_").replace(":", "")
     rivals = f"{options.denoiser}-sigma{options.sigma:g}-x{options.copies}-lr{options.lr:g}"
-    return f"{options.suite}-{spelled}-{options.images or 'all'}-s{options.seed}-{rivals}"
+    return f"{options.suite}-{written}-{options.images or 'all'}-s{options.seed}-{rivals}"
+
+
+def _cost(contestants: Sequence[Contestant], images: Images, suite: Suite, options: Any) -> str:
+    """How long it takes to attack them all, said before it starts."""
+    seconds = 0.0
+    for contestant in contestants:
+        subject, trials = Subject(contestant.name, contestant.network), contestant.attacked(suite)[0]
+        seconds += cost_of([subject], images, trials, _at_once(contestant, options)).seconds
+    return (
+        f"At most {spelled(seconds)} of attacks, as measured on one batch each; images that are lost early cost less."
+    )
+
+
+def _at_once(contestant: Contestant, options: Any) -> int:
+    """How many images go at once: fewer where each is seen in many noisy copies."""
+    copies = int(getattr(contestant.network, "settings", {}).get("copies", 1))
+    return max(1, options.batch_size // copies)
 
 
 def _judged(contestant: Contestant, images: Images, suite: Suite, folder: Path, options: Any) -> tuple[Cell, Cell]:
@@ -173,14 +193,13 @@ def _judged(contestant: Contestant, images: Images, suite: Suite, folder: Path, 
     trials, _ = contestant.attacked(suite)
     subject = Subject(contestant.name, contestant.network)
     place = folder / contestant.name.partition(" (")[0].replace(" ", "-")
-    copies = int(getattr(contestant.network, "settings", {}).get("copies", 1))
     cells = evaluate(
         [subject],
         images,
         trials,
         folder=place,
         seed=options.seed,
-        batch_size=max(1, options.batch_size // copies),
+        batch_size=_at_once(contestant, options),
         allow_weak=True,
     )
     attacked = [cell for cell in cells if cell.attack != CLEAN]

@@ -26,6 +26,22 @@ def images_of(options: Any) -> Callable[[str], Images]:
     )
 
 
+def sampled(images: Images, options: Any) -> Images:
+    """As many of the images as the options ask for; all where they do not say.
+
+    Raises:
+        InputError: more than there are.
+    """
+    if options.images is None:
+        return images
+    if options.images > len(images):
+        raise InputError(
+            f"{options.images} images were asked for, and {images.name}/{images.split} has {len(images)}: leave "
+            "--images away for all of them."
+        )
+    return data.sample(images, options.images, options.seed)
+
+
 def finder_of(options: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Finder:
     """Finds classifiers for the options' images; `mean` and `std` stand before the options' own.
 

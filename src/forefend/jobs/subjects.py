@@ -16,7 +16,7 @@ from ..data import Images, sample
 from ..defence import Defence, Defended, load
 from ..evaluation import Subject
 from ..named import Named, measure
-from .options import check_device, finder_of, images_of
+from .options import check_device, finder_of, images_of, sampled
 
 
 def measure_alone(subjects: Sequence[Subject], options: Any) -> None:
@@ -57,8 +57,7 @@ def images_for(options: Any, run: records.Run | None) -> Images:
     options.size = options.size or config.get("size")
     if options.data is None:
         raise InputError("No images were named: give --data, or a run, whose test images are then used.")
-    images = images_of(options)("test")
-    return images if options.images is None else sample(images, options.images, options.seed)
+    return sampled(images_of(options)("test"), options)
 
 
 def subjects_of(options: Any, run: records.Run | None) -> tuple[list[Subject], str]:

@@ -16,7 +16,7 @@ from .. import classifiers, critics, preprocessors, records
 from ..checks import InputError, choose
 from ..collapse import ANSWERS, Watch, stop
 from ..crafting import CRAFTING
-from ..data import Images, augmentation, sample
+from ..data import Images, augmentation
 from ..growing import SIZES
 from ..guides import Guide
 from ..inner import INNERS
@@ -31,7 +31,7 @@ from ..threads import choose_threads
 from ..train import fit
 from ..trained import defence_of
 from ..ways import Ways, takes_single_steps
-from .options import check_device, finder_of, images_of
+from .options import check_device, finder_of, images_of, sampled
 
 # How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
 WAYS: dict[str, Any] = {
@@ -64,7 +64,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     accelerator = accelerator_of(options.device)
     choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
-    images = _training_images(options)
+    images = sampled(images_of(options)("train"), options)
     found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
     cast = _cast(roles, found, images, options)
     recipe.players(cast)  # refuses a cast that does not fit before anything is written
@@ -188,8 +188,3 @@ def _save(
         place = folder / "classifier" if defended else folder
         save_classifier(place, cast.classifier, architecture, images)
         print(f"classifier saved in {place}")
-
-
-def _training_images(options: Any) -> Images:
-    images = images_of(options)("train")
-    return images if options.images is None else sample(images, options.images, options.seed)
