@@ -85,6 +85,7 @@ def test_an_evaluation_lands_in_a_folder_named_after_what_was_asked(here: Path) 
     assert table(done(line)) == table(first)
     assert (kept / "records.jsonl").read_bytes() == before
     assert {c.radius for c in load(kept)} == {0, 2 / 255, 0.1}
+    assert f"and its evaluations are run/evaluations/{kept.name}: name one of them." in refused("report run")
 
 
 def test_an_unseen_classifier_stands_beside_the_guide(here: Path) -> None:

@@ -128,8 +128,11 @@ def load(folder: Path) -> list[Cell]:
     """The cells that an evaluation left in `folder`.
 
     Raises:
-        InputError: there is no summary, or it is not one of ours.
+        InputError: there is no summary, or it is not one of ours; where the folder is a run, its evaluations are named.
     """
+    inside = sorted(str(path.parent) for path in folder.glob("evaluations/*/summary.json"))
+    if inside and not (folder / "summary.json").exists():
+        raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: name one of them.")
     rows = read_json(folder / "summary.json")
     wanted = {f.name for f in fields(Cell)}
     if not isinstance(rows, list) or any(not isinstance(row, Mapping) or set(row) != wanted for row in rows):

@@ -123,9 +123,10 @@ def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural
 @pytest.mark.parametrize("recipe", [JAT, JATPPrime])
 def test_a_pair_trained_together_stands_the_attack(recipe: type[JAT], natural: nn.Module) -> None:
     cast = Cast(unet(), classifier=new_classifier("cnn", digits(), 0))
-    cast = train(recipe(**INNER, **BUDGET, lr=0.05, beta=0.3), digits(), cast)
+    # Two networks from scratch take five epochs to begin with: how far they get in so few is a matter of rounding.
+    cast = train(recipe(**INNER, epochs=12, batch_size=64, lr=0.05, beta=0.3), digits(), cast)
     clean, attacked = accuracies(Defended(cast.preprocessor.eval(), cast.classifier))
-    assert clean > 0.7
+    assert clean > 0.9
     assert attacked > accuracies(natural)[1] + 0.25
 
 
