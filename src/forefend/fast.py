@@ -54,9 +54,7 @@ def prepare(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> Prepar
             finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(prepared(images)))
         reason = "" if finite else "its outputs are no longer finite"
     except RuntimeError as error:
-        if out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
     if not reason:
         return prepared
     notes = (*notes, f"It stays in fp32, as it does not work in {precision}: {reason}.")
@@ -138,8 +136,7 @@ def _proved(network: nn.Module, images: Tensor) -> tuple[Plan, tuple[str, ...]]:
         off = _error(network, plan, images.double())
         tolerance = 1e-8
     except RuntimeError as error:  # a network that makes float32 tensors of its own
-        if out_of_memory(error):
-            raise
+        _reason(error)
         off = _error(network, plan, images)
         tolerance = 1e-4
     if plan and not off <= tolerance:  # NaN is no agreement
@@ -154,11 +151,16 @@ def _tried(network: nn.Module, images: Tensor) -> nn.Module:
         with torch.no_grad():
             twin(images)
     except RuntimeError as error:
-        if out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
         raise InputError(f"The network does not take images of shape {tuple(images.shape[1:])} ({reason}).") from error
     return twin
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a network that does not work says, in a line; a want of memory is no fault of its own, and raised again."""
+    if out_of_memory(error):
+        raise error
+    return str(error).splitlines()[0]
 
 
 @torch.no_grad()
