@@ -78,7 +78,7 @@ def test_bad_numbers_are_refused_before_anything_is_written(here: Path, option: 
 def test_nothing_to_certify_is_refused(here: Path) -> None:
     assert "Nothing to evaluate" in refused(LINE)
     Defence(build("identity", channels=1), Card("identity", {"channels": 1})).save(here / "bare")
-    assert "config.json" in refused(f"{LINE} bare")
+    assert "bare knows no classifier to stand behind it: name one with --classifiers." in refused(f"{LINE} bare")
 
 
 def test_the_usual_radii_are_counted_as_far_as_the_samples_reach(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import forefend
 FLOORS: list[list[str]] = [
     [  # words
         *("checks", "interval", "paired", "binomial", "records", "certificates", "summary", "draw", "threat"),
-        *("couplings", "wasserstein", "losses", "modes", "precision", "interrupt", "room", "threads"),
+        *("couplings", "wasserstein", "losses", "modes", "precision", "interrupt", "progress", "room", "threads"),
     ],
     [  # images and networks
         *("corruptions/", "data/", "classifiers/", "critics/", "preprocessors/", "guides", "defence"),

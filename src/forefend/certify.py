@@ -7,14 +7,12 @@ other norm. As everywhere, pseudo-random float32 numbers stand for Gaussian nois
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from . import certificates, records
 from .certificates import Certificate, Smoothing
@@ -24,6 +22,7 @@ from .data.images import fingerprints
 from .draw import Draw, generators
 from .modes import device_of, fingerprint, form, laid_out, likeness
 from .precision import full
+from .progress import Progress
 from .suitable import check_subject
 
 
@@ -154,9 +153,8 @@ class _Clerk:
         return {c.index: c for c in done if (c.subject, c.smoothing) == key}
 
     def certify(self, known: dict[int, Certificate]) -> list[Certificate]:
-        subject, found, began, new = self._subject(), [], time.monotonic(), 0
-        bar = tqdm(total=len(self.images), desc=f"{self.name}: certify", unit="img", disable=None)
-        with bar:
+        subject, found, new = self._subject(), [], 0
+        with Progress(f"{self.name}: certify", len(self.images), unit="images") as progress:
             for row in range(len(self.images)):
                 batch = self.images.batch(torch.tensor([row]))
                 x, y, index = (t[0] for t in batch)
@@ -168,9 +166,9 @@ class _Clerk:
                     if self.path:
                         records.append(self.path, certificate)
                 found.append(certificate)
-                bar.update()
-        if bar.disable and new:  # not on a terminal: a line when the network is done
-            print(f"{self.name}: {new} images certified, {time.monotonic() - began:.0f} s", flush=True)
+                progress.advance()
+        if new:
+            progress.say(f"{self.name}: {new} images certified, {progress.passed:.0f} s")
         return found
 
     def _certificate(self, of: tuple[str, str], x: Tensor, y: int, index: int) -> Certificate:

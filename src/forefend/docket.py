@@ -13,18 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from . import records
 from .data import Images
 from .data.images import fingerprints
 from .modes import device_of, fingerprint, form
 from .processes import Processes
+from .progress import Progress
 from .records import Record
 from .running import Verdicts
 
 SECONDS = 5.0  # between two records, where verdicts fall one by one; else a kill costs the batch at hand
-MINUTE = 60.0  # between two words on how far it is
 
 
 def key_of(network: nn.Module, images: Images) -> str:
@@ -79,21 +78,15 @@ class Docket:
         known = self._known(trial, rows)
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
         mine = self.processes.mine(todo, self.batch_size)
-        began = said = time.monotonic()
         found: dict[int, bool] = {}
-        with tqdm(total=len(mine), desc=title, unit="img", disable=True if self.processes.rank else None) as bar:
-            silent = bar.disable and not self.processes.rank  # not on a terminal: a line now and then
+        with Progress(title, len(mine), unit="images", speaks=not self.processes.rank) as progress:
             for part in self._recorded(trial, judge(mine)) if len(mine) else ():
                 found |= part
-                bar.update(len(part))
-                if silent and len(found) < len(mine) and time.monotonic() - said > MINUTE:
-                    said = time.monotonic()
-                    left = (said - began) * (len(mine) - len(found)) / len(found)
-                    print(f"{title}: {len(found)} of {len(mine)} done, about {left:.0f} s left", flush=True)
+                progress.advance(len(part))
         known |= self.processes.all_of(found)
-        if silent and len(todo):
+        if len(todo):
             lost = sum(known[i] for i in index)
-            print(f"{title}: {lost} of {len(index)} lost, {time.monotonic() - began:.0f} s", flush=True)
+            progress.say(f"{title}: {lost} of {len(index)} lost, {progress.passed:.0f} s")
         return {i: known[i] for i in index}
 
     def _recorded(self, trial: str, verdicts: Iterator[Verdicts]) -> Iterator[dict[int, bool]]:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from . import averaging, checkpoint
 from .averaging import Averaged
@@ -27,6 +26,7 @@ from .interrupt import Interrupted, stoppable
 from .lowered import lowered
 from .modes import returned
 from .processes import accelerator_on, part_at_exit, start_alike
+from .progress import Progress
 from .recipe import Cast, Memory, Player, Recipe
 from .records import Run, run_in
 from .threads import as_begun
@@ -116,18 +116,17 @@ def _take_all(
     loop: _Loop, train: Cast, state: _State, *, run: Run | None, received: list[int], checkpoint_every: float
 ) -> None:
     """Every step that is left, with what is due after each: the epoch's end, a checkpoint, a stop."""
-    first, began = state.step, time.monotonic()
-    saved = began
-    with _bar(loop, state) as bar:
+    saved = time.monotonic()
+    speaks, title = loop.accelerator.is_main_process, type(loop.recipe).__name__
+    with Progress(title, loop.batches.steps, unit="steps", done=state.step, speaks=speaks) as progress:
         while state.step < loop.batches.steps:
             loop.take(state, train)
-            bar.update()
+            progress.advance()
             stop, due = loop.agreed(bool(received), time.monotonic() - saved > checkpoint_every)
             ended = state.step % loop.batches.per_epoch == 0
             if ended:
                 seen = loop.close_epoch(state)
-                pace = (time.monotonic() - began) / (state.step - first)
-                _tell(loop, state, run, bar=bar, pace=pace, seen=seen)
+                _tell(loop, state, run, progress, seen)
                 loop.judge(state, seen)
             if ended or stop or due:
                 loop.merge()
@@ -272,8 +271,8 @@ def _save(run: Run | None, loop: _Loop, state: _State) -> None:
         checkpoint.store(run.checkpoint, loop.players, loop.memory, progress, loop.begun)
 
 
-def _tell(loop: _Loop, state: _State, run: Run | None, *, bar: Any, pace: float, seen: dict[str, float]) -> None:
-    """Log the epoch's mean losses and what the watch has seen; `pace` is seconds a step."""
+def _tell(loop: _Loop, state: _State, run: Run | None, progress: Progress, seen: dict[str, float]) -> None:
+    """Log the epoch's mean losses and what the watch has seen."""
     epoch = state.step // loop.batches.per_epoch
     means = {name: total / count for name, (total, count) in state.sums.items()}
     state.sums.clear()
@@ -283,19 +282,8 @@ def _tell(loop: _Loop, state: _State, run: Run | None, *, bar: Any, pace: float,
         run.log(epoch=epoch, step=state.step, loss=means, **({"accuracy": seen} if seen else {}))
     words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
     words += "".join(f", {name} {accuracy:.1%}" for name, accuracy in seen.items())
-    bar.set_postfix_str(words)
-    if bar.disable:
-        print(
-            f"epoch {epoch}/{loop.recipe.epochs}: {words}, {pace * (loop.batches.steps - state.step):.0f} s left",
-            flush=True,
-        )
-
-
-def _bar(loop: _Loop, state: _State) -> Any:
-    """Progress with the time that remains on a terminal; elsewhere, `_tell` prints a line an epoch."""
-    hidden = None if loop.accelerator.is_main_process else True
-    title = type(loop.recipe).__name__
-    return tqdm(total=loop.batches.steps, initial=state.step, desc=title, unit="step", disable=hidden, smoothing=0.05)
+    progress.note(words)
+    progress.say(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {progress.left:.0f} s left")
 
 
 @contextmanager
