@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from door import done, refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +16,12 @@ from torch import nn
 
 from forefend import data
 from forefend.asked import Asked
+from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
+from forefend.cli import main
 from forefend.defence import Defended
 from forefend.evaluation import Subject, evaluate
-from forefend.suites import curve
+from forefend.suites import curve, swiftly
 from forefend.threat import Linf
 
 ONE = Subject("one", Threshold())
@@ -67,6 +70,40 @@ def test_the_same_and_more_goes_on(more: dict[str, Any], tmp_path: Path) -> None
     judge(tmp_path, **more)
 
 
+def test_a_name_that_changes_is_no_other_network(tmp_path: Path) -> None:
+    judge(tmp_path)
+    judge(tmp_path, subjects=[Subject("one 3f2a", ONE.network), Subject("one 77b0", TWO.network)])
+
+
+def test_an_interrupted_one_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(PGD, "advance", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            judge(tmp_path, suite=curve([Linf(0.1), Linf(0.2)]))
+    judge(tmp_path)
+
+
+def test_it_names_the_precision_that_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    judge(tmp_path, suite=swiftly(curve([Linf(0.1)])))
+    (trial,) = json.loads((tmp_path / "evaluation.json").read_text())["trials"]
+    assert "[white_box in fp32]" in trial
+
+
+def test_it_is_refused_before_anything_is_timed_or_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = (
+        "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --out e"
+    )
+    done(line)
+    capsys.readouterr()
+    assert main(f"{line} --seed 1 --processes 2 --batch-size 4".split()) == 2
+    assert "At most" not in capsys.readouterr().out
+
+
 def test_more_images_of_the_same_go_on(tmp_path: Path) -> None:
     judge(tmp_path, images=levels(2).subset(data.sample(levels(2), 20, seed=0).index))
     judge(tmp_path)
@@ -104,7 +141,7 @@ asked = st.builds(
 
 @given(asked, asked)
 def test_it_is_refused_exactly_where_something_would_be_lost(old: Asked, new: Asked) -> None:
-    holds = old.subjects.items() <= new.subjects.items() and set(old.trials) <= set(new.trials)
+    holds = set(old.subjects.values()) <= set(new.subjects.values()) and set(old.trials) <= set(new.trials)
     holds = holds and old.images <= new.images and old.seed == new.seed
     assert (next(new._loses(old), None) is None) == holds
 

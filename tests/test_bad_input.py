@@ -89,10 +89,12 @@ def test_a_device_that_is_none_is_refused_before_a_classifier_is_trained_there(
         assert files(here) == []
 
 
-def test_more_images_than_there_are_is_refused(here: Path) -> None:
-    for line in (f"evaluate --classifiers {guide()} --data digits", "train natural --data digits --epochs 1"):
-        assert "2000 images were asked for, and digits/" in refused(f"{line} --images 2000")
-    assert files(here) == []
+def test_whoever_asks_for_more_images_than_there_are_is_told(here: Path) -> None:
+    told = "digits/train has 1258 images, not 2000: all are taken"
+    line = "train natural --data digits --classifier mlp --epochs 1"
+    assert told in done(f"{line} --images 2000 --out a")
+    assert told not in done(f"{line} --out b")
+    assert (here / "a/weights.safetensors").read_bytes() == (here / "b/weights.safetensors").read_bytes()
 
 
 def test_a_precision_that_would_change_nothing_is_refused(here: Path) -> None:
@@ -285,6 +287,16 @@ def test_one_threat_model_stands_for_a_list_of_one() -> None:
 def test_what_is_no_subject_is_told_what_to_give(subjects: Any) -> None:
     with pytest.raises(InputError, match=r"^A torch module or a list of Subjects is judged, not "):
         ff.evaluate(subjects, toy_images(), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("guides", "kind"),
+    [(classifier(), "Sequential"), (ff.Guide(classifier()), "Guide"), ([lambda x: x], "function"), (["cnn"], "str")],
+)
+def test_what_is_no_list_of_classifiers_is_no_guides(guides: Any, kind: str) -> None:
+    with pytest.raises(InputError, match=rf"^Guides are a list of classifiers, torch modules each, not a {kind}\.$"):
+        ff.Cast(preprocessor(), guides=guides)
+    assert len(ff.Cast(guides=nn.ModuleList([classifier(1), classifier(2)])).guides) == 2
 
 
 def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:

@@ -113,6 +113,23 @@ def test_a_damaged_or_foreign_file_is_one_sentence(damage: Any, tmp_path: Path) 
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("kind", [True, False])
+def test_nothing_is_put_back_where_not_all_of_it_fits(kind: bool, tmp_path: Path) -> None:
+    def network(seed: int, width: int) -> nn.Module:
+        torch.manual_seed(seed)
+        last = nn.Conv2d(3, width, 1) if kind else nn.Identity()
+        return nn.Sequential(nn.Conv2d(1, 3, 1), last)
+
+    store(tmp_path / "checkpoint", stepped(network(0, 1)), {}, {})
+    other = nn.Sequential(*network(1, 2)) if kind else nn.Sequential(*network(1, 2), nn.Conv2d(3, 3, 1))
+    players = stepped(other)
+    before = [tensor.clone() for tensor in other.state_dict().values()]
+    words = r"1\.weight of the network is \[1, 3, 1, 1\], not \[2, 3, 1, 1\]" if kind else "2.bias of the network is in"
+    with pytest.raises(InputError, match=words):
+        restore(tmp_path / "checkpoint", players, {})
+    assert same(list(other.state_dict().values()), before)
+
+
 def test_an_exception_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint"
     store(path, {}, {"a": torch.ones(1)}, {"step": 1})

@@ -132,6 +132,18 @@ def test_what_collapsed_goes_on_when_it_is_told_to_fall_back(monkeypatch: pytest
     epochs = [json.loads(line)["epoch"] for line in Path("run/train.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]
     assert json.loads(Path("run/config.json").read_text())["config"]["on_collapse"] == "fall-back"
+    assert "on_collapse was 'fall-back', now None" in refused(line)  # what was done is not said otherwise afterwards
+
+
+def test_what_never_fell_back_does_not_say_so_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = (
+        "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 3 "
+        "--batch-size 20 --device cpu --inner single-step --out run"
+    )
+    done(line)
+    assert "on_collapse was None, now 'fall-back'" in refused(f"{line} --on-collapse fall-back")
+    done(line)
 
 
 def test_falling_back_goes_on_with_the_papers_attack(

@@ -184,6 +184,19 @@ def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, mo
     assert "in bf16" not in (folder / "records.jsonl").read_text()
 
 
+def test_a_cascade_s_folder_says_what_was_computed(
+    without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
+    done(f"{line} --suite cascade --device cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    done(f"{line} --suite cascade --device cpu")
+    assert sorted(path.name for path in Path("runs/evaluations").iterdir()) == [
+        *("digits-mlp@random-cascade-Linf0.1-8-s0", "digits-mlp@random-cascade-fp32-Linf0.1-8-s0"),
+    ]
+
+
 def test_a_cascade_tells_of_it_and_its_records_name_what_was_computed(
     without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

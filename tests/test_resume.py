@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ from torchrun import in_two_processes
 from toys import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
 
 from forefend import checkpoint
+from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.crafting import prepared
 from forefend.draw import Draw
 from forefend.growing import Sizes
-from forefend.inner import WarmStarted
-from forefend.recipe import Cast
-from forefend.recipes import AAA, RTFE
+from forefend.inner import Inner, Moment, WarmStarted
+from forefend.recipe import Batch, Cast, Memory
+from forefend.recipes import AAA, RTFE, Adversarial
 from forefend.records import Run
 from forefend.threat import Linf
 from forefend.train import Interrupted
@@ -60,6 +62,7 @@ def weights(cast: Cast) -> list[Tensor]:
         ({"recipe": replace(SMALL, lr=0.5)}, "lr was 0.1, now 0.5"),
         ({"recipe": replace(SMALL, epochs=3)}, "epochs was 2, now 3"),
         ({"data": toy_images(30)}, "images was 40, now 30"),
+        ({"data": replace(toy_images(), name="other")}, "data was 'toy', now 'other'"),
         ({"cast": partial(toy_cast, guides=1)}, "guides was "),
         ({"seed": 1}, "seed was 0, now 1"),
         ({"craft": prepared}, "craft was 'live', now 'prepared'"),
@@ -96,6 +99,57 @@ def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot be made \(File exists\): choose another --out\.$"):
         train(SMALL, toy_images(), toy_cast(), run=tmp_path / "file")
+
+
+def halves(progress: float) -> float:
+    return 0.5
+
+
+@dataclass(frozen=True)
+class Mine(Inner):
+    """Somebody's own, one of whose fields has another address in each process."""
+
+    schedule: Callable[[float], float] = halves
+    times: int = 1
+
+    def __call__(self, attack: PGD, moment: Moment) -> PGD:
+        return replace(attack, step_size=float(attack.step_size) * self.schedule(moment.progress))
+
+    def single(self, steps: int) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Unlike(Adversarial):
+    """Somebody's own recipe, whose radius has another name, and whose field has an address."""
+
+    threat: Any = None
+    radius: float = 0.1
+    factor: Any = None
+
+    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        yield from replace(SINGLE, threat=Linf(self.radius)).updates(train, craft, batch, memory)
+
+
+SINGLE = Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+def test_what_differs_in_address_alone_goes_on(tmp_path: Path) -> None:
+    factors, schedules = (object(), object()), (lambda progress: 0.5, lambda progress: 0.5)
+    own = Unlike(steps=1, epochs=2, batch_size=16)
+    for factor, schedule in zip(factors, schedules, strict=True):
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "inner", inner=Mine(schedule))
+        train(replace(own, factor=factor), toy_images(), toy_cast(), run=tmp_path / "recipe")
+    with pytest.raises(InputError, match=r"radius was 0\.1, now 0\.2"):
+        train(replace(own, radius=0.2), toy_images(), toy_cast(), run=tmp_path / "recipe")
+
+
+def test_a_recipe_without_a_threat_model_is_not_watched_and_a_seed_of_numpy_s_is_a_seed(tmp_path: Path) -> None:
+    import numpy as np
+
+    own = Unlike(steps=1, epochs=2, batch_size=16)
+    train(own, toy_images(), toy_cast(), seed=np.int64(3), run=tmp_path)
+    train(own, toy_images(), toy_cast(), seed=3, run=tmp_path)
 
 
 def test_a_checkpoint_that_does_not_say_whose_it_is_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_a_copy_that_proposes_moves_no_random_start(precision: str) -> None:
 
 def test_what_a_trial_averages_over_still_moves_them() -> None:
     plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT)
-    views = [white_box, Averaged(3), Averaged(4), Swift(Averaged(3)), oblivious]
+    views = [white_box, Averaged(3), Averaged(4), Swift(Averaged(3)), Averaged(3, Swift()), oblivious]
     assert len({starts_of(replace(plain, sees=view)) for view in views}) == 4
     assert starts_of(replace(plain, sees=Swift(Averaged(3)))) == starts_of(replace(plain, sees=Averaged(3)))
     assert starts_of(replace(plain, run=After((plain,)))) == str(plain)

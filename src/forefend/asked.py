@@ -52,11 +52,12 @@ class Asked:
 
     def _loses(self, old: Asked) -> Iterator[str]:
         """What the old summary holds and the new one would not."""
-        for name, key in old.subjects.items():
-            if name not in self.subjects:
-                yield f"it judged {name} too"
-            elif self.subjects[name] != key:
+        keys = set(self.subjects.values())  # names may change: of two of one name, each gets a fingerprint
+        for name in (name for name, key in old.subjects.items() if key not in keys):
+            if name in self.subjects:
                 yield f"its {name} was another network, or judged on another set"
+            else:
+                yield f"it judged {name} too"
         yield from (f"it attacked with {trial} too" for trial in old.trials if trial not in self.trials)
         if old.images > self.images:
             yield f"it judged {old.images} images, not {self.images}"

@@ -23,10 +23,15 @@ def begun(recipe: Recipe, data: Images, cast: Cast, *, seed: int, ways: Ways) ->
     """
     return {
         "recipe": type(recipe).__name__,
-        "settings": {name: value for name, value in recipe.settings().items() if " at 0x" not in str(value)},
+        "settings": _steady(recipe.settings()),
         "data": data.name,
         "images": len(data),
         "guides": [guide.fingerprint() for guide in cast.guides],
-        "seed": seed,
-        "ways": ways.settings(),
+        "seed": int(seed),
+        "ways": _steady(ways.settings()),
     }
+
+
+def _steady(values: dict[str, Any]) -> dict[str, Any]:
+    """Those whose text holds no address in memory."""
+    return {name: value for name, value in values.items() if " at 0x" not in str(value)}

@@ -74,6 +74,8 @@ def restore(
         check_same(str(path), state["begun"], json.loads(json.dumps(begun)))
     with _one_sentence(path):
         for name, player in players.items():
+            _check_fits(player, state["players"][name])
+        for name, player in players.items():
             _put_back(player, state["players"][name])
     memory.update(state["memory"])
     progress: dict[str, Any] = state["progress"]
@@ -93,6 +95,17 @@ def _one_sentence(path: Path) -> Iterator[None]:
 def _state(player: Player) -> dict[str, Any]:
     networks = {name: dict(network.state_dict()) for name, network in player.networks.items()}
     return {"networks": networks, "optimizer": player.optimizer.state_dict()["state"]}
+
+
+def _check_fits(player: Player, state: Mapping[str, Any]) -> None:
+    """Refuse other networks before any of theirs is put back."""
+    for name, network in player.networks.items():
+        own, theirs = network.state_dict(), state["networks"][name]
+        for tensor in sorted(own.keys() ^ theirs.keys()):
+            raise ValueError(f"{tensor} of the {name} is in one of them alone")
+        for tensor, value in own.items():
+            if isinstance(value, Tensor) and value.shape != theirs[tensor].shape:
+                raise ValueError(f"{tensor} of the {name} is {list(theirs[tensor].shape)}, not {list(value.shape)}")
 
 
 def _put_back(player: Player, state: Mapping[str, Any]) -> None:

@@ -55,6 +55,7 @@ class Defence(nn.Module):
         super().__init__()
         self.preprocessor = preprocessor
         self.card = card
+        self.training = preprocessor.training
 
     def forward(self, x: Tensor) -> Tensor:
         """The images to hand to a classifier."""

@@ -132,6 +132,8 @@ def _plain(module: nn.Module) -> dict[str, str]:
 def _spelled(value: Any) -> str:
     if isinstance(value, Tensor):
         return hashlib.sha256(_raw(value)).hexdigest()[:8]
+    if isinstance(value, set | frozenset):  # in an order that hangs on no process
+        return repr(sorted(map(repr, value)))
     return getattr(value, "__qualname__", None) or repr(value)
 
 

@@ -44,7 +44,12 @@ class Cast:
     critic: nn.Module = field(default_factory=nn.Identity)
 
     def __post_init__(self) -> None:
-        guides = [guide if isinstance(guide, Guide) else Guide(guide) for guide in self.guides]
+        given = self.guides
+        alone = isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList)
+        wrong = [given] if alone else [guide for guide in given if not isinstance(guide, nn.Module)]
+        if wrong:
+            raise InputError(f"Guides are a list of classifiers, torch modules each, not a {type(wrong[0]).__name__}.")
+        guides = tuple(guide if isinstance(guide, Guide) else Guide(guide) for guide in given)
         object.__setattr__(self, "guides", guides)
 
     def crafting(self) -> Cast:

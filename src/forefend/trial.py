@@ -201,8 +201,15 @@ def starts_of(trial: Trial) -> str:
 
     So that an image meets the same starts whatever makes the evaluation cheaper.
     """
-    view = getattr(trial.sees, "view", white_box) if getattr(trial.sees, "proposes", False) else trial.sees
-    return str(replace(trial, sees=view, run=to_the_end if trial.before else trial.run))
+    return str(replace(trial, sees=_without_copies(trial.sees), run=to_the_end if trial.before else trial.run))
+
+
+def _without_copies(view: View) -> View:
+    """The view that a copy takes the place of."""
+    inner: View = getattr(view, "view", white_box)
+    if getattr(view, "proposes", False):
+        return _without_copies(inner)
+    return replace(view, view=_without_copies(inner)) if isinstance(view, Averaged) else view
 
 
 def _samples(view: View) -> int:

@@ -12,6 +12,7 @@ from .crafting import Crafting, live
 from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
 from .recipe import Recipe
+from .threat import ThreatModel
 
 WHERE_SINGLE = Watch()  # told from another such watch by being this very one
 # Where the command line's names for a field are looked up.
@@ -87,8 +88,9 @@ def _named(way: Any) -> Any:
 
 def takes_single_steps(recipe: Recipe, inner: Inner) -> bool:
     """Whether some of its training is on the single steps of an attack that may be replaced by one of several."""
-    steps = getattr(recipe, "steps", None)
-    return recipe.asks_inner and isinstance(steps, int) and inner.single(steps)
+    steps, threat = getattr(recipe, "steps", None), getattr(recipe, "threat", None)
+    asks = recipe.asks_inner and isinstance(threat, ThreatModel) and isinstance(steps, int)
+    return asks and inner.single(int(steps or 0))
 
 
 AS_THE_PAPERS = Ways()

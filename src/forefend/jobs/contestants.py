@@ -31,6 +31,7 @@ from ..suites import Averaged, Suite, through_bpda, white_box
 from ..threat import ThreatModel
 from ..train import fit
 from ..trained import defence_of
+from ..ways import Ways
 from .train import new_preprocessor
 
 Attacked = Callable[[Suite], tuple[Suite, str]]  # from the suite to how it is run against one contestant, and in words
@@ -183,7 +184,10 @@ def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Cast, networks: d
     if not (run.folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
         augment = augmentation(rules.data)
-        fit(recipe, images, cast, run=run, seed=rules.seed, augment=augment, accelerator=rules.accelerator)
+        # Nobody watches: what a watch asks for would not be in the budget, and a rival that collapses is a result.
+        unwatched = Ways(watch=None)
+        options = {"seed": rules.seed, "augment": augment, "accelerator": rules.accelerator, "ways": unwatched}
+        fit(recipe, images, cast, run=run, **options)
         _save(run.folder, recipe, images, cast, networks)
     return paid.flops
 

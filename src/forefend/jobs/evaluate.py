@@ -16,9 +16,9 @@ from ..data import Images
 from ..evaluation import Subject, check, evaluate
 from ..launch import joined, may_start, ready
 from ..modes import device_of
-from ..precision import actual
 from ..processes import processes
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
+from ..swift import settled
 from ..threads import allowed, choose_threads, one_thread, processes_in_memory
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
@@ -49,8 +49,8 @@ def run(options: Any) -> str:
     threats = list(dict.fromkeys(parse(text) for text in options.threat or [threat]))
     surrogates = surrogates_of(options)
     placed([*(subject.network for subject in subjects), *surrogates.values()], options.device)
-    folder = Path(options.out) if options.out else _folder(options, run, subjects, threats)
     suite = _suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
+    folder = Path(options.out) if options.out else _folder(options, run, subjects, threats, suite)
     check(subjects, images, suite, folder=folder, seed=options.seed)
     ready()
     with joined(_shared(options, subjects, images, suite, folder), options.words):
@@ -148,13 +148,20 @@ def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
             raise InputError(f"JATP's attacks are l∞, and {threat} is not: give --threat as Linf:8/255.")
 
 
-def _folder(options: Any, run: records.Run | None, subjects: Sequence[Subject], threats: Sequence[ThreatModel]) -> Path:
+def _folder(
+    options: Any,
+    run: records.Run | None,
+    subjects: Sequence[Subject],
+    threats: Sequence[ThreatModel],
+    suite: Suite,
+) -> Path:
     """Where an evaluation goes that was given no place: named after all that could make it another one."""
     names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
     spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     parent = (run.folder if run else Path(options.runs)) / "evaluations"
-    others = [actual(options.precision, device_of(subjects[0].network))] if options.precision else []
-    suite = "-".join([options.suite, *others, *(Path(word).stem for word in options.surrogates)])
-    return (
-        parent / f"{Path(options.data).stem}-{names[:80]}-{suite}-{spelled}-{options.images or 'all'}-s{options.seed}"
-    )
+    computed = options.precision
+    if any(str(settled(trial, device_of(subject.network))) != str(trial) for subject in subjects for trial in suite):
+        computed = "fp32"  # bf16 was asked for, if only by the suite
+    protocol = [options.suite, *filter(None, [computed]), *(Path(word).stem for word in options.surrogates)]
+    parts = [Path(options.data).stem, names[:80], *protocol, spelled, str(options.images or "all"), f"s{options.seed}"]
+    return parent / "-".join(parts)

@@ -13,6 +13,7 @@ from .. import data
 from ..checks import InputError, choose
 from ..data import Images
 from ..named import Finder
+from ..processes import processes
 
 
 def images_of(options: Any) -> Callable[[str], Images]:
@@ -27,18 +28,11 @@ def images_of(options: Any) -> Callable[[str], Images]:
 
 
 def sampled(images: Images, options: Any) -> Images:
-    """As many of the images as the options ask for; all where they do not say.
-
-    Raises:
-        InputError: more than there are.
-    """
+    """As many of the images as the options ask for; all where they do not say, or there are fewer, which is told."""
     if options.images is None:
         return images
-    if options.images > len(images):
-        raise InputError(
-            f"{options.images} images were asked for, and {images.name}/{images.split} has {len(images)}: leave "
-            "--images away for all of them."
-        )
+    if options.images > len(images) and not processes().rank:
+        print(f"{images.name}/{images.split} has {len(images)} images, not {options.images}: all are taken", flush=True)
     return data.sample(images, options.images, options.seed)
 
 

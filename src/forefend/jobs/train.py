@@ -76,7 +76,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     ways = ways_of(recipe, options)
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     with accelerator.main_process_first():
-        started = records.start(folder, config, may_change=("on_collapse",))
+        started = records.start(folder, config, may_change=_may_change(folder, options))
     words = [f"{role} {network}" for role, network in networks.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
@@ -116,6 +116,12 @@ def ways_of(recipe: Recipe, options: Any) -> Ways:
         watch=Watch(answer) if takes_single_steps(recipe, inner) else None,
         sizes=choose(options.sizes, SIZES, "course of sizes"),
     )
+
+
+def _may_change(folder: Path, options: Any) -> tuple[str, ...]:
+    """What may be said anew of a run that goes on: that it shall fall back, before it has come to its end."""
+    ended = any((folder / card).exists() for card in ("defence.json", "classifier.json"))
+    return ("on_collapse",) if options.on_collapse == "fall-back" and not ended else ()
 
 
 @contextmanager
