@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from forefend.asked import Asked
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.cli import main
+from forefend.data import Images
 from forefend.defence import Defended
 from forefend.evaluation import Subject, evaluate
 from forefend.suites import curve, swiftly
@@ -27,6 +29,13 @@ from forefend.threat import Linf
 ONE = Subject("one", Threshold())
 TWO = Subject("two", nn.Sequential(Threshold(), nn.Identity()))
 GUARDED = Subject("one", Defended(nn.Identity(), Threshold()), defended=True)
+
+
+def shifted(images: Images) -> Images:
+    """Other pixels of the same name."""
+    return replace(images, pixels=images.pixels * 0.5)
+
+
 FIRST = {"subjects": [ONE], "images": levels(2), "suite": curve([Linf(0.1)])}
 
 
@@ -43,6 +52,8 @@ def judge(folder: Path, **changes: Any) -> None:
         ({"suite": curve([Linf(0.2)])}, "it attacked with "),
         ({"suite": []}, "it attacked with "),
         ({"images": data.sample(levels(2), 20, seed=0)}, "it judged 40 images, not 20"),
+        ({"images": levels(2).subset(torch.arange(40).flip(0) // 2 * 2)}, "it judged other images"),
+        ({"images": shifted(levels(2))}, "it judged other images"),
         ({"seed": 1}, "its seed was 0, not 1"),
     ],
 )
@@ -51,7 +62,7 @@ def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, A
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError) as error:
         judge(tmp_path, **changes)
-    assert f"holds the summary of another evaluation ({lost}" in str(error.value)
+    assert f"holds the summary.json of another evaluation ({lost}" in str(error.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -123,7 +134,7 @@ def test_what_was_never_finished_stands_in_nobody_s_way(tmp_path: Path) -> None:
 def test_it_says_of_what_the_summary_is_and_who_made_it(tmp_path: Path) -> None:
     judge(tmp_path)
     told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(told) == {"subjects", "trials", "images", "seed", "about"}
+    assert set(told) == {"subjects", "trials", "images", "index", "pixels", "seed", "about"}
     lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert list(told["subjects"].values()) == list({line["subject"] for line in lines})
     assert {"none", *told["trials"]} == {line["trial"] for line in lines}
@@ -135,6 +146,8 @@ asked = st.builds(
     st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), min_size=1),
     st.lists(st.sampled_from("pqr"), unique=True),
     st.integers(1, 3),
+    st.sets(st.sampled_from("78")).map(lambda numbers: " ".join(sorted(numbers))),
+    st.sampled_from(["light", "dark"]),
     st.integers(0, 1),
 )
 
@@ -143,6 +156,8 @@ asked = st.builds(
 def test_it_is_refused_exactly_where_something_would_be_lost(old: Asked, new: Asked) -> None:
     holds = set(old.subjects.values()) <= set(new.subjects.values()) and set(old.trials) <= set(new.trials)
     holds = holds and old.images <= new.images and old.seed == new.seed
+    holds = holds and set(old.index.split()) <= set(new.index.split())
+    holds = holds and (old.index != new.index or old.pixels == new.pixels)
     assert (next(new._loses(old), None) is None) == holds
 
 

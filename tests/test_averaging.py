@@ -11,6 +11,7 @@ from test_train import Spy
 from torch import Tensor, nn
 from toys import Stopping, same, toy_cast, toy_images, train, trained
 
+from forefend import checkpoint
 from forefend.averaging import begun, follow, in_place, put
 from forefend.checks import InputError
 from forefend.recipe import Batch, Cast, Memory, Player
@@ -128,6 +129,17 @@ def test_a_recipe_that_keeps_its_best_epoch_keeps_the_average() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
 def test_a_checkpoint_is_not_gone_on_with_otherwise(first: float | None, second: float | None, tmp_path: Path) -> None:
+    train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
+    with pytest.raises(InputError, match=rf"\(ema was {first}, now {second}\)"):
+        train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
+def test_nor_is_one_that_does_not_say_how_it_was_begun(
+    first: float | None, second: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = checkpoint.store
+    monkeypatch.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
     train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
     with pytest.raises(InputError, match=r"^The checkpoint holds (no|an) average of .+: go on with.* --ema"):
         train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))

@@ -12,6 +12,7 @@ import torch
 from door import done, files, guide, refused
 
 from forefend import cli, suites
+from forefend.collapse import Watch
 from forefend.jobs import compare, contestants
 from forefend.suites import white_box
 from forefend.threat import Linf
@@ -40,8 +41,9 @@ def compared(folder: Path) -> dict[str, Any]:
     return json.loads(found.read_text())
 
 
-def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path) -> None:
+def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained("run")
+    monkeypatch.setattr(Watch, "look", lambda *_: pytest.fail("a watch is not in the budget"))
     weights = (guide() / "weights.safetensors").read_bytes()
     out = done(f"compare run {OPTIONS}")
     kept = compared(tmp_path / "run")

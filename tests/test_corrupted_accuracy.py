@@ -117,6 +117,13 @@ def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: P
     judged.clear()
     measure([subject], again, folder=tmp_path)
     assert not judged
+    before = (tmp_path / "corruptions.json").read_bytes()
+    for other in ({"seed": 1}, {"conditions": again[:2]}, {"subjects": [Subject("net", Threshold(0.4))]}):
+        with pytest.raises(InputError, match=r"holds the corruptions\.json of another evaluation"):
+            measure(**({"subjects": [subject], "conditions": again} | other), folder=tmp_path)
+    assert (tmp_path / "corruptions.json").read_bytes() == before
+    assert not judged
+    (tmp_path / "corruptions.json").unlink()
     measure([subject], again, folder=tmp_path, seed=1)
     assert judged == list(range(10))
 
@@ -124,6 +131,7 @@ def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: P
 def test_other_pixels_or_another_network_are_judged_anew(tmp_path: Path) -> None:
     measure([Subject("net", Threshold())], CONDITIONS[:2], folder=tmp_path)
     before = len(records.read(tmp_path / "records.jsonl"))
+    (tmp_path / "corruptions.json").unlink()
     measure([Subject("net", Threshold(0.4))], CONDITIONS[:2], folder=tmp_path)
     assert len(records.read(tmp_path / "records.jsonl")) == 2 * before
 
@@ -131,6 +139,7 @@ def test_other_pixels_or_another_network_are_judged_anew(tmp_path: Path) -> None
         x, y, _ = images().batch(torch.arange(10))
         return from_tensors("levels", x * 0.9, y, classes=("dark", "bright"))
 
+    (tmp_path / "corruptions.json").unlink()
     found = measure([Subject("net", Threshold())], [Condition(CLEAN, ALL, darker)], folder=tmp_path)
     assert found[0].accuracy == 0.9
     assert len(records.read(tmp_path / "records.jsonl")) == 2 * before + 1

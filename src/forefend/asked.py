@@ -18,21 +18,29 @@ class Asked:
         subjects: by name in tables, the key of each subject's records.
         trials: identities.
         images: how many were judged.
+        index: their numbers in the set, as text.
+        pixels: a digest of them.
         seed: of the evaluation.
     """
 
     subjects: Mapping[str, str]
     trials: Sequence[str]
     images: int
+    index: str
+    pixels: str
     seed: int
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Path, summary: str = "summary.json") -> None:
         """Refuse to replace a summary by one that would not hold all of it: more of the same may be asked for.
+
+        Args:
+            folder: where it would go.
+            summary: the name of the file.
 
         Raises:
             InputError: the folder's summary counts other networks, other trials, more images or another seed.
         """
-        if not (folder / "summary.json").exists() or not (folder / "evaluation.json").exists():
+        if not (folder / summary).exists() or not (folder / "evaluation.json").exists():
             return
         held = read_json(folder / "evaluation.json")
         try:
@@ -42,7 +50,7 @@ class Asked:
             raise InputError(f"{folder}/evaluation.json is not an evaluation's: choose another --out.") from None
         if lost:
             raise InputError(
-                f"{folder} holds the summary of another evaluation ({lost}), which this one would replace: choose "
+                f"{folder} holds the {summary} of another evaluation ({lost}), which this one would replace: choose "
                 "another --out, or ask for the same and more."
             )
 
@@ -61,5 +69,9 @@ class Asked:
         yield from (f"it attacked with {trial} too" for trial in old.trials if trial not in self.trials)
         if old.images > self.images:
             yield f"it judged {old.images} images, not {self.images}"
+        if not set(old.index.split()) <= set(self.index.split()) or (
+            old.index == self.index and old.pixels != self.pixels
+        ):
+            yield "it judged other images"
         if old.seed != self.seed:
             yield f"its seed was {old.seed}, not {self.seed}"

@@ -24,8 +24,9 @@ def check_decay(decay: float | None) -> None:
     Raises:
         InputError: not within (0, 1).
     """
-    if decay is not None and not 0 < decay < 1:
-        raise InputError(f"The decay of the weights' average is {decay:g}, expected between 0 and 1, such as 0.995.")
+    if decay is not None and not (isinstance(decay, int | float) and 0 < decay < 1):
+        shown = f"{decay:g}" if isinstance(decay, int | float) else repr(decay)
+        raise InputError(f"The decay of the weights' average is {shown}, expected between 0 and 1, such as 0.995.")
 
 
 def live(players: Mapping[str, Player]) -> Averaged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .data import Images
+from .data.images import digest_of
 from .recipe import Cast, Recipe
 from .ways import Ways
 
@@ -12,7 +13,8 @@ from .ways import Ways
 def begun(recipe: Recipe, data: Images, cast: Cast, *, seed: int, ways: Ways) -> dict[str, Any]:
     """What a training must have in common with one that goes on from its checkpoint, as JSON values.
 
-    Not who watches it; and of a setting whose name differs from process to process, nothing.
+    Not who watches it, nor how images are augmented, for a function's name says little; and nothing of a setting whose
+    text differs from process to process.
 
     Args:
         recipe: what is done at each step.
@@ -26,6 +28,7 @@ def begun(recipe: Recipe, data: Images, cast: Cast, *, seed: int, ways: Ways) ->
         "settings": _steady(recipe.settings()),
         "data": data.name,
         "images": len(data),
+        "pixels": digest_of(data),
         "guides": [guide.fingerprint() for guide in cast.guides],
         "seed": int(seed),
         "ways": _steady(ways.settings()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,6 +76,20 @@ def check_numbers(values: Mapping[str, Any]) -> None:
             if isinstance(value, int | float) and not fits(value):
                 shown = f"{value:g}" if isinstance(value, float) else value
                 raise InputError(f"The number given for {name} is {shown}, expected {wanted}.")
+
+
+def whole(given: Any, name: str) -> int:
+    """A whole number, numpy's and torch's too, that suits the setting of this name.
+
+    Raises:
+        InputError: it is none, or out of range.
+    """
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise InputError(f"The {name} is {given!r}, expected a whole number.") from None
+    check_numbers({name: number})
+    return number
 
 
 def check_images(x: Tensor, channels: int | None = None) -> None:

@@ -57,6 +57,9 @@ class Watch:
         steps: of the PGD that tells, each a quarter of the radius.
         best_share: a collapse is robust accuracy below this share of its best so far ...
         gap: ... that also lies this far below the accuracy under FGSM: a training that merely goes badly loses both.
+
+    Raises:
+        InputError: no function for an answer, or a look at nothing.
     """
 
     answer: Answer = stop
@@ -64,6 +67,16 @@ class Watch:
     steps: int = 10
     best_share: float = 0.5
     gap: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not callable(self.answer):
+            raise InputError(
+                f"A watch was given the answer {self.answer!r}, expected forefend.collapse.stop or fall_back."
+            )
+        if self.images < 1 or self.steps < 1:
+            raise InputError(
+                f"A watch looks at {self.images} images under {self.steps} steps, expected at least 1 each."
+            )
 
     def look(self, cast: Cast, threat: ThreatModel, batch: Batch) -> dict[str, float]:
         """Accuracy under FGSM and under PGD, in [0, 1], over all guides; call it on networks in crafting form."""

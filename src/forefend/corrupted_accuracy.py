@@ -21,7 +21,7 @@ from .checks import InputError
 from .data import Images
 from .data.images import fingerprints
 from .draw import Draw
-from .evaluation import Subject
+from .evaluation import Subject, asked_of
 from .interval import Z95, wilson
 from .modes import device_of, fingerprint, form, frozen, likeness
 from .precision import full
@@ -108,7 +108,8 @@ def measure(
         batch_size: images judged at once.
 
     Raises:
-        InputError: images, labels, or what a subject returns cannot be used, or conditions are of other images.
+        InputError: images, labels, or what a subject returns cannot be used, conditions are of other images, or the
+            folder holds another measurement's cells.
     """
     rows = [(subject.name, subject.defended) for subject in subjects]
     if len(set(rows)) < len(rows):
@@ -117,6 +118,10 @@ def measure(
     views = [frozen(subject.network) for subject in subjects]
     marks = [f"{fingerprint(view)}:{form(view)}" for view in views]  # before anyone asks them: some count
     courts = [_Court(*court) for court in zip(subjects, views, [seed] * len(views), marks, strict=True)]
+    clean = conditions[0].images()
+    asked = asked_of([(court.subject, court.key(clean)) for court in courts], clean, [*map(str, conditions)], seed)
+    if folder:
+        asked.check(folder, "corruptions.json")
     path = folder / "records.jsonl" if folder else None
     done = records.read(path) if path else []
     hearing = _Hearing(courts, seed, batch_size, path, done)
@@ -132,6 +137,7 @@ def measure(
     found = [c for i, court in enumerate(courts) for c in court.cells([(k, lost[i]) for k, lost in judged])]
     if folder:
         save(folder, found)
+        asked.keep(folder)
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import preprocessors
 from .checks import InputError
+from .classifiers import Normalised
 from .guides import Guide
 from .modes import fingerprint
 from .records import read_json, write, write_json
@@ -63,9 +64,15 @@ class Defence(nn.Module):
         return x_out
 
     def has_seen(self, classifier: nn.Module) -> bool:
-        """Whether this very classifier was one of its guides, told by fingerprint."""
-        own = classifier.fingerprint() if isinstance(classifier, Guide) else fingerprint(classifier)
-        return own in {guide["fingerprint"] for guide in self.card.guides}
+        """Whether this very classifier was one of its guides, told by fingerprint.
+
+        One behind a normalisation that changes nothing, as a command reads it from a file, is the classifier itself.
+        """
+        network = classifier.classifier if isinstance(classifier, Guide) else classifier
+        own = {fingerprint(network)}
+        if isinstance(network, Normalised) and network.idle:
+            own.add(fingerprint(network.network))
+        return not own.isdisjoint(guide["fingerprint"] for guide in self.card.guides)
 
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defence.json` into `folder`.

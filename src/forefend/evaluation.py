@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from . import records, summary
 from .asked import Asked
-from .checks import InputError, check_clean_accuracy
+from .checks import InputError, check_clean_accuracy, whole
 from .data import Images
+from .data.images import digest_of
 from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
@@ -27,7 +28,7 @@ from .running import Job, Verdicts, seeded
 from .suitable import check_subject, check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
 from .swift import settled
-from .trial import Suite, Trial, starts_of
+from .trial import Suite, Trial, starts_of, trials_of
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,16 @@ def evaluate(
         subjects = [_subject(subjects)]
     if not isinstance(subjects, Sequence) or not all(isinstance(subject, Subject) for subject in subjects):
         raise InputError(
-            f"A torch module or a list of Subjects is judged, not {subjects!r}: wrap a function in a module, and give "
-            "several networks as forefend.Subject(name, network)."
+            f"A torch module or a list of Subjects is judged, not a {type(subjects).__name__}: wrap a function in a "
+            "module, and give several networks as forefend.Subject(name, network) each."
         )
     folder = Path(folder) if folder else None
+    suite, seed, batch_size = trials_of(suite), whole(seed, "seed"), whole(batch_size, "batch_size")
+    if not hasattr(images, "batch"):
+        raise InputError(
+            f"The images are a {type(images).__name__}, expected what forefend.data.load or forefend.data.from_tensors "
+            "gives."
+        )
     with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
         asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
         if folder:
@@ -117,6 +124,7 @@ def verdicts(
     Returns:
         The images misclassified without an attack, then those that each trial breaks.
     """
+    suite = trials_of(suite)
     with _courts([subject], images, suite, folder, seed, batch_size) as (court,):
         return court.verdicts(suite, allow_weak=True)
 
@@ -182,12 +190,25 @@ def check(subjects: Sequence[Subject], images: Images, suite: Suite, *, folder: 
 
 def _asked(views: Sequence[tuple[Subject, str]], images: Images, suite: Suite, seed: int) -> Asked:
     """What the summary will count; `views` are the subjects with the keys of their records."""
-    subjects = {_row(view): key for view, key in views}
     trials = [str(settled(trial, device_of(view.network))) for view, _ in views for trial in suite]
-    return Asked(subjects, list(dict.fromkeys(trials)), len(images), seed)
+    return asked_of(views, images, trials, seed)
 
 
-def _row(subject: Subject) -> str:
+def asked_of(views: Sequence[tuple[Subject, str]], images: Images, trials: Sequence[str], seed: int) -> Asked:
+    """What a summary counts.
+
+    Args:
+        views: the subjects, with the keys of their records.
+        images: what they are judged on.
+        trials: under what, each by its identity.
+        seed: of the evaluation.
+    """
+    subjects = {row_of(view): key for view, key in views}
+    index = " ".join(map(str, images.index.tolist()))
+    return Asked(subjects, list(dict.fromkeys(trials)), len(images), index, digest_of(images), seed)
+
+
+def row_of(subject: Subject) -> str:
     """What tells a subject's rows from others'."""
     return f"{subject.name}{' defended' if subject.defended else ''}"
 
@@ -281,7 +302,7 @@ class _Court:
         return Room(self.docket.batch_size).over(rows, judged)
 
     def _title(self, trial: str) -> str:
-        return f"{_row(self.subject)}: {trial}"
+        return f"{row_of(self.subject)}: {trial}"
 
 
 def _subject(network: nn.Module) -> Subject:

@@ -56,6 +56,13 @@ class Inner(ABC):
     def single(self, steps: int) -> bool:
         """Whether some of training runs a single step, where the paper's attack takes `steps`."""
 
+    def check(self, threat: ThreatModel) -> None:  # noqa: B027 (most take any)
+        """Refuse a threat model that it has no attack for.
+
+        Raises:
+            InputError: there is none.
+        """
+
     def remember(self, data: Images) -> Memory:
         """The tensors that it keeps for each image from epoch to epoch, addressed by its row."""
         return {}
@@ -152,14 +159,22 @@ class WarmStarted(Inner):
         if not self.noise >= 0:
             raise InputError(f"The noise on warm starts is {self.noise:g} radii wide, expected at least 0.")
 
+    def check(self, threat: ThreatModel) -> None:
+        """Refuse another norm than l∞, for which no start is kept.
+
+        Raises:
+            InputError: it is another.
+        """
+        if threat.norm != "Linf":
+            raise InputError(f"Warm starts are kept for l∞, and the threat model is {threat}: use Linf:RADIUS.")
+
     def __call__(self, attack: PGD, moment: Moment) -> Attack:
         """The attack from where it was left, which remembers where it goes.
 
         Raises:
             InputError: another norm than l∞, or an augmentation that does more than move pixels.
         """
-        if attack.threat.norm != "Linf":
-            raise InputError(f"Warm starts are kept for l∞, and the threat model is {attack.threat}: use Linf:RADIUS.")
+        self.check(attack.threat)
         size = self.relative_step * attack.threat.radius
         steps = self.steps[int(moment.progress * len(self.steps))]
         attack = replace(attack, steps=steps, step_size=size)

@@ -110,7 +110,8 @@ class Finder:
         """
         path, (name, colon, weights) = Path(spec), spec.partition(":")
         if path.suffix == ".json":
-            return _of_card(path, read_card(path)["name"], spec)
+            channels, size, _ = self.split("test").shape
+            return _of_card(path, read_card(path)["name"], spec, channels=channels, size=size)
         if path.is_dir():
             return self._of_run(path)
         if colon:
@@ -120,6 +121,11 @@ class Finder:
             return Named(spec, spec, new_classifier(architecture, self.split("train"), self.seed), architecture)
         if architecture in classifiers.ARCHITECTURES:
             return self._trained(architecture, recipe or "natural")
+        if path.is_file():
+            raise InputError(
+                f"{spec} is a file of weights: say of which architecture, as ARCHITECTURE:{spec}; a network of a class "
+                "of your own is judged from Python, with forefend.evaluate."
+            )
         raise unknown(spec, classifiers.ARCHITECTURES, "run, JSON card or architecture")
 
     def _of_run(self, folder: Path) -> Named:
@@ -157,8 +163,8 @@ class Finder:
         return Named(shown, str(folder), self._of_run(folder).network, architecture)
 
 
-def _of_card(card: Path, name: str, spec: str) -> Named:
-    return Named(name, spec, load_card(card), read_card(card)["architecture"])
+def _of_card(card: Path, name: str, spec: str, **shape: int) -> Named:
+    return Named(name, spec, load_card(card, **shape), read_card(card)["architecture"])
 
 
 def measure(name: str, network: nn.Module, images: Images) -> float:

@@ -172,6 +172,9 @@ class Recipe(ABC):
         models(getattr(self, "threat", None) or ())
         numbers = self.settings()
         check_numbers(numbers)
+        for name in ("epochs", "batch_size", "steps"):
+            if not isinstance(numbers.get(name, 0), int):
+                raise InputError(f"The number given for {name} is {numbers[name]!r}, expected a whole one.")
         if numbers.get("steps", self.least_steps) < self.least_steps:
             raise InputError(f"The number given for steps is {numbers['steps']}, expected at least {self.least_steps}.")
 

@@ -218,17 +218,30 @@ def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] 
     """
     run = Run(folder)
     config = json.loads(json.dumps(config))
+    check_free(folder, config, but=may_change)
+    if not (folder / "config.json").exists():
+        write_json(folder / "config.json", {"config": config, "about": about()})
+    elif dict(run.config) != config:
+        write_json(folder / "config.json", {**read_json(folder / "config.json"), "config": config})
+    return run
+
+
+def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = ()) -> None:
+    """Refuse a folder that another run, or something else, has taken.
+
+    Args:
+        folder: where a run shall be started, or go on.
+        config: what it is started with, JSON values.
+        but: keys that are not compared.
+
+    Raises:
+        InputError: the folder belongs to another configuration, or holds something that is no run.
+    """
     if (folder / "config.json").exists():
-        old = dict(run.config)
-        fixed = [{key: value for key, value in one.items() if key not in may_change} for one in (old, config)]
-        check_same(str(folder), *fixed)
-        if old != config:
-            write_json(folder / "config.json", {**read_json(folder / "config.json"), "config": config})
+        both = (Run(folder).config, json.loads(json.dumps(config)))
+        check_same(str(folder), *({key: value for key, value in one.items() if key not in but} for one in both))
     elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise InputError(f"{folder} holds files but no run: choose an empty or new folder with --out.")
-    else:
-        write_json(folder / "config.json", {"config": config, "about": about()})
-    return run
 
 
 def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from .defence import Card, Defence
 from .modes import fingerprint
 from .recipe import Cast, Recipe
 from .recipes import RECIPES
+from .ways import AS_THE_PAPERS, Ways
 
 
 def defence_of(
@@ -17,8 +18,8 @@ def defence_of(
     data: Images,
     cast: Cast,
     *,
+    ways: Ways = AS_THE_PAPERS,
     origins: Sequence[tuple[str, str]] = (),
-    ema: float | None = None,
 ) -> Defence:
     """The trained preprocessor with its card: it can be saved, loaded again, and tells its guides from others.
 
@@ -26,8 +27,8 @@ def defence_of(
         recipe: what it was trained with.
         data: what it was trained on.
         cast: the networks, after training.
+        ways: how it was trained: whether its weights are an average.
         origins: names and fingerprints of classifiers that training went on from.
-        ema: decay of the average that its weights are; None where they are the last ones.
 
     Raises:
         InputError: the preprocessor is no architecture of ours.
@@ -43,6 +44,6 @@ def defence_of(
         recipe=next((name for name, kind in RECIPES.items() if type(recipe) is kind), type(recipe).__name__),
         data=data.name,
         guides=beside,
-        ema=ema,
+        ema=ways.ema,
     )
     return Defence(cast.preprocessor, card).eval()

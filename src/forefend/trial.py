@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,6 +140,23 @@ class Trial:
 
 
 Suite = Sequence[Trial]
+
+
+def trials_of(suite: Iterable[Trial]) -> list[Trial]:
+    """A suite as a list, whatever goes through it only once.
+
+    Raises:
+        InputError: it is no list of trials.
+    """
+    if isinstance(suite, str) or not isinstance(suite, Iterable):
+        raise InputError(
+            f"A suite is a list of Trials, not a {type(suite).__name__}: give such as forefend.suites.quick(threat)."
+        )
+    trials = list(suite)
+    for trial in trials:
+        if not isinstance(trial, Trial):
+            raise InputError(f"A suite is a list of Trials, and a {type(trial).__name__} is among them: make it one.")
+    return trials
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from .averaging import check_decay
-from .checks import InputError
+from .checks import InputError, choose
 from .collapse import Watch, fall_back, threat_of
 from .crafting import Crafting, live
 from .growing import FULL, Sizes
 from .inner import AS_PUBLISHED, Inner
+from .precision import PRECISIONS
 from .recipe import Recipe
 from .threat import ThreatModel
 
 WHERE_SINGLE = Watch()  # told from another such watch by being this very one
 # Where the command line's names for a field are looked up.
-TABLES = {"craft": "crafting.CRAFTING", "inner": "inner.INNERS", "sizes": "growing.SIZES"}
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "craft": ("crafting.CRAFTING", callable),
+    "inner": ("inner.INNERS", lambda way: isinstance(way, Inner)),
+    "sizes": ("growing.SIZES", lambda way: isinstance(way, Sizes)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,18 @@ class Ways:
         Raises:
             InputError: a way that does not go together with the recipe, or a decay out of range.
         """
-        for name, table in TABLES.items():
+        for name, (table, fits) in KINDS.items():
             way = getattr(self, name)
             if isinstance(way, str):
                 raise InputError(
                     f"Ways were given the {name} {way!r}, a name, expected what it stands for: "
                     f"forefend.{table}[{way!r}]."
                 )
+            if not fits(way):
+                raise InputError(f"Ways were given the {name} {way!r}, expected one such as those in forefend.{table}.")
+        choose(self.precision, PRECISIONS, "precision")
+        if not isinstance(self.watch, Watch | None):
+            raise InputError(f"Ways were given the watch {self.watch!r}, expected a forefend.collapse.Watch or None.")
         check_decay(self.ema)
         watch = self.watching(recipe)
         if watch is not None:
@@ -66,6 +77,9 @@ class Ways:
                 )
         if self.inner is not AS_PUBLISHED and not recipe.asks_inner:
             raise InputError(f"{type(recipe).__name__} runs its own attack alone: leave --inner away.")
+        threat = getattr(recipe, "threat", None)
+        if isinstance(threat, ThreatModel):
+            self.inner.check(threat)
         self.sizes.check_recipe(recipe)
 
     def watching(self, recipe: Recipe) -> Watch | None:

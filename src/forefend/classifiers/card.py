@@ -12,13 +12,14 @@ from .normalised import Normalised
 from .weights import load_weights
 
 
-def load_card(path: str | Path) -> Normalised:
+def load_card(path: str | Path, **shape: int) -> Normalised:
     """The classifier that a card describes, in evaluation mode.
 
     Args:
         path: a JSON object with `architecture` (a key of `ARCHITECTURES`), `weights` (a path from the card's own
             folder), `mean` and `std` (a number, or one for each channel), and where wanted `name` (what reports call
             it), `classes`, `channels` and `size`.
+        shape: the last three, for a card that does not say.
 
     Raises:
         InputError: no such card, not JSON, a key that is missing, unknown or of the wrong kind, and all that
@@ -26,7 +27,7 @@ def load_card(path: str | Path) -> Normalised:
     """
     path = Path(path)
     card = read_card(path)
-    numbers = {key: card[key] for key in ("channels", "classes", "size") if key in card}
+    numbers = shape | {key: card[key] for key in ("channels", "classes", "size") if key in card}
     weights = path.parent / card["weights"]
     return load_weights(card["architecture"], weights, mean=card["mean"], std=card["std"], **numbers)
 

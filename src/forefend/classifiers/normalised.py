@@ -43,6 +43,11 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(stds).view(1, -1, 1, 1))
 
     @property
+    def idle(self) -> bool:
+        """Whether it normalises nothing."""
+        return bool((self.mean == 0).all() and (self.std == 1).all())
+
+    @property
     def taps(self) -> Taps:
         """The network's taps, by their names in here.
 

@@ -200,6 +200,14 @@ def fingerprints(x: Tensor, y: Tensor) -> list[str]:
     return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
+def digest_of(images: Images) -> str:
+    """Sixteen hexadecimal digits over every label and number, and over the pixels of 64 images at most."""
+    rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
+    x, y, _ = images.batch(rows)
+    words = [images.labels.tolist(), images.index.tolist(), fingerprints(x, y)]
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
+
+
 def numbered(y: Tensor) -> tuple[str, ...]:
     """Names for classes that have none: the numbers from 0 to the highest label."""
     highest = int(y.max()) if y.numel() and not y.is_floating_point() else 0

@@ -62,7 +62,12 @@ def run(options: Any) -> str:
     suite_of = choose(options.suite, suites.SUITES, "suite")
     check_rivals(options.denoiser, sigma=options.sigma, copies=options.copies, lr=options.lr)
     run = records.Run(Path(options.run))
-    defence, config = load(run.folder), run.config
+    defence = load(run.folder)
+    if not (run.folder / "config.json").exists():
+        raise InputError(
+            f"{run.folder} was not trained by `forefend train`, and nothing says what its rivals may cost: train it so."
+        )
+    config = run.config
     images = images_for(options, run)
     guides = _guides(options, defence, config)
     classifier = _chosen(options, guides)

@@ -109,8 +109,11 @@ def _grid(names: Sequence[str], options: Any) -> list[tuple[str, int]]:
 
 
 def _folder(options: Any, held: records.Run | None, subjects: Sequence[Subject]) -> Path:
-    """Where a measurement goes that was given no place; other corruptions of the same images go there too."""
+    """Where a measurement goes that was given no place: named after all that could make it another one."""
     names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
     parent = (held.folder if held else Path(options.runs)) / "corruptions"
     kind = f"-from-{Path(options.published).resolve().name}" if options.published else ""
-    return parent / f"{Path(options.data).stem}{kind}-{names[:80]}-{options.images or 'all'}-s{options.seed}"
+    chosen = "".join(f"-{name}" for name in dict.fromkeys(options.corruptions))[:80]
+    levels = sorted(set(options.severities))
+    chosen += "" if levels == [1, 2, 3, 4, 5] else f"-at-{'-'.join(map(str, levels))}"
+    return parent / f"{Path(options.data).stem}{kind}-{names[:80]}{chosen}-{options.images or 'all'}-s{options.seed}"

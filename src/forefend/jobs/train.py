@@ -64,17 +64,21 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     accelerator = accelerator_of(options.device)
     choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
+    recipe.check()
+    ways = ways_of(recipe, options)
+    ways.check(recipe)  # refused before guides are trained on demand
     images = sampled(images_of(options)("train"), options)
-    found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
-    cast = _cast(roles, found, images, options)
-    recipe.players(cast)  # refuses a cast that does not fit before anything is written
     networks = {role: options[role] for role in roles if role != "guides"}
     config = training_config(name, recipe, images, options.seed) | networks
     config |= {"data": options.data, "size": options.size}
-    config["guides"] = [guide.config() for guide in found.get("guides", [])]
     config |= {name: options[name] for name, plain in WAYS.items() if options[name] != plain}
-    ways = ways_of(recipe, options)
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
+    with accelerator.main_process_first():
+        records.check_free(folder, config, but=("guides", *_may_change(folder, options)))
+    found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
+    cast = _cast(roles, found, images, options)
+    recipe.players(cast)  # refuses a cast that does not fit before anything is written
+    config["guides"] = [guide.config() for guide in found.get("guides", [])]
     with accelerator.main_process_first():
         started = records.start(folder, config, may_change=_may_change(folder, options))
     words = [f"{role} {network}" for role, network in networks.items()]
@@ -84,7 +88,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     with _nothing_half_begun(started):
         fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
     if accelerator.is_main_process:
-        _save(name, recipe, images, cast, folder, options, found)
+        _save(recipe, images, cast, ways, folder, options, found)
     return folder
 
 
@@ -174,10 +178,10 @@ def new_preprocessor(architecture: str, images: Images, seed: int) -> nn.Module:
 
 
 def _save(
-    name: str,
     recipe: Recipe,
     images: Images,
     cast: Cast,
+    ways: Ways,
     folder: Path,
     options: Any,
     found: dict[str, list[Named]],
@@ -187,7 +191,7 @@ def _save(
     if defended:
         # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
         origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
-        defence_of(recipe, images, cast, origins=origins, ema=options.ema).save(folder)
+        defence_of(recipe, images, cast, ways=ways, origins=origins).save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier
