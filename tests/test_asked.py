@@ -52,7 +52,7 @@ def judge(folder: Path, **changes: Any) -> None:
         ({"suite": curve([Linf(0.2)])}, "it attacked with "),
         ({"suite": []}, "it attacked with "),
         ({"images": data.sample(levels(2), 20, seed=0)}, "it judged 40 images, not 20"),
-        ({"images": levels(2).subset(torch.arange(40).flip(0) // 2 * 2)}, "it judged other images"),
+        ({"images": replace(levels(2), index=torch.arange(40) + 7)}, "it judged other images"),
         ({"images": shifted(levels(2))}, "it judged other images"),
         ({"seed": 1}, "its seed was 0, not 1"),
     ],

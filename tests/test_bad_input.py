@@ -14,6 +14,7 @@ from toys import CLASSES, SIZE, classifier, preprocessor, toy_cast, toy_images
 
 import forefend as ff
 from forefend.checks import RANGES, InputError
+from forefend.collapse import fall_back
 from forefend.modes import likeness
 from forefend.recipes import RECIPES, RTFE, Natural, Transfer
 
@@ -306,3 +307,61 @@ def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:
     assert [guide.name for guide in cast.guides] == ["guide", "two"]
     ff.fit(RTFE(ff.Linf(0.1), steps=1, epochs=1, batch_size=20), toy_images(), cast)
     assert likeness(network) == before
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "a str as its recipe, expected a forefend.Recipe": {"recipe": "rtfe"},
+    "the class RTFE itself as its recipe": {"recipe": RTFE},
+    "a tuple as its data, expected what forefend.data.load": {"data": (torch.rand(3, 1, 6, 6), torch.zeros(3))},
+    "a str as its data": {"data": "digits"},
+    "a Sequential as its cast": {"cast": preprocessor()},
+    "a dict as its ways": {"ways": {"ema": 0.9}},
+    "The seed is 'a', expected a whole number": {"seed": "a"},
+    "The number given for seed is -1": {"seed": -1},
+    "The decay of the weights' average is '0.9'": {"ways": ff.Ways(ema="0.9")},  # type: ignore[arg-type]
+    "There is no precision called 'torch.bfloat16'": {"ways": ff.Ways(precision=torch.bfloat16)},  # type: ignore[arg-type]
+    "Ways were given the inner None": {"ways": ff.Ways(inner=None)},  # type: ignore[arg-type]
+    "Ways were given the craft None": {"ways": ff.Ways(craft=None)},  # type: ignore[arg-type]
+    "Ways were given the sizes [4, 8]": {"ways": ff.Ways(sizes=[4, 8])},  # type: ignore[arg-type]
+    "Ways were given the watch <function fall_back": {"ways": ff.Ways(watch=fall_back)},  # type: ignore[arg-type]
+    "The number given for epochs is 1.5, expected a whole one": {"recipe": RTFE(epochs=1.5)},  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("words", KINDS)
+def test_what_stands_in_another_s_place_is_told(words: str) -> None:
+    given = {"recipe": RTFE(ff.Linf(0.1), steps=1, epochs=1), "data": toy_images(), "cast": toy_cast()} | KINDS[words]
+    with pytest.raises(InputError) as error:
+        ff.fit(given.pop("recipe"), given.pop("data"), given.pop("cast"), **given)
+    assert words in sentence(error)
+
+
+@pytest.mark.parametrize("wrong", [{"images": "digits"}, {"seed": "x"}, {"batch_size": 0}, {"batch_size": 2.5}])
+def test_an_evaluation_is_told_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"expected"):
+        ff.evaluate(**({"subjects": classifier(), "images": toy_images(), "suite": QUICK} | wrong))
+
+
+def test_no_guide_is_trained_for_a_training_that_will_be_refused(here: Path) -> None:
+    line = "train rtfe --data digits --guides mlp --epochs 1 --steps 1"
+    for option, words in (
+        ("--ema 2", "decay of the weights' average is 2"),
+        ("--inner warm-started --threat L2:0.5", "Warm starts are kept for l∞"),
+        ("--lr -1", "lr is -1"),
+    ):
+        assert words in refused(f"{line} {option}")
+    (here / "taken").mkdir()
+    (here / "taken" / "mine.txt").write_text("mine")
+    assert "taken holds files but no run" in refused(f"{line} --out taken")
+    done("train natural --data digits --images 40 --classifier mlp --epochs 1 --out other")
+    assert "other belongs to another configuration" in refused(f"{line} --out other")
+    assert not (here / "runs").exists()
+
+
+def test_a_card_without_a_size_takes_the_images_and_a_file_of_weights_is_told(here: Path) -> None:
+    network = ff.classifiers.build("cnn", channels=1, classes=10, size=8)
+    torch.save(network.state_dict(), here / "cnn.pt")
+    (here / "mine.json").write_text('{"architecture": "cnn", "weights": "cnn.pt", "mean": 0, "std": 1}')
+    line = "evaluate --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --suite curve --classifiers"
+    assert "mine" in done(f"{line} mine.json")
+    assert "cnn.pt is a file of weights: say of which architecture, as ARCHITECTURE:cnn.pt" in refused(f"{line} cnn.pt")

@@ -4,6 +4,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,12 @@ def test_guides_are_watched_through_the_preprocessor() -> None:
     batch = Batch(*toy_images().batch(torch.arange(40)), 0.0, Draw(torch.arange(40)))  # type: ignore[arg-type]
     seen = Watch().look(cast.crafting(), Linf(0.1), batch)
     assert seen == {"fgsm": 0.25, "pgd-10": 0.25}
+
+
+@pytest.mark.parametrize("wrong", [{"answer": "fall-back"}, {"images": 0}, {"steps": 0}])
+def test_a_watch_that_would_see_or_do_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^A watch "):
+        Watch(**wrong)
 
 
 def test_where_there_is_no_attack_there_is_nothing_to_watch() -> None:

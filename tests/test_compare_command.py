@@ -96,6 +96,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "compare").exists()
     assert "/proc/x cannot be made" in refused("compare run --images 8 --out /proc/x")
     assert not (tmp_path / "run" / "compare").exists()
+    (tmp_path / "run" / "config.json").rename(tmp_path / "kept")
+    assert "run was not trained by `forefend train`" in refused("compare run --data digits")
+    (tmp_path / "kept").rename(tmp_path / "run" / "config.json")
     card = json.loads((tmp_path / "run" / "defence.json").read_text())
     card["guides"][0]["fingerprint"] = "0" * 16
     (tmp_path / "run" / "defence.json").write_text(json.dumps(card))

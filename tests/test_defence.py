@@ -11,6 +11,7 @@ from toys import classifier, held, preprocessor, same, toy_images, train, untouc
 
 from forefend import preprocessors
 from forefend.checks import InputError
+from forefend.classifiers import Normalised
 from forefend.defence import Card, Defence, Defended, load, pipelines
 from forefend.evaluation import evaluate
 from forefend.guides import Guide
@@ -19,6 +20,7 @@ from forefend.recipe import Cast
 from forefend.recipes import RTFE
 from forefend.threat import Linf
 from forefend.trained import defence_of
+from forefend.ways import Ways
 
 # Small forms of what stands on the shelf; the default sizes have up to seventy million parameters.
 SMALL = {
@@ -99,6 +101,22 @@ def test_what_was_trained_in_python_is_saved_loaded_and_knows_its_guide(tmp_path
     assert not load(tmp_path).has_seen(classifier(2))
     seen = {cell.seen for cell in evaluate(Defended(load(tmp_path), classifier(1)), images, [])}
     assert seen == {True}
+
+
+def test_a_guide_is_known_behind_a_normalisation_that_does_nothing(tmp_path: Path) -> None:
+    bare = classifier(1)
+    assert defence().has_seen(Normalised(bare, 0, 1))
+    assert defence().has_seen(Guide(Normalised(bare, [0.0], [1.0])))
+    assert not defence().has_seen(Normalised(bare, 0.5, 1))
+    assert not defence().has_seen(Normalised(bare, 0, 0.5))
+    assert not defence().has_seen(Normalised(classifier(2), 0, 1))
+
+
+def test_an_average_is_on_the_card() -> None:
+    network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
+    recipe, cast = RTFE(Linf(0.1)), Cast(network, [classifier(1)])
+    assert defence_of(recipe, toy_images(), cast, ways=Ways(ema=0.9)).card.ema == 0.9
+    assert defence_of(recipe, toy_images(), cast).card.ema is None
 
 
 def test_the_pair_is_in_the_mode_of_its_defence() -> None:

@@ -117,6 +117,21 @@ def test_a_trial_is_settled_where_its_device_has_no_bfloat16(monkeypatch: pytest
     ]
 
 
+def test_a_suite_that_goes_through_once_is_run_whole() -> None:
+    suite = suites.curve([Linf(0.1), Linf(0.2)])
+    whole = evaluate(Threshold(), levels(), suite)
+    assert evaluate(Threshold(), levels(), iter(suite)) == whole
+    assert evaluate(Threshold(), levels(), (trial for trial in suite)) == whole
+    subject = Subject("it", Threshold())
+    assert verdicts(subject, levels(), iter(suite)) == verdicts(subject, levels(), suite)
+
+
+@pytest.mark.parametrize("suite", ["quick", suites.quick, None, suites.quick(THREAT)[0], [PGD(THREAT, 1, 0.1)], [None]])
+def test_what_is_no_suite_is_told_what_to_give(suite: object) -> None:
+    with pytest.raises(InputError, match=r"^A suite is a list of Trials, "):
+        evaluate(Threshold(), levels(), suite)  # type: ignore[arg-type]
+
+
 def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
     trial = Trial("PGD", PGD(THREAT, 4, 0.01), THREAT, run=to_the_end)
     assert swiftly([trial]) == [trial]

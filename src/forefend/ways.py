@@ -63,7 +63,7 @@ class Ways:
                 )
             if not fits(way):
                 raise InputError(f"Ways were given the {name} {way!r}, expected one such as those in forefend.{table}.")
-        choose(self.precision, PRECISIONS, "precision")
+        choose(str(self.precision), PRECISIONS, "precision")
         if not isinstance(self.watch, Watch | None):
             raise InputError(f"Ways were given the watch {self.watch!r}, expected a forefend.collapse.Watch or None.")
         check_decay(self.ema)
