@@ -22,7 +22,8 @@ from forefend.checks import InputError
 from forefend.cli import main
 from forefend.data import Images
 from forefend.defence import Defended
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import evaluate
+from forefend.subject import Subject
 from forefend.suites import curve, swiftly
 from forefend.threat import Linf
 

@@ -310,12 +310,14 @@ def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "a str as its recipe, expected a forefend.Recipe": {"recipe": "rtfe"},
-    "the class RTFE itself as its recipe": {"recipe": RTFE},
-    "a tuple as its data, expected what forefend.data.load": {"data": (torch.rand(3, 1, 6, 6), torch.zeros(3))},
-    "a str as its data": {"data": "digits"},
-    "a Sequential as its cast": {"cast": preprocessor()},
-    "a dict as its ways": {"ways": {"ema": 0.9}},
+    "A str was given as fit's recipe, expected a forefend.Recipe": {"recipe": "rtfe"},
+    "The class RTFE itself was given as fit's recipe": {"recipe": RTFE},
+    "A tuple was given as fit's data, expected what forefend.data.load": {
+        "data": (torch.rand(3, 1, 6, 6), torch.zeros(3))
+    },
+    "A str was given as fit's data": {"data": "digits"},
+    "A Sequential was given as fit's cast": {"cast": preprocessor()},
+    "A dict was given as fit's ways": {"ways": {"ema": 0.9}},
     "The seed is 'a', expected a whole number": {"seed": "a"},
     "The number given for seed is -1": {"seed": -1},
     "The decay of the weights' average is '0.9'": {"ways": ff.Ways(ema="0.9")},  # type: ignore[arg-type]

@@ -22,12 +22,13 @@ from forefend.cost import cost_of
 from forefend.data import Images
 from forefend.defence import Defended
 from forefend.draw import Draw
-from forefend.evaluation import Subject, evaluate, verdicts
+from forefend.evaluation import evaluate, verdicts
 from forefend.evidence import sees_defence
 from forefend.fast import Prepared
 from forefend.losses import margin
 from forefend.room import Room
 from forefend.running import Job, to_the_end, until_lost
+from forefend.subject import Subject
 from forefend.suites import After, Suite, Swift, Terms, Trial, oblivious, swiftly, through_bpda, white_box
 from forefend.threat import Linf, ThreatModel
 

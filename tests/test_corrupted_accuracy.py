@@ -25,8 +25,8 @@ from forefend.corrupted_accuracy import (
 )
 from forefend.data import Images, from_tensors
 from forefend.draw import Draw
-from forefend.evaluation import Subject
 from forefend.interval import wilson
+from forefend.subject import Subject
 
 
 class Threshold(nn.Module):

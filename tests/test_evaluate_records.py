@@ -18,10 +18,11 @@ from forefend import records, suites, summary
 from forefend.attacks.pgd import PGD
 from forefend.defence import Defended
 from forefend.draw import Draw
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import evaluate
 from forefend.modes import fingerprint
 from forefend.recipe import Cast
 from forefend.recipes import Natural
+from forefend.subject import Subject
 from forefend.suites import Trial
 from forefend.summary import Cell
 from forefend.threat import Linf

@@ -22,11 +22,12 @@ from forefend.classifiers.weights import load_weights
 from forefend.data import Images
 from forefend.defence import Card, Defence, Defended
 from forefend.draw import Draw
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import evaluate
 from forefend.guides import Guide
 from forefend.masking import Budget
 from forefend.masking import check as gate
 from forefend.modes import fingerprint
+from forefend.subject import Subject
 from forefend.suites import Trial
 from forefend.summary import Cell
 from forefend.threat import L2, Linf, ThreatModel

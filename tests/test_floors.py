@@ -30,7 +30,7 @@ FLOORS: list[list[str]] = [
     [  # doing
         *("processes", "checkpoint", "lowered", "averaging", "growing", "batches", "collapse"),
         *("ways", "begun", "train", "trained", "budget", "named", "noisy"),
-        *("launch", "docket", "asked", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
+        *("launch", "docket", "asked", "subject", "probes", "suitable", "evaluation", "cost", "evidence", "findings"),
         *("masking", "certify", "corrupted_accuracy"),
         *("ratios", "stopwatch", "rounds", "hosts", "targets", "bench/", "questions", "worker"),
     ],

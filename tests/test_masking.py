@@ -35,7 +35,6 @@ from forefend.classifiers.weights import load_weights
 from forefend.data import Images
 from forefend.defence import Defended, load
 from forefend.draw import Draw
-from forefend.evaluation import Subject
 from forefend.evidence import Finding, Number
 from forefend.findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
 from forefend.guides import Guide
@@ -45,6 +44,7 @@ from forefend.named import new_classifier
 from forefend.recipe import Cast
 from forefend.recipes import HGD, RTFE, Adversarial, Natural
 from forefend.recipes.hgd import logit
+from forefend.subject import Subject
 from forefend.threat import L2, Linf, ThreatModel
 from forefend.trial import Averaged, Trial, oblivious
 from forefend.wasserstein import Wasserstein

@@ -15,10 +15,11 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.cost import cost_of
-from forefend.evaluation import Subject, evaluate, verdicts
+from forefend.evaluation import evaluate, verdicts
 from forefend.modes import form
 from forefend.probes import has_gradient
 from forefend.running import until_lost
+from forefend.subject import Subject
 from forefend.suites import Averaged, Swift, Terms, Trial
 from forefend.threat import Linf
 

@@ -14,8 +14,8 @@ from toys import classifier, toy_images
 
 from forefend import suites, threads
 from forefend.cost import Cost
-from forefend.evaluation import Subject
 from forefend.jobs import evaluate as evaluate_job
+from forefend.subject import Subject
 from forefend.threads import allowed, as_begun, choose_threads, fitting_threads, one_thread, processes_in_memory
 from forefend.threat import Linf
 

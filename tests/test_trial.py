@@ -16,10 +16,11 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.cost import cost_of
 from forefend.defence import Defended
-from forefend.evaluation import Subject, evaluate, verdicts
+from forefend.evaluation import evaluate, verdicts
 from forefend.fast import Prepared
 from forefend.modes import likeness
 from forefend.running import to_the_end, until_lost
+from forefend.subject import Subject
 from forefend.suites import After, Averaged, Surrogate, Swift, Terms, Trial, oblivious, swiftly, white_box
 from forefend.swift import settled
 from forefend.threat import Linf

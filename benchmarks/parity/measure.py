@@ -21,10 +21,11 @@ from forefend.attacks.pgd import PGD
 from forefend.bench.recipes import leaves
 from forefend.checks import InputError
 from forefend.defence import Defended, load
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import evaluate
 from forefend.losses import margin
 from forefend.named import Finder
 from forefend.running import until_lost
+from forefend.subject import Subject
 from forefend.swift import swiftly
 from forefend.trial import Suite, Trial
 

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from .checks import InputError
     from .defence import Card, Defence, Defended, load
     from .draw import Draw
-    from .evaluation import Subject, evaluate
+    from .evaluation import evaluate
     from .evidence import Finding
     from .fast import prepare
     from .guides import Guide, every, in_turn, sampled
     from .interrupt import Interrupted
     from .modes import fingerprint, frozen
     from .recipe import Batch, Cast, Player, Recipe
+    from .subject import Subject
     from .summary import Cell
     from .threat import L2, Linf, ThreatModel
     from .train import fit
@@ -46,13 +47,14 @@ _HOMES = {
     "checks": ("InputError",),
     "defence": ("Card", "Defence", "Defended", "load"),
     "draw": ("Draw",),
-    "evaluation": ("Subject", "evaluate"),
+    "evaluation": ("evaluate",),
     "evidence": ("Finding",),
     "fast": ("prepare",),
     "interrupt": ("Interrupted",),
     "guides": ("Guide", "every", "in_turn", "sampled"),
     "modes": ("fingerprint", "frozen"),
     "recipe": ("Batch", "Cast", "Player", "Recipe"),
+    "subject": ("Subject",),
     "summary": ("Cell",),
     "threat": ("L2", "Linf", "ThreatModel"),
     "train": ("fit",),

@@ -78,6 +78,35 @@ def check_numbers(values: Mapping[str, Any]) -> None:
                 raise InputError(f"The number given for {name} is {shown}, expected {wanted}.")
 
 
+def check_kind(given: object, kind: type, what: str) -> None:
+    """Refuse what stands in the place of another thing.
+
+    Args:
+        given: what was given.
+        kind: one of our classes.
+        what: it was given as, such as "fit's recipe".
+
+    Raises:
+        InputError: it is no such thing, or the class itself.
+    """
+    if not isinstance(given, kind):
+        shown = f"The class {given.__name__} itself" if isinstance(given, type) else f"A {type(given).__name__}"
+        raise InputError(f"{shown} was given as {what}, expected a forefend.{kind.__name__}.")
+
+
+def check_data(given: object, what: str) -> None:
+    """Refuse what holds no images and labels as ours do.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not hasattr(given, "batch"):
+        raise InputError(
+            f"A {type(given).__name__} was given as {what}, expected what forefend.data.load or "
+            "forefend.data.from_tensors gives."
+        )
+
+
 def whole(given: Any, name: str) -> int:
     """A whole number, numpy's and torch's too, that suits the setting of this name.
 

@@ -21,11 +21,12 @@ from .checks import InputError
 from .data import Images
 from .data.images import fingerprints
 from .draw import Draw
-from .evaluation import Subject, asked_of
+from .evaluation import asked_of
 from .interval import Z95, wilson
 from .modes import device_of, fingerprint, form, frozen, likeness
 from .precision import full
 from .records import Record
+from .subject import Subject
 from .suitable import check_subject
 
 CLEAN = "none"

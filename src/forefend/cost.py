@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .attacks.pgd import input_gradient
 from .data import Images
-from .evaluation import Subject
 from .losses import ce
 from .modes import device_of, frozen
 from .probes import has_gradient
 from .room import Room
+from .subject import Subject
 from .trial import Suite
 
 LONG = 5.0  # seconds after which a batch is not tried twice

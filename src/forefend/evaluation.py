@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from . import records, summary
 from .asked import Asked
-from .checks import InputError, check_clean_accuracy, whole
+from .checks import InputError, check_clean_accuracy, check_data, whole
 from .data import Images
 from .data.images import digest_of
-from .defence import Defence, Defended
 from .docket import Docket, key_of
 from .draw import generators
 from .modes import device_of, laid_out, likeness
@@ -25,27 +24,11 @@ from .processes import Processes, processes
 from .records import Record
 from .room import Room
 from .running import Job, Verdicts, seeded
+from .subject import Subject, row_of, subject_of
 from .suitable import check_subject, check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
 from .swift import settled
 from .trial import Suite, Trial, starts_of, trials_of
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is judged: a classifier, alone or behind a defence.
-
-    Args:
-        name: the classifier's name in tables.
-        network: images in [0, 1] to logits; the whole pipeline where there is a defence.
-        defended: whether a defence stands in front.
-        seen: whether the classifier was one of the defence's guides.
-    """
-
-    name: str
-    network: nn.Module
-    defended: bool = False
-    seen: bool = False
 
 
 def evaluate(
@@ -78,7 +61,7 @@ def evaluate(
         RuntimeError: an attack left its threat model.
     """
     if isinstance(subjects, nn.Module):
-        subjects = [_subject(subjects)]
+        subjects = [subject_of(subjects)]
     if not isinstance(subjects, Sequence) or not all(isinstance(subject, Subject) for subject in subjects):
         raise InputError(
             f"A torch module or a list of Subjects is judged, not a {type(subjects).__name__}: wrap a function in a "
@@ -86,11 +69,7 @@ def evaluate(
         )
     folder = Path(folder) if folder else None
     suite, seed, batch_size = trials_of(suite), whole(seed, "seed"), whole(batch_size, "batch_size")
-    if not hasattr(images, "batch"):
-        raise InputError(
-            f"The images are a {type(images).__name__}, expected what forefend.data.load or forefend.data.from_tensors "
-            "gives."
-        )
+    check_data(images, "the images")
     with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
         asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
         if folder:
@@ -208,11 +187,6 @@ def asked_of(views: Sequence[tuple[Subject, str]], images: Images, trials: Seque
     return Asked(subjects, list(dict.fromkeys(trials)), len(images), index, digest_of(images), seed)
 
 
-def row_of(subject: Subject) -> str:
-    """What tells a subject's rows from others'."""
-    return f"{subject.name}{' defended' if subject.defended else ''}"
-
-
 def _check_views(views: Sequence[Subject], images: Images, suite: Suite) -> None:
     for view in views:
         x = check_subject(view.network, images, view.name)
@@ -303,10 +277,3 @@ class _Court:
 
     def _title(self, trial: str) -> str:
         return f"{row_of(self.subject)}: {trial}"
-
-
-def _subject(network: nn.Module) -> Subject:
-    """A bare network as what it is: its own type and its defence's card say whether it is defended, and seen."""
-    defence = getattr(network, "defence", None)
-    seen = isinstance(network, Defended) and isinstance(defence, Defence) and defence.has_seen(network.classifier)
-    return Subject("classifier", network, isinstance(network, Defended), seen)

@@ -28,13 +28,14 @@ from .checks import InputError, check_classifier, check_images, check_labels
 from .data import Images
 from .defence import Defended
 from .draw import generators
-from .evaluation import Subject, verdicts
+from .evaluation import verdicts
 from .evidence import Evidence, Finding, Number
 from .findings import OF_ANY, OF_ATTACKED, OF_DIFFERENTIABLE
 from .losses import dlr, margin
 from .modes import device_of, frozen
 from .processes import processes
 from .running import Run, to_the_end, until_lost
+from .subject import Subject
 from .summary import Verdict
 from .threat import L2, Linf, ThreatModel
 from .trial import Averaged, Suite, Surrogate, Trial, View, oblivious, through_bpda, white_box

@@ -18,7 +18,7 @@ from . import averaging, checkpoint
 from .averaging import Averaged
 from .batches import Augment, Batches, at_hand
 from .begun import begun
-from .checks import InputError, whole
+from .checks import InputError, check_data, check_kind, whole
 from .collapse import threat_of
 from .crafting import View
 from .data import Images, split
@@ -79,7 +79,9 @@ def fit(
             has collapsed, or the loss is no longer a number.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
-    _check_kinds(recipe, data, cast, ways)
+    for given, kind, what in ((recipe, Recipe, "recipe"), (cast, Cast, "cast"), (ways, Ways, "ways")):
+        check_kind(given, kind, f"fit's {what}")
+    check_data(data, "fit's data")
     seed = whole(seed, "seed")
     recipe.check()
     ways.check(recipe)
@@ -112,23 +114,6 @@ def fit(
     recipe.finish(cast, memory)
     if untouched != [guide.likeness() for guide in cast.guides]:
         raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
-
-
-def _check_kinds(recipe: Recipe, data: Images, cast: Cast, ways: Ways) -> None:
-    """Refuse what stands in another's place."""
-    kinds = ((recipe, Recipe, "recipe"), (cast, Cast, "cast"), (ways, Ways, "ways"))
-    for given, kind, what in kinds:
-        if not isinstance(given, kind):
-            raise InputError(f"fit was given {_kind(given)} as its {what}, expected a forefend.{kind.__name__}.")
-    if not hasattr(data, "batch"):
-        raise InputError(
-            f"fit was given {_kind(data)} as its data, expected what forefend.data.load or forefend.data.from_tensors "
-            "gives."
-        )
-
-
-def _kind(given: object) -> str:
-    return f"the class {given.__name__} itself" if isinstance(given, type) else f"a {type(given).__name__}"
 
 
 def _take_all(

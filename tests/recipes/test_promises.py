@@ -17,7 +17,7 @@ from forefend.attacks.pgd import PGD
 from forefend.data import Images
 from forefend.defence import Defended
 from forefend.draw import Draw
-from forefend.evaluation import Subject, evaluate
+from forefend.evaluation import evaluate
 from forefend.guides import Guide
 from forefend.named import new_classifier
 from forefend.recipe import Cast, Recipe
@@ -43,6 +43,7 @@ from forefend.recipes import (
 from forefend.recipes.denoised_smoothing import stability
 from forefend.recipes.hgd import logit
 from forefend.recipes.transfer import with_new_head
+from forefend.subject import Subject
 from forefend.suites import Trial, curve
 from forefend.threat import Linf
 

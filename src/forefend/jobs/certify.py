@@ -10,7 +10,7 @@ from .. import radii, records
 from ..certificates import Smoothing
 from ..certify import certify_images
 from ..checks import InputError
-from ..evaluation import Subject
+from ..subject import Subject
 from ..threads import choose_threads
 from .subjects import images_for, measure_alone, placed, subjects_of
 

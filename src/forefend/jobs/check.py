@@ -17,11 +17,11 @@ from ..cost import cost_of
 from ..data import Images
 from ..data.images import fingerprints
 from ..docket import key_of
-from ..evaluation import Subject
 from ..evidence import Finding, Number
 from ..modes import frozen
 from ..processes import processes
 from ..records import Record
+from ..subject import Subject
 from ..suites import Suite
 from ..summary import CLEAN
 from ..threads import choose_threads

@@ -22,12 +22,13 @@ from ..compute import counted, medians
 from ..cost import cost_of, spelled
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
-from ..evaluation import Subject, evaluate
+from ..evaluation import evaluate
 from ..guides import Guide
 from ..modes import device_of, fingerprint, frozen
 from ..named import Named, measure
 from ..recipe import Cast, Recipe
 from ..recipes import RECIPES
+from ..subject import Subject
 from ..suites import Suite
 from ..summary import CLEAN, WORST, Cell
 from ..threads import choose_threads

@@ -15,7 +15,7 @@ from ..checks import InputError, unknown
 from ..corrupted_accuracy import ALL, CLEAN, Condition, measure
 from ..data import Images, corrupted
 from ..draw import Draw
-from ..evaluation import Subject
+from ..subject import Subject
 from ..threads import choose_threads
 from .subjects import images_for, measure_alone, placed, subjects_of
 

@@ -9,12 +9,13 @@ import torch
 from .. import data, figures, records, suites, tables
 from ..data import Images
 from ..defence import Defence, Defended
-from ..evaluation import Subject, evaluate
+from ..evaluation import evaluate
 from ..guides import Guide
 from ..named import new_classifier, save_classifier, training_config
 from ..processes import accelerator_on
 from ..recipe import Cast
 from ..recipes import RTFE, Natural
+from ..subject import Subject
 from ..threat import Linf
 from ..train import fit
 from ..trained import defence_of

@@ -13,10 +13,11 @@ from .. import records, tables
 from ..checks import InputError, choose
 from ..cost import cost_of
 from ..data import Images
-from ..evaluation import Subject, check, evaluate
+from ..evaluation import check, evaluate
 from ..launch import joined, may_start, ready
 from ..modes import device_of
 from ..processes import processes
+from ..subject import Subject
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
 from ..swift import settled
 from ..threads import allowed, choose_threads, one_thread, processes_in_memory

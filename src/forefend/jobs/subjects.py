@@ -14,8 +14,8 @@ from .. import records
 from ..checks import InputError
 from ..data import Images, sample
 from ..defence import Defence, Defended, load
-from ..evaluation import Subject
 from ..named import Named, measure
+from ..subject import Subject
 from .options import check_device, finder_of, images_of, sampled
 
 
