@@ -89,7 +89,9 @@ def _one_sentence(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be resumed from ({reason}): delete it to start over.") from None
+        raise InputError(
+            f"{path} cannot be resumed from ({reason}): choose another folder, or delete it to start over."
+        ) from None
 
 
 def _state(player: Player) -> dict[str, Any]:

@@ -173,8 +173,9 @@ class Recipe(ABC):
         numbers = self.settings()
         check_numbers(numbers)
         for name in ("epochs", "batch_size", "steps"):
-            if not isinstance(numbers.get(name, 0), int):
-                raise InputError(f"The number given for {name} is {numbers[name]!r}, expected a whole one.")
+            given = getattr(self, name, 0)
+            if not hasattr(given, "__index__"):  # numpy's whole numbers have it too
+                raise InputError(f"The number given for {name} is {given!r}, expected a whole one.")
         if numbers.get("steps", self.least_steps) < self.least_steps:
             raise InputError(f"The number given for steps is {numbers['steps']}, expected at least {self.least_steps}.")
 
