@@ -129,6 +129,8 @@ def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, wa
 def test_who_is_not_watched_takes_no_answer_to_a_collapse(here: Path) -> None:
     words = "Natural runs its own attack, unwatched: leave --on-collapse away."
     assert words in refused("train natural --data digits --images 20 --out never --on-collapse fall-back")
+    line = "train rtfe --data digits --images 20 --guides mlp --steps 3 --out never --on-collapse fall-back"
+    assert "No step of this training is a single one" in refused(line)
     assert not (here / "never").exists()
 
 

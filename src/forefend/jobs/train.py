@@ -112,12 +112,15 @@ def ways_of(recipe: Recipe, options: Any) -> Ways:
     answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
     if answer is not stop and not recipe.asks_inner:
         raise InputError(f"{type(recipe).__name__} runs its own attack, unwatched: leave --on-collapse away.")
+    single = takes_single_steps(recipe, inner)
+    if answer is not stop and not single:
+        raise InputError("No step of this training is a single one, so that nobody watches: leave --on-collapse away.")
     return Ways(
         craft=choose(options.craft, CRAFTING, "way of crafting"),
         precision=options.precision,
         ema=options.ema,
         inner=inner,
-        watch=Watch(answer) if takes_single_steps(recipe, inner) else None,
+        watch=Watch(answer) if single else None,
         sizes=choose(options.sizes, SIZES, "course of sizes"),
     )
 
