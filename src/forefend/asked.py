@@ -38,7 +38,7 @@ class Asked:
             summary: the name of the file.
 
         Raises:
-            InputError: the folder's summary counts other networks, other trials, more images or another seed.
+            InputError: the folder's summary counts other networks, trials or images, or has another seed.
         """
         if not (folder / summary).exists() or not (folder / "evaluation.json").exists():
             return

@@ -30,7 +30,7 @@ def begun(recipe: Recipe, data: Images, cast: Cast, *, seed: int, ways: Ways) ->
         "images": len(data),
         "pixels": digest_of(data),
         "guides": [guide.fingerprint() for guide in cast.guides],
-        "seed": int(seed),
+        "seed": seed,
         "ways": _steady(ways.settings()),
     }
 

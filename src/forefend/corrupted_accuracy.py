@@ -119,9 +119,9 @@ def measure(
     views = [frozen(subject.network) for subject in subjects]
     marks = [f"{fingerprint(view)}:{form(view)}" for view in views]  # before anyone asks them: some count
     courts = [_Court(*court) for court in zip(subjects, views, [seed] * len(views), marks, strict=True)]
-    clean = conditions[0].images()
-    asked = asked_of([(court.subject, court.key(clean)) for court in courts], clean, [*map(str, conditions)], seed)
     if folder:
+        clean = conditions[0].images()
+        asked = asked_of([(court.subject, court.key(clean)) for court in courts], clean, [*map(str, conditions)], seed)
         asked.check(folder, "corruptions.json")
     path = folder / "records.jsonl" if folder else None
     done = records.read(path) if path else []

@@ -27,7 +27,7 @@ from .running import Job, Verdicts, seeded
 from .subject import Subject, row_of, subject_of
 from .suitable import check_subject, check_suits
 from .summary import CLEAN, Cell, Stand, Verdict
-from .swift import settled
+from .swift import falls_back, settled
 from .trial import Suite, Trial, starts_of, trials_of
 
 
@@ -71,8 +71,8 @@ def evaluate(
     suite, seed, batch_size = trials_of(suite), whole(seed, "seed"), whole(batch_size, "batch_size")
     check_data(images, "the images")
     with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
-        asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
         if folder:
+            asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
             asked.check(folder)
         found = [cell for court in courts for cell in court.cells(suite, allow_weak)]
     if folder and not processes().rank:
@@ -123,7 +123,7 @@ def _courts(
         _check_views(views, images, suite)  # all are looked at before anything is written
     old = _on_record(folder, among) if folder else []
     for device in {device_of(view.network) for view in views}:
-        if [str(settled(trial, device)) for trial in suite] != [str(trial) for trial in suite]:
+        if falls_back(suite, device):
             tell("The copies that propose compute", "bf16", device)
     # Whatever draws from torch's own generators draws the same each time, and the caller's are untouched.
     with full(), generators(seed):

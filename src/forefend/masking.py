@@ -111,20 +111,18 @@ def check(
     attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
     suite = attacker.black_box(surrogates or {})
     suite += attacker.round_the_defence() if isinstance(subject.network, Defended) else []
-    tell = tell or _nothing
     if not evidence.facts["flows"]:
-        tell(suite, size)
+        if tell:
+            tell(suite, size)
         evidence = _with_verdicts(evidence, judge(images, suite), threat)
         return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED)]
     suite = [*attacker.white_box(classes), *suite, *attacker.curve(images.shape)]
-    tell([*suite, attacker.reference(classes)], size)
+    reference = attacker.reference(classes)
+    if tell:
+        tell([*suite, reference], size)
     evidence = _with_verdicts(evidence, judge(images, suite), threat)
-    evidence = _with_reference(evidence, attacker.reference(classes), images, judge)
+    evidence = _with_reference(evidence, reference, images, judge)
     return [look(evidence) for look in (*OF_ANY, *OF_ATTACKED, *OF_DIFFERENTIABLE)]
-
-
-def _nothing(suite: Suite, batch_size: int) -> None:
-    """Tell nobody."""
 
 
 def refuse_unfit(

@@ -110,8 +110,10 @@ class Finder:
         """
         path, (name, colon, weights) = Path(spec), spec.partition(":")
         if path.suffix == ".json":
-            channels, size, _ = self.split("test").shape
-            return _of_card(path, read_card(path)["name"], spec, channels=channels, size=size)
+            card = read_card(path)
+            told = {"channels", "size"} <= card.keys()
+            shape = {} if told else dict(zip(("channels", "size"), self.split("test").shape, strict=False))
+            return _of_card(path, card["name"], spec, **shape)
         if path.is_dir():
             return self._of_run(path)
         if colon:

@@ -35,7 +35,7 @@ def fitting(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
 
 def actual(precision: str, device: torch.device) -> str:
     """The precision that is computed in on this device where `precision` is asked for."""
-    return precision if fitting(precision, device)[0] is PRECISIONS[precision] else "fp32"
+    return "fp32" if fitting(precision, device)[1] else precision
 
 
 def tell(what: str, precision: str, device: torch.device) -> None:

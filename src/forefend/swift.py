@@ -90,6 +90,11 @@ def settled(trial: Trial, device: torch.device) -> Trial:
     return replace(trial, sees=_settled(trial.sees, device), run=run)
 
 
+def falls_back(suite: Suite, device: torch.device) -> bool:
+    """Whether a copy that a suite asks for in bf16 is made in fp32 on this device."""
+    return any(str(settled(trial, device)) != str(trial) for trial in suite)
+
+
 def _settled(view: View, device: torch.device) -> View:
     if isinstance(view, Averaged):
         return replace(view, view=_settled(view.view, device))

@@ -19,7 +19,7 @@ from .averaging import Averaged
 from .batches import Augment, Batches, at_hand
 from .begun import begun
 from .checks import InputError, check_data, check_kind, whole
-from .collapse import threat_of
+from .collapse import Watch, threat_of
 from .crafting import View
 from .data import Images, split
 from .interrupt import Interrupted, stoppable
@@ -98,7 +98,7 @@ def fit(
         cast.crafting().check(few, len(data.classes))
         ways.sizes.check_cast(cast.crafting(), few, memory)
     view = ways.craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
-    which = begun(recipe, data, cast, seed=seed, ways=ways)
+    which = begun(recipe, data, cast, seed=seed, ways=ways) if run else {}
     loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways, which)
     state = _resume(run, loop)
     networks = [network for player in players.values() for network in player.networks.values()]
@@ -152,13 +152,15 @@ class _Loop:
     accelerator: Accelerator
     view: View
     ways: Ways
-    begun: dict[str, Any]  # which training it is
+    begun: dict[str, Any]  # which training it is; empty where nothing is kept
 
     craft: Cast = field(init=False)
+    watch: Watch | None = field(init=False)
     before: Memory = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "craft", self.cast.crafting())
+        object.__setattr__(self, "watch", self.ways.watching(self.recipe))
 
     def take(self, state: _State, train: Cast) -> None:
         """One step: the recipe yields losses, and each player moves in turn."""
@@ -195,16 +197,14 @@ class _Loop:
         with averaging.in_place(state.average, self.players):
             if self.batches.held is not None:
                 self.recipe.validate(self.craft, self.batches.held_out(state.step), self.memory)
-            watch = self.ways.watching(self.recipe)
-            return (
-                {} if watch is None else watch.look(self.craft, threat_of(self.recipe), self.batches.few(watch.images))
-            )
+            if self.watch is None:
+                return {}
+            return self.watch.look(self.craft, threat_of(self.recipe), self.batches.few(self.watch.images))
 
     def judge(self, state: _State, seen: dict[str, float]) -> None:
         """Answer a collapse, if the watch has seen one."""
-        watch = self.ways.watching(self.recipe)
-        if watch is not None:
-            watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
+        if self.watch is not None:
+            self.watch.judge(self.memory, seen, state.step // self.batches.per_epoch)
 
     def agreed(self, *wishes: bool) -> list[bool]:
         """For each wish, whether any process has it: all must act after the same step, or the others wait for ever."""

@@ -17,7 +17,7 @@ from .recipe import Recipe
 from .threat import ThreatModel
 
 WHERE_SINGLE = Watch()  # told from another such watch by being this very one
-# Where the command line's names for a field are looked up.
+# Where the command line's names for a field are looked up, and what may stand there.
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "craft": ("crafting.CRAFTING", callable),
     "inner": ("inner.INNERS", lambda way: isinstance(way, Inner)),
@@ -103,8 +103,7 @@ def _named(way: Any) -> Any:
 def takes_single_steps(recipe: Recipe, inner: Inner) -> bool:
     """Whether some of its training is on the single steps of an attack that may be replaced by one of several."""
     steps, threat = getattr(recipe, "steps", None), getattr(recipe, "threat", None)
-    asks = recipe.asks_inner and isinstance(threat, ThreatModel) and isinstance(steps, int)
-    return asks and inner.single(int(steps or 0))
+    return recipe.asks_inner and isinstance(threat, ThreatModel) and isinstance(steps, int) and inner.single(steps)
 
 
 AS_THE_PAPERS = Ways()

@@ -185,9 +185,16 @@ def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Cast, networks: d
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
         augment = augmentation(rules.data)
         # Nobody watches: what a watch asks for would not be in the budget, and a rival that collapses is a result.
-        unwatched = Ways(watch=None)
-        options = {"seed": rules.seed, "augment": augment, "accelerator": rules.accelerator, "ways": unwatched}
-        fit(recipe, images, cast, run=run, **options)
+        fit(
+            recipe,
+            images,
+            cast,
+            run=run,
+            seed=rules.seed,
+            augment=augment,
+            accelerator=rules.accelerator,
+            ways=Ways(watch=None),
+        )
         _save(run.folder, recipe, images, cast, networks)
     return paid.flops
 

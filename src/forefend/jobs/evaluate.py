@@ -19,7 +19,7 @@ from ..modes import device_of
 from ..processes import processes
 from ..subject import Subject
 from ..suites import SUITES, Suite, Surrogate, Swift, Terms, swiftly
-from ..swift import settled
+from ..swift import falls_back
 from ..threads import allowed, choose_threads, one_thread, processes_in_memory
 from ..threat import ThreatModel
 from ..wasserstein import Wasserstein, parse
@@ -161,7 +161,7 @@ def _folder(
     spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     parent = (run.folder if run else Path(options.runs)) / "evaluations"
     computed = options.precision
-    if any(str(settled(trial, device_of(subject.network))) != str(trial) for subject in subjects for trial in suite):
+    if any(falls_back(suite, device_of(subject.network)) for subject in subjects):
         computed = "fp32"  # bf16 was asked for, if only by the suite
     protocol = [options.suite, *filter(None, [computed]), *(Path(word).stem for word in options.surrogates)]
     parts = [Path(options.data).stem, names[:80], *protocol, spelled, str(options.images or "all"), f"s{options.seed}"]
