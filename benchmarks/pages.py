@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from forefend import records
 from forefend.checks import InputError
-from forefend.interval import wilson
+from forefend.evaluation.statistics import wilson
+from forefend.runtime import files
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -46,7 +46,7 @@ def renew(page: Path, blocks: Mapping[str, str], *, check: bool) -> bool:
     old = page.read_text(encoding="utf-8")
     new = filled(old, blocks)
     if not check:
-        records.write(page, new.encode())
+        files.write(page, new.encode())
     elif new != old:
         print(f"The tables of {page} are not those of its records: run this without --check.", file=sys.stderr)
     return new == old

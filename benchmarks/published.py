@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pages import filled, table
-from forefend import records, summary
-from forefend.interval import wilson
-from forefend.summary import CLEAN, Cell
+from forefend.evaluation import results
+from forefend.evaluation.results import CLEAN, Result
+from forefend.evaluation.statistics import wilson
+from forefend.runtime import files
 
 ROOT = Path("results/published")
 Z99 = 2.5758293035489004  # the normal quantile that leaves 0.5 % above it
@@ -57,7 +58,7 @@ def main() -> int:
     new = renewed(old, given.root)
     if given.check:
         return int(new != old or not all(holds(given.root, name) for name in PUBLISHED))
-    records.write(page, new.encode())
+    files.write(page, new.encode())
     return 0
 
 
@@ -82,7 +83,7 @@ def rows_of(root: Path, name: str) -> list[list[str]]:
     return rows
 
 
-def written(cell: Cell) -> str:
+def written(cell: Result) -> str:
     """Accuracy in %, with its interval."""
     low, high = interval(cell)
     return f"{100 * cell.accuracy:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
@@ -94,14 +95,14 @@ def holds(root: Path, name: str) -> bool:
     return low <= PUBLISHED[name].autoattack / 100 <= high
 
 
-def interval(cell: Cell) -> tuple[float, float]:
+def interval(cell: Result) -> tuple[float, float]:
     """Wilson's interval at 99 %."""
     return wilson(round(cell.accuracy * cell.n), cell.n, Z99)
 
 
-def cell_of(root: Path, name: str, attack: str) -> Cell:
+def cell_of(root: Path, name: str, attack: str) -> Result:
     """One cell of a classifier's evaluation."""
-    return next(cell for cell in summary.load(root / name) if cell.attack == attack)
+    return next(cell for cell in results.load(root / name) if cell.attack == attack)
 
 
 if __name__ == "__main__":

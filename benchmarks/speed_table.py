@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import filled, table
-from forefend import records, speeds
+from benchmarks.speed.results import Figure
 from forefend.checks import InputError
-from forefend.ratios import Figure
+from forefend.runtime import files
 
 BENCH = Path("results/bench")
 DOCUMENTS = {  # and where each one's figures lie
@@ -36,10 +36,10 @@ def main() -> int:
     stale = False
     for document, found in DOCUMENTS.items():
         old = document.read_text(encoding="utf-8")
-        new = renewed(old, records.read_json(found))
+        new = renewed(old, files.read_json(found))
         stale |= new != old
         if not given.check:
-            records.write(document, new.encode())
+            files.write(document, new.encode())
     return int(given.check and stale)
 
 
@@ -63,7 +63,7 @@ def figures(found: Mapping[str, Any]) -> list[Figure]:
 
 def promised(found: Mapping[str, Any]) -> Iterator[str]:
     """The machine, and the figures that a bar was set for."""
-    yield speeds.markdown([figure for figure in figures(found) if figure.bar is not None])
+    yield table.markdown([figure for figure in figures(found) if figure.bar is not None])
     yield machine(found)
 
 
@@ -72,7 +72,7 @@ def everything(found: Mapping[str, Any]) -> Iterator[str]:
     for question in found["settings"]["questions"]:
         own = [figure for figure in figures(found) if figure.question == question]
         yield f"### {question.capitalize()}\n"
-        yield recipes(own) if question == "recipes" else speeds.markdown(own) + fits(own) + gate(own)
+        yield recipes(own) if question == "recipes" else table.markdown(own) + fits(own) + gate(own)
     if found["absent"]:
         yield "Left out: " + "; ".join(f"{what} ({why})" for what, why in found["absent"].items()) + "."
 

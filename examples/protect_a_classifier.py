@@ -12,21 +12,21 @@ train, test = ff.data.load("digits", "train"), ff.data.load("digits", "test")
 
 # A classifier that somebody trained, and whose weights are signed off: images in [0, 1] in, logits out.
 classifier = ff.classifiers.build("cnn", channels=1, classes=10, size=8)
-ff.fit(ff.recipes.Natural(epochs=8), train, ff.Cast(classifier=classifier))
+ff.fit(ff.recipes.Natural(epochs=8), train, ff.Networks(classifier=classifier))
 before = ff.fingerprint(classifier)
 
 # One network in front of it, trained against attacks on the two together.
 preprocessor = ff.preprocessors.narrow_unet(channels=1)
 recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
-cast = ff.Cast(preprocessor, guides=[ff.Guide(classifier)])
+cast = ff.Networks(preprocessor, guides=[ff.Guide(classifier)])
 ff.fit(recipe, train, cast)
 
-# With its card it can be kept: defence.save(folder), then ff.load(folder), or `forefend evaluate folder`.
-defence = ff.defence_of(recipe, train, cast)
+# With its card it can be kept: defense.save(folder), then ff.load(folder), or `forefend evaluate folder`.
+defense = ff.defense_of(recipe, train, cast)
 
 # The pair is a plain module. White-box PGD attacks the whole of it.
-safe = ff.Defended(defence, classifier)
+safe = ff.Defended(defense, classifier)
 suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
-subjects = [ff.Subject("cnn", classifier, seen=True), ff.Subject("cnn", safe, defended=True, seen=True)]
+subjects = [ff.EvaluatedModel("cnn", classifier, seen=True), ff.EvaluatedModel("cnn", safe, defended=True, seen=True)]
 print(ff.tables.text(ff.evaluate(subjects, test, suite)))
 assert ff.fingerprint(classifier) == before

@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-# Derandomised, so that a red test is red for everyone; no deadline, because the machines are shared.
+# Derandomized, so that a red test is red for everyone; no deadline, because the machines are shared.
 settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("house")
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def x() -> Tensor:
-    """Six colour images of 8 × 8 pixels."""
+    """Six color images of 8 × 8 pixels."""
     return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 

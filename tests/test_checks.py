@@ -8,15 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forefend.checks import (
-    InputError,
-    check_clean_accuracy,
-    check_images,
-    check_labels,
-    check_logits,
-    choose,
-    unknown,
-)
+from forefend.checks import InputError, check_clean_accuracy, check_images, check_labels, check_logits, choose, unknown
 
 GREY = torch.full((2, 3, 4, 4), 0.5)
 LOGITS = torch.tensor([[2.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
@@ -57,7 +49,7 @@ def test_images_in_0_1_pass(x: Tensor) -> None:
         (spoilt(math.inf), ["infinite"]),
         (spoilt(-math.inf), ["infinite"]),
         (spoilt(255), ["[0.5, 255]", "divide by 255"]),
-        (spoilt(-1), ["[-1, 0.5]", "look normalised", "mean and std"]),
+        (spoilt(-1), ["[-1, 0.5]", "look normalized", "mean and std"]),
         (spoilt(1.001), ["[0.5, 1]", "clamp"]),
         (spoilt(-0.1), ["[-0.1, 0.5]", "clamp"]),
     ],

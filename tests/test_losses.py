@@ -25,9 +25,9 @@ from forefend.losses import (
     mae,
     margin,
     mse,
-    name_of,
     soft_margin,
 )
+from forefend.runtime.labels import label_of
 
 ON_LABELS = [ce, margin, dlr, boosted_ce, soft_margin]
 ON_PAIRS = [kl, huber_mean, huber_sum, huber_vector, mse, mae, euclidean]
@@ -120,7 +120,7 @@ def _against(loss: Loss, target: Tensor, logits: Tensor) -> Tensor:
 
 def test_no_loss_is_left_out_of_these_tests() -> None:
     public = {name for name, value in vars(losses).items() if callable(value) and value.__module__ == losses.__name__}
-    tested = {name_of(loss) for loss in ON_LABELS + ON_PAIRS}
+    tested = {label_of(loss) for loss in ON_LABELS + ON_PAIRS}
     assert {name for name in public if not name.startswith("_")} == tested | {"Mean", "name_of"}
 
 
@@ -206,6 +206,6 @@ def test_each_member_may_have_a_target_of_its_own() -> None:
 
 
 def test_names_for_records() -> None:
-    assert [name_of(loss) for loss in ON_LABELS] == ["ce", "margin", "dlr", "boosted_ce", "soft_margin"]
-    assert name_of(Mean(huber_mean)) == str(Mean(huber_mean)) == "mean huber_mean"
+    assert [label_of(loss) for loss in ON_LABELS] == ["ce", "margin", "dlr", "boosted_ce", "soft_margin"]
+    assert label_of(Mean(huber_mean)) == str(Mean(huber_mean)) == "mean huber_mean"
     assert Mean(ce) == Mean(ce) != Mean(kl)

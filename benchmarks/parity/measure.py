@@ -15,19 +15,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from forefend import cli, data, records
+from benchmarks.speed.benchmarks.recipes import leaves
+from forefend import data
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD
-from forefend.bench.recipes import leaves
 from forefend.checks import InputError
-from forefend.defence import Defended, load
-from forefend.evaluation import evaluate
+from forefend.cli.resolve_classifiers import Finder
+from forefend.evaluation import records
+from forefend.evaluation.attack_runner import stop_at_success
+from forefend.evaluation.evaluate import evaluate
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.fast_trials import swiftly
+from forefend.evaluation.trial import Suite, Trial
 from forefend.losses import margin
-from forefend.named import Finder
-from forefend.running import until_lost
-from forefend.subject import Subject
-from forefend.swift import swiftly
-from forefend.trial import Suite, Trial
+from forefend.models.defense import Defended, load
+from forefend.runtime import files, run_folder
 
 from .protocol import ALONE, RESULTS, RUNS, SEEDS, TASKS, WAYS, command, place
 
@@ -58,16 +60,16 @@ def train(name: str, way: str, seed: int) -> None:
         raise InputError(f"{folder} was begun before, and what that cost is not known: delete it to train anew.")
     began = time.process_time()
     with leaves() as passes:
-        status = cli.main(command(name, way, seed))
+        status = main.main(command(name, way, seed))
     if status:
         raise RuntimeError(f"training ended with status {status}")
     seconds = time.process_time() - began
-    config = records.Run(folder).config
+    config = run_folder.Run(folder).config
     views = int(config["images"]) * int(config["settings"]["epochs"])
     out = place(RESULTS, name, way, seed)
     cost = {"image_gradients": passes["gradients"], "weight_gradients": views, "cpu_seconds": round(seconds, 1)}
-    records.write_json(out / "cost.json", cost)
-    records.write(out / "config.json", (folder / "config.json").read_bytes())
+    files.write_json(out / "cost.json", cost)
+    files.write(out / "config.json", (folder / "config.json").read_bytes())
 
 
 def pgd(name: str, way: str, seed: int) -> None:
@@ -75,8 +77,8 @@ def pgd(name: str, way: str, seed: int) -> None:
     threat = TASKS[name].threat
     attack = PGD(threat, 20, threat.radius / 8)
     suite = [
-        Trial("PGD-20", attack, threat, restarts=2, run=until_lost),
-        Trial("PGD-20 margin", replace(attack, loss=margin), threat, restarts=2, run=until_lost),
+        Trial("PGD-20", attack, threat, restarts=2, run=stop_at_success),
+        Trial("PGD-20 margin", replace(attack, loss=margin), threat, restarts=2, run=stop_at_success),
     ]
     judge(name, way, seed, swiftly(suite), TASKS[name].images)
 
@@ -91,12 +93,12 @@ def autoattack(name: str, way: str, seed: int) -> None:
 def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
     """Evaluate a run's whole pipeline, or the classifier alone; its records, once whole, are kept without digests."""
     task, out = TASKS[name], place(RESULTS, name, way, seed)
-    mean, std = task.normalisation
+    mean, std = task.normalization
     find = Finder(lambda split: data.load(task.data, split), Path("runs"), mean=mean or None, std=std or None)
     guide = find.look_up(task.guide)
-    subject = Subject(guide.name, guide.network)
+    subject = EvaluatedModel(guide.name, guide.network)
     if way != ALONE:
-        subject = Subject(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
+        subject = EvaluatedModel(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
     images = data.sample(data.load(task.data, "test"), count, seed=0)
     folder = out / suite[0].name.lower()
     if (folder / "summary.json").exists():
@@ -104,7 +106,7 @@ def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
     evaluate([subject], images, suite, folder=folder, batch_size=task.batch)
     path = records.part(folder, 0)
     light = [replace(record, images=[]) for record in records.read(path)]
-    records.write(path, b"".join(map(records.line_of, light)))
+    files.write(path, b"".join(map(files.line_of, light)))
 
 
 VERBS: dict[str, Callable[[str, str, int], None]] = {"train": train, "pgd": pgd, "autoattack": autoattack}

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pages import accuracy, renew, table
-from forefend import records
-from forefend.paired import Lost, paired
-from forefend.summary import CLEAN
+from benchmarks.parity.paired import Lost, paired
+from forefend.evaluation import records
+from forefend.evaluation.results import CLEAN
+from forefend.runtime import files
 
 from .protocol import ALONE, AUTOATTACKED, EIGHTHS, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WAYS, place
 
@@ -83,7 +84,7 @@ def runs(root: Path, task: str) -> Iterator[list[str]]:
         for seed in SEEDS:
             folder = place(root, task, way, seed)
             if (folder / "cost.json").exists():
-                cost = records.read_json(folder / "cost.json")
+                cost = files.read_json(folder / "cost.json")
                 told = [way, str(seed), f"{gradients(cost) / 1000:.0f}k", f"{cost['cpu_seconds']:.0f}"]
                 yield told + judged(folder)
 
@@ -101,7 +102,7 @@ def kept(root: Path, task: str, promise: Promise) -> Iterator[list[str]]:
         return
     lost, base = ([verdicts(folder / promise.under) for folder in folders] for folders in (ours, theirs))
     found = paired(lost, base)  # the way's accuracy less the faithful one's
-    costs = [[records.read_json(folder / "cost.json") for folder in folders] for folders in (ours, theirs)]
+    costs = [[files.read_json(folder / "cost.json") for folder in folders] for folders in (ours, theirs)]
     share = sum(map(gradients, costs[0])) / sum(map(gradients, costs[1]))
     seconds = sum(c["cpu_seconds"] for c in costs[0]) / sum(c["cpu_seconds"] for c in costs[1])
     floor = min(sum(not gone for gone in run.values()) for run in base) / found.n

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from forefend.threat import Linf
+from forefend.threat_models.lp import Linf
 
 RUNS, RESULTS = Path("runs/parity"), Path("results/parity")
 SEEDS = (0, 1, 2)
@@ -24,7 +24,7 @@ class Task:
         images: how many test images PGD attacks.
         epochs: of each way.
         widened: the radius that a way trains at instead, which then is attacked at the threat's own like the others.
-        normalisation: mean and standard deviation of the guide's weights; none for a run.
+        normalization: mean and standard deviation of the guide's weights; none for a run.
         autoattacked: how many test images AutoAttack attacks.
         batch: images attacked at once.
     """
@@ -35,7 +35,7 @@ class Task:
     options: str
     images: int
     epochs: dict[str, int]
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     widened: dict[str, Linf] = field(default_factory=dict)
     autoattacked: int = AUTOATTACKED
     batch: int = 250
@@ -78,7 +78,7 @@ CIFAR = Task(
     images=2000,
     epochs={FAITHFUL: 4, FAST: 4, WIDE: 2},
     widened={WIDE: Linf(2 / 255)},
-    normalisation=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    normalization=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 )
 TASKS = {
     "fashion-mnist": FASHION,
@@ -110,6 +110,6 @@ def command(name: str, way: str, seed: int) -> list[str]:
     threat = task.widened.get(way, task.threat)
     words = f"train aaa --data {task.data} --guides {task.guide} --threat {threat} {COMMON} {task.options}"
     words += f" --epochs {task.epochs[way]} {WAYS[way]} --seed {seed} --out {place(RUNS, name, way, seed)}"
-    for option, numbers in zip(("--mean", "--std"), task.normalisation, strict=True):
+    for option, numbers in zip(("--mean", "--std"), task.normalization, strict=True):
         words += f" {option} {' '.join(map(str, numbers))}" if numbers else ""
     return words.split()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.pages import accuracy, filled, table
-from forefend import records
+from forefend.runtime import files
 
 from .verdicts import DISTRIBUTIONS, OURS, PEERS, SIGNIFICANT, Pair, folders, pairs
 
@@ -35,7 +35,7 @@ def main() -> int:
     for pair in missed:
         print(f"missed: {pair} same={pair.same:.4f} p={pair.p:.3g}", file=sys.stderr)
     if not given.check:
-        records.write(page, new.encode())
+        files.write(page, new.encode())
         return 0
     if new != old:
         print(f"The tables of {page} are not those of its records: run this without --check.", file=sys.stderr)
@@ -77,7 +77,7 @@ def cost_table(root: Path) -> str:
 
 def cost_row(folder: Path, peer: str) -> list[str]:
     """What one attacker cost on one classifier."""
-    told = records.read_json(folder / f"{peer}.json")
+    told = files.read_json(folder / f"{peer}.json")
     tolls = list(told["trials"].values())
     cpu, wall = (" / ".join(f"{toll[key]:.0f}" for toll in tolls) for key in ("cpu_seconds", "wall_seconds"))
     outside, furthest = sum(toll["outside"] for toll in tolls), max(toll["furthest"] for toll in tolls)

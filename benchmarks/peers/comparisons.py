@@ -15,9 +15,10 @@ from torch import nn
 
 from forefend import data
 from forefend.attacks.pgd import PGD, Start
-from forefend.classifiers.weights import load_weights
-from forefend.modes import frozen
-from forefend.threat import L2, Linf, ThreatModel
+from forefend.models.classifiers.pretrained import load_weights
+from forefend.models.freezing import frozen
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 Pixel = float | Sequence[float]
 
@@ -33,7 +34,7 @@ class Comparison:
         threat: where the attacks must stay.
         steps: how many they take.
         step_size: how long each is, in the threat model's norm.
-        mean: of the classifier's normalisation.
+        mean: of the classifier's normalization.
         std: likewise.
     """
 
@@ -51,7 +52,7 @@ class Comparison:
         path = Path(os.environ.get("FOREFEND_DATA", ".data")) / "classifiers" / self.weights
         return frozen(load_weights(self.architecture, path, mean=self.mean, std=self.std))
 
-    def sample(self, count: int) -> data.Images:
+    def sample(self, count: int) -> data.ImageDataset:
         """So many test images, every class with its share; the same ones in every environment."""
         return data.sample(data.load(self.images, "test"), count, seed=0)
 

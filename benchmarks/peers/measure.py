@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forefend import records
 from forefend.attacks.pgd import PGD, from_x, random_start
-from forefend.data import Images
-from forefend.draw import Draw
-from forefend.modes import fingerprint
-from forefend.threat import ThreatModel
+from forefend.data import ImageDataset
+from forefend.evaluation import records
+from forefend.models.fingerprint import fingerprint
+from forefend.runtime import files
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
 
 from .comparisons import COMPARISONS, Comparison
 from .peers import CRAFTS, Craft
@@ -77,40 +78,42 @@ def measure(peer: str, comparison: Comparison, folder: Path, count: int) -> None
     path = folder / f"{peer}.jsonl"
     path.unlink(missing_ok=True)
     x, y, index = images.batch(torch.arange(1))
-    CRAFTS[peer](network, x, y, comparison.attack(from_x), Draw(index))  # imports the library, which is not timed
+    CRAFTS[peer](network, x, y, comparison.attack(from_x), KeyedRNG(index))  # imports the library, which is not timed
     tolls = {}
     for start in (from_x, random_start):
         pgd = comparison.attack(start)
         tolls[start.__name__] = attack(peer, network, images, pgd, path)
         print(f"{folder.name}, {peer}, {start.__name__}: {tolls[start.__name__]}", flush=True)
-    about = records.about()
+    about = files.about()
     versions = {**about["versions"], DISTRIBUTIONS[peer]: metadata.version(DISTRIBUTIONS[peer])}
     trials = {start: asdict(toll) for start, toll in tolls.items()}
     written = {"versions": versions, "machine": about["machine"], "time": about["time"], "trials": trials}
-    records.write_json(folder / f"{peer}.json", written)
+    files.write_json(folder / f"{peer}.json", written)
 
 
-def attack(peer: str, network: nn.Module, images: Images, pgd: PGD, path: Path) -> Toll:
+def attack(peer: str, network: nn.Module, images: ImageDataset, pgd: PGD, path: Path) -> Toll:
     """Run one trial and append its records to `path`, a batch a line."""
     toll = Toll()
     subject = f"{images.name}/{images.split}:{fingerprint(network)}"
     for rows in torch.arange(len(images)).split(BATCH):
         x, y, index = images.batch(rows)
-        draw = Draw(index, SEED, str(pgd))
-        x_adv = crafted(CRAFTS[peer], network, (x, y), pgd, draw, toll)
+        rng = KeyedRNG(index, SEED, str(pgd))
+        x_adv = crafted(CRAFTS[peer], network, (x, y), pgd, rng, toll)
         lost = judged(network, x_adv, x, y, pgd.threat, toll)
         pixels = digests(x, y)
-        records.append(path, records.Record(subject, f"{peer}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
+        files.append(path, records.Record(subject, f"{peer}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
     return toll
 
 
-def crafted(craft: Craft, network: nn.Module, batch: tuple[Tensor, Tensor], pgd: PGD, draw: Draw, toll: Toll) -> Tensor:
+def crafted(
+    craft: Craft, network: nn.Module, batch: tuple[Tensor, Tensor], pgd: PGD, rng: KeyedRNG, toll: Toll
+) -> Tensor:
     """A peer's adversarial images; the others draw from torch's and numpy's own generators, which are seeded here."""
-    number = draw.at(step=int(draw.index[0])).number()  # each batch its own
+    number = rng.fold_in(step=int(rng.index[0])).integer()  # each batch its own
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     wall, cpu = time.perf_counter(), time.process_time()
-    x_adv = craft(network, *batch, pgd, draw)
+    x_adv = craft(network, *batch, pgd, rng)
     toll.wall_seconds += time.perf_counter() - wall
     toll.cpu_seconds += time.process_time() - cpu
     return x_adv.detach()

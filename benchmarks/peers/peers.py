@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD, random_start
-from forefend.draw import Draw
+from forefend.runtime.rng import KeyedRNG
 
 # (network, x, y, the attack whose settings to use, source of our own random start) -> x_adv
-Craft = Callable[[nn.Module, Tensor, Tensor, PGD, Draw], Tensor]
+Craft = Callable[[nn.Module, Tensor, Tensor, PGD, KeyedRNG], Tensor]
 
 
-def ours(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+def ours(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG) -> Tensor:
     """The attack itself; in l2 a random start lies on the sphere, as in MadryLab's robustness library."""
-    return pgd(network, x, y, draw=draw)
+    return pgd(network, x, y, rng=rng)
 
 
-def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts: int = 1) -> Tensor:
+def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, restarts: int = 1) -> Tensor:
     """foolbox: `abs_stepsize`, because its default is relative to the radius; the unclipped result is the last iterate.
 
     Restarts are its own `repeat`, which attacks every image each time. In l2 a random start is uniform in the ball, and
@@ -42,7 +42,7 @@ def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, rest
     return last
 
 
-def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw) -> Tensor:
+def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG) -> Tensor:
     """torchattacks: its loss is the batch's mean, a factor that neither sign nor direction sees.
 
     In l2 `eps_for_division` is added to the gradient's length, so it is set to 1e-20 in place of 1e-10: below that,
@@ -57,7 +57,7 @@ def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw)
     return library.PGD(network, **settings)(x, y)
 
 
-def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, draw: Draw, restarts: int = 1) -> Tensor:
+def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, restarts: int = 1) -> Tensor:
     """ART: true labels are given (else it attacks its own predictions), one random start, and one batch at a time.
 
     Restarts are its own `num_random_init`, which attacks every image each time. It clips to [0, 1] first and projects

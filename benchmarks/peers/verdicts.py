@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 
-from forefend import records
 from forefend.checks import InputError
+from forefend.evaluation import records
 
 SAME = 0.995  # bar without a random start: share of images with one verdict
 SIGNIFICANT = 0.01  # bar with one: McNemar's p must be above it

@@ -6,13 +6,13 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
-from forefend.draw import Draw
-from forefend.targets import Assault
+from benchmarks.speed.cases import AttackCase
+from forefend.runtime.rng import KeyedRNG
 
 from .crafts import mend_torchvision, serve_peer
 
 
-def craft(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
+def craft(network: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
     """PGD with restarts on what stands, and APGD, whose start counts as a step here; they keep the last lost image."""
     mend_torchvision()
     library = import_module("adv_lib.attacks")

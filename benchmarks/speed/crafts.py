@@ -8,14 +8,14 @@ from importlib import metadata
 import torch
 from torch import Tensor, nn
 
-from forefend.bench import attack, early_exit
-from forefend.bench.attack import Craft, judged
-from forefend.compute import counted
-from forefend.draw import Draw
-from forefend.ratios import Maker, Outcome, Work
-from forefend.stopwatch import timed
-from forefend.targets import Assault, read
-from forefend.worker import serve
+from benchmarks.speed.benchmarks import attacks, early_stopping
+from benchmarks.speed.benchmarks.attacks import Craft, judged
+from benchmarks.speed.cases import AttackCase, read
+from benchmarks.speed.results import Maker, Outcome, Work
+from benchmarks.speed.timing import timed
+from benchmarks.speed.worker import serve
+from forefend.runtime.profiling import counted
+from forefend.runtime.rng import KeyedRNG
 
 from ..peers.peers import Craft as Step
 from ..peers.peers import mend_torchvision
@@ -26,8 +26,8 @@ __all__ = ["every_restart", "mend_torchvision", "pgd", "serve_peer"]
 def pgd(craft: Step) -> Craft:
     """One of `benchmarks.peers`' attackers, told our settings."""
 
-    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
-        return craft(network, x, y, assault.ours(), draw)  # type: ignore[arg-type]
+    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
+        return craft(network, x, y, assault.ours(), rng)  # type: ignore[arg-type]
 
     return attacked
 
@@ -35,8 +35,8 @@ def pgd(craft: Step) -> Craft:
 def repeated(craft: Callable[..., Tensor]) -> Craft:
     """The same, its library's own restarts told how many the case has."""
 
-    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: Assault, draw: Draw) -> Tensor:
-        return craft(network, x, y, assault.ours(), draw, restarts=assault.restarts)
+    def attacked(network: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
+        return craft(network, x, y, assault.ours(), rng, restarts=assault.restarts)
 
     return attacked
 
@@ -48,8 +48,8 @@ def until_end(craft: Craft, case: str) -> Work:
     x, y, index = assault.on.images(assault.count)
 
     def attacked() -> Tensor:
-        rows = torch.arange(len(x)).split(early_exit.ROOM)
-        return torch.cat([craft(network, x[r], y[r], assault, Draw(index[r], 0, case)).detach() for r in rows])
+        rows = torch.arange(len(x)).split(early_stopping.ROOM)
+        return torch.cat([craft(network, x[r], y[r], assault, KeyedRNG(index[r], 0, case)).detach() for r in rows])
 
     def run() -> Outcome:
         torch.manual_seed(0)
@@ -69,7 +69,7 @@ def every_restart(name: str, craft: Callable[..., Tensor]) -> dict[tuple[str, st
         name: of the subject.
         craft: its attack, which takes `restarts`.
     """
-    return {(early_exit.NAME, name): lambda case: until_end(repeated(craft), case)}
+    return {(early_stopping.NAME, name): lambda case: until_end(repeated(craft), case)}
 
 
 def serve_peer(name: str, package: str, craft: Craft, more: Mapping[tuple[str, str], Maker] | None = None) -> None:
@@ -82,7 +82,7 @@ def serve_peer(name: str, package: str, craft: Craft, more: Mapping[tuple[str, s
         more: what else it can do.
     """
     own = {
-        (attack.NAME, name): attack.maker(craft),
-        (early_exit.NAME, name): lambda case: until_end(craft, case),
+        (attacks.NAME, name): attacks.maker(craft),
+        (early_stopping.NAME, name): lambda case: until_end(craft, case),
     }
     serve(own | dict(more or {}), {"torch": torch.__version__, package: metadata.version(package)})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-from forefend.bench import early_exit
+from benchmarks.speed.benchmarks import early_stopping
 
 from ..peers.peers import foolbox
 from .crafts import every_restart, pgd, serve_peer
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    serve_peer("foolbox", "foolbox", pgd(foolbox), every_restart(early_exit.FOOLBOX, foolbox))
+    serve_peer("foolbox", "foolbox", pgd(foolbox), every_restart(early_stopping.FOOLBOX, foolbox))

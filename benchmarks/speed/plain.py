@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from forefend.bench import training
-from forefend.draw import Draw
-from forefend.ratios import Outcome, Work
-from forefend.stopwatch import device, now
-from forefend.worker import serve
+from benchmarks.speed.benchmarks import training_step
+from benchmarks.speed.results import Outcome, Work
+from benchmarks.speed.timing import device, now
+from benchmarks.speed.worker import serve
+from forefend.runtime.rng import KeyedRNG
 
 from ..plain_loop import Settings, train
 
@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 def work(case: str) -> Work:
     """The scene's steps; setting up is not timed."""
-    scene = training.SCENES[case]
+    scene = training_step.SCENES[case]
     batches = batches_of(scene)
     settings, f = settings_of(scene), scene.classifier().to(device())
 
@@ -32,7 +32,7 @@ def work(case: str) -> Work:
     return run
 
 
-def settings_of(scene: training.Scene) -> Settings:
+def settings_of(scene: training_step.Scene) -> Settings:
     """RTFE's own numbers."""
     recipe = scene.recipe()
     return Settings(
@@ -46,18 +46,18 @@ def settings_of(scene: training.Scene) -> Settings:
     )
 
 
-def batches_of(scene: training.Scene) -> list[Batch]:
+def batches_of(scene: training_step.Scene) -> list[Batch]:
     """The batches of one epoch as `fit` orders them, with the noise that its attack starts from."""
     images = scene.images()
-    number = Draw(torch.empty(0), 0, "order", step=0).number()
+    number = KeyedRNG(torch.empty(0), 0, "order", step=0).integer()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))
     found = []
     for step, rows in enumerate(order.tensor_split(scene.steps)):
         x, y, index = images.batch(rows)
-        noise = 2 * Draw(index, 0, "train", step=step).uniform(x) - 1
+        noise = 2 * KeyedRNG(index, 0, "train", step=step).uniform(x) - 1
         found.append((x.to(device()), y.to(device()), noise.to(device())))
     return found
 
 
 if __name__ == "__main__":
-    serve({(training.NAME, training.PLAIN): work}, {"torch": torch.__version__})
+    serve({(training_step.NAME, training_step.PLAIN): work}, {"torch": torch.__version__})

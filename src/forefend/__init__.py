@@ -1,120 +1,100 @@
 """forefend: one removable network in front of frozen image classifiers, trained adversarially, measured honestly.
 
-Images are float `(B, C, H, W)` in [0, 1]; classifiers return logits and hold their own normalisation.
+Images are float `(B, C, H, W)` in [0, 1]; classifiers return logits and hold their own normalization.
 
     import forefend as ff
 
-    defence = ff.load("runs/rtfe-fashion")
-    safe = ff.Defended(defence, classifier)
-    cells = ff.evaluate(safe, images, ff.suites.quick(ff.Linf("8/255")))
+    defense = ff.load("runs/demo")
+    model = ff.Defended(defense, classifier)
+    results = ff.evaluate(model, test_set, suite="standard", threat="Linf:8/255")
 
-Names are looked up when first used, so that the command line need not wait for torch.
+Names are imported when first used, so that the command line does not wait for torch.
 """
 
 import importlib
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import attacks, classifiers, corruptions, data, losses, masking, preprocessors, recipes, suites, tables
-    from .certificates import Smoothing
-    from .certify import Smoothed, certify_images
-    from .checks import InputError
-    from .defence import Card, Defence, Defended, load
-    from .draw import Draw
-    from .evaluation import evaluate
-    from .evidence import Finding
-    from .fast import prepare
-    from .guides import Guide, every, in_turn, sampled
-    from .interrupt import Interrupted
-    from .modes import fingerprint, frozen
-    from .recipe import Batch, Cast, Player, Recipe
-    from .subject import Subject
-    from .summary import Cell
-    from .threat import L2, Linf, ThreatModel
-    from .train import fit
-    from .trained import defence_of
-    from .trial import Trial
-    from .wasserstein import Wasserstein
-    from .ways import Ways
+    from forefend import attacks, data, losses, recipes
+    from forefend.checks import InputError
+    from forefend.data import corruptions
+    from forefend.evaluation import suites
+    from forefend.evaluation.certification.certificate import SmoothingConfig
+    from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
+    from forefend.evaluation.evaluate import evaluate
+    from forefend.evaluation.evaluated_model import EvaluatedModel
+    from forefend.evaluation.gradient_masking.evidence import CheckResult
+    from forefend.evaluation.results import Result
+    from forefend.evaluation.trial import Trial
+    from forefend.models import classifiers, preprocessors
+    from forefend.models.defense import Defended, Defense, DefenseCard, load
+    from forefend.models.fingerprint import fingerprint
+    from forefend.models.freezing import frozen
+    from forefend.models.guide import Guide
+    from forefend.models.optimized_copy import optimized_copy
+    from forefend.recipes.base import Batch, Networks, Recipe, Trainable
+    from forefend.recipes.ensemble import every, in_turn, sampled
+    from forefend.report import tables
+    from forefend.runtime.rng import KeyedRNG
+    from forefend.runtime.signals import Interrupted
+    from forefend.threat_models.base import ThreatModel
+    from forefend.threat_models.lp import L2, Linf
+    from forefend.threat_models.wasserstein import Wasserstein
+    from forefend.training.artifacts import defense_of
+    from forefend.training.config import TrainingConfig
+    from forefend.training.trainer import fit
 
-_SHELVES = (
-    *("attacks", "classifiers", "corruptions", "data", "losses", "masking", "preprocessors", "recipes", "suites"),
-    "tables",
-)
-_HOMES = {
-    "certificates": ("Smoothing",),
-    "certify": ("Smoothed", "certify_images"),
-    "checks": ("InputError",),
-    "defence": ("Card", "Defence", "Defended", "load"),
-    "draw": ("Draw",),
-    "evaluation": ("evaluate",),
-    "evidence": ("Finding",),
-    "fast": ("prepare",),
-    "interrupt": ("Interrupted",),
-    "guides": ("Guide", "every", "in_turn", "sampled"),
-    "modes": ("fingerprint", "frozen"),
-    "recipe": ("Batch", "Cast", "Player", "Recipe"),
-    "subject": ("Subject",),
-    "summary": ("Cell",),
-    "threat": ("L2", "Linf", "ThreatModel"),
-    "train": ("fit",),
-    "trained": ("defence_of",),
-    "trial": ("Trial",),
-    "wasserstein": ("Wasserstein",),
-    "ways": ("Ways",),
+__version__ = metadata.version("forefend")
+
+_MODULES = {
+    "attacks": "attacks",
+    "classifiers": "models.classifiers",
+    "corruptions": "data.corruptions",
+    "data": "data",
+    "losses": "losses",
+    "preprocessors": "models.preprocessors",
+    "recipes": "recipes",
+    "suites": "evaluation.suites",
+    "tables": "report.tables",
 }
-_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+_SOURCES = {
+    "checks": ("InputError",),
+    "evaluation.certification.certificate": ("SmoothingConfig",),
+    "evaluation.certification.randomized_smoothing": ("SmoothedClassifier", "certify"),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.evaluated_model": ("EvaluatedModel",),
+    "evaluation.gradient_masking.evidence": ("CheckResult",),
+    "evaluation.results": ("Result",),
+    "evaluation.trial": ("Trial",),
+    "models.defense": ("Defended", "Defense", "DefenseCard", "load"),
+    "models.fingerprint": ("fingerprint",),
+    "models.freezing": ("frozen",),
+    "models.guide": ("Guide",),
+    "models.optimized_copy": ("optimized_copy",),
+    "recipes.base": ("Batch", "Networks", "Recipe", "Trainable"),
+    "recipes.ensemble": ("every", "in_turn", "sampled"),
+    "runtime.rng": ("KeyedRNG",),
+    "runtime.signals": ("Interrupted",),
+    "threat_models.base": ("ThreatModel",),
+    "threat_models.lp": ("L2", "Linf"),
+    "threat_models.wasserstein": ("Wasserstein",),
+    "training.artifacts": ("defense_of",),
+    "training.config": ("TrainingConfig",),
+    "training.trainer": ("fit",),
+}
+_NAMES = {name: module for module, names in _SOURCES.items() for name in names}
 
-__all__ = [
-    "L2",
-    "Batch",
-    "Card",
-    "Cast",
-    "Cell",
-    "Defence",
-    "Defended",
-    "Draw",
-    "Finding",
-    "Guide",
-    "InputError",
-    "Interrupted",
-    "Linf",
-    "Player",
-    "Recipe",
-    "Smoothed",
-    "Smoothing",
-    "Subject",
-    "ThreatModel",
-    "Trial",
-    "Wasserstein",
-    "Ways",
-    "attacks",
-    "certify_images",
-    "classifiers",
-    "corruptions",
-    "data",
-    "defence_of",
-    "evaluate",
-    "every",
-    "fingerprint",
-    "fit",
-    "frozen",
-    "in_turn",
-    "load",
-    "losses",
-    "masking",
-    "prepare",
-    "preprocessors",
-    "recipes",
-    "sampled",
-    "suites",
-    "tables",
-]
+__all__ = sorted(["__version__", *_MODULES, *_NAMES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SHELVES:
-        return importlib.import_module(f"{__name__}.{name}")
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

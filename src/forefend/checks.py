@@ -164,7 +164,7 @@ def _check_range(x: Tensor) -> None:
     if high > 3 and low >= 0:
         advice = "they look like 8-bit pixels: divide by 255"
     elif low < -0.2:
-        advice = "they look normalised: undo it, and give the mean and std to the wrapped classifier instead"
+        advice = "they look normalized: undo it, and give the mean and std to the wrapped classifier instead"
     else:
         advice = "clamp them, or undo what moved them"
     raise InputError(f"Pixels range over [{low:.3g}, {high:.3g}], expected [0, 1]; {advice}.")
@@ -265,7 +265,7 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
 
 
 def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
-    """Refuse a classifier that is near chance on clean images: most likely its normalisation is wrong.
+    """Refuse a classifier that is near chance on clean images: most likely its normalization is wrong.
 
     Args:
         accuracy: measured on clean images, in [0, 1].

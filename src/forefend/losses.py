@@ -1,10 +1,11 @@
 """Losses: functions `(prediction, target) -> (B,)`, one number for each image, never reduced.
 
-Attacks maximise them and recipes minimise their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
+Attacks maximize them and recipes minimize their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,19 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forefend.runtime.labels import label_of, labeled
+
 Loss = Callable[[Any, Any], Tensor]
 
 
+@labeled("ce")
 def ce(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy, in nats."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
+@labeled("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """The best wrong logit less the right one: positive exactly where the image is misclassified."""
     return _best_other(logits, y) - _at(logits, y)
 
 
+@labeled("dlr")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio: the margin over the spread of the three largest logits, blind to their scale.
 
@@ -35,12 +41,14 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
 
 
+@labeled("kl")
 def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Kullback–Leibler divergence of softmax(logits) from softmax(target_logits), in nats."""
     log_p, log_q = logits.log_softmax(1), target_logits.log_softmax(1)
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
 
+@labeled("boosted_ce")
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     """Boosted cross-entropy: also pushes down the probability of the likeliest wrong class.
 
@@ -50,6 +58,7 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     return ce(logits, y) - (1.0001 - _best_other(p, y)).log()
 
 
+@labeled("soft_margin")
 def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
     """The soft maximum of the wrong logits less the right one; its zero is MMA's soft decision boundary.
 
@@ -59,21 +68,25 @@ def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.logsumexp(1) - _at(logits, y)
 
 
+@labeled("mse")
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of two images or activations, over all that is not the batch."""
     return (a - b).square().flatten(1).mean(1)
 
 
+@labeled("mae")
 def mae(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of two images, activations or logits, over all that is not the batch."""
     return (a - b).abs().flatten(1).mean(1)
 
 
+@labeled("euclidean")
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distance of two images, neither squared nor averaged; its gradient is finite where they are equal."""
     return ((a - b).square().flatten(1).sum(1) + 1e-12).sqrt()
 
 
+@labeled("huber_mean")
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Huber loss (β = 1) of each logit, averaged over the K logits.
 
@@ -83,11 +96,13 @@ def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     return F.huber_loss(logits, target_logits, reduction="none").mean(1)
 
 
+@labeled("huber_sum")
 def huber_sum(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Huber loss (β = 1) of each logit, summed over the K logits: K times `huber_mean`."""
     return F.huber_loss(logits, target_logits, reduction="none").sum(1)
 
 
+@labeled("huber_vector")
 def huber_vector(logits: Tensor, target_logits: Tensor) -> Tensor:
     """RTFE's Eq. 6 as printed: ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½. It is not continuous at ‖d‖₁ = 1."""
     d = logits - target_logits
@@ -113,12 +128,7 @@ class Mean:
         return torch.stack([self.loss(p, t) for p, t in zip(predictions, targets, strict=True)]).mean(0)
 
     def __str__(self) -> str:
-        return f"mean {name_of(self.loss)}"
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """A function's stable name for records: its own, or what a configured one writes of itself."""
-    return getattr(function, "__name__", None) or str(function)
+        return f"mean {label_of(self.loss)}"
 
 
 def _at(logits: Tensor, y: Tensor) -> Tensor:
@@ -128,3 +138,16 @@ def _at(logits: Tensor, y: Tensor) -> Tensor:
 def _best_other(logits: Tensor, y: Tensor) -> Tensor:
     """The largest entry of another class than y."""
     return logits.scatter(1, y[:, None], float("-inf")).amax(1)
+
+
+@labeled("mean_probability")
+def mean_probability(logits: Tensor) -> Tensor:
+    """The logarithm of the mean softmax over the first dimension: `(n, B, K)` logits to `(B, K)`.
+
+    What is averaged is what a random pipeline answers with: its chance of each class. Taken as logits the result has
+    the mean probabilities for its softmax, so `ce` is −log of the chance of the right class and `margin` is positive
+    exactly where that class is not the likeliest. It is summed in the logarithm: no probability is rounded to zero.
+
+    Source: Athalye, Carlini and Wagner, 1802.00420, section 4.2.
+    """
+    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))

@@ -10,21 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks import Attack
-from forefend.attacks.apgd import APGD, never
+from forefend.attacks.auto_pgd import APGD, never
 from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.base import Attack, Iterative, State, at_step
 from forefend.attacks.carlini_wagner import CarliniWagner
 from forefend.attacks.momentum import Diverse, Momentum, Smoothed, di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.noise import Noise
 from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.attacks.square import Square
-from forefend.attacks.steps import Iterative, State, at_step
 from forefend.attacks.wasserstein import FrankWolfeWasserstein, ProjectedWasserstein, at_random
-from forefend.draw import Draw
 from forefend.losses import ce, dlr, margin
-from forefend.modes import likeness
-from forefend.threat import L2, Linf
-from forefend.wasserstein import Wasserstein
+from forefend.models.fingerprint import state_digest
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import L2, Linf
+from forefend.threat_models.wasserstein import Wasserstein
 
 LINF, EUCLID, EARTH = Linf(0.1), L2(1.0), Wasserstein(0.3, window=3)
 
@@ -121,18 +120,18 @@ def images(count: int, channels: int = 3, size: int = 6) -> Tensor:
     return 0.2 + 0.6 * torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(count))
 
 
-def problem(count: int, channels: int = 3) -> tuple[Linear, Tensor, Tensor, Draw]:
+def problem(count: int, channels: int = 3) -> tuple[Linear, Tensor, Tensor, KeyedRNG]:
     f, x = Linear(channels).eval(), images(count, channels)
-    return f, x, f(x).argmax(1), Draw(torch.arange(count) + 5, seed=2, trial="contract")
+    return f, x, f(x).argmax(1), KeyedRNG(torch.arange(count) + 5, seed=2, trial="contract")
 
 
 @QUICK
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (1, 3), (4, 1), (4, 3)])
 def test_it_stays_inside_its_threat_model(name: str, count: int, channels: int) -> None:
     attack = ATTACKS[name]
-    f, x, y, draw = problem(count, channels)
+    f, x, y, rng = problem(count, channels)
     before = x.clone()
-    x_adv = attack(f, x, y, draw=draw)
+    x_adv = attack(f, x, y, rng=rng)
     assert attack.threat.allows(x_adv, x).all()
     assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
     assert torch.equal(x, before)
@@ -141,8 +140,8 @@ def test_it_stays_inside_its_threat_model(name: str, count: int, channels: int) 
 @pytest.mark.parametrize("name", sorted(ATTACKS.keys() - STILL - LONG))
 def test_it_raises_the_loss_of_a_linear_classifier(name: str) -> None:
     attack = ATTACKS[name]
-    f, x, y, draw = problem(8)
-    before, after = (margin(f(batch), y) for batch in (x, attack(f, x, y, draw=draw)))
+    f, x, y, rng = problem(8)
+    before, after = (margin(f(batch), y) for batch in (x, attack(f, x, y, rng=rng)))
     assert (after >= before).all()
     assert (after > before + 0.01).sum() >= 6
 
@@ -150,44 +149,44 @@ def test_it_raises_the_loss_of_a_linear_classifier(name: str) -> None:
 @QUICK
 def test_it_is_a_function_of_the_draw(name: str) -> None:
     attack = ATTACKS[name]
-    f, x, y, draw = problem(4)
-    once = attack(f, x, y, draw=draw)
+    f, x, y, rng = problem(4)
+    once = attack(f, x, y, rng=rng)
     torch.manual_seed(12345)
-    assert torch.equal(attack(f, x, y, draw=draw), once)
+    assert torch.equal(attack(f, x, y, rng=rng), once)
 
 
 @QUICK
 def test_it_leaves_torchs_own_random_numbers_alone(name: str) -> None:
-    f, x, y, draw = problem(2)
+    f, x, y, rng = problem(2)
     before = torch.get_rng_state()
-    ATTACKS[name](f, x, y, draw=draw)
+    ATTACKS[name](f, x, y, rng=rng)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS.keys() - ONLY_WHOLE_BATCHES))
 def test_an_images_result_does_not_depend_on_its_batch(name: str) -> None:
     attack = ATTACKS[name]
-    f, x, y, draw = problem(5)
-    whole = attack(f, x, y, draw=draw)
+    f, x, y, rng = problem(5)
+    whole = attack(f, x, y, rng=rng)
     for rows in ([4, 2, 0], [1]):
         part = torch.tensor(rows)
-        got = attack(f, x[part], y[part], draw=draw.select(part))
+        got = attack(f, x[part], y[part], rng=rng.select(part))
         torch.testing.assert_close(got, whole[part], atol=1e-5, rtol=0)
 
 
 @EACH
 def test_the_classifier_is_left_as_it_was(name: str) -> None:
     """Buffers, modes, gradient flags and gradients; and it is attacked in eval mode, whatever mode it came in."""
-    f, x, y, draw = problem(3)
+    f, x, y, rng = problem(3)
     attack = ATTACKS[name]
-    expected = attack(f, x, y, draw=draw)
+    expected = attack(f, x, y, rng=rng)
     f.train()
     f.norm.eval()
     f.norm.weight.requires_grad = False
     f.weight.grad = torch.full_like(f.weight, 7.0)
-    before = likeness(f)
-    assert torch.equal(attack(f, x, y, draw=draw), expected)
-    assert likeness(f) == before
+    before = state_digest(f)
+    assert torch.equal(attack(f, x, y, rng=rng), expected)
+    assert state_digest(f) == before
     assert (f.weight.grad == 7).all()
     assert f.norm.bias.grad is None
 
@@ -223,22 +222,22 @@ def test_identities_are_equal_in_every_process(python: Callable[..., str]) -> No
 
 @STEPWISE
 def test_steps_are_how_often_the_classifier_is_asked(name: str) -> None:
-    f, x, y, draw = problem(2)
+    f, x, y, rng = problem(2)
     asked = []
 
     def counting(batch: Tensor) -> Tensor:
         asked.append(len(batch))
         return f(batch)
 
-    ITERATIVE[name](counting, x, y, draw=draw)
+    ITERATIVE[name](counting, x, y, rng=rng)
     assert asked == [2] * ITERATIVE[name].steps
 
 
 @STEPWISE
 def test_images_may_lie_channels_last(name: str) -> None:
-    f, x, y, draw = problem(4)
-    plain = ITERATIVE[name](f, x, y, draw=draw)
-    laid_out = ITERATIVE[name](f, x.to(memory_format=torch.channels_last), y, draw=draw)
+    f, x, y, rng = problem(4)
+    plain = ITERATIVE[name](f, x, y, rng=rng)
+    laid_out = ITERATIVE[name](f, x.to(memory_format=torch.channels_last), y, rng=rng)
     torch.testing.assert_close(laid_out, plain, atol=1e-5, rtol=0)
 
 
@@ -246,19 +245,19 @@ def test_images_may_lie_channels_last(name: str) -> None:
 def test_rows_may_join_and_leave_a_batch_that_is_under_way(name: str) -> None:
     """Images at other steps and restarts share a batch, and each comes to the very image that it comes to alone."""
     attack = ITERATIVE[name]
-    f, x, y, draw = problem(6)
+    f, x, y, rng = problem(6)
     f, x = f.double(), x.double()
     restarts = torch.tensor([0, 0, 2, 0, 1, 0])
-    draw = draw.at(restart=restarts)
-    expected = attack(f, x, y, draw=draw)
+    rng = rng.fold_in(restart=restarts)
+    expected = attack(f, x, y, rng=rng)
     joins = torch.tensor([0, 0, 0, 3, 1, 2])  # when each row begins, in rounds
     finished, rows, state = torch.zeros_like(x), torch.empty(0, dtype=torch.int64), None
     for when in range(int(joins.max()) + attack.steps):
         new = (joins == when).nonzero().squeeze(1)
         if len(new):
-            rows, state = torch.cat([rows, new]), joined(state, attack.begin(x[new], draw.select(new)))
-        at = at_step(draw.select(rows), attack, when - joins[rows])
-        state = attack.advance(f, state or {}, x[rows], y[rows], draw=at)
+            rows, state = torch.cat([rows, new]), joined(state, attack.begin(x[new], rng.select(new)))
+        at = at_step(rng.select(rows), attack, when - joins[rows])
+        state = attack.advance(f, state or {}, x[rows], y[rows], rng=at)
         stay = when - joins[rows] + 1 < attack.steps
         finished[rows[~stay]] = attack.finish(chosen(state, ~stay))
         rows, state = rows[stay], chosen(state, stay)

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy_networks import classifier as toy_classifier
+from helpers.toy_networks import held, toy_images, untouched
 from torch import Tensor, nn
-from toys import classifier as toy_classifier
-from toys import held, toy_images, untouched
 
-from forefend import evaluation
 from forefend.attacks.autoattack import AutoAttack, _can_tile, flags
 from forefend.checks import InputError
-from forefend.draw import Draw
-from forefend.suites import Trial
-from forefend.threat import L2, Linf, ThreatModel
+from forefend.evaluation import evaluate
+from forefend.evaluation.trial import Trial
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra eval is not installed")
 
@@ -24,8 +25,8 @@ NORMS = pytest.mark.parametrize("norm", [Linf, L2])
 SIDE = 6
 
 
-def draw_for(x: Tensor, seed: int = 0) -> Draw:
-    return Draw(torch.arange(len(x)), seed)
+def draw_for(x: Tensor, seed: int = 0) -> KeyedRNG:
+    return KeyedRNG(torch.arange(len(x)), seed)
 
 
 def images(count: int, low: float = 0.3, high: float = 0.7) -> Tensor:
@@ -87,7 +88,7 @@ def test_the_record_says_which_attacks_the_classes_allowed(classes: int, listed:
     assert str(AutoAttack(Linf("8/255"), classes)) == f"AutoAttack-standard(Linf:8/255, {listed})"
 
 
-def test_the_record_says_that_the_pipeline_was_taken_for_randomised() -> None:
+def test_the_record_says_that_the_pipeline_was_taken_for_randomized() -> None:
     assert str(AutoAttack(L2(0.5), 10, "rand")) == "AutoAttack-rand(L2:0.5, apgd-ce + apgd-dlr, eot 20)"
     assert str(AutoAttack(L2(0.5), 2, "rand")) == "AutoAttack-rand(L2:0.5, apgd-ce, eot 20)"
 
@@ -107,7 +108,7 @@ def test_the_verdict_on_a_linear_classifier_is_the_exact_one(classes: int, norm:
     threat = norm(float(radii.quantile(0.5)))  # type: ignore[call-arg]
     clear = (radii / threat.radius - 1).abs() > 0.01
     with flags() as found:
-        x_adv = AutoAttack(threat, classes, queries=20)(net, x, y, draw=draw_for(x))
+        x_adv = AutoAttack(threat, classes, queries=20)(net, x, y, rng=draw_for(x))
     lost = labels(net, x_adv) != y
     assert clear.sum() >= 10
     assert torch.equal(lost[clear], (radii < threat.radius)[clear])
@@ -127,7 +128,7 @@ def test_it_is_a_direct_call_on_the_same_batches_bit_for_bit(classes: int, norm:
     kept = x.clone(), y.clone()
     moved = 0
     for part in torch.arange(6).split(4):
-        x_adv = attack(net, x[part], y[part], draw=draw_for(part, seed=7))
+        x_adv = attack(net, x[part], y[part], rng=draw_for(part, seed=7))
         assert torch.equal(x_adv, by_hand(net, x[part], y[part], attack, seed=7))
         moved += int((x_adv != x[part]).flatten(1).any(1).sum())
     assert 0 < moved < 6
@@ -144,13 +145,13 @@ class Noisy(nn.Module):
         return self.net(x + self.scale * torch.randn_like(x))
 
 
-def test_a_randomised_pipeline_is_attacked_by_rand_and_repeats_with_its_seed() -> None:
+def test_a_randomized_pipeline_is_attacked_by_rand_and_repeats_with_its_seed() -> None:
     x = images(16)
     net = Noisy(linear(3), 2.0)  # so that chance decides which images are right to begin with
     y = labels(net.net, x)
     attack = AutoAttack(L2(1), 3, "rand")
     state = torch.get_rng_state()
-    x_adv = attack(net, x, y, draw=draw_for(x, seed=5))
+    x_adv = attack(net, x, y, rng=draw_for(x, seed=5))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(5)
     assert torch.equal(x_adv, by_hand(net, x, y, attack, seed=5))
@@ -161,11 +162,11 @@ def test_the_seed_decides_and_the_callers_generator_stays() -> None:
     y = labels(net, x)
     attack = AutoAttack(L2(1), 2, queries=5)
     state = torch.get_rng_state()
-    first, again, other = (attack(net, x, y, draw=draw_for(x, seed)) for seed in (0, 0, 1))
+    first, again, other = (attack(net, x, y, rng=draw_for(x, seed)) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(attack(net, x, y, draw=draw_for(x).at(restart=1)), other)
+    assert torch.equal(attack(net, x, y, rng=draw_for(x).fold_in(restart=1)), other)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -175,10 +176,10 @@ def test_small_batches_lost_standing_or_wrong_from_the_start(count: int, norm: t
     y = labels(net, x)
     radii = exact_radii(net, x, y, norm)
     near, far = (norm(float(radius)) for radius in (0.9 * radii.min(), 1.1 * radii.max()))  # type: ignore[call-arg]
-    stands = AutoAttack(near, 2, queries=20)(net, x, y, draw=draw_for(x))
+    stands = AutoAttack(near, 2, queries=20)(net, x, y, rng=draw_for(x))
     assert torch.equal(stands, x)
-    assert bool((labels(net, AutoAttack(far, 2, queries=20)(net, x, y, draw=draw_for(x))) != y).all())
-    assert torch.equal(AutoAttack(far, 2)(net, x, 1 - y, draw=draw_for(x)), x)
+    assert bool((labels(net, AutoAttack(far, 2, queries=20)(net, x, y, rng=draw_for(x))) != y).all())
+    assert torch.equal(AutoAttack(far, 2)(net, x, 1 - y, rng=draw_for(x)), x)
 
 
 class Counted(nn.Module):
@@ -201,7 +202,7 @@ class Counted(nn.Module):
 def test_the_cost_is_what_an_image_that_stands_is_seen_to_cost(classes: int, version: Any) -> None:
     net, x = Counted(classes), images(1)
     attack = AutoAttack(Linf(0.1), classes, version, queries=30)
-    attack(net, x, torch.tensor([0]), draw=draw_for(x))
+    attack(net, x, torch.tensor([0]), rng=draw_for(x))
     assert net.counts == {"gradients": attack.steps, "forwards": attack.forwards}
 
 
@@ -217,14 +218,14 @@ def test_it_says_nothing_and_leaves_the_logger_as_it_was(
     logger = logging.getLogger("auto-attack")
     before = logger.level, logger.propagate, list(logger.handlers)
     net, x = linear(2), images(2)
-    AutoAttack(Linf(0.1), 2, queries=5)(Noisy(net), x, labels(net, x), draw=draw_for(x))
+    AutoAttack(Linf(0.1), 2, queries=5)(Noisy(net), x, labels(net, x), rng=draw_for(x))
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     assert before == (logger.level, logger.propagate, logger.handlers)
 
 
 class Dynamic(nn.Module):
-    """Takes a gradient on its way, as pipelines do that optimise at test time."""
+    """Takes a gradient on its way, as pipelines do that optimize at test time."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -251,7 +252,7 @@ def test_what_its_own_checks_find_is_gathered(wrap: Any, word: str | None) -> No
     attack = AutoAttack(Linf(1e-6), 2, queries=5)
     with flags() as outer, flags() as inner:
         for _ in range(2):
-            attack(wrap(net), x, labels(net, x), draw=draw_for(x))
+            attack(wrap(net), x, labels(net, x), rng=draw_for(x))
     assert outer == inner
     assert len(outer) == (word is not None)
     assert all(word in sentence and "flags_doc" not in sentence for sentence in outer if word)
@@ -266,7 +267,7 @@ def test_tracing_goes_on_afterwards() -> None:
 
     sys.settrace(trace)
     try:
-        AutoAttack(Linf(0.1), 2, queries=5)(net, x, labels(net, x), draw=draw_for(x))
+        AutoAttack(Linf(0.1), 2, queries=5)(net, x, labels(net, x), rng=draw_for(x))
         assert sys.gettrace() is trace
     finally:
         sys.settrace(before)
@@ -278,8 +279,8 @@ def test_the_classifier_is_untouched_even_behind_a_function() -> None:
     before = held(net)
     attack = AutoAttack(Linf(0.001), 2, queries=5)
     still = convolutional(2)
-    attack(net, x, labels(still, x), draw=draw_for(x))
-    attack(lambda x: still(x), x, labels(still, x), draw=draw_for(x))
+    attack(net, x, labels(still, x), rng=draw_for(x))
+    attack(lambda x: still(x), x, labels(still, x), rng=draw_for(x))
     assert untouched(net, before)
     assert all(parameter.grad is None for parameter in (*net.parameters(), *still.parameters()))
 
@@ -292,7 +293,7 @@ def test_logits_that_the_pipeline_keeps_are_not_written_into() -> None:
         kept.append(net(x))
         return kept[-1]
 
-    AutoAttack(Linf(0.001), 2, queries=5)(keeps, x, labels(net, x), draw=draw_for(x))
+    AutoAttack(Linf(0.001), 2, queries=5)(keeps, x, labels(net, x), rng=draw_for(x))
     assert all(bool(logits.isfinite().all()) for logits in kept)
 
 
@@ -303,7 +304,7 @@ def test_a_tie_leaves_square_without_images_and_is_survived() -> None:
         return (x.reshape(len(x), -1)[:, :2] > 2).float() + 0 * x.reshape(len(x), -1)[:, :2]
 
     y = torch.zeros(2, dtype=torch.int64)
-    assert torch.equal(AutoAttack(Linf(0.1), 2, queries=5)(tied, x, y, draw=draw_for(x)), x)
+    assert torch.equal(AutoAttack(Linf(0.1), 2, queries=5)(tied, x, y, rng=draw_for(x)), x)
 
 
 def test_channels_last_images_are_attacked_alike() -> None:
@@ -312,8 +313,8 @@ def test_channels_last_images_are_attacked_alike() -> None:
     x = torch.rand(3, 3, SIDE, SIDE)
     y = labels(net, x)
     attack = AutoAttack(L2(0.3), 2, queries=5)
-    x_adv = attack(net, x, y, draw=draw_for(x))
-    assert torch.equal(attack(net, x.to(memory_format=torch.channels_last), y, draw=draw_for(x)), x_adv)
+    x_adv = attack(net, x, y, rng=draw_for(x))
+    assert torch.equal(attack(net, x.to(memory_format=torch.channels_last), y, rng=draw_for(x)), x_adv)
 
 
 @pytest.mark.parametrize("height", [3, 4, 5, 9, 12, 13, 14, 18, 23, 24, 25, 28, 34])
@@ -335,11 +336,11 @@ def test_evaluate_records_it_and_goes_on_by_batches(tmp_path: Any) -> None:
     threat = Linf(0.05)
     trial = Trial("AutoAttack", AutoAttack(threat, 4, queries=10), threat)
     net, test = toy_classifier(2), toy_images(8, split="test")
-    cells = evaluation.evaluate(net, test, [trial], folder=tmp_path, batch_size=4, allow_weak=True)
+    cells = evaluate.evaluate(net, test, [trial], folder=tmp_path, batch_size=4, allow_weak=True)
     assert "AutoAttack-standard(Linf:0.05, apgd-ce + apgd-t x3 + fab-t x3 + square 10)" in (
         tmp_path / "records.jsonl"
     ).read_text(encoding="utf-8")
-    assert evaluation.evaluate(net, test, [trial], folder=tmp_path, batch_size=4, allow_weak=True) == cells
+    assert evaluate.evaluate(net, test, [trial], folder=tmp_path, batch_size=4, allow_weak=True) == cells
 
 
 @pytest.mark.parametrize(
@@ -374,4 +375,4 @@ def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
 def test_images_it_cannot_attack_are_refused(threat: ThreatModel, classes: int, x: Tensor, words: str) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)).to(x.dtype)
     with pytest.raises(InputError, match=words):
-        AutoAttack(threat, classes)(net, x, torch.tensor([0]), draw=draw_for(x))
+        AutoAttack(threat, classes)(net, x, torch.tensor([0]), rng=draw_for(x))

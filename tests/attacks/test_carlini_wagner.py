@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy_networks import classifier as toy_classifier
+from helpers.toy_networks import held, untouched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toys import classifier as toy_classifier
-from toys import held, untouched
 
 from forefend import data
 from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, weak_carlini_wagner
 from forefend.checks import InputError
-from forefend.classifiers.weights import load_weights
-from forefend.draw import Draw
 from forefend.losses import margin
-from forefend.threat import L2, Linf
+from forefend.models.classifiers.pretrained import load_weights
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import L2, Linf
 
 SHORT = CarliniWagner(L2(5), searches=6, iterations=60, lr=0.02, weight=1.0)
 
@@ -28,14 +28,14 @@ def linear(classes: int, inputs: int = 48) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes)).double()
 
 
-def grey(count: int, low: float = 0.35, high: float = 0.65) -> Tensor:
+def gray(count: int, low: float = 0.35, high: float = 0.65) -> Tensor:
     """Images far enough from black and white that the box does not matter."""
     generator = torch.Generator().manual_seed(count)
     return low + (high - low) * torch.rand(count, 3, 4, 4, generator=generator, dtype=torch.float64)
 
 
 def run(attack: CarliniWagner, f: Any, x: Tensor, y: Tensor) -> Tensor:
-    return attack(f, x, y, draw=Draw(torch.arange(len(x))))
+    return attack(f, x, y, rng=KeyedRNG(torch.arange(len(x))))
 
 
 def lengths(x_adv: Tensor, x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def check_hyperplanes(attack: CarliniWagner, classes: int) -> None:
 
     With more than two classes that need not be the nearest: the loss pursues the class that leads in logits.
     """
-    network, x = linear(classes), grey(8)
+    network, x = linear(classes), gray(8)
     y = network(x).argmax(1)
     x_adv = run(attack, network, x, y)
     found, boundaries = lengths(x_adv, x), to_boundaries(network, x, y)
@@ -78,7 +78,7 @@ def test_as_published_it_finds_the_hyperplane_too(classes: int) -> None:
 
 
 def test_confidence_moves_the_hyperplane() -> None:
-    network, x = linear(2), grey(6)
+    network, x = linear(2), gray(6)
     y = network(x).argmax(1)
     x_adv = run(replace(SHORT, confidence=0.4), network, x, y)
     ratio = lengths(x_adv, x) / to_boundaries(network, x, y, 0.4).amin(1)
@@ -90,7 +90,7 @@ def test_confidence_moves_the_hyperplane() -> None:
 def test_black_and_white_images_take_the_exact_way_inside_the_box() -> None:
     """Each pixel may go one way only, so the optimum is along those weights that point inwards, by hand."""
     network, y = linear(2), torch.zeros(4, dtype=torch.int64)
-    x = (grey(4) > 0.5).double()
+    x = (gray(4) > 0.5).double()
     x[0], x[1] = 0.0, 1.0
     weight = (network[1].weight[1] - network[1].weight[0]).detach().view(1, 3, 4, 4)
     inwards = weight * ((weight > 0) == (x == 0))
@@ -126,7 +126,7 @@ def test_pixels_that_decide_nothing_come_back_to_the_bit(dtype: torch.dtype) -> 
 
 
 def test_an_image_that_is_lost_already_comes_back_itself() -> None:
-    network, x = linear(3), grey(5)
+    network, x = linear(3), gray(5)
     y = (network(x).argmax(1) + 1) % 3
     assert torch.equal(run(replace(SHORT, searches=2, iterations=5), network, x, y), x)
 
@@ -144,7 +144,7 @@ def test_what_comes_back_is_allowed_and_lost_or_else_x_itself(seed: int, radius:
 
 
 def test_the_radius_only_decides_who_comes_back() -> None:
-    network, x = linear(3), grey(8)
+    network, x = linear(3), gray(8)
     y = network(x).argmax(1)
     far = run(SHORT, network, x, y)
     radius = float(lengths(far, x).median())
@@ -157,7 +157,7 @@ def test_the_radius_only_decides_who_comes_back() -> None:
 
 @pytest.mark.parametrize("attack", [replace(SHORT, searches=3), replace(SHORT, searches=2, checks=10, lr=0.3)], ids=str)
 def test_an_image_fares_alone_as_in_company(attack: CarliniWagner) -> None:
-    network, x = linear(4), grey(5)
+    network, x = linear(4), gray(5)
     y = network(x).argmax(1)
     together = run(attack, network, x, y)
     alone = torch.cat([run(attack, network, x[i : i + 1], y[i : i + 1]) for i in range(5)])
@@ -166,7 +166,7 @@ def test_an_image_fares_alone_as_in_company(attack: CarliniWagner) -> None:
 
 
 def test_more_searches_never_end_further_away() -> None:
-    network, x = linear(4), grey(6)
+    network, x = linear(4), gray(6)
     y = network(x).argmax(1)
     found = [lengths(run(replace(SHORT, searches=n, weight=30.0), network, x, y), x) for n in (1, 3, 6)]
     assert (found[0] >= found[1]).all()
@@ -175,7 +175,7 @@ def test_more_searches_never_end_further_away() -> None:
 
 
 def test_a_weight_that_is_too_small_grows_until_the_image_is_lost() -> None:
-    network, x = linear(2), grey(4)
+    network, x = linear(2), gray(4)
     y = network(x).argmax(1)
     small = replace(SHORT, weight=1e-4)
     assert torch.equal(run(replace(small, searches=3), network, x, y), x)
@@ -184,7 +184,7 @@ def test_a_weight_that_is_too_small_grows_until_the_image_is_lost() -> None:
 
 def test_it_costs_as_many_gradients_as_it_says() -> None:
     network, calls = linear(2), []
-    x = grey(2)
+    x = gray(2)
 
     def f(images: Tensor) -> Tensor:
         calls.append(len(images))
@@ -199,9 +199,9 @@ def test_it_costs_as_many_gradients_as_it_says() -> None:
 
 
 def test_the_weak_one_jumps_to_a_corner_of_the_box_and_stops() -> None:
-    """From mid-grey a step of 10 in tanh space makes every pixel black or white, whatever the gradient's size."""
+    """From mid-gray a step of 10 in tanh space makes every pixel black or white, whatever the gradient's size."""
     network, calls = linear(2), []
-    x = grey(4)
+    x = gray(4)
     y = network(x).argmax(1)
 
     def f(images: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from forefend.attacks.momentum import Diverse, Momentum, Smoothed, di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
-from forefend.draw import Draw
 from forefend.losses import ce
-from forefend.threat import L2, Linf, ThreatModel
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
-DRAW = Draw(torch.arange(2))
+DRAW = KeyedRNG(torch.arange(2))
 
 
 def wave(*shape: int, by: float) -> Tensor:
@@ -60,15 +61,15 @@ TORCHATTACKS: dict[str, tuple[Momentum, str]] = {
 @pytest.mark.parametrize("name", TORCHATTACKS)
 def test_images_are_those_of_torchattacks(name: str) -> None:
     attack, expected = TORCHATTACKS[name]
-    moved = (attack(Tiny(), X, Y, draw=DRAW) - X) / 0.01
+    moved = (attack(Tiny(), X, Y, rng=DRAW) - X) / 0.01
     torch.testing.assert_close(moved, moved.round(), atol=1e-3, rtol=0)
     assert "".join("abcdefg"[int(steps) + 3] for steps in moved.round().flatten()) == expected
 
 
 @pytest.mark.parametrize("threat", [Linf(0.03), L2(0.2)], ids=str)
 def test_without_momentum_it_is_pgd_from_x(threat: ThreatModel) -> None:
-    plain = PGD(threat, 6, threat.radius / 4, start=from_x)(Tiny(), X, Y, draw=DRAW)
-    bare = Momentum(threat, 6, threat.radius / 4, decay=0.0)(Tiny(), X, Y, draw=DRAW)
+    plain = PGD(threat, 6, threat.radius / 4, start=from_x)(Tiny(), X, Y, rng=DRAW)
+    bare = Momentum(threat, 6, threat.radius / 4, decay=0.0)(Tiny(), X, Y, rng=DRAW)
     torch.testing.assert_close(bare, plain)
 
 
@@ -81,15 +82,15 @@ def test_the_sum_is_of_gradients_scaled_to_a_mean_of_one() -> None:
         return next(scales) * (x * weights).sum((1, 2, 3))
 
     attack, x = Momentum(Linf(0.5), 2, 0.01, 0.5, loss=lambda output, target: output), torch.full((1, 1, 2, 2), 0.5)
-    state = attack.advance(f, attack.begin(x, DRAW), x, Y[:1], draw=DRAW)
+    state = attack.advance(f, attack.begin(x, DRAW), x, Y[:1], rng=DRAW)
     torch.testing.assert_close(state["sum"], weights / 1.5)
-    state = attack.advance(f, state, x, Y[:1], draw=DRAW)
+    state = attack.advance(f, state, x, Y[:1], rng=DRAW)
     torch.testing.assert_close(state["sum"], 1.5 * weights / 1.5)
     torch.testing.assert_close(state["x_adv"], x + 0.02 * weights.sign())
 
 
 def test_a_gradient_of_zero_moves_nothing() -> None:
-    x_adv = mi_fgsm(Linf(0.1), 3, 0.05)(lambda x: 0 * x.flatten(1), X, Y, draw=DRAW)
+    x_adv = mi_fgsm(Linf(0.1), 3, 0.05)(lambda x: 0 * x.flatten(1), X, Y, rng=DRAW)
     assert torch.equal(x_adv, X)
 
 
@@ -109,7 +110,7 @@ def test_a_point_is_blurred_to_the_kernel() -> None:
 
 def test_shrunk_images_are_torchs_bilinear_ones_put_onto_black() -> None:
     x, seen = torch.rand(60, 3, 20, 16), set()
-    shown = Diverse(chance=1.0, least=0.6)(x, Draw(torch.arange(60)))
+    shown = Diverse(chance=1.0, least=0.6)(x, KeyedRNG(torch.arange(60)))
     for image, original in zip(shown, x, strict=True):
         rows, columns = (image.sum((0, 2)) != 0).nonzero(), (image.sum((0, 1)) != 0).nonzero()
         top, height = int(rows.min()), len(rows)
@@ -125,18 +126,18 @@ def test_shrunk_images_are_torchs_bilinear_ones_put_onto_black() -> None:
 
 def test_each_image_is_shrunk_by_chance() -> None:
     x = torch.rand(400, 1, 12, 12)
-    draw = Draw(torch.arange(400))
+    rng = KeyedRNG(torch.arange(400))
     for chance in (0.0, 0.3, 1.0):
-        kept = (Diverse(chance)(x, draw) == x).flatten(1).all(1).float().mean()
+        kept = (Diverse(chance)(x, rng) == x).flatten(1).all(1).float().mean()
         assert abs(kept - (1 - chance)) < 0.08 * (0 < chance < 1) + 1e-9
-    assert torch.equal(Diverse(1.0, least=1.0)(x, draw), x)  # Zhou's setting: the smallest size is the image's own
-    assert not torch.equal(Diverse()(x, draw), Diverse()(x, draw.at(step=1)))
+    assert torch.equal(Diverse(1.0, least=1.0)(x, rng), x)  # Zhou's setting: the smallest size is the image's own
+    assert not torch.equal(Diverse()(x, rng), Diverse()(x, rng.fold_in(step=1)))
 
 
 def test_the_gradient_goes_through_the_shrinking() -> None:
     x = torch.rand(3, 1, 6, 6, dtype=torch.float64, requires_grad=True)
-    draw = Draw(torch.arange(3))
-    assert torch.autograd.gradcheck(lambda x: Diverse(0.7, 0.6)(x, draw), (x,))
+    rng = KeyedRNG(torch.arange(3))
+    assert torch.autograd.gradcheck(lambda x: Diverse(0.7, 0.6)(x, rng), (x,))
 
 
 def test_diverse_inputs_change_with_each_step_and_image() -> None:
@@ -147,7 +148,7 @@ def test_diverse_inputs_change_with_each_step_and_image() -> None:
         return Tiny()(x)
 
     x = X[:1].expand(4, -1, -1, -1)
-    di_fgsm(Linf(0.0), 6, 0.01)(f, x, torch.zeros(4, dtype=torch.int64), draw=Draw(torch.arange(4)))
+    di_fgsm(Linf(0.0), 6, 0.01)(f, x, torch.zeros(4, dtype=torch.int64), rng=KeyedRNG(torch.arange(4)))
     shown = torch.stack(seen)
     assert len({tuple(image.flatten().tolist()) for image in shown.flatten(0, 1)}) > 2
     assert not torch.equal(shown[:, 0], shown[:, 1])
@@ -165,7 +166,7 @@ def test_jatps_ti_bim() -> None:
 def test_smoothing_raises_the_loss_too() -> None:
     for smooth in (Smoothed(), Smoothed(3, 1)):
         attack = replace(ti_bim(Linf(0.05), 10, 0.01), smooth=smooth)
-        assert (ce(Tiny()(attack(Tiny(), X, Y, draw=DRAW)), Y) > ce(Tiny()(X), Y)).all()
+        assert (ce(Tiny()(attack(Tiny(), X, Y, rng=DRAW)), Y) > ce(Tiny()(X), Y)).all()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from forefend.attacks.noise import Noise
-from forefend.draw import Draw
-from forefend.threat import L2, Linf, ThreatModel
-from forefend.trial import Trial
+from forefend.evaluation.trial import Trial
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 THREATS = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
 
@@ -20,16 +21,16 @@ def never(x: Tensor) -> Tensor:
 
 @THREATS
 def test_it_is_the_threat_model_s_noise_and_asks_nothing(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
-    draw = Draw(torch.arange(6), 3, "noise")
-    noisy = Noise(threat)(never, x, y, draw=draw)
-    assert torch.equal(noisy, threat.noise(x, draw))
+    rng = KeyedRNG(torch.arange(6), 3, "noise")
+    noisy = Noise(threat)(never, x, y, rng=rng)
+    assert torch.equal(noisy, threat.noise(x, rng))
     assert bool(threat.allows(noisy, x).all())
     assert bool((noisy != x).flatten(1).any(1).all())
 
 
 def test_each_restart_draws_anew(x: Tensor, y: Tensor) -> None:
-    draw = Draw(torch.arange(6))
-    first, again, other = (Noise(Linf(0.1))(never, x, y, draw=draw.at(restart=r)) for r in (0, 0, 1))
+    rng = KeyedRNG(torch.arange(6))
+    first, again, other = (Noise(Linf(0.1))(never, x, y, rng=rng.fold_in(restart=r)) for r in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD, fgsm, from_x, input_gradient, noise_corner, random_start, small_noise
 from forefend.checks import InputError
-from forefend.draw import Draw
 from forefend.losses import Mean, ce, margin
-from forefend.threat import L2, Linf, ThreatModel
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 THREATS = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
 BATCHES = pytest.mark.parametrize("count", [1, 3, 8])
@@ -38,8 +39,8 @@ def images(count: int, channels: int, low: float = 0.0, high: float = 1.0) -> Te
     return low + (high - low) * torch.rand(count, channels, 4, 4, generator=generator, dtype=torch.float64)
 
 
-def draw_for(x: Tensor, seed: int = 0) -> Draw:
-    return Draw(torch.arange(len(x)), seed)
+def draw_for(x: Tensor, seed: int = 0) -> KeyedRNG:
+    return KeyedRNG(torch.arange(len(x)), seed)
 
 
 def uphill(classifier: nn.Linear, y: Tensor, channels: int) -> Tensor:
@@ -58,8 +59,8 @@ def test_linf_reaches_the_optimum_of_a_binary_linear_classifier(
     y = torch.arange(count) % 2
     attack = PGD(Linf(0.1), 12, 0.05, loss=loss, start=start)
     best = (x + 0.1 * uphill(classifier, y, channels).sign()).clamp(0, 1)
-    torch.testing.assert_close(attack(as_images(classifier), x, y, draw=draw_for(x)), best, atol=1e-9, rtol=0)
-    torch.testing.assert_close(fgsm(Linf(0.1), loss)(as_images(classifier), x, y, draw=draw_for(x)), best)
+    torch.testing.assert_close(attack(as_images(classifier), x, y, rng=draw_for(x)), best, atol=1e-9, rtol=0)
+    torch.testing.assert_close(fgsm(Linf(0.1), loss)(as_images(classifier), x, y, rng=draw_for(x)), best)
 
 
 @BATCHES
@@ -72,8 +73,8 @@ def test_l2_reaches_the_optimum_of_a_binary_linear_classifier(count: int, channe
     best = x + 0.3 * direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     assert ((best > 0) & (best < 1)).all()
     attack = PGD(L2(0.3), 60, 0.1, start=start)
-    torch.testing.assert_close(attack(as_images(classifier), x, y, draw=draw_for(x)), best, atol=1e-6, rtol=0)
-    torch.testing.assert_close(fgsm(L2(0.3))(as_images(classifier), x, y, draw=draw_for(x)), best)
+    torch.testing.assert_close(attack(as_images(classifier), x, y, rng=draw_for(x)), best, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fgsm(L2(0.3))(as_images(classifier), x, y, rng=draw_for(x)), best)
 
 
 @BATCHES
@@ -81,7 +82,7 @@ def test_l2_reaches_the_optimum_of_a_binary_linear_classifier(count: int, channe
 def test_no_allowed_image_is_worse_for_a_multi_class_linear_classifier(count: int, threat: ThreatModel) -> None:
     classifier, x = linear(3, 5), images(count, 3, 0.3, 0.7)
     f, y = as_images(classifier), torch.arange(count) % 5
-    x_adv = PGD(threat, 80, 0.05, loss=_against(4), start=from_x)(f, x, y, draw=draw_for(x))
+    x_adv = PGD(threat, 80, 0.05, loss=_against(4), start=from_x)(f, x, y, rng=draw_for(x))
     # Against one class the margin is linear: its largest value is the dual norm of the weights times the radius.
     weights = classifier.weight[4] - classifier.weight[y]
     dual = weights.abs().sum(1) if isinstance(threat, Linf) else weights.norm(dim=1)
@@ -105,7 +106,7 @@ def test_a_negated_loss_targets_a_class(threat: ThreatModel) -> None:
         return -ce(logits, y)
 
     attack = PGD(threat, 40, threat.radius / 8, loss=nearness)
-    x_adv = attack(f, x, wanted, draw=draw_for(x))
+    x_adv = attack(f, x, wanted, rng=draw_for(x))
     assert threat.allows(x_adv, x).all()
     assert (ce(f(x_adv), wanted) < ce(f(x), wanted)).all()
     assert (f(x_adv).argmax(1) == wanted).sum() > (f(x).argmax(1) == wanted).sum()
@@ -121,7 +122,7 @@ def test_every_image_stays_inside(threat: ThreatModel, count: int, channels: int
     f = as_images(linear(channels, 3).float())
     for steps, size in [(1, 10.0), (7, threat.radius / 3)]:
         attack = PGD(threat, steps, size, start=start)
-        x_adv = attack(f, x, torch.zeros(count, dtype=torch.int64), draw=draw_for(x))
+        x_adv = attack(f, x, torch.zeros(count, dtype=torch.int64), rng=draw_for(x))
         assert threat.allows(x_adv, x).all()
         assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
         assert (threat.distance(x_adv, x) > 0).all()
@@ -133,10 +134,10 @@ def test_each_image_may_have_a_radius_of_its_own(threat: ThreatModel) -> None:
     y, each = f(x).argmax(1), torch.tensor([0.0, 0.05, 0.1, 0.2], dtype=torch.float64)
     attacks = [fgsm, lambda threat: PGD(threat, 5, 0.05)]
     for make in attacks:
-        together = make(type(threat)(each))(f, x, y, draw=draw_for(x))
+        together = make(type(threat)(each))(f, x, y, rng=draw_for(x))
         for i in range(4):
             alone = make(type(threat)(float(each[i])))
-            got = alone(f, x[i : i + 1], y[i : i + 1], draw=Draw(torch.tensor([i])))
+            got = alone(f, x[i : i + 1], y[i : i + 1], rng=KeyedRNG(torch.tensor([i])))
             torch.testing.assert_close(together[i : i + 1], got)
 
 
@@ -145,7 +146,7 @@ def test_a_network_is_given_back_as_it_was(threat: ThreatModel, net: nn.Module, 
     list(net.parameters())[1].requires_grad = False
     net[1].training = False
     before = copy.deepcopy(net)
-    PGD(threat, 3, 0.05)(net, x, y, draw=draw_for(x))
+    PGD(threat, 3, 0.05)(net, x, y, rng=draw_for(x))
     assert all(parameter.grad is None for parameter in net.parameters())
     assert [p.requires_grad for p in net.parameters()] == [p.requires_grad for p in before.parameters()]
     assert [m.training for m in net.modules()] == [m.training for m in before.modules()]
@@ -155,21 +156,21 @@ def test_a_network_is_given_back_as_it_was(threat: ThreatModel, net: nn.Module, 
 
 def test_a_network_in_train_mode_is_attacked_in_eval_mode(net: nn.Module, x: Tensor, y: Tensor) -> None:
     attack = PGD(Linf(0.1), 3, 0.05)
-    x_adv = attack(net.train(), x, y, draw=draw_for(x))
-    assert torch.equal(attack(net.eval(), x, y, draw=draw_for(x)), x_adv)
+    x_adv = attack(net.train(), x, y, rng=draw_for(x))
+    assert torch.equal(attack(net.eval(), x, y, rng=draw_for(x)), x_adv)
 
 
 def test_collected_gradients_survive_an_attack(net: nn.Module, x: Tensor, y: Tensor) -> None:
     F.cross_entropy(net(x), y).backward()
     before = [parameter.grad.clone() for parameter in net.parameters()]
-    PGD(Linf(0.1), 2, 0.05)(net, x, y, draw=draw_for(x))
-    PGD(Linf(0.1), 2, 0.05)(lambda batch: net(batch), x, y, draw=draw_for(x))
+    PGD(Linf(0.1), 2, 0.05)(net, x, y, rng=draw_for(x))
+    PGD(Linf(0.1), 2, 0.05)(lambda batch: net(batch), x, y, rng=draw_for(x))
     assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), before, strict=True))
 
 
 def test_a_failing_network_is_given_back_too(net: nn.Module, x: Tensor, y: Tensor) -> None:
     with pytest.raises(RuntimeError):
-        PGD(Linf(0.1), 2, 0.05)(net, x[:, :2], y, draw=draw_for(x))
+        PGD(Linf(0.1), 2, 0.05)(net, x[:, :2], y, rng=draw_for(x))
     assert net.training
     assert all(parameter.requires_grad for parameter in net.parameters())
 
@@ -177,8 +178,8 @@ def test_a_failing_network_is_given_back_too(net: nn.Module, x: Tensor, y: Tenso
 def test_an_attack_works_without_grad_and_does_not_mark_the_images(net: nn.Module, x: Tensor, y: Tensor) -> None:
     attack, before = PGD(Linf(0.1), 2, 0.05), x.clone()
     with torch.no_grad():
-        x_adv = attack(net, x, y, draw=draw_for(x))
-    assert torch.equal(x_adv, attack(net, x, y, draw=draw_for(x)))
+        x_adv = attack(net, x, y, rng=draw_for(x))
+    assert torch.equal(x_adv, attack(net, x, y, rng=draw_for(x)))
     assert torch.equal(x, before)
     assert not x.requires_grad
 
@@ -187,11 +188,11 @@ def test_an_attack_works_without_grad_and_does_not_mark_the_images(net: nn.Modul
 def test_an_image_s_result_does_not_depend_on_its_batch(threat: ThreatModel, net: nn.Module, y: Tensor) -> None:
     net.double().eval()
     x = torch.rand(6, 3, 8, 8, dtype=torch.float64)
-    attack, draw = PGD(threat, 5, 0.03), Draw(torch.tensor([40, 3, 17, 0, 2, 9]), seed=1)
-    whole = attack(net, x, y, draw=draw)
+    attack, rng = PGD(threat, 5, 0.03), KeyedRNG(torch.tensor([40, 3, 17, 0, 2, 9]), seed=1)
+    whole = attack(net, x, y, rng=rng)
     for rows in ([5, 4, 3, 2, 1, 0], [2], [1, 4]):
         part = torch.tensor(rows)
-        got = attack(net, x[part], y[part], draw=draw.select(part))
+        got = attack(net, x[part], y[part], rng=rng.select(part))
         torch.testing.assert_close(got, whole[part], atol=1e-9, rtol=0)
 
 
@@ -199,11 +200,11 @@ def test_a_random_start_is_the_draw_s_and_no_start_ignores_it(net: nn.Module, x:
     net.eval()
     random = PGD(Linf(0.1), 1, 1e-4)
     start = Linf(0.1).noise(x, draw_for(x))
-    assert (random(net, x, y, draw=draw_for(x)) - start).abs().max() < 1.1e-4
-    assert not torch.equal(random(net, x, y, draw=draw_for(x)), random(net, x, y, draw=draw_for(x, seed=1)))
+    assert (random(net, x, y, rng=draw_for(x)) - start).abs().max() < 1.1e-4
+    assert not torch.equal(random(net, x, y, rng=draw_for(x)), random(net, x, y, rng=draw_for(x, seed=1)))
     plain = replace(random, start=from_x)
-    assert (plain(net, x, y, draw=draw_for(x)) - x).abs().max() < 1.1e-4
-    assert torch.equal(plain(net, x, y, draw=draw_for(x)), plain(net, x, y, draw=draw_for(x, seed=1)))
+    assert (plain(net, x, y, rng=draw_for(x)) - x).abs().max() < 1.1e-4
+    assert torch.equal(plain(net, x, y, rng=draw_for(x)), plain(net, x, y, rng=draw_for(x, seed=1)))
 
 
 def test_the_number_of_steps_is_the_number_of_gradients(x: Tensor, y: Tensor) -> None:
@@ -213,7 +214,7 @@ def test_the_number_of_steps_is_the_number_of_gradients(x: Tensor, y: Tensor) ->
         seen.append(batch.detach().clone())
         return batch.flatten(1)[:, :4]
 
-    x_adv = PGD(Linf(1), 5, 0.01, start=from_x)(counting, x, y, draw=draw_for(x))
+    x_adv = PGD(Linf(1), 5, 0.01, start=from_x)(counting, x, y, rng=draw_for(x))
     assert len(seen) == 5
     assert torch.equal(seen[0], x)
     assert (x_adv - x).abs().max() <= 5 * 0.01 + 1e-6
@@ -226,7 +227,7 @@ def test_several_predictions_are_attacked_together(x: Tensor) -> None:
         return [first(batch.flatten(1)), second(batch.flatten(1))]
 
     y = torch.zeros(6, dtype=torch.int64)
-    x_adv = fgsm(Linf(0.1), Mean(margin))(both, x, y, draw=draw_for(x))
+    x_adv = fgsm(Linf(0.1), Mean(margin))(both, x, y, rng=draw_for(x))
     ascent = (first.weight[1] - first.weight[0] + second.weight[1] - second.weight[0]).detach().view(3, 8, 8)
     torch.testing.assert_close(x_adv, (x + 0.1 * ascent.sign()).clamp(0, 1))
 
@@ -303,4 +304,4 @@ def test_foolbox_finds_the_same_images(threat: ThreatModel, steps: int) -> None:
     ours = fgsm(threat) if steps == 1 else PGD(threat, 10, threat.radius / 4, start=from_x)
     model = foolbox.PyTorchModel(network, bounds=(0, 1))
     expected = theirs.run(model, x, foolbox.criteria.Misclassification(y), epsilon=threat.radius)
-    torch.testing.assert_close(ours(network, x, y, draw=draw_for(x)), expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(ours(network, x, y, rng=draw_for(x)), expected, atol=1e-7, rtol=0)

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from forefend import data
+from forefend.attacks.base import at_step
 from forefend.attacks.square import Square, _bump, _moved_mass, _square, _stripes, _tiles
-from forefend.attacks.steps import at_step
 from forefend.checks import InputError
-from forefend.classifiers.weights import load_weights
-from forefend.draw import Draw
 from forefend.losses import margin
-from forefend.threat import L2, Linf, ThreatModel
+from forefend.models.classifiers.pretrained import load_weights
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 THREATS = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
-DRAW = Draw(torch.arange(40), seed=3)
+DRAW = KeyedRNG(torch.arange(40), seed=3)
 GREY = torch.full((40, 3, 12, 10), 0.5)
 
 
@@ -31,7 +32,7 @@ def test_linf_comes_to_the_optimum_of_a_linear_classifier() -> None:
     f, x, y = binary(32), torch.rand(6, 2, 4, 4, dtype=torch.float64), torch.arange(6) % 2
     weight = f[1].weight
     best = (x + 0.1 * (weight[1 - y] - weight[y]).view(-1, 2, 4, 4).sign()).clamp(0, 1)
-    x_adv = Square(Linf(0.1), 500, horizon=100)(f, x, y, draw=Draw(torch.arange(6)))
+    x_adv = Square(Linf(0.1), 500, horizon=100)(f, x, y, rng=KeyedRNG(torch.arange(6)))
     torch.testing.assert_close(x_adv, best)
 
 
@@ -39,7 +40,7 @@ def test_l2_comes_near_the_optimum_of_a_linear_classifier() -> None:
     f, x, y = binary(72), torch.full((6, 2, 6, 6), 0.5, dtype=torch.float64), torch.arange(6) % 2
     weight = f[1].weight
     gain = 0.5 * (weight[1 - y] - weight[y]).norm(dim=1)
-    x_adv = Square(L2(0.5), 800, horizon=400)(f, x, y, draw=Draw(torch.arange(6)))
+    x_adv = Square(L2(0.5), 800, horizon=400)(f, x, y, rng=KeyedRNG(torch.arange(6)))
     assert (margin(f(x_adv), y) - margin(f(x), y) > 0.5 * gain).all()
     assert (margin(f(x_adv), y) - margin(f(x), y) <= gain + 1e-9).all()
 
@@ -54,7 +55,7 @@ def test_logits_are_all_it_asks_for_and_steps_are_queries(threat: ThreatModel, x
         asked.append(batch)
         return torch.from_numpy((batch.numpy() * 8).round()).flatten(1)[:, :4]
 
-    x_adv = Square(threat, 9)(rounding, x, y, draw=Draw(torch.arange(6)))
+    x_adv = Square(threat, 9)(rounding, x, y, rng=KeyedRNG(torch.arange(6)))
     assert len(asked) == 9 == Square(threat, 9).forwards
     assert Square(threat, 9).gradients == 0
     assert all(threat.allows(batch, x).all() for batch in asked)
@@ -82,7 +83,7 @@ def test_squares_shrink_as_the_paper_says() -> None:
 def test_the_schedule_counts_squares_and_not_the_start(monkeypatch: pytest.MonkeyPatch, x: Tensor, y: Tensor) -> None:
     counted, plain = [], Square._sides
     monkeypatch.setattr(Square, "_sides", lambda self, n, x: counted.append(int(n[0])) or plain(self, n, x))
-    Square(Linf(0.1), 4)(lambda x: x.flatten(1), x, y, draw=Draw(torch.arange(6)))
+    Square(Linf(0.1), 4)(lambda x: x.flatten(1), x, y, rng=KeyedRNG(torch.arange(6)))
     assert counted[1:] == [0, 1, 2]
 
 
@@ -104,7 +105,7 @@ def test_a_square_is_a_square_anywhere_in_the_image() -> None:
     delta = (painted - GREY).flatten(2)
     torch.testing.assert_close(delta.abs().amax(2), torch.full((40, 3), 0.1))
     assert (delta.amax(2) * delta.amin(2) == 0).all()  # one sign a channel
-    ones = [_square(Linf(0.1), GREY, GREY, torch.ones_like(side), DRAW.at(step=s)) != GREY for s in range(40)]
+    ones = [_square(Linf(0.1), GREY, GREY, torch.ones_like(side), DRAW.fold_in(step=s)) != GREY for s in range(40)]
     assert torch.stack(ones).any(0).any(0).all()  # the border too
 
 
@@ -142,7 +143,7 @@ def test_l2_perturbations_use_the_whole_radius_and_window() -> None:
     assert ((start != GREY).flatten(1).sum(1) > 250).all()
     later = _moved_mass(threat, start, GREY, side, DRAW)
     torch.testing.assert_close(threat.distance(later, GREY), full, atol=1e-6, rtol=0)
-    # Outside the two windows nothing moves but for the common scale; one window is grey, the other one a bump.
+    # Outside the two windows nothing moves but for the common scale; one window is gray, the other one a bump.
     unmoved = (later - GREY).sign() == (start - GREY).sign()
     assert (unmoved.all(1).sum((1, 2)) >= 120 - 2 * 25 - 2).all()
     assert ((later == GREY).all(1).sum((1, 2)) > 0).sum() > 30
@@ -171,12 +172,12 @@ def test_unused_length_is_shared_out_over_the_channels() -> None:
 def test_a_query_draws_a_few_numbers_and_no_image(
     threat: ThreatModel, monkeypatch: pytest.MonkeyPatch, x: Tensor, y: Tensor
 ) -> None:
-    drawn, uniform = [], Draw.uniform
-    monkeypatch.setattr(Draw, "uniform", lambda self, like: drawn.append(like.shape[1]) or uniform(self, like))
+    drawn, uniform = [], KeyedRNG.uniform
+    monkeypatch.setattr(KeyedRNG, "uniform", lambda self, like: drawn.append(like.shape[1]) or uniform(self, like))
     attack = Square(threat, 5)
-    state = attack.begin(x, Draw(torch.arange(6)))
+    state = attack.begin(x, KeyedRNG(torch.arange(6)))
     drawn.clear()
-    attack.advance(lambda x: x.flatten(1), state, x, y, draw=Draw(torch.arange(6)))
+    attack.advance(lambda x: x.flatten(1), state, x, y, rng=KeyedRNG(torch.arange(6)))
     assert sum(drawn) <= 8
 
 
@@ -189,10 +190,10 @@ def test_as_many_queries_as_the_authors_need(real_data: Path, threat: ThreatMode
     x, y, _ = data.load("fashion-mnist", split="test", data_dir=real_data).batch(torch.arange(160))
     right = f(x).argmax(1) == y
     x, y = x[right], y[right]
-    attack, draw = Square(threat, 61, horizon=60), Draw(torch.arange(len(x)))
-    state, mine = attack.begin(x, draw), torch.ones(len(x))
+    attack, rng = Square(threat, 61, horizon=60), KeyedRNG(torch.arange(len(x)))
+    state, mine = attack.begin(x, rng), torch.ones(len(x))
     for step in range(attack.steps):
-        state = attack.advance(f, state, x, y, draw=at_step(draw, attack, step))
+        state = attack.advance(f, state, x, y, rng=at_step(rng, attack, step))
         mine += state["best"] <= 0
     theirs = square.SquareAttack(f, norm=threat.norm, n_queries=60, eps=threat.radius, resc_schedule=True)
     theirs.init_hyperparam(x)

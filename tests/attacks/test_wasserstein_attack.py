@@ -21,15 +21,15 @@ from forefend.attacks.wasserstein import (
     as_moved,
     at_random,
     at_x,
-    favoured,
+    favored,
     projected,
 )
 from forefend.checks import InputError
-from forefend.classifiers.weights import load_weights
-from forefend.couplings import inside, into_box, lengths, seen, still, transported, work
-from forefend.draw import Draw
 from forefend.losses import ce, margin
-from forefend.wasserstein import Wasserstein
+from forefend.models.classifiers.pretrained import load_weights
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.transport import inside, into_box, lengths, seen, still, transported, work
+from forefend.threat_models.wasserstein import Wasserstein
 
 optimize = pytest.importorskip("scipy.optimize")
 
@@ -50,8 +50,8 @@ def weights_like(x: Tensor, seed: int = 0) -> Tensor:
     return torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed + 77), dtype=x.dtype)
 
 
-def draw_for(x: Tensor, seed: int = 0) -> Draw:
-    return Draw(torch.arange(len(x)), seed)
+def draw_for(x: Tensor, seed: int = 0) -> KeyedRNG:
+    return KeyedRNG(torch.arange(len(x)), seed)
 
 
 def value(prediction: Tensor, target: Any) -> Tensor:
@@ -96,7 +96,7 @@ def gain(attack: Any, x: Tensor, seed: int) -> float:
     def f(batch: Tensor) -> Tensor:
         return (batch * weights).flatten(1).sum(1)
 
-    x_adv = attack(f, x, None, draw=draw_for(x))
+    x_adv = attack(f, x, None, rng=draw_for(x))
     assert attack.threat.allows(x_adv, x).all()
     best, clean = optimum(weights, x, attack.threat), float(f(x))
     return (float(f(x_adv)) - clean) / (best - clean)
@@ -166,7 +166,7 @@ def test_a_projection_meets_its_conditions(seed: int) -> None:
     assert (mine[~inside(x, 5).expand_as(mine)] == 0).all()
     assert (work(mine) <= budget + 1e-9).all()
     for seed_of_other in range(5):
-        other = favoured(seen(torch.randn_like(x), 5), x, budget, 0.1 * 3**seed_of_other)
+        other = favored(seen(torch.randn_like(x), 5), x, budget, 0.1 * 3**seed_of_other)
         # The angle between what was cut off and every feasible direction is not acute.
         assert (((wanted - mine) * (other - mine)).sum((1, 2, 3)) <= 1e-7).all()
 
@@ -187,7 +187,7 @@ def test_without_entropy_frank_wolfe_solves_the_linear_programme(channels: int, 
     best = optimum(uphill, x, threat, ceiling=1e9)
     misses = []
     for entropy in (1e-1, 1e-2, 1e-3, 1e-5):
-        coupling = favoured(seen(uphill[None], 5), x, threat.budget(x), entropy, halvings=50)
+        coupling = favored(seen(uphill[None], 5), x, threat.budget(x), entropy, halvings=50)
         assert float(work(coupling)) <= float(threat.budget(x)) + 1e-9
         torch.testing.assert_close(coupling.sum(2), x.flatten(2))
         misses.append(best - float((uphill * transported(coupling, x)).sum()))
@@ -199,10 +199,10 @@ def test_the_softened_choice_by_hand() -> None:
     """One pixel of mass 0.5 beside an empty one that gains 1: at entropy 1 and no price, it splits as e⁰ to e¹."""
     x = torch.tensor([0.5, 0.0], dtype=torch.float64).view(1, 1, 1, 2)
     uphill = seen(torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2), 3)
-    free = favoured(uphill, x, torch.tensor([9.0]).double(), 1.0)
+    free = favored(uphill, x, torch.tensor([9.0]).double(), 1.0)
     gone = 0.5 * 2.718281828459045 / 3.718281828459045
     torch.testing.assert_close(transported(free, x).flatten(), torch.tensor([0.5 - gone, gone]).double())
-    tight = favoured(uphill, x, torch.tensor([0.1]).double(), 1.0)
+    tight = favored(uphill, x, torch.tensor([0.1]).double(), 1.0)
     torch.testing.assert_close(transported(tight, x).flatten(), torch.tensor([0.4, 0.1]).double())
 
 
@@ -216,7 +216,7 @@ def test_every_image_stays_inside(attack: Any, start: Any, channels: int, kind: 
     f = nn.Sequential(nn.Flatten(), nn.Linear(channels * 36, 3)).to(kind)
     for radius in (0.0, 0.03, 2.0):
         threat = Wasserstein(radius, exact=3)
-        x_adv = replace(attack, threat=threat, start=start)(f, x, torch.tensor([0, 1, 2]), draw=draw_for(x))
+        x_adv = replace(attack, threat=threat, start=start)(f, x, torch.tensor([0, 1, 2]), rng=draw_for(x))
         assert threat.allows(x_adv, x).all()
         assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
         assert torch.equal(x_adv[0], x[0])
@@ -232,9 +232,9 @@ def test_a_step_climbs_where_the_hand_would() -> None:
     def f(batch: Tensor) -> Tensor:
         return (batch * weights).flatten(1).sum(1)
 
-    x_adv = attack(f, x, None, draw=draw_for(x))
+    x_adv = attack(f, x, None, rng=draw_for(x))
     torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.45, 0.3, 0.45]).double(), atol=1e-6, rtol=0)
-    x_adv = replace(attack, threat=Wasserstein(0.05, window=3))(f, x, None, draw=draw_for(x))
+    x_adv = replace(attack, threat=Wasserstein(0.05, window=3))(f, x, None, rng=draw_for(x))
     torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.47, 0.26, 0.47]).double(), atol=1e-5, rtol=0)
 
 
@@ -243,11 +243,11 @@ def test_an_image_s_result_does_not_depend_on_its_batch(attack: Any, net: nn.Mod
     net.double().eval()
     x = torch.rand(6, 3, 8, 8, dtype=torch.float64)
     attack = replace(attack, steps=4, start=at_random)
-    draw = Draw(torch.tensor([40, 3, 17, 0, 2, 9]), seed=1)
-    whole = attack(net, x, y, draw=draw)
+    rng = KeyedRNG(torch.tensor([40, 3, 17, 0, 2, 9]), seed=1)
+    whole = attack(net, x, y, rng=rng)
     for rows in ([5, 4, 3, 2, 1, 0], [2]):
         part = torch.tensor(rows)
-        got = attack(net, x[part], y[part], draw=draw.select(part))
+        got = attack(net, x[part], y[part], rng=rng.select(part))
         torch.testing.assert_close(got, whole[part], atol=1e-7, rtol=0)
 
 
@@ -255,10 +255,10 @@ def test_an_image_s_result_does_not_depend_on_its_batch(attack: Any, net: nn.Mod
 def test_each_image_may_have_a_radius_of_its_own(attack: Any, net: nn.Module, y: Tensor) -> None:
     net.double().eval()
     x, radii = torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0.0, 0.02, 0.2], dtype=torch.float64)
-    together = replace(attack, threat=Wasserstein(radii), steps=3)(net, x, y[:3], draw=draw_for(x))
+    together = replace(attack, threat=Wasserstein(radii), steps=3)(net, x, y[:3], rng=draw_for(x))
     for i in range(3):
         alone = replace(attack, threat=Wasserstein(float(radii[i])), steps=3)
-        got = alone(net, x[i : i + 1], y[i : i + 1], draw=Draw(torch.tensor([i])))
+        got = alone(net, x[i : i + 1], y[i : i + 1], rng=KeyedRNG(torch.tensor([i])))
         torch.testing.assert_close(together[i : i + 1], got, atol=1e-7, rtol=0)
 
 
@@ -268,7 +268,7 @@ def test_a_network_is_given_back_as_it_was(attack: Any, net: nn.Module, x: Tenso
     net[1].training = False
     before, clean = copy.deepcopy(net), x.clone()
     with torch.no_grad():
-        replace(attack, steps=2)(net, x, y, draw=draw_for(x))
+        replace(attack, steps=2)(net, x, y, rng=draw_for(x))
     assert torch.equal(x, clean)
     assert all(parameter.grad is None for parameter in net.parameters())
     assert [p.requires_grad for p in net.parameters()] == [p.requires_grad for p in before.parameters()]
@@ -285,7 +285,7 @@ def test_the_number_of_steps_is_the_number_of_gradients(attack: Any, x: Tensor, 
         seen_by_f.append(batch.detach().clone())
         return batch.flatten(1)[:, :4]
 
-    replace(attack, steps=5)(counting, x, y, draw=draw_for(x))
+    replace(attack, steps=5)(counting, x, y, rng=draw_for(x))
     assert len(seen_by_f) == 5
     torch.testing.assert_close(seen_by_f[0], x)
     assert all(batch.min() >= 0 and batch.max() <= 1 for batch in seen_by_f)
@@ -299,7 +299,7 @@ def test_a_random_start_is_the_draw_s(attack: Any, x: Tensor) -> None:
     assert not torch.equal(coupling, at_random(threat, x, draw_for(x, seed=1)))
     f, y = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), torch.zeros(6, dtype=torch.int64)
     random = replace(attack, start=at_random, steps=2)
-    runs = [random(f, x, y, draw=draw_for(x, seed)) for seed in (0, 0, 1)]
+    runs = [random(f, x, y, rng=draw_for(x, seed)) for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
@@ -372,6 +372,6 @@ def test_a_published_classifier_falls_and_every_image_obeys(attack: Any, real_da
     x, y = mnist(real_data, 10)
     assert (f(x).argmax(1) == y).all()
     threat = Wasserstein(0.5, exact=10)
-    x_adv = replace(attack, threat=threat, steps=10, loss=ce)(f, x, y, draw=draw_for(x))
+    x_adv = replace(attack, threat=threat, steps=10, loss=ce)(f, x, y, rng=draw_for(x))
     assert threat.allows(x_adv, x).all()
     assert int((f(x_adv).argmax(1) == y).sum()) <= 4

@@ -10,7 +10,7 @@ import pytest
 
 import forefend.data as data
 from forefend.checks import InputError
-from forefend.data import load, published
+from forefend.data import load, registry
 
 REAL = pytest.mark.skipif(
     "FOREFEND_DATA" not in os.environ, reason="FOREFEND_DATA does not say where the real files lie"
@@ -33,12 +33,12 @@ def test_a_split_and_a_size_must_make_sense() -> None:
         load("digits", "test", size=32)
 
 
-@pytest.mark.parametrize("name", list(published.SETS))
+@pytest.mark.parametrize("name", list(registry.SETS))
 def test_absent_files_say_where_they_were_sought_and_what_to_do(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         load(name, "train", tmp_path)
     sentence = str(refused.value)
-    assert f"{tmp_path / published.SETS[name].folder} nor in {tmp_path}" in sentence
+    assert f"{tmp_path / registry.SETS[name].folder} nor in {tmp_path}" in sentence
     assert "--download (download=True)" in sentence
     assert "--data-dir or FOREFEND_DATA" in sentence
     assert sentence.count(". ") == 0
@@ -61,7 +61,7 @@ def test_the_folder_is_the_argument_then_the_environment_then_here(
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(b"changed")
-    expected = published.SETS["cifar-10"].digests["test_batch"].removeprefix("sha256:")
+    expected = registry.SETS["cifar-10"].digests["test_batch"].removeprefix("sha256:")
     found = hashlib.sha256(b"changed").hexdigest()
     with pytest.raises(InputError, match=f"test_batch is not the published file: its sha256 is {found}, .*{expected}"):
         load("cifar-10", "test", tmp_path)
@@ -70,18 +70,18 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None
 def test_a_digest_is_computed_once_until_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    before = published._digest.cache_info().misses
+    before = registry._digest.cache_info().misses
     for _ in range(3):
-        published.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
-    assert published._digest.cache_info().misses == before + 1
+        registry.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
+    assert registry._digest.cache_info().misses == before + 1
     path.write_bytes(b"three")
     with pytest.raises(InputError, match="its md5 is"):
-        published.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
+        registry.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
 
 
 def test_every_file_of_a_split_has_a_digest_and_somewhere_to_come_from() -> None:
-    assert set(data.READERS) == set(published.SETS)
-    for spec in published.SETS.values():
+    assert set(data.READERS) == set(registry.SETS)
+    for spec in registry.SETS.values():
         for file in [file for split in spec.splits.values() for file in split]:
             assert file in spec.digests
             fetched = {url.rsplit("/", 1)[-1] for url in spec.urls}
@@ -103,7 +103,7 @@ def test_files_lie_in_their_folder_or_directly_there() -> None:
 def test_unpacked_files_are_known_too(tmp_path: Path) -> None:
     import gzip
 
-    for file in published.SETS["mnist"].splits["test"]:
+    for file in registry.SETS["mnist"].splits["test"]:
         packed = Path(os.environ["FOREFEND_DATA"]) / "mnist" / file
         (tmp_path / file.removesuffix(".gz")).write_bytes(gzip.decompress(packed.read_bytes()))
     assert len(load("mnist", "test", tmp_path)) == 10_000
@@ -111,7 +111,7 @@ def test_unpacked_files_are_known_too(tmp_path: Path) -> None:
 
 @REAL
 def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
-    for file in published.SETS["fashion-mnist"].splits["test"]:
+    for file in registry.SETS["fashion-mnist"].splits["test"]:
         shutil.copy(Path(os.environ["FOREFEND_DATA"]) / "fashion-mnist" / file, tmp_path)
     assert len(load("fashion-mnist", "test", tmp_path)) == 10_000
     labels = tmp_path / "t10k-labels-idx1-ubyte.gz"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from forefend.checks import InputError
-from forefend.data import Images, load
+from forefend.data import ImageDataset, load
 
 X = np.random.RandomState(0).randint(0, 256, (4, 3, 5, 6), dtype=np.uint8)
 Y = np.array([0, 2, 1, 0])
@@ -18,7 +18,7 @@ def save(folder: Path, **arrays: np.ndarray) -> str:
     return str(folder / "mine.npz")
 
 
-def pixels(images: Images) -> torch.Tensor:
+def pixels(images: ImageDataset) -> torch.Tensor:
     return images.batch(torch.arange(len(images)))[0]
 
 
@@ -28,9 +28,9 @@ def test_every_layout_gives_the_same_images(tmp_path: Path) -> None:
         images = load(save(tmp_path, x=x, y=Y), "test")
         assert torch.allclose(pixels(images), expected, atol=1e-7)
         assert (images.name, images.shape, images.classes) == ("mine", (3, 5, 6), ("0", "1", "2"))
-    grey = load(save(tmp_path, x=X[:, 0], y=Y[:, None].astype(np.uint8)), "test")
-    assert torch.equal(pixels(grey), expected[:, :1])
-    assert (grey.pixels.dtype, grey.labels.tolist()) == (torch.uint8, Y.tolist())
+    gray = load(save(tmp_path, x=X[:, 0], y=Y[:, None].astype(np.uint8)), "test")
+    assert torch.equal(pixels(gray), expected[:, :1])
+    assert (gray.pixels.dtype, gray.labels.tolist()) == (torch.uint8, Y.tolist())
 
 
 def test_each_split_has_its_arrays_and_both_share_their_classes(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_each_split_has_its_arrays_and_both_share_their_classes(tmp_path: Path) 
         ({"x": X, "y": np.eye(4, dtype=int)}, r"shape \(4, 4\), expected integers"),
         ({"x": X, "y": np.array(1)}, "expected integers"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, "0 … 1 for 2 classes"),
-        ({"x": X / 127.5 - 1, "y": Y}, "they look normalised"),
+        ({"x": X / 127.5 - 1, "y": Y}, "they look normalized"),
         ({"x": X.astype(float), "y": Y}, "divide by 255"),
         ({"x": np.where(X > 9, np.nan, 0.5), "y": Y}, "NaN"),
         ({"x": X.astype(int), "y": Y}, "int64, expected uint8"),

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from plain import EPS, ascend, batch_of, cast_of, equal, small_start, uniform_start, yielded
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, small_start, uniform_start, yielded
 from torch import Tensor, nn
 
-from forefend.recipe import Batch, Cast
 from forefend.recipes import MART, TRADES, Adversarial, MMASimple, Natural
-from forefend.threat import Linf
+from forefend.recipes.base import Batch, Networks
+from forefend.threat_models.lp import Linf
 
 STEP = 0.3
 SETTINGS = {"threat": Linf(EPS), "steps": 4, "relative_step": STEP}
 
 
-def twins() -> tuple[Cast, nn.Module, Batch]:
+def twins() -> tuple[Networks, nn.Module, Batch]:
     """A cast, a copy of its classifier for the plain loss, and a batch some of whose images are misclassified."""
     cast, batch = cast_of(), batch_of(24)
     f = copy.deepcopy(cast.classifier)

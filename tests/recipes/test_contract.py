@@ -8,22 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy_networks import Stopping, classifier, held, same, toy_cast, toy_images, train, trained, untouched
 from torch import Tensor, nn
-from toys import Stopping, classifier, held, same, toy_cast, toy_images, train, trained, untouched
 
-from forefend import checkpoint
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
-from forefend.defence import full, oblivious
-from forefend.guides import Guide, every, sampled
 from forefend.losses import boosted_ce, ce, euclidean, huber_mean, huber_sum, mse
-from forefend.recipe import Cast, Recipe
+from forefend.models.defense import full, oblivious
+from forefend.models.guide import Guide
 from forefend.recipes import NRP, RECIPES
+from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.denoised_smoothing import classification, reconstruction
+from forefend.recipes.ensemble import every, sampled
 from forefend.recipes.hgd import feature, logit
 from forefend.recipes.transfer import everything, head, predicted_labels, true_labels
-from forefend.records import Run
-from forefend.threat import L2, Linf
+from forefend.runtime.run_folder import Run
+from forefend.threat_models.lp import L2, Linf
+from forefend.training import checkpoint
 
 # Six steps on forty images. The rest is what lets each field matter in so short a run: held-out images that are not
 # all alike, rates that fall, a plateau that is reached.
@@ -58,13 +59,13 @@ PAIRS: dict[Any, Any] = {
 }
 # Forward passes in training form at each step, where they are not one for each network in training.
 FORWARDS: dict[str, dict[str, int]] = {
-    "ape-gan": {"preprocessor": 3, "critic": 4},
+    "ape-gan": {"preprocessor": 3, "discriminator": 4},
     "jat": {"preprocessor": 2, "classifier": 2},
     "jatp": {"preprocessor": 2},
     "jatp-prime": {"preprocessor": 2, "classifier": 2},
     "mart": {"classifier": 2},
     "mma": {"classifier": 2},
-    "nrp": {"preprocessor": 1, "critic": 4},
+    "nrp": {"preprocessor": 1, "discriminator": 4},
     "trades": {"classifier": 2},
     "transfer": {"classifier": 2},
 }
@@ -80,7 +81,7 @@ def small(recipe: type[Recipe], **more: Any) -> Recipe:
     return recipe(**settings | MORE.get(NAMES[recipe], {}) | more)
 
 
-def cast_for(recipe: type[Recipe]) -> Cast:
+def cast_for(recipe: type[Recipe]) -> Networks:
     """Every role filled, with as many guides as the recipe may have."""
     return toy_cast(guides=1 if recipe is NRP else 2)
 
@@ -106,8 +107,8 @@ def other(value: Any) -> Any:
     return value / 2
 
 
-def networks_of(cast: Cast) -> dict[str, nn.Module]:
-    return {"preprocessor": cast.preprocessor, "classifier": cast.classifier, "critic": cast.critic}
+def networks_of(cast: Networks) -> dict[str, nn.Module]:
+    return {"preprocessor": cast.preprocessor, "classifier": cast.classifier, "discriminator": cast.discriminator}
 
 
 @every_recipe
@@ -231,7 +232,7 @@ def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: 
     # Oblivious attackers craft without the networks in training; putting back the best epoch turns its counter back.
     more: dict[str, Any] = {"sees": full, "hold_out": 0.0}
     settings = small(recipe, **{f.name: more[f.name] for f in fields(recipe) if f.name in more})
-    train(settings, toy_images(), Cast(guides=cast.guides, **watched))
+    train(settings, toy_images(), Networks(guides=cast.guides, **watched))
     own = [role for player in settings.players(cast).values() for role in player.networks]
     steps = 3 * settings.epochs
     for role, network in watched.items():
@@ -246,9 +247,9 @@ def test_every_attack_of_a_recipe_is_its_own_threat_models(recipe: type[Recipe],
     attacks: list[PGD] = []
     call = PGD.__call__
 
-    def noting(self: PGD, f: Any, x: Tensor, target: Any, *, draw: Any) -> Tensor:
+    def noting(self: PGD, f: Any, x: Tensor, target: Any, *, rng: Any) -> Tensor:
         attacks.append(self)
-        x_adv = call(self, f, x, target, draw=draw)
+        x_adv = call(self, f, x, target, rng=rng)
         assert self.threat.allows(x_adv, x).all()
         return x_adv
 
@@ -265,8 +266,8 @@ def test_a_cast_without_the_network_that_it_trains_is_refused(recipe: type[Recip
     cast = cast_for(recipe)
     needed = {name for player in recipe().players(cast).values() for name in player.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):
-        small(recipe).players(Cast())
+        small(recipe).players(Networks())
     for name in needed:
         networks = networks_of(cast) | {name: nn.Identity()}
         with pytest.raises(InputError, match=f"trains a {name}, and none was given: name one with --{name}"):
-            small(recipe).players(Cast(guides=cast.guides, **networks))
+            small(recipe).players(Networks(guides=cast.guides, **networks))

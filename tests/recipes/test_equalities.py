@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plain import EPS, batch_of, cast_of, gradient, uniform_start, yielded
+from helpers.plain_recipes import EPS, batch_of, cast_of, gradient, uniform_start, yielded
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD
-from forefend.defence import full, oblivious
-from forefend.guides import every, in_turn, sampled
 from forefend.losses import huber_mean, huber_sum
-from forefend.recipe import Recipe
+from forefend.models.defense import full, oblivious
 from forefend.recipes import (
     AAA,
     APEGAN,
@@ -29,9 +27,11 @@ from forefend.recipes import (
     Robustifier,
     Transfer,
 )
+from forefend.recipes.base import Recipe
 from forefend.recipes.denoised_smoothing import classification
+from forefend.recipes.ensemble import every, in_turn, sampled
 from forefend.recipes.hgd import label
-from forefend.threat import Linf
+from forefend.threat_models.lp import Linf
 
 INNER = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 NONE = {"threat": Linf(0.0), "steps": 1}
@@ -131,5 +131,5 @@ def test_the_examples_are_those_of_the_attack_that_the_recipe_names() -> None:
     cast, batch = replace(cast_of(), preprocessor=Noting().double().train()), batch_of()
     yielded(HGD(**INNER), cast, batch)
     attack = PGD(Linf(EPS), 3, 0.4 * EPS)
-    assert torch.equal(cast.preprocessor.seen[0], attack(cast.guides[0], batch.x, batch.y, draw=batch.draw))
+    assert torch.equal(cast.preprocessor.seen[0], attack(cast.guides[0], batch.x, batch.y, rng=batch.rng))
     assert not torch.equal(cast.preprocessor.seen[0], uniform_start(batch))

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import EPS, ascend, batch_of, cast_of, corner_start, equal, uniform_start
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, corner_start, equal, uniform_start
+from helpers.toy_networks import toy_cast, toy_images, train, trained
 from torch import Tensor, nn
-from toys import toy_cast, toy_images, train, trained
 
 from forefend.checks import InputError
-from forefend.defence import full, oblivious
-from forefend.recipe import Batch, Cast, Recipe
+from forefend.models.defense import full, oblivious
 from forefend.recipes import APEGAN, NRP
-from forefend.threat import L2, Linf
+from forefend.recipes.base import Batch, Networks, Recipe
+from forefend.threat_models.lp import L2, Linf
 
 SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 KNOWLEDGE = pytest.mark.parametrize("sees", [oblivious, full])
 
 
-def turns(recipe: Recipe, cast: Cast, batch: Batch) -> Any:
+def turns(recipe: Recipe, cast: Networks, batch: Batch) -> Any:
     return recipe.updates(cast, cast.crafting(), batch, {})
 
 
@@ -35,7 +35,7 @@ def made(logits: Tensor) -> Tensor:
     return real(-logits)
 
 
-def ape_gan_examples(cast: Cast, g: nn.Module, batch: Batch, sees: Any) -> Tensor:
+def ape_gan_examples(cast: Networks, g: nn.Module, batch: Batch, sees: Any) -> Tensor:
     f = cast.guides[0].classifier
     front = g.eval() if sees is full else nn.Identity()
     start = uniform_start(batch)
@@ -47,12 +47,12 @@ def ape_gan_examples(cast: Cast, g: nn.Module, batch: Batch, sees: Any) -> Tenso
 @KNOWLEDGE
 def test_ape_gan_s_losses(sees: Any) -> None:
     cast, batch = cast_of(), batch_of()
-    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.critic)
+    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.discriminator)
     x, x_adv = batch.x, ape_gan_examples(cast, g, batch, sees)
     updates = turns(APEGAN(**SETTINGS, sees=sees), cast, batch)
     name, loss = next(updates)
-    assert name == "critic"
-    equal(loss, (real(d(x)) + made(d(g(x_adv).detach()))).mean(), [(cast.critic, d)])
+    assert name == "discriminator"
+    equal(loss, (real(d(x)) + made(d(g(x_adv).detach()))).mean(), [(cast.discriminator, d)])
     name, loss = next(updates)
     assert name == "preprocessor"
     z = g(x_adv)
@@ -61,28 +61,30 @@ def test_ape_gan_s_losses(sees: Any) -> None:
 
 
 @pytest.mark.parametrize("generator_steps", [1, 2, 3])
-def test_ape_gan_s_turns_are_one_critic_step_and_the_generator_s_each_on_fresh_output(generator_steps: int) -> None:
+def test_ape_gan_s_turns_are_one_discriminator_step_and_the_generator_s_each_on_fresh_output(
+    generator_steps: int,
+) -> None:
     cast, batch, losses = cast_of(), batch_of(), []
     names = []
     for name, loss in turns(APEGAN(**SETTINGS, generator_steps=generator_steps), cast, batch):
         names.append(name)
         losses.append(float(loss.detach()))
         with torch.no_grad():  # as if the step had been taken
-            for parameter in (cast.critic if name == "critic" else cast.preprocessor).parameters():
+            for parameter in (cast.discriminator if name == "discriminator" else cast.preprocessor).parameters():
                 parameter += 0.01
-    assert names == ["critic"] + ["preprocessor"] * generator_steps
+    assert names == ["discriminator"] + ["preprocessor"] * generator_steps
     assert len(set(losses)) == len(losses)
 
 
 @pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS), NRP(**SETTINGS)])
-def test_the_critic_s_step_is_taken_before_the_generator_is_judged(recipe: Recipe) -> None:
+def test_the_discriminator_s_step_is_taken_before_the_generator_is_judged(recipe: Recipe) -> None:
     losses = []
     for move in (0.0, 5.0):
         cast = cast_of()
         updates = turns(recipe, cast, batch_of())
         next(updates)
         with torch.no_grad():
-            cast.critic[4].weight *= 1 + move
+            cast.discriminator[4].weight *= 1 + move
         losses.append(next(updates)[1].detach())
     assert losses[0] != losses[1]
 
@@ -90,18 +92,20 @@ def test_the_critic_s_step_is_taken_before_the_generator_is_judged(recipe: Recip
 @KNOWLEDGE
 def test_nrp_s_losses(sees: Any) -> None:
     cast, batch = cast_of(), batch_of()
-    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.critic)
+    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.discriminator)
     x, h = batch.x, cast.guides[0].classifier[0]
     front = g.eval() if sees is full else nn.Identity()
     natural = h(front(x)).detach()
     start = corner_start(batch)
     x_adv = ascend(lambda a: (h(front(a)) - natural).square().mean((1, 2, 3)).sum(), x, start, 3, 0.4 * EPS)
     z = g.train()(x_adv)
-    updates = turns(NRP(**SETTINGS, feature_weight=0.8, pixel_weight=0.3, critic_weight=0.2, sees=sees), cast, batch)
+    updates = turns(
+        NRP(**SETTINGS, feature_weight=0.8, pixel_weight=0.3, discriminator_weight=0.2, sees=sees), cast, batch
+    )
     name, loss = next(updates)
-    assert name == "critic"
+    assert name == "discriminator"
     clean, fake = d(x), d(z.detach())
-    equal(loss, (real(clean - fake.mean()) + made(fake - clean.mean())).mean() / 2, [(cast.critic, d)])
+    equal(loss, (real(clean - fake.mean()) + made(fake - clean.mean())).mean() / 2, [(cast.discriminator, d)])
     name, loss = next(updates)
     assert name == "preprocessor"
     fake, clean = d(z), d(x)
@@ -117,7 +121,7 @@ def test_nrp_needs_no_label() -> None:
     losses = [
         [
             float(loss.detach())
-            for _, loss in turns(NRP(**SETTINGS), cast_of(), Batch(batch.x, y, batch.index, 0.0, batch.draw))
+            for _, loss in turns(NRP(**SETTINGS), cast_of(), Batch(batch.x, y, batch.index, 0.0, batch.rng))
         ]
         for y in (batch.y, (batch.y + 1) % 4)
     ]

@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import EPS, ascend, batch_of, cast_of, equal, gradient, uniform_start, yielded
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, gradient, uniform_start, yielded
+from helpers.toy_networks import classifier
 from torch import Tensor, nn
-from toys import classifier
 
 from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
-from forefend.guides import Guide
 from forefend.losses import ce, mse
-from forefend.recipe import Batch, Cast
+from forefend.models.guide import Guide
 from forefend.recipes import JAT, JATP, JATPPrime
-from forefend.threat import Linf
+from forefend.recipes.base import Batch, Networks
+from forefend.threat_models.lp import Linf
 
 SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 
@@ -81,7 +81,7 @@ def test_with_ce_alone_it_is_the_pipelines_cross_entropy_on_its_own_examples() -
     g.eval()
     natural = f[0](g(batch.x)).detach()
     attack = PGD(Linf(EPS), 3, 0.4 * EPS, loss=mse)
-    x_adv = attack(lambda a: f[0](g(a)), batch.x, natural, draw=batch.draw)
+    x_adv = attack(lambda a: f[0](g(a)), batch.x, natural, rng=batch.rng)
     g.train()
     equal(ours, F.cross_entropy(f(g(x_adv)), batch.y), [(cast.preprocessor, g)])
 
@@ -95,9 +95,9 @@ def test_the_feature_attack_needs_its_random_start() -> None:
         return f[0](g(a))
 
     natural = features(batch.x).detach()
-    unmoved = replace(attack, start=from_x)(features, batch.x, natural, draw=batch.draw)
+    unmoved = replace(attack, start=from_x)(features, batch.x, natural, rng=batch.rng)
     assert torch.equal(unmoved, batch.x)
-    assert not torch.equal(attack(features, batch.x, natural, draw=batch.draw), batch.x)
+    assert not torch.equal(attack(features, batch.x, natural, rng=batch.rng), batch.x)
 
 
 def test_the_attack_looks_at_no_label() -> None:
@@ -118,7 +118,7 @@ def test_the_tap_says_where_features_are_read() -> None:
 def test_guides_take_turns() -> None:
     guides = [Guide(classifier(seed).double()) for seed in (1, 2)]
     for step in range(4):
-        turn = replace(batch_of(), draw=batch_of().draw.at(step=step))
-        one, both = Cast(cast_of().preprocessor, [guides[step % 2]]), Cast(cast_of().preprocessor, guides)
+        turn = replace(batch_of(), rng=batch_of().rng.fold_in(step=step))
+        one, both = Networks(cast_of().preprocessor, [guides[step % 2]]), Networks(cast_of().preprocessor, guides)
         expected = gradient(yielded(JATP(**SETTINGS), one, turn), one.preprocessor)
         torch.testing.assert_close(gradient(yielded(JATP(**SETTINGS), both, turn), both.preprocessor), expected)

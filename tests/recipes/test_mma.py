@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import margins
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from helpers import mma_process
+from helpers.torchrun import in_two_processes
+from helpers.toy_networks import toy_images
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchrun import in_two_processes
-from toys import toy_images
 
 from forefend.checks import InputError
-from forefend.draw import Draw
-from forefend.recipe import Batch, Cast, Memory
 from forefend.recipes import MMA
-from forefend.threat import L2, Linf
+from forefend.recipes.base import Batch, Memory, Networks
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import L2, Linf
 
 HINGE = 0.05
 RECIPE = MMA(threat=Linf(HINGE), bisections=40, clean_weight=0.25)
@@ -49,7 +49,7 @@ def case() -> tuple[nn.Sequential, Batch, Tensor, Tensor]:
     y[[1, 7]] = 1 - y[[1, 7]]
     right = torch.ones(len(y), dtype=torch.bool)
     right[[1, 7]] = False
-    return f, Batch(x, y, INDEX, 0.0, Draw(INDEX, 0, "train")), right, signed.abs()
+    return f, Batch(x, y, INDEX, 0.0, KeyedRNG(INDEX, 0, "train")), right, signed.abs()
 
 
 def memory_of(least: float = 0.005) -> Memory:
@@ -57,7 +57,7 @@ def memory_of(least: float = 0.005) -> Memory:
 
 
 def step(recipe: MMA, f: nn.Module, batch: Batch, memory: Memory) -> Tensor:
-    cast = Cast(classifier=f)
+    cast = Networks(classifier=f)
     ((name, loss),) = recipe.updates(cast, cast.crafting(), batch, memory)
     assert name == "classifier"
     return loss
@@ -108,7 +108,7 @@ def test_the_search_has_the_remembered_radius_but_never_less_than_the_least(monk
     seen = []
     monkeypatch.setattr(
         "forefend.recipes.mma.PGD",
-        lambda threat, steps, size, loss: seen.append((threat.radius, size)) or (lambda f, x, y, draw: x),
+        lambda threat, steps, size, loss: seen.append((threat.radius, size)) or (lambda f, x, y, rng: x),
     )
     f, batch, _, _ = case()
     memory = memory_of(0.0)
@@ -133,8 +133,8 @@ def test_l2_is_refused() -> None:
 
 @pytest.mark.slow
 def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
-    in_two_processes(margins.__file__, str(tmp_path))
-    alone = margins.radii(Accelerator(cpu=True))
+    in_two_processes(mma_process.__file__, str(tmp_path))
+    alone = mma_process.radii(Accelerator(cpu=True))
     for number in (0, 1):
         halves = load_file(tmp_path / f"{number}.safetensors")
         # Averaged gradients round otherwise; a margin follows them, to a step of its bisection.

@@ -9,22 +9,23 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import EPS, ascend, batch_of, cast_of, equal, uniform_start, yielded
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, uniform_start, yielded
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.defence import full, oblivious
-from forefend.guides import Guide, every, sampled
-from forefend.recipe import Batch, Cast, Recipe
+from forefend.models.defense import full, oblivious
+from forefend.models.guide import Guide
 from forefend.recipes import AAA, HGD, DenoisedSmoothing, Robustifier
+from forefend.recipes.base import Batch, Networks, Recipe
 from forefend.recipes.denoised_smoothing import classification, reconstruction, stability
+from forefend.recipes.ensemble import every, sampled
 from forefend.recipes.hgd import feature, label, logit, pixel
-from forefend.threat import Linf
+from forefend.threat_models.lp import Linf
 
 SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 
 
-def twins(guides: int = 1) -> tuple[Cast, nn.Module, Batch]:
+def twins(guides: int = 1) -> tuple[Networks, nn.Module, Batch]:
     cast = cast_of(guides)
     return cast, copy.deepcopy(cast.preprocessor), batch_of()
 
@@ -74,8 +75,8 @@ def test_aaa_draws_one_classifier_for_attack_and_loss() -> None:
     asked = set()
     for step in range(12):
         cast, g, batch = twins(3)
-        batch = replace(batch, draw=batch.draw.at(step=step))
-        chosen = sampled(cast.guides, batch.draw)
+        batch = replace(batch, rng=batch.rng.fold_in(step=step))
+        chosen = sampled(cast.guides, batch.rng)
         z = restored(g, list(chosen), batch)
         expected = F.cross_entropy(chosen[0](z), batch.y) + 10 * F.mse_loss(z, batch.x)
         equal(yielded(AAA(**SETTINGS), cast, batch), expected, [(cast.preprocessor, g)])
@@ -122,7 +123,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.__name__)
 def test_denoised_smoothing_is_its_paper_s_loss(objective: Any) -> None:
     cast, g, batch = twins()
-    noisy = batch.x + 0.4 * batch.draw.normal(batch.x)
+    noisy = batch.x + 0.4 * batch.rng.normal(batch.x)
     expected = OBJECTIVES[objective](cast.guides[0], g(noisy), batch.x, batch.y)
     recipe = DenoisedSmoothing(sigma=0.4, objective=objective)
     equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
@@ -132,7 +133,7 @@ def test_the_denoiser_s_noise_has_its_level_and_is_not_clipped() -> None:
     seen: list[Tensor] = []
     cast, batch = cast_of(), batch_of(200)
     cast.preprocessor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    yielded(DenoisedSmoothing(sigma=0.25), Cast(cast.preprocessor, cast.guides), batch)
+    yielded(DenoisedSmoothing(sigma=0.25), Networks(cast.preprocessor, cast.guides), batch)
     noise = seen[-1] - batch.x
     assert abs(float(noise.std()) - 0.25) < 0.01
     assert abs(float(noise.mean())) < 0.01

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy_networks import train
 from torch import nn
-from toys import train
 
-from forefend import critics, data, preprocessors, suites
+from forefend import data
 from forefend.attacks.pgd import PGD
-from forefend.data import Images
-from forefend.defence import Defended
-from forefend.draw import Draw
-from forefend.evaluation import evaluate
-from forefend.guides import Guide
-from forefend.named import new_classifier
-from forefend.recipe import Cast, Recipe
+from forefend.data import ImageDataset
+from forefend.evaluation import trial
+from forefend.evaluation.evaluate import evaluate
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.suites.general import curve
+from forefend.evaluation.trial import Trial
+from forefend.models import discriminators, preprocessors
+from forefend.models.defense import Defended
+from forefend.models.guide import Guide
+from forefend.models.initialization import new_classifier
 from forefend.recipes import (
     AAA,
     APEGAN,
@@ -40,19 +43,19 @@ from forefend.recipes import (
     Robustifier,
     Transfer,
 )
+from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.denoised_smoothing import stability
 from forefend.recipes.hgd import logit
 from forefend.recipes.transfer import with_new_head
-from forefend.subject import Subject
-from forefend.suites import Trial, curve
-from forefend.threat import Linf
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import Linf
 
 THREAT = Linf(0.2)
 INNER = {"threat": THREAT, "steps": 3, "relative_step": 0.5}
 BUDGET = {"epochs": 5, "batch_size": 64}
 
 
-def digits(split: str = "train") -> Images:
+def digits(split: str = "train") -> ImageDataset:
     return data.load("digits", split)
 
 
@@ -65,7 +68,7 @@ def slow_but_the_first(recipes: list[Recipe]) -> list[Any]:
 @pytest.fixture(scope="module")
 def natural() -> nn.Module:
     """A naturally trained classifier of digits."""
-    return train(Natural(epochs=8), digits(), Cast(classifier=new_classifier("cnn", digits(), 0))).classifier.eval()
+    return train(Natural(epochs=8), digits(), Networks(classifier=new_classifier("cnn", digits(), 0))).classifier.eval()
 
 
 def unet() -> nn.Module:
@@ -77,7 +80,7 @@ def accuracies(network: nn.Module, suite: list[Trial] | None = None) -> tuple[fl
     """On 200 clean test images, and under an attack: white-box PGD if none is given."""
     images = data.sample(digits("test"), 200, 0)
     suite = curve([THREAT], steps=10, restarts=1) if suite is None else suite
-    cells = evaluate([Subject("it", network)], images, suite, allow_weak=True)
+    cells = evaluate([EvaluatedModel("it", network)], images, suite, allow_weak=True)
     return cells[0].accuracy, cells[1].accuracy
 
 
@@ -98,7 +101,7 @@ OWN: list[Recipe] = [
 
 @pytest.mark.parametrize("recipe", slow_but_the_first(OWN))
 def test_a_robust_classifier_stands_where_a_natural_one_falls(recipe: Recipe, natural: nn.Module) -> None:
-    network = train(recipe, digits(), Cast(classifier=new_classifier("cnn", digits(), 0))).classifier.eval()
+    network = train(recipe, digits(), Networks(classifier=new_classifier("cnn", digits(), 0))).classifier.eval()
     clean, attacked = accuracies(network)
     assert clean > 0.8
     assert attacked > accuracies(natural)[1] + 0.25
@@ -114,7 +117,7 @@ BEHIND: list[Recipe] = [
 
 @pytest.mark.parametrize("recipe", slow_but_the_first(BEHIND))
 def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural: nn.Module) -> None:
-    network = train(recipe, digits(), Cast(unet(), [Guide(natural)])).preprocessor.eval()
+    network = train(recipe, digits(), Networks(unet(), [Guide(natural)])).preprocessor.eval()
     clean, attacked = accuracies(Defended(network, natural))
     assert clean > 0.7
     assert attacked > accuracies(natural)[1] + 0.25
@@ -123,7 +126,7 @@ def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [JAT, JATPPrime])
 def test_a_pair_trained_together_stands_the_attack(recipe: type[JAT], natural: nn.Module) -> None:
-    cast = Cast(unet(), classifier=new_classifier("cnn", digits(), 0))
+    cast = Networks(unet(), classifier=new_classifier("cnn", digits(), 0))
     # Two networks from scratch take five epochs to begin with: how far they get in so few is a matter of rounding.
     cast = train(recipe(**INNER, epochs=12, batch_size=64, lr=0.05, beta=0.3), digits(), cast)
     clean, attacked = accuracies(Defended(cast.preprocessor.eval(), cast.classifier))
@@ -137,7 +140,7 @@ def test_transfer_on_attacked_images_is_robust_and_natural_transfer_is_not(natur
     for steps in (0, 3):
         recipe = Transfer(threat=THREAT, steps=steps, relative_step=0.5, epochs=6, batch_size=64, lr=0.05)
         torch.manual_seed(0)
-        network = train(recipe, digits(), Cast(classifier=with_new_head(natural, 10))).classifier.eval()
+        network = train(recipe, digits(), Networks(classifier=with_new_head(natural, 10))).classifier.eval()
         clean, attacked = accuracies(network)
         assert clean > 0.85
         robust.append(attacked)
@@ -145,7 +148,7 @@ def test_transfer_on_attacked_images_is_robust_and_natural_transfer_is_not(natur
 
 
 def oblivious_pgd() -> list[Trial]:
-    return [Trial("oblivious", PGD(THREAT, 10, 0.05), THREAT, sees=suites.oblivious)]
+    return [Trial("oblivious", PGD(THREAT, 10, 0.05), THREAT, sees=trial.oblivious)]
 
 
 OBLIVIOUS: list[Recipe] = [
@@ -161,9 +164,9 @@ def test_an_oblivious_baseline_stands_the_attacker_that_does_not_know_of_it_alon
     recipe: Recipe, natural: nn.Module
 ) -> None:
     torch.manual_seed(0)
-    critic = critics.build("nrp" if isinstance(recipe, NRP) else "ape-gan", channels=1, size=8)
-    cast = train(recipe, digits(), Cast(unet(), [Guide(natural)], critic=critic))
-    assert all(p.isfinite().all() for network in (cast.preprocessor, critic) for p in network.parameters())
+    discriminator = discriminators.build("nrp" if isinstance(recipe, NRP) else "ape-gan", channels=1, size=8)
+    cast = train(recipe, digits(), Networks(unet(), [Guide(natural)], discriminator=discriminator))
+    assert all(p.isfinite().all() for network in (cast.preprocessor, discriminator) for p in network.parameters())
     defended = Defended(cast.preprocessor.eval(), natural)
     clean, attacked = accuracies(defended, oblivious_pgd())
     white = accuracies(defended)[1]
@@ -176,7 +179,7 @@ def test_an_oblivious_baseline_stands_the_attacker_that_does_not_know_of_it_alon
 def test_denoised_smoothing_lowers_the_error_under_noise(natural: nn.Module) -> None:
     images = digits("test")
     x, y, index = images.batch(torch.arange(len(images)))
-    noisy = x + 0.4 * Draw(index, 1, "noise").normal(x)
+    noisy = x + 0.4 * KeyedRNG(index, 1, "noise").normal(x)
 
     def accuracy(f: nn.Module) -> float:
         with torch.no_grad():
@@ -184,5 +187,5 @@ def test_denoised_smoothing_lowers_the_error_under_noise(natural: nn.Module) -> 
 
     for more in ({}, {"objective": stability}):
         recipe = DenoisedSmoothing(sigma=0.4, epochs=8, batch_size=64, lr=3e-3, **more)
-        cast = train(recipe, digits(), Cast(unet(), [Guide(natural)]))
+        cast = train(recipe, digits(), Networks(unet(), [Guide(natural)]))
         assert accuracy(Defended(cast.preprocessor.eval(), natural)) > accuracy(natural) + 0.1

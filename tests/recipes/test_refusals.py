@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from helpers.toy_networks import classifier, toy_cast, toy_images, train
 from torch import nn
-from toys import classifier, toy_cast, toy_images, train
 
 from forefend.checks import InputError
-from forefend.commands.train import RECIPES as COMMANDS
-from forefend.guides import Guide
-from forefend.recipe import Cast, Recipe
+from forefend.cli.train import RECIPES as COMMANDS
+from forefend.models.guide import Guide
 from forefend.recipes import HGD, JAT, JATP, NRP, RECIPES, JATPPrime, Robustifier
-from forefend.threat import L2, Linf
+from forefend.recipes.base import Networks, Recipe
+from forefend.threat_models.lp import L2, Linf
 
 ROLES = [(name, role) for name, (roles, _) in COMMANDS.items() for role in roles]
 SMALL = {"threat": Linf(0.1), "steps": 1, "epochs": 1}
@@ -25,14 +25,14 @@ FEATURES: list[Recipe] = [
 ]
 
 
-def cast_of(roles: tuple[str, ...]) -> Cast:
+def cast_of(roles: tuple[str, ...]) -> Networks:
     """What the command line makes of a recipe's roles."""
     whole, networks = toy_cast(guides=1), dict[str, object]()
     for role in roles:
         networks["classifier" if role == "source" else role] = getattr(
             whole, "classifier" if role == "source" else role
         )
-    return Cast(**networks)  # type: ignore[arg-type]
+    return Networks(**networks)  # type: ignore[arg-type]
 
 
 def test_the_command_line_knows_every_recipe() -> None:
@@ -63,7 +63,7 @@ def without_taps() -> nn.Module:
 @pytest.mark.parametrize("recipe", FEATURES, ids=lambda r: type(r).__name__)
 def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe: Recipe) -> None:
     cast = toy_cast(guides=1)
-    cast = Cast(cast.preprocessor, [Guide(without_taps())], without_taps(), cast.critic)
+    cast = Networks(cast.preprocessor, [Guide(without_taps())], without_taps(), cast.discriminator)
     with pytest.raises(InputError, match=r"Sequential does not say where its features are read.* set classifier\.taps"):
         train(recipe, toy_images(8), cast)
 

@@ -9,15 +9,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.toy_networks import classifier, preprocessor, toy_images, train
 from torch import Tensor, nn
-from toys import classifier, preprocessor, toy_images, train
 
-from forefend.draw import Draw
-from forefend.guides import Guide, Policy, every, in_turn, sampled
 from forefend.losses import Loss, huber_mean, huber_sum, huber_vector
-from forefend.recipe import Batch, Cast
+from forefend.models.guide import Guide
 from forefend.recipes import RTFE
-from forefend.threat import Linf
+from forefend.recipes.base import Batch, Networks
+from forefend.recipes.ensemble import Policy, every, in_turn, sampled
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import Linf
 
 EPS = 0.1
 RECIPE = RTFE(threat=Linf(EPS), steps=3, epochs=1, batch_size=16, milestones=())
@@ -42,14 +43,14 @@ def plain_loss(g: nn.Module, guides: Sequence[nn.Module], x: Tensor, y: Tensor, 
 
 def batch_of(count: int = 12, dtype: torch.dtype = torch.float64) -> Batch:
     x, y, index = toy_images(count).batch(torch.arange(count))
-    return Batch(x.to(dtype), y, index, 0.0, Draw(index, 0, "train"))
+    return Batch(x.to(dtype), y, index, 0.0, KeyedRNG(index, 0, "train"))
 
 
-def cast_of(members: int) -> Cast:
-    return Cast(preprocessor(3).double(), [Guide(classifier(seed).double()) for seed in range(1, members + 1)])
+def cast_of(members: int) -> Networks:
+    return Networks(preprocessor(3).double(), [Guide(classifier(seed).double()) for seed in range(1, members + 1)])
 
 
-def yielded(recipe: RTFE, cast: Cast, batch: Batch) -> Tensor:
+def yielded(recipe: RTFE, cast: Networks, batch: Batch) -> Tensor:
     """The one loss of a step, the preprocessor in training mode."""
     cast.preprocessor.train()
     ((name, loss),) = recipe.updates(cast, cast.crafting(), batch, {})
@@ -64,7 +65,7 @@ def gradient(loss: Tensor, network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("members", [1, 2, 3])
 def test_loss_and_gradient_are_those_of_a_plain_loop(members: int) -> None:
     cast, batch = cast_of(members), batch_of()
-    g, noise = copy.deepcopy(cast.preprocessor), batch.draw.uniform(batch.x)
+    g, noise = copy.deepcopy(cast.preprocessor), batch.rng.uniform(batch.x)
     expected, loss = plain_loss(g, cast.guides, batch.x, batch.y, noise), yielded(RECIPE, cast, batch)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(gradient(loss, cast.preprocessor), gradient(expected, g), rtol=1e-6, atol=1e-12)
@@ -77,18 +78,18 @@ def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
     images, seen = toy_images(48), []
     images = replace(images, pixels=images.pixels.double())
 
-    def watch(x: Tensor, draw: Draw) -> Tensor:
-        seen.append(draw)
+    def watch(x: Tensor, rng: KeyedRNG) -> Tensor:
+        seen.append(rng)
         return x
 
     cast = cast_of(members)
     g = copy.deepcopy(cast.preprocessor)
     train(RECIPE, images, cast, augment=watch)
     sgd = torch.optim.SGD(g.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    for draw in seen:
-        x, y = images.batch(draw.index)[0], images.labels[draw.index]
+    for rng in seen:
+        x, y = images.batch(rng.index)[0], images.labels[rng.index]
         sgd.zero_grad()
-        plain_loss(g, cast.guides, x, y, draw.at(trial="train").uniform(x)).backward()
+        plain_loss(g, cast.guides, x, y, rng.fold_in(trial="train").uniform(x)).backward()
         sgd.step()
     assert len(seen) == 3
     for ours, plain in zip(cast.preprocessor.state_dict().values(), g.state_dict().values(), strict=True):
@@ -97,7 +98,7 @@ def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
 
 def test_the_ensembles_loss_is_the_mean_of_its_members_losses() -> None:
     recipe, batch, cast = RTFE(threat=Linf(0.0), steps=1), batch_of(), cast_of(3)
-    alone = [yielded(recipe, Cast(copy.deepcopy(cast.preprocessor), [guide]), batch) for guide in cast.guides]
+    alone = [yielded(recipe, Networks(copy.deepcopy(cast.preprocessor), [guide]), batch) for guide in cast.guides]
     torch.testing.assert_close(yielded(recipe, cast, batch), torch.stack(alone).mean())
     assert len({round(loss.item(), 9) for loss in alone}) == 3
 
@@ -107,7 +108,7 @@ def huber_gradient(huber: Loss, scale: float, classes: int = 10) -> Tensor:
     torch.manual_seed(0)
     guide = nn.Sequential(nn.Flatten(), nn.Linear(36, classes)).double()
     guide[1].weight.data *= scale
-    cast, batch = Cast(preprocessor(3).double(), [Guide(guide)]), batch_of(64)
+    cast, batch = Networks(preprocessor(3).double(), [Guide(guide)]), batch_of(64)
     return gradient(yielded(RTFE(threat=Linf(EPS), steps=1, huber=huber), cast, batch), cast.preprocessor)
 
 
@@ -138,13 +139,13 @@ class Calling(nn.Module):
 @pytest.mark.parametrize(("policy", "asked"), [(every, 3), (sampled, 1), (in_turn, 1)])
 def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: int) -> None:
     names = "abc"
-    cast = Cast(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
+    cast = Networks(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
     recipe = RTFE(threat=Linf(EPS), steps=2, policy=policy)
     x, y, index = toy_images(8).batch(torch.arange(8))
     served = []
     for step in range(12):
         CALLS.clear()
-        yielded(recipe, cast, Batch(x, y, index, 0.0, Draw(index, 0, "train", step=step)))
+        yielded(recipe, cast, Batch(x, y, index, 0.0, KeyedRNG(index, 0, "train", step=step)))
         assert len(set(CALLS)) == asked
         assert len(CALLS) == 4 * asked  # the teacher's answer, two attack steps, the weight step
         served.append("".join(sorted(set(CALLS))))
@@ -155,7 +156,7 @@ def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: i
 
 def test_the_teacher_sees_the_clean_image_and_gives_no_gradient() -> None:
     cast, batch = cast_of(1), batch_of()
-    identity = Cast(nn.Conv2d(1, 1, 1).double(), cast.guides)
+    identity = Networks(nn.Conv2d(1, 1, 1).double(), cast.guides)
     with torch.no_grad():
         identity.preprocessor.weight.fill_(1.0)
         identity.preprocessor.bias.zero_()

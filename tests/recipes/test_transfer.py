@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import EPS, ascend, batch_of, cast_of, equal, yielded
+from helpers.narrow_classifiers import narrow
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, yielded
+from helpers.toy_networks import classifier, held, same, toy_cast, toy_images, train, trained, untouched
 from torch import Tensor, nn
-from toys import classifier, held, same, toy_cast, toy_images, train, trained, untouched
 
-from forefend import classifiers
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
-from forefend.classifiers import ARCHITECTURES, Normalised
-from forefend.recipe import Batch, Cast
+from forefend.models import classifiers
+from forefend.models.classifiers import ARCHITECTURES, Normalized
 from forefend.recipes import Natural, Transfer
-from forefend.recipes.transfer import (
-    Layers,
-    everything,
-    head,
-    last_stage,
-    predicted_labels,
-    true_labels,
-    with_new_head,
-)
-from forefend.threat import Linf
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "classifiers"))
-from narrowed import narrow
+from forefend.recipes.base import Batch, Networks
+from forefend.recipes.transfer import Layers, everything, head, last_stage, predicted_labels, true_labels, with_new_head
+from forefend.threat_models.lp import Linf
 
 FGSM = Transfer(threat=Linf(EPS), steps=1, relative_step=1.0)
 
@@ -55,7 +43,7 @@ def test_without_steps_it_is_natural_training() -> None:
     f = copy.deepcopy(cast.classifier)
     equal(
         yielded(replace(FGSM, steps=0), cast, batch),
-        yielded(Natural(), Cast(classifier=f), batch),
+        yielded(Natural(), Networks(classifier=f), batch),
         [(cast.classifier, f)],
     )
     toys = toy_cast()
@@ -95,7 +83,7 @@ def test_frozen_statistics_stay_while_what_is_retrained_is_in_training_mode() ->
     def modes(layers: Layers, *, moving: bool) -> list[bool]:
         batch = replace(batch_of(), x=batch_of().x.float())
         recipe, network = Transfer(steps=0, layers=layers, moving_statistics=moving), classifier().train()
-        list(recipe.updates(Cast(classifier=network), Cast(classifier=network), batch, {}))
+        list(recipe.updates(Networks(classifier=network), Networks(classifier=network), batch, {}))
         return [m.training for m in network]
 
     assert modes(head, moving=False) == [False, False, False, False, True]
@@ -116,21 +104,21 @@ def test_the_paper_s_three_choices_on_its_resnet_56() -> None:
     assert {m.out_channels for m in convolutions} == {64}
     assert last_stage(network)[-1] is head(network)[0]
     assert count(everything(network)) == 853_018
-    inside = Normalised(network, 0.5, 0.5)
+    inside = Normalized(network, 0.5, 0.5)
     assert [id(m) for m in last_stage(inside)] == [id(m) for m in last_stage(network)]
 
 
-def test_only_the_chosen_layers_are_in_the_optimiser() -> None:
+def test_only_the_chosen_layers_are_in_the_optimizer() -> None:
     network = classifiers.build("tinyresnet", channels=1, classes=4, size=8)
     for layers in (head, last_stage, everything):
-        player = Transfer(layers=layers).players(Cast(classifier=network))["classifier"]
+        player = Transfer(layers=layers).players(Networks(classifier=network))["classifier"]
         assert sum(p.numel() for p in player.parameters()) == count(layers(network))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_s_head_can_be_replaced(name: str) -> None:
     torch.manual_seed(0)
-    source = Normalised(narrow(name, size=16), 0.5, 0.5).eval()
+    source = Normalized(narrow(name, size=16), 0.5, 0.5).eval()
     before = held(source)
     new = with_new_head(source, 7)
     assert new(torch.rand(2, 3, 16, 16)).shape == (2, 7)
@@ -162,7 +150,7 @@ def test_a_stage_needs_taps() -> None:
     network = classifier()
     del network.taps
     with pytest.raises(InputError, match=r"set classifier\.taps = "):
-        Transfer(layers=last_stage).players(Cast(classifier=network))
+        Transfer(layers=last_stage).players(Networks(classifier=network))
 
 
 def test_a_preprocessor_in_the_cast_is_left_alone() -> None:

@@ -12,13 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checks import InputError, unknown
-from ..draw import Draw
-from ..modes import borrowed
-from ..threat import L2, Linf, ThreatModel
+from forefend.checks import InputError, unknown
+from forefend.models.freezing import eval_and_no_grad
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
 
 _LOGGER = "auto-attack"  # where pyautoattack reports
 _STEPS, _TARGETS, _EOT = 100, 9, 20  # steps of each attack, most target classes, gradients averaged by `rand`
+
+
 # Two classes leave DLR constant, both its differences being the one margin there is. Cross-entropy grows with that
 # margin, so its gradient points the margin's own way; FAB takes over where it is too small for float32.
 # Three classes lack the fourth logit of targeted DLR, so that its untargeted form takes its place.
@@ -39,7 +42,7 @@ class AutoAttack:
     Args:
         threat: `Linf` or `L2`, one radius for all images.
         classes: how many logits the classifier gives, at least 2.
-        version: `standard`, or `rand` for randomised pipelines: 20 gradients averaged at each step, no FAB, no Square.
+        version: `standard`, or `rand` for randomized pipelines: 20 gradients averaged at each step, no FAB, no Square.
         queries: Square's budget for an image; 5000 is AutoAttack's own.
 
     Raises:
@@ -109,22 +112,22 @@ class AutoAttack:
         checks = 3 if self.version == "rand" else 8
         return checks + self.steps + sum(again.get(name, 2) for name in self.attacks)
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
         """A breaking image for each x where one was found, else x itself.
 
         Args:
             f: what the attacker sees, images to logits `(B, classes)`; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1], float32.
             target: labels, `(B,)`.
-            draw: whose seed counts, one higher at each restart; torch's own generators are left as they were.
+            rng: whose seed counts, one higher at each restart; torch's own generators are left as they were.
 
         Raises:
             InputError: images in another precision or of a size that pyautoattack cannot attack, or `f` gives another
                 number of logits.
         """
         self._check(x)
-        seed = draw.seed + int(draw.restart)
-        with borrowed(f), flags(), _undisturbed(seed):
+        seed = rng.seed + int(rng.restart)
+        with eval_and_no_grad(f), flags(), _undisturbed(seed):
             library = _library().AutoAttack(
                 _asked(f, self.classes),
                 norm=self.threat.norm,
@@ -156,7 +159,7 @@ class AutoAttack:
 def flags() -> Iterator[list[str]]:
     """Gather what AutoAttack's own checks find wrong while this is open; nothing is printed.
 
-    The list holds each different sentence once: the pipeline seems randomised or dynamic, its output seems to be
+    The list holds each different sentence once: the pipeline seems randomized or dynamic, its output seems to be
     probabilities, gradients are zero, or Square still lowered the accuracy. May be nested: each list gets all.
     """
     logger = logging.getLogger(_LOGGER)
@@ -197,7 +200,7 @@ def _undisturbed(seed: int) -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)  # a randomised pipeline is asked before the first attack seeds anything
+            torch.manual_seed(seed)  # a randomized pipeline is asked before the first attack seeds anything
             yield
     finally:
         sys.settrace(trace)

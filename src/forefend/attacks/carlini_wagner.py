@@ -9,11 +9,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import InputError
-from ..draw import Draw
-from ..losses import margin
-from ..modes import borrowed
-from ..threat import L2, ThreatModel
+from forefend.checks import InputError
+from forefend.losses import margin
+from forefend.models.freezing import eval_and_no_grad
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2
 
 # The original keeps tanh this far from ±1, where its inverse is infinite.
 _INSIDE = 1 - 1e-6
@@ -21,7 +22,7 @@ _INSIDE = 1 - 1e-6
 
 @dataclass(frozen=True, repr=False)
 class CarliniWagner:
-    """Minimise ‖δ‖² + c · max(0, κ − margin) over images written as tanh, each image with a c of its own.
+    """Minimize ‖δ‖² + c · max(0, κ − margin) over images written as tanh, each image with a c of its own.
 
     A minimum-norm attack: it returns the nearest lost image it met, and x itself where that lies outside the threat
     model or none was met. Nothing is drawn. The margin pursues the class that leads in logits, so that among several
@@ -73,18 +74,18 @@ class CarliniWagner:
         """Gradient evaluations an image costs at most."""
         return self.searches * self.iterations
 
-    def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
         """The nearest lost images that the threat model allows, else x.
 
         Args:
             f: what the attacker sees, images to logits; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: labels, `(B,)`.
-            draw: not used.
+            rng: not used.
         """
         best = _Best(x)
         c = _Bisection(torch.full_like(best.distance, self.weight))
-        with borrowed(f):
+        with eval_and_no_grad(f):
             for _ in range(self.searches):
                 c.learn(self._descend(f, x, target, c.weight, best))
         return torch.where(_over(self.threat.allows(best.x_adv, x), x), best.x_adv, x)

@@ -10,22 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import InputError
-from ..draw import Draw
-from ..losses import Loss, ce, name_of
-from ..threat import ThreatModel, write_radius
-from .pgd import from_x, input_gradient
-from .steps import State, to_the_end
+from forefend.attacks.base import State, run_attack
+from forefend.attacks.pgd import from_x, input_gradient
+from forefend.checks import InputError
+from forefend.losses import Loss, ce
+from forefend.runtime.labels import label_of, labeled
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel, write_radius
 
-Shown = Callable[[Tensor, Draw], Tensor]
+Shown = Callable[[Tensor, KeyedRNG], Tensor]
 Filter = Callable[[Tensor], Tensor]
 
 
-def as_it_is(x: Tensor, draw: Draw) -> Tensor:
+@labeled("as_it_is")
+def as_it_is(x: Tensor, rng: KeyedRNG) -> Tensor:
     """Show the classifier the image itself."""
     return x
 
 
+@labeled("unfiltered")
 def unfiltered(gradient: Tensor) -> Tensor:
     """Follow the gradient itself."""
     return gradient
@@ -57,9 +60,9 @@ class Diverse:
     def __str__(self) -> str:
         return f"diverse {self.chance:g} from {self.least:g}"
 
-    def __call__(self, x: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, x: Tensor, rng: KeyedRNG) -> Tensor:
         """Images of the same size, `(B, C, H, W)`."""
-        u = draw.uniform(torch.empty(len(x), 4, device=x.device))
+        u = rng.uniform(torch.empty(len(x), 4, device=x.device))
         rows, columns = (_shrinking(n, self.least, u[:, 1], u[:, 2 + i]) for i, n in enumerate(x.shape[2:]))
         shrunk = rows[:, None].to(x.dtype) @ x @ columns[:, None].mT.to(x.dtype)
         return torch.where((u[:, 0] < self.chance)[:, None, None, None], shrunk, x)
@@ -108,7 +111,7 @@ class Momentum:
         steps: number of gradient steps, at least one.
         step_size: length of a step in the threat model's norm, [0, 1]-pixel units; inside recipes also `(B,)`.
         decay: what is kept of the sum at each step, at least 0; 0 is no momentum.
-        loss: what to maximise, `(prediction, target) -> (B,)`.
+        loss: what to maximize, `(prediction, target) -> (B,)`.
         shown: what the classifier sees of the image, `(x_adv, draw) -> x`: as_it_is or Diverse(…).
         smooth: what becomes of the gradient before it is scaled: unfiltered or Smoothed(…).
 
@@ -128,29 +131,29 @@ class Momentum:
             raise InputError(f"Momentum with {self.steps} steps, decay {self.decay:g}: give at least 1 and at least 0.")
 
     def __str__(self) -> str:
-        names = ", ".join(f"{field}={name_of(getattr(self, field))}" for field in ("loss", "shown", "smooth"))
+        names = ", ".join(f"{field}={label_of(getattr(self, field))}" for field in ("loss", "shown", "smooth"))
         size = write_radius(self.step_size)
         return f"Momentum-{self.steps}({self.threat}, step={size}, decay={self.decay:g}, {names})"
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Adversarial images, the last iterate.
 
         Args:
             f: what the attacker sees, for transfer a surrogate; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where diverse inputs come from.
+            rng: where diverse inputs come from.
         """
-        return to_the_end(self, f, x, target, draw)
+        return run_attack(self, f, x, target, rng)
 
-    def begin(self, x: Tensor, draw: Draw) -> State:
+    def begin(self, x: Tensor, rng: KeyedRNG) -> State:
         """The clean image, and no gradient yet."""
-        return {"x_adv": from_x(self.threat, x, draw), "sum": torch.zeros_like(x)}
+        return {"x_adv": from_x(self.threat, x, rng), "sum": torch.zeros_like(x)}
 
-    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, draw: Draw) -> State:
+    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """A gradient into the sum, a step along the sum."""
         x_adv = state["x_adv"]
-        gradient = self.smooth(input_gradient(lambda seen: f(self.shown(seen, draw)), x_adv, target, self.loss))
+        gradient = self.smooth(input_gradient(lambda seen: f(self.shown(seen, rng)), x_adv, target, self.loss))
         scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         total = self.decay * state["sum"] + gradient / scale
         return {"x_adv": self.threat.project(x_adv + self.threat.step(total, self.step_size), x), "sum": total}

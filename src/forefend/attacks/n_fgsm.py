@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import InputError
-from ..draw import Draw
-from ..losses import Loss, ce, name_of
-from ..modes import borrowed
-from ..threat import ThreatModel, each_radius, over_images
-from .pgd import input_gradient
+from forefend.attacks.pgd import input_gradient
+from forefend.checks import InputError
+from forefend.losses import Loss, ce
+from forefend.models.freezing import eval_and_no_grad
+from forefend.runtime.labels import label_of
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel, each_radius, over_images
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +28,7 @@ class NFGSM:
         threat: l∞, whose radius the noise and the step are shares of.
         noise: k, half width of the uniform noise in radii (2).
         relative_step: α, length of the step in radii (1; the fast FGSM of Wong et al. takes 1.25).
-        loss: what to maximise, `(prediction, target) -> (B,)`.
+        loss: what to maximize, `(prediction, target) -> (B,)`.
 
     Raises:
         InputError: another norm, or noise below 0.
@@ -49,20 +50,20 @@ class NFGSM:
     def __str__(self) -> str:
         return (
             f"N-FGSM({self.threat}, noise={self.noise:g}, relative_step={self.relative_step:g}, "
-            f"loss={name_of(self.loss)})"
+            f"loss={label_of(self.loss)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Images in [0, 1] for training, `(B, C, H, W)`; not all in the threat model.
 
         Args:
             f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where the noise comes from.
+            rng: where the noise comes from.
         """
         radius = over_images(each_radius(self.threat, x))
-        noisy = (x + self.noise * radius * (2 * draw.uniform(x) - 1)).clamp(0, 1)
-        with borrowed(f):
+        noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
+        with eval_and_no_grad(f):
             gradient = input_gradient(f, noisy, target, self.loss)
         return (noisy + self.relative_step * radius * gradient.sign()).clamp(0, 1)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..draw import Draw
-from ..threat import ThreatModel
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +28,6 @@ class Noise:
     def __str__(self) -> str:
         return f"Noise({self.threat})"
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Noisy images."""
-        return self.threat.noise(x, draw)
+        return self.threat.noise(x, rng)

@@ -9,33 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import InputError
-from ..draw import Draw
-from ..losses import Loss, ce, name_of
-from ..threat import ThreatModel, write_radius
-from .steps import State, to_the_end
+from forefend.attacks.base import State, run_attack
+from forefend.checks import InputError
+from forefend.losses import Loss, ce
+from forefend.runtime.labels import label_of, labeled
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel, write_radius
 
-Start = Callable[[ThreatModel, Tensor, Draw], Tensor]
+Start = Callable[[ThreatModel, Tensor, KeyedRNG], Tensor]
 
 
-def random_start(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+@labeled("random_start")
+def random_start(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin at a random allowed image, as Madry et al. do."""
-    return threat.noise(x, draw)
+    return threat.noise(x, rng)
 
 
-def from_x(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+@labeled("from_x")
+def from_x(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin at the clean image itself."""
     return x
 
 
-def small_noise(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+@labeled("small_noise")
+def small_noise(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin beside the clean image, 0.001 times standard normal noise away, as TRADES and MART do."""
-    return threat.project(x + 0.001 * draw.normal(x), x)
+    return threat.project(x + 0.001 * rng.normal(x), x)
 
 
-def noise_corner(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+@labeled("noise_corner")
+def noise_corner(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin at an image of standard normal noise, projected near x: in l∞ almost a corner of the ball, as NRP does."""
-    return threat.project(draw.normal(x), x)
+    return threat.project(rng.normal(x), x)
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +51,7 @@ class PGD:
         threat: where the attack must stay.
         steps: number of gradient steps, at least one.
         step_size: length of a step in the threat model's norm, [0, 1]-pixel units; inside recipes also `(B,)`.
-        loss: what to maximise, `(prediction, target) -> (B,)`.
+        loss: what to maximize, `(prediction, target) -> (B,)`.
         start: where to begin, `(threat, x, draw) -> x_adv`: random_start, from_x, small_noise or noise_corner.
 
     Source: Madry et al., 1706.06083. The result is the last iterate, as in the papers.
@@ -65,25 +70,25 @@ class PGD:
     def __str__(self) -> str:
         return (
             f"PGD-{self.steps}({self.threat}, step={write_radius(self.step_size)}, "
-            f"loss={name_of(self.loss)}, start={name_of(self.start)})"
+            f"loss={label_of(self.loss)}, start={label_of(self.start)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Adversarial images, the last iterate.
 
         Args:
             f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where the random start comes from.
+            rng: where the random start comes from.
         """
-        return to_the_end(self, f, x, target, draw)
+        return run_attack(self, f, x, target, rng)
 
-    def begin(self, x: Tensor, draw: Draw) -> State:
+    def begin(self, x: Tensor, rng: KeyedRNG) -> State:
         """The start."""
-        return {"x_adv": self.start(self.threat, x, draw)}
+        return {"x_adv": self.start(self.threat, x, rng)}
 
-    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, draw: Draw) -> State:
+    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """A step along the gradient, projected."""
         x_adv = state["x_adv"]
         gradient = input_gradient(f, x_adv, target, self.loss)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import InputError
-from ..draw import Draw
-from ..losses import Loss, margin, name_of
-from ..threat import L2, Linf, ThreatModel, each_radius, over_images
-from .steps import State, to_the_end
+from forefend.attacks.base import State, run_attack
+from forefend.checks import InputError
+from forefend.losses import Loss, margin
+from forefend.runtime.labels import label_of
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel, each_radius, over_images
+from forefend.threat_models.lp import L2, Linf
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which a square's area halves
 
@@ -54,41 +56,39 @@ class Square:
             raise InputError(f"Square does not know how to paint inside {self.threat}: give it Linf or L2.")
 
     def __str__(self) -> str:
-        return (
-            f"Square-{self.steps}({self.threat}, loss={name_of(self.loss)}, area={self.area:g}, horizon={self.horizon})"
-        )
+        return f"Square-{self.steps}({self.threat}, loss={label_of(self.loss)}, area={self.area:g}, horizon={self.horizon})"
 
     @property
     def forwards(self) -> int:
         """Forward passes an image costs."""
         return self.steps
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Adversarial images, those of highest loss.
 
         Args:
             f: what the attacker sees, image batch to prediction; needs no gradient; modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where the squares come from.
+            rng: where the squares come from.
         """
-        return to_the_end(self, f, x, target, draw)
+        return run_attack(self, f, x, target, rng)
 
-    def begin(self, x: Tensor, draw: Draw) -> State:
+    def begin(self, x: Tensor, rng: KeyedRNG) -> State:
         """Stripes (l∞) or tiles (l2), not asked about yet."""
         start, _ = _PAINTERS[type(self.threat)]
         return {
-            "x_best": start(self.threat, x, draw),
+            "x_best": start(self.threat, x, rng),
             "best": x.new_full((len(x),), -torch.inf),
             "taken": torch.zeros(len(x), dtype=torch.int64, device=x.device),
         }
 
-    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, draw: Draw) -> State:
+    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """One query: the start itself, later a new square on the best image so far."""
         x_best, best, taken = state["x_best"], state["best"], state["taken"]
         _, paint = _PAINTERS[type(self.threat)]
         with torch.no_grad():
-            painted = paint(self.threat, x_best, x, self._sides(taken - 1, x), draw)
+            painted = paint(self.threat, x_best, x, self._sides(taken - 1, x), rng)
             x_try = torch.where(over_images(taken > 0), painted, x_best)
             loss = self.loss(f(x_try), target)
             better = loss > best
@@ -111,27 +111,27 @@ class Square:
         return areas.sqrt().round().to(torch.int64).clamp(1, min(height, width))
 
 
-def _stripes(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+def _stripes(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Every column of every channel at one of the two ends of the l∞ ball."""
     _, channels, _, width = x.shape
-    signs = _signs(_few(draw, x, channels * width)).view(-1, channels, 1, width)
+    signs = _signs(_few(rng, x, channels * width)).view(-1, channels, 1, width)
     return threat.project(x + over_images(each_radius(threat, x)) * signs.to(x.dtype), x)
 
 
-def _square(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, draw: Draw) -> Tensor:
+def _square(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, rng: KeyedRNG) -> Tensor:
     """A square with each channel at one of the two ends of the l∞ ball."""
-    u = _few(draw, x, 2 + x.shape[1])
+    u = _few(rng, x, 2 + x.shape[1])
     rows, columns = _placed(u[:, :2], side, x)
     end = threat.project(x + over_images(each_radius(threat, x)) * _signs(u[:, 2:])[:, :, None, None].to(x.dtype), x)
     return torch.where(_inside(rows, columns, side), end, x_best)
 
 
-def _tiles(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
+def _tiles(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """A chessboard of about 5 × 5 bumps of random signs and directions, stretched to the l2 radius."""
     count, channels, height, width = x.shape
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
-    u = _few(draw, x, down * across * (1 + channels)).view(count, 1 + channels, down, across)
+    u = _few(rng, x, down * across * (1 + channels)).view(count, 1 + channels, down, across)
     place = torch.arange(side, device=x.device)[None]
     bump = _bump(place, place, torch.tensor([side], device=x.device), torch.tensor([False], device=x.device))[0, 0]
     turned = (u[:, :1] < 0.5)[..., None, None]
@@ -143,10 +143,10 @@ def _tiles(threat: ThreatModel, x: Tensor, draw: Draw) -> Tensor:
     return _stretched(threat, x, delta)
 
 
-def _moved_mass(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, draw: Draw) -> Tensor:
+def _moved_mass(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, rng: KeyedRNG) -> Tensor:
     """One window's perturbation is taken away and given, as a bump, to another. Source: the paper's Algorithm 3."""
     side = torch.minimum(side.clamp_min(3) // 2 * 2 + 1, torch.full_like(side, min(x.shape[2:])))
-    u = _few(draw, x, 5 + x.shape[1])
+    u = _few(rng, x, 5 + x.shape[1])
     rows, columns = _placed(u[:, :2], side, x)
     here, there = _inside(rows, columns, side), _inside(*_placed(u[:, 2:4], side, x), side)
     delta = x_best - x
@@ -167,9 +167,9 @@ _PAINTERS: dict[type[ThreatModel], tuple[Callable[..., Tensor], Callable[..., Te
 }
 
 
-def _few(draw: Draw, x: Tensor, count: int) -> Tensor:
+def _few(rng: KeyedRNG, x: Tensor, count: int) -> Tensor:
     """A few uniform numbers for each image, `(B, count)`: hashing a number for every pixel would cost as a layer."""
-    return draw.uniform(torch.empty(len(x), count, device=x.device))
+    return rng.uniform(torch.empty(len(x), count, device=x.device))
 
 
 def _signs(u: Tensor) -> Tensor:

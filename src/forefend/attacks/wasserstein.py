@@ -14,19 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import InputError
-from ..couplings import inside, into_box, lengths, scattered, seen, shortened, spending, still, transported
-from ..draw import Draw
-from ..losses import Loss, ce, name_of
-from ..modes import borrowed
-from ..wasserstein import Wasserstein
-from .pgd import input_gradient
+from forefend.attacks.pgd import input_gradient
+from forefend.checks import InputError
+from forefend.losses import Loss, ce
+from forefend.models.freezing import eval_and_no_grad
+from forefend.runtime.labels import label_of, labeled
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.transport import (
+    inside,
+    into_box,
+    lengths,
+    scattered,
+    seen,
+    shortened,
+    spending,
+    still,
+    transported,
+)
+from forefend.threat_models.wasserstein import Wasserstein
 
-Start = Callable[[Wasserstein, Tensor, Draw], Tensor]
+Start = Callable[[Wasserstein, Tensor, KeyedRNG], Tensor]
 Mend = Callable[[Tensor, Tensor], Tensor]
+
 
 # A float32 image is itself rounded, by up to 6e-8 of its mass, and the rounding must be afforded as well.
 _MARGIN = 1e-6
+
+
 # How fast a price of room rises: of the projected attack against the step that would empty the pixel at once, of
 # Frank-Wolfe against a gradient of 1. Tried on linear models whose optimum a linear programme knows.
 _PROJECTED_PACE = 3.0
@@ -34,14 +48,16 @@ _FRANK_WOLFE_PACE = 0.3
 _HALVINGS = 16
 
 
-def at_x(threat: Wasserstein, x: Tensor, draw: Draw) -> Tensor:
+@labeled("at_x")
+def at_x(threat: Wasserstein, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin with the coupling that moves nothing."""
     return still(x, threat.window)
 
 
-def at_random(threat: Wasserstein, x: Tensor, draw: Draw) -> Tensor:
+@labeled("at_random")
+def at_random(threat: Wasserstein, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin with every pixel sending the same share of its mass to a random place, as much as the radius allows."""
-    return shortened(scattered(x, threat.window, draw), x, threat.budget(x))
+    return shortened(scattered(x, threat.window, rng), x, threat.budget(x))
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +69,7 @@ class ProjectedWasserstein:
         steps: number of gradient steps, at least one.
         step_size: how far the coupling's largest gradient entry moves, in units of mass (a white pixel has 1);
             JATP writes 0.01 for CIFAR-10, and on MNIST 0.1 is the stronger.
-        loss: what to maximise, `(prediction, target) -> (B,)`.
+        loss: what to maximize, `(prediction, target) -> (B,)`.
         start: the first coupling, `(threat, x, draw) -> coupling`: at_x or at_random.
 
     Source: the idea is Wong et al.'s, 1902.07906; the projection is the exact Euclidean one by its dual, Wu et al.'s,
@@ -73,22 +89,22 @@ class ProjectedWasserstein:
     def __str__(self) -> str:
         return (
             f"ProjectedWasserstein-{self.steps}({self.threat}, step={self.step_size:g}, "
-            f"loss={name_of(self.loss)}, start={name_of(self.start)})"
+            f"loss={label_of(self.loss)}, start={label_of(self.start)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Adversarial images, the last iterate, in [0, 1] and of the clean images' mass.
 
         Args:
             f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where a random start comes from.
+            rng: where a random start comes from.
         """
-        coupling, budget = self.start(self.threat, x, draw), self.threat.budget(x)
+        coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         window, room = self.threat.window, torch.zeros_like(x)
         sources = transported(inside(x, window).to(x.dtype).expand_as(coupling), x)
-        with borrowed(f):
+        with eval_and_no_grad(f):
             for _ in range(self.steps):
                 uphill = _uphill(f, coupling, x, target, self.loss)
                 coupling = projected(coupling + self.step_size * uphill - seen(room, window), x, budget)
@@ -104,7 +120,7 @@ class FrankWolfeWasserstein:
         threat: how far mass may go.
         steps: number of gradient steps, at least one.
         entropy: weight of the entropy beside a gradient whose largest entry is 1; above 0, and 0.001 as published.
-        loss: what to maximise, `(prediction, target) -> (B,)`.
+        loss: what to maximize, `(prediction, target) -> (B,)`.
         start: the first coupling, `(threat, x, draw) -> coupling`: at_x or at_random.
 
     Source: Wu et al., 2008.02883, whose images may exceed 1; the step after t others is 2 / (t + 2). Here gradients are
@@ -126,27 +142,27 @@ class FrankWolfeWasserstein:
     def __str__(self) -> str:
         return (
             f"FrankWolfeWasserstein-{self.steps}({self.threat}, entropy={self.entropy:g}, "
-            f"loss={name_of(self.loss)}, start={name_of(self.start)})"
+            f"loss={label_of(self.loss)}, start={label_of(self.start)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
         """Adversarial images, the last iterate, in [0, 1] and of the clean images' mass.
 
         Args:
             f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: what the loss compares with, usually the labels `(B,)`.
-            draw: where a random start comes from.
+            rng: where a random start comes from.
         """
-        coupling, budget = self.start(self.threat, x, draw), self.threat.budget(x)
+        coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         room = torch.zeros_like(x)
-        with borrowed(f):
+        with eval_and_no_grad(f):
             for t in range(self.steps):
                 over = transported(coupling, x) - 1
                 room = (room + _FRANK_WOLFE_PACE * over).clamp_min(0)
                 price = seen((room + over).clamp_min(0), self.threat.window)
                 uphill = _uphill(f, coupling, x, target, self.loss) - price
-                best = favoured(uphill, x, budget, self.entropy)
+                best = favored(uphill, x, budget, self.entropy)
                 coupling = coupling + 2 / (t + 2) * (best - coupling)
         return _image(coupling, x, budget)
 
@@ -186,7 +202,7 @@ def projected(
     return spending(at, budget, dearest, halvings=halvings)
 
 
-def favoured(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings: int = _HALVINGS) -> Tensor:
+def favored(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings: int = _HALVINGS) -> Tensor:
     """The coupling with the largest inner product with `uphill`, plus `entropy` times its entropy, within `budget`.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..draw import Draw
-from . import Attack
+from forefend.attacks.base import Attack
+from forefend.runtime.rng import KeyedRNG
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,21 +30,21 @@ class WorstOf:
     def __str__(self) -> str:
         return " | ".join(map(str, self.attacks))
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, draw: Draw) -> Tensor:
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
         """The first breaking image found for each x, else the last attempt.
 
         Args:
             f: what the attacker sees.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: labels, `(B,)`.
-            draw: where the starts come from.
+            rng: where the starts come from.
         """
         x_adv = x.clone()
         standing = torch.arange(len(x), device=x.device)
         for restart, attack in enumerate(self.attacks):
             if not len(standing):
                 break
-            attempt = attack(f, x[standing], target[standing], draw=draw.select(standing).at(restart=restart))
+            attempt = attack(f, x[standing], target[standing], rng=rng.select(standing).fold_in(restart=restart))
             x_adv[standing] = attempt
             standing = standing[~self.lost(attempt, target[standing])]
         return x_adv

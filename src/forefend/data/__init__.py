@@ -9,26 +9,25 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..checks import InputError, unknown
-from . import cifar, digits, folder, idx, npz, published, svhn
-from .augment import augmentation, crop_flip
-from .download import download as fetch
-from .images import Images, check_split, from_tensors, sample, split
+from forefend.checks import InputError, unknown
+from forefend.data import cifar, digits, image_folder, mnist, npz, registry, svhn
+from forefend.data.augmentation import augmentation, crop_flip
+from forefend.data.dataset import ImageDataset, check_split, from_tensors, sample, split
+from forefend.data.download import download as fetch
 
-__all__ = ["Images", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
-
-READERS: dict[str, Callable[[str, str, Sequence[Path]], Images]] = {
+__all__ = ["ImageDataset", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
+READERS: dict[str, Callable[[str, str, Sequence[Path]], ImageDataset]] = {
     "cifar-10": cifar.read,
     "cifar-100": cifar.read,
-    "fashion-mnist": idx.read,
-    "mnist": idx.read,
+    "fashion-mnist": mnist.read,
+    "mnist": mnist.read,
     "svhn": svhn.read,
 }
 
 
 def load(
     name: str, split: str, data_dir: str | Path | None = None, *, size: int | None = None, download: bool = False
-) -> Images:
+) -> ImageDataset:
     """One split of a set of images.
 
     Args:
@@ -52,7 +51,7 @@ def load(
             return READERS[name](name, split, _files(name, split, data_dir, download))
         return npz.read(Path(name), split)
     if name and Path(name).is_dir():
-        return folder.read(Path(name), split, size)
+        return image_folder.read(Path(name), split, size)
     if os.sep in name:
         raise InputError(f"There is no folder of pictures {name}, and it is no .npz file: check the path.")
     raise unknown(name, [*READERS, "digits"], "data set")
@@ -60,12 +59,12 @@ def load(
 
 def _files(name: str, split: str, data_dir: str | Path | None, download: bool) -> list[Path]:
     home = Path(data_dir if data_dir is not None else os.environ.get("FOREFEND_DATA", ".data"))
-    paths = published.find(name, split, home)
+    paths = registry.find(name, split, home)
     if not paths and download:
         fetch(name, home)
-        paths = published.find(name, split, home)
+        paths = registry.find(name, split, home)
     if not paths:
-        spec = published.SETS[name]
+        spec = registry.SETS[name]
         raise InputError(
             f"{' and '.join(spec.splits[split])} of {name} are neither in {home.resolve() / spec.folder} nor in "
             f"{home.resolve()}: --download (download=True) fetches them from their publisher, or point --data-dir or "

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checks import InputError
-from .images import Images, InMemory
+from forefend.checks import InputError
+from forefend.data.dataset import ImageDataset, InMemoryDataset
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _HUNDRED = """
@@ -29,11 +29,13 @@ _HUNDRED = """
     wardrobe whale willow_tree wolf woman worm
 """
 CIFAR100 = tuple(_HUNDRED.split())
+
+
 # The set → the key of its labels in a batch, and the names of its classes.
 _FORM = {"cifar-10": ("labels", CIFAR10), "cifar-100": ("fine_labels", CIFAR100)}
 
 
-def read(name: str, split: str, paths: Sequence[Path]) -> Images:
+def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
     """One split, 3x32x32.
 
     Args:
@@ -48,7 +50,7 @@ def read(name: str, split: str, paths: Sequence[Path]) -> Images:
     batches = [read_batch(path, key) for path in paths]
     pixels = torch.from_numpy(np.concatenate([pixels for pixels, _ in batches]))
     y = torch.tensor([label for _, labels in batches for label in labels])
-    return InMemory(name, split, pixels.reshape(-1, 3, 32, 32), y, torch.arange(len(y)), classes)
+    return InMemoryDataset(name, split, pixels.reshape(-1, 3, 32, 32), y, torch.arange(len(y)), classes)
 
 
 def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:

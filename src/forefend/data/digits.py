@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from ..checks import InputError
-from .images import Images, InMemory, stratified
+from forefend.checks import InputError
+from forefend.data.dataset import ImageDataset, InMemoryDataset, stratified
 
 TEST_SHARE = 0.3
 
 
-def read(split: str) -> Images:
+def read(split: str) -> ImageDataset:
     """The digits, 1x8x8. They are published without a split: a fixed stratified 30% are the test images.
 
     Args:
@@ -32,4 +32,4 @@ def read(split: str) -> Images:
     test[stratified(labels, round(TEST_SHARE * len(labels)), seed=0)] = True
     rows = (test if split == "test" else ~test).nonzero()[:, 0]
     x = torch.from_numpy(published.images).float().div(16).unsqueeze(1)
-    return InMemory("digits", split, x[rows], labels[rows], rows, tuple("0123456789"))
+    return InMemoryDataset("digits", split, x[rows], labels[rows], rows, tuple("0123456789"))

@@ -8,8 +8,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from ..checks import InputError, choose
-from .published import SETS, Published, find, verify
+from forefend.checks import InputError, choose
+from forefend.data.registry import SETS, Published, find, verify
 
 
 def download(name: str, data_dir: str | Path) -> Path:

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import InputError, check_images
-from .images import Images, InMemory, numbered, refuse_empty
+from forefend.checks import InputError, check_images
+from forefend.data.dataset import ImageDataset, InMemoryDataset, numbered, refuse_empty
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def read(path: Path, split: str) -> Images:
+def read(path: Path, split: str) -> ImageDataset:
     """One split of an .npz: `x_train`, `y_train`, `x_test`, `y_test`; or `x` and `y` alone, which are test images.
 
     Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0, 1]. Labels are
@@ -38,7 +38,7 @@ def read(path: Path, split: str) -> Images:
     else:
         # Counted over both splits: a test split may lack a class that was trained on.
         classes = numbered(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
-    return InMemory(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
+    return InMemoryDataset(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
 
 
 def _arrays(path: Path, split: str) -> Arrays:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks import InputError
-from .images import Images, InMemory
+from forefend.checks import InputError
+from forefend.data.dataset import ImageDataset, InMemoryDataset
 
 
-def read(name: str, split: str, paths: Sequence[Path]) -> Images:
+def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
     """One split of SVHN, 3x32x32; the published label 10 stands for the digit 0.
 
     Args:
@@ -34,7 +34,7 @@ def read(name: str, split: str, paths: Sequence[Path]) -> Images:
         raise InputError(f"{path} is not an SVHN file: expected 8-bit images X (H, W, 3, N) and labels y.")
     y = torch.from_numpy(labels.reshape(-1).astype(np.int64))
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
-    return InMemory(name, split, x, torch.where(y == 10, 0, y), torch.arange(len(x)), tuple("0123456789"))
+    return InMemoryDataset(name, split, x, torch.where(y == 10, 0, y), torch.arange(len(x)), tuple("0123456789"))
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from ..recipe import Recipe
-from .aaa import AAA
-from .adversarial import Adversarial
-from .ape_gan import APEGAN
-from .denoised_smoothing import DenoisedSmoothing
-from .hgd import HGD
-from .jatp import JAT, JATP, JATPPrime
-from .mart import MART
-from .mma import MMA
-from .mma_simple import MMASimple
-from .natural import Natural
-from .nrp import NRP
-from .robustifier import Robustifier
-from .rtfe import RTFE
-from .trades import TRADES
-from .transfer import Transfer
+from forefend.recipes.aaa import AAA
+from forefend.recipes.adversarial import Adversarial
+from forefend.recipes.ape_gan import APEGAN
+from forefend.recipes.base import Recipe
+from forefend.recipes.denoised_smoothing import DenoisedSmoothing
+from forefend.recipes.hgd import HGD
+from forefend.recipes.jatp import JAT, JATP, JATPPrime
+from forefend.recipes.mart import MART
+from forefend.recipes.mma import MMA
+from forefend.recipes.mma_simple import MMASimple
+from forefend.recipes.natural import Natural
+from forefend.recipes.nrp import NRP
+from forefend.recipes.robustifier import Robustifier
+from forefend.recipes.rtfe import RTFE
+from forefend.recipes.trades import TRADES
+from forefend.recipes.transfer import Transfer
 
 __all__ = [
     "AAA",
@@ -39,7 +39,6 @@ __all__ = [
     "Robustifier",
     "Transfer",
 ]
-
 RECIPES: dict[str, type[Recipe]] = {
     "aaa": AAA,
     "adversarial": Adversarial,

@@ -9,13 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..attacks.pgd import PGD
-from ..defence import pipelines
-from ..guides import Guide, Policy, check_guides, sampled
-from ..losses import Mean, ce, mse
-from ..recipe import Batch, Cast, Memory, Player, Recipe, constant, weights_of
-from ..threat import Linf, ThreatModel
-from ..validation import plateau
+from forefend.attacks.pgd import PGD
+from forefend.losses import Mean, ce, mse
+from forefend.models.defense import pipelines
+from forefend.models.guide import Guide, check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.ensemble import Policy, sampled
+from forefend.recipes.model_selection import plateau
+from forefend.recipes.schedules import constant
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,18 @@ class AAA(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The autoencoder alone; the classifiers are frozen."""
         check_guides(cast.guides)
         adam = torch.optim.Adam(weights_of(cast.preprocessor, "AAA", "preprocessor"), self.lr)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, adam, constant)}
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, constant)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the drawn classifier serves the attack and the loss alike."""
-        guides, seen = (self.policy(cast.guides, batch.draw) for cast in (train, craft))
+        guides, seen = (self.policy(cast.guides, batch.rng) for cast in (train, craft))
         yield "preprocessor", self._loss(guides, seen, train.preprocessor, craft.preprocessor, batch)
 
-    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
         """Lower the learning rate when all guides' loss on held-out images, attacked, no longer falls."""
         guides, g = craft.guides, craft.preprocessor
         losses = [self._loss(guides, guides, g, g, batch).detach() for batch in batches]
@@ -77,7 +80,7 @@ class AAA(Recipe):
     ) -> Tensor:
         attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce)))
         f_g = pipelines(craft, seen)
-        x_adv = attack(f_g, batch.x, batch.y, draw=batch.draw)  # always on the cross-entropy
+        x_adv = attack(f_g, batch.x, batch.y, rng=batch.rng)  # always on the cross-entropy
         z = train(x_adv)
         xent = Mean(ce)([f(z) for f in guides], batch.y)
         return (self.ce_weight * xent + self.mse_weight * mse(z, batch.x)).mean()  # L_xent + λ L_mse, Eq. 3

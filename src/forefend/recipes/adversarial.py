@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..attacks.pgd import PGD
-from ..losses import ce
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import ce
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,14 @@ class Adversarial(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "Adversarial training", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of the saddle-point problem, Eq. 2.1."""
         attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
-        x_adv = attack(craft.classifier, batch.x, batch.y, draw=batch.draw)
+        x_adv = attack(craft.classifier, batch.x, batch.y, rng=batch.rng)
         yield "classifier", ce(train.classifier(x_adv), batch.y).mean()

@@ -9,17 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attacks.pgd import PGD
-from ..defence import Knowledge, oblivious, pipelines
-from ..guides import check_guides
-from ..losses import Mean, ce, mse
-from ..recipe import Batch, Cast, Memory, Player, Recipe, constant, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import Mean, ce, mse
+from forefend.models.defense import Knowledge, oblivious, pipelines
+from forefend.models.guide import check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.schedules import constant
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
 class APEGAN(Recipe):
-    """Train a generator to undo adversarial perturbations, against a critic that tells its output from clean images.
+    """Train a generator to undo adversarial perturbations, against a discriminator that tells its output from clean images.
 
     Source: Shen et al., arXiv 1707.05474; the JATP paper's examples (2106.05453, section 4.1).
 
@@ -29,8 +31,8 @@ class APEGAN(Recipe):
         relative_step: step size as a share of the radius (JATP paper: 0.007 of 8/255).
         sees: what the examples are made from: oblivious, the classifier alone (as published), or full, the pipeline.
         pixel_weight: ξ1, weight of the mean squared error in [-1, 1] units (public code: 0.7).
-        critic_weight: ξ2, weight of the adversarial loss (public code: 0.3).
-        generator_steps: generator steps for each critic step (public code: 2).
+        discriminator_weight: ξ2, weight of the adversarial loss (public code: 0.3).
+        generator_steps: generator steps for each discriminator step (public code: 2).
         epochs: passes over the training set (public code: 2).
         batch_size: images a step (public code: 128).
         lr: Adam's learning rate, of both (public code: 2e-4).
@@ -42,36 +44,36 @@ class APEGAN(Recipe):
     relative_step: float = 0.007 * 255 / 8
     sees: Knowledge = oblivious
     pixel_weight: float = 0.7
-    critic_weight: float = 0.3
+    discriminator_weight: float = 0.3
     generator_steps: int = 2
     epochs: int = 2
     batch_size: int = 128
     lr: float = 2e-4
     beta1: float = 0.5
 
-    def players(self, cast: Cast) -> dict[str, Player]:
-        """Generator and critic, each with its Adam; the classifier is frozen."""
+    def players(self, cast: Networks) -> dict[str, Trainable]:
+        """Generator and discriminator, each with its Adam; the classifier is frozen."""
         check_guides(cast.guides)
         players = {}
-        for role, network in (("preprocessor", cast.preprocessor), ("critic", cast.critic)):
+        for role, network in (("preprocessor", cast.preprocessor), ("discriminator", cast.discriminator)):
             adam = torch.optim.Adam(weights_of(network, "APE-GAN", role), self.lr, betas=(self.beta1, 0.999))
-            players[role] = Player({role: network}, adam, constant)
+            players[role] = Trainable({role: network}, adam, constant)
         return players
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """The critic first, then the generator's steps."""
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """The discriminator first, then the generator's steps."""
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
         f = pipelines(self.sees(craft.preprocessor), craft.guides)
-        x, x_adv = batch.x, attack(f, batch.x, batch.y, draw=batch.draw)
-        real, fake = train.critic(x), train.critic(train.preprocessor(x_adv).detach())
-        yield "critic", _called(real, 1.0) + _called(fake, 0.0)
+        x, x_adv = batch.x, attack(f, batch.x, batch.y, rng=batch.rng)
+        real, fake = train.discriminator(x), train.discriminator(train.preprocessor(x_adv).detach())
+        yield "discriminator", _called(real, 1.0) + _called(fake, 0.0)
         for _ in range(self.generator_steps):
             z = train.preprocessor(x_adv)
-            fooled = _called(train.critic(z), 1.0)
+            fooled = _called(train.discriminator(z), 1.0)
             # The public code's pixels span [-1, 1]: its squared error is four times ours.
-            yield "preprocessor", self.pixel_weight * 4 * mse(z, x).mean() + self.critic_weight * fooled
+            yield "preprocessor", self.pixel_weight * 4 * mse(z, x).mean() + self.discriminator_weight * fooled
 
 
 def _called(logits: Tensor, answer: float) -> Tensor:
-    """Binary cross-entropy of the critic's logits against one answer for all images."""
+    """Binary cross-entropy of the discriminator's logits against one answer for all images."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..guides import Guide, check_guides
-from ..losses import ce, mse
-from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
+from forefend.losses import ce, mse
+from forefend.models.guide import Guide, check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.runtime.labels import labeled
 
 Objective = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised, clean, y) -> (B,)
 
 
+@labeled("reconstruction")
 def reconstruction(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Mean squared error in pixels (Eq. 4, "MSE")."""
     return mse(z, x)
 
 
+@labeled("stability")
 def stability(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy against what the guide says of the clean image (Eq. 5, "Stability")."""
     with torch.no_grad():
@@ -27,6 +31,7 @@ def stability(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return ce(guide(z), said)
 
 
+@labeled("classification")
 def classification(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy against the label."""
     return ce(guide(z), y)
@@ -58,17 +63,17 @@ class DenoisedSmoothing(Recipe):
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The denoiser alone; the classifier is frozen."""
         check_guides(cast.guides)
         weights = weights_of(cast.preprocessor, "Denoised smoothing", "preprocessor")
         adam = torch.optim.Adam(weights, self.lr, weight_decay=self.weight_decay)
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, adam, schedule)}
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the noisy image is not clipped, as smoothing does not."""
-        noisy = batch.x + self.sigma * batch.draw.normal(batch.x)
+        noisy = batch.x + self.sigma * batch.rng.normal(batch.x)
         z = train.preprocessor(noisy)
         losses = [self.objective(guide, z, batch.x, batch.y) for guide in train.guides]
         yield "preprocessor", torch.stack(losses).mean()

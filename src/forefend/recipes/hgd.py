@@ -8,22 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks.pgd import PGD
-from ..classifiers.taps import taps_of
-from ..defence import Knowledge, oblivious, pipelines
-from ..guides import Guide, check_guides
-from ..losses import Mean, ce, mae
-from ..recipe import Batch, Cast, Memory, Player, Recipe, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import Mean, ce, mae
+from forefend.models.classifiers.feature_layers import feature_layers_of
+from forefend.models.defense import Knowledge, oblivious, pipelines
+from forefend.models.guide import Guide, check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.runtime.labels import labeled
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 Guidance = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised, clean, y) -> (B,)
 
 
+@labeled("pixel")
 def pixel(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute error in pixels: the pixel guided denoiser (PGD in the paper's words)."""
     return mae(z, x)
 
 
+@labeled("logit")
 def logit(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute error of the guide's logits: the logits guided denoiser (LGD)."""
     with torch.no_grad():
@@ -31,14 +36,16 @@ def logit(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return mae(guide(z), clean)
 
 
+@labeled("feature")
 def feature(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute error of the guide's last feature map: the feature guided denoiser (FGD)."""
-    tap = taps_of(guide.classifier).features
+    tap = feature_layers_of(guide.classifier).features
     with torch.no_grad():
         clean = guide.read(x, [tap])[1][tap]
     return mae(guide.read(z, [tap])[1][tap], clean)
 
 
+@labeled("label")
 def label(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The guide's cross-entropy: the class label guided denoiser (CGD)."""
     return ce(guide(z), y)
@@ -74,18 +81,18 @@ class HGD(Recipe):
     milestones: tuple[float, ...] = (0.6, 0.9)
     decay: float = 0.1
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The denoiser alone; the guide is frozen."""
         check_guides(cast.guides)
         adam = torch.optim.Adam(weights_of(cast.preprocessor, "HGD", "preprocessor"), self.lr)
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, adam, schedule)}
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; several guides are averaged, as the paper's ensemble is."""
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
         f = pipelines(self.sees(craft.preprocessor), craft.guides)
-        x_adv = attack(f, batch.x, batch.y, draw=batch.draw)
+        x_adv = attack(f, batch.x, batch.y, rng=batch.rng)
         z = train.preprocessor(x_adv)
         losses = [self.guidance(guide, z, batch.x, batch.y) for guide in train.guides]
         yield "preprocessor", torch.stack(losses).mean()

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.pgd import PGD
-from ..classifiers.taps import taps_of
-from ..guides import check_guides, in_turn, read
-from ..losses import Loss, boosted_ce, euclidean, mse
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import Loss, boosted_ce, euclidean, mse
+from forefend.models.classifiers.feature_layers import feature_layers_of
+from forefend.models.guide import check_guides, read
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.ensemble import in_turn
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class JointTraining(Recipe):
         x_adv = self._craft(*craft, x, batch)
         p, target = train
         z_adv, z = p(x_adv), p(x)
-        tap = self.tap or taps_of(target).third
+        tap = self.tap or feature_layers_of(target).third
         logits_adv, features_adv = read(target, z_adv, [tap])
         logits, features = read(target, z, [tap])
         wrong = 1 - logits.softmax(1).gather(1, y[:, None]).squeeze(1)
@@ -81,11 +84,11 @@ class JointTraining(Recipe):
 
         The start is random: at x itself the distance is zero, and so is its gradient.
         """
-        features = _features(p, target, self.tap or taps_of(target).third)
+        features = _features(p, target, self.tap or feature_layers_of(target).third)
         with torch.no_grad():
             natural = features(x)
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=mse)
-        return attack(features, x, natural, draw=batch.draw)
+        return attack(features, x, natural, rng=batch.rng)
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,16 @@ class JATP(JointTraining):
     Source: Zhou et al., arXiv 2106.05453.
     """
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The preprocessor alone; the target model is frozen."""
         check_guides(cast.guides)
         weights = weights_of(cast.preprocessor, "JATP", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1; several guides take turns."""
-        (guide,) = in_turn(train.guides, batch.draw)
+        (guide,) = in_turn(train.guides, batch.rng)
         yield (
             "preprocessor",
             self.step((train.preprocessor, guide.classifier), (craft.preprocessor, guide.classifier), batch),
@@ -118,36 +121,36 @@ class JATPPrime(JointTraining):
     Source: Zhou et al., arXiv 2106.05453, section 4.2, "cross-model defense".
     """
 
-    def players(self, cast: Cast) -> dict[str, Player]:
-        """Preprocessor and classifier, one optimiser."""
+    def players(self, cast: Networks) -> dict[str, Trainable]:
+        """Preprocessor and classifier, one optimizer."""
         return _joint_player(self, cast)
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1 with the target model in training."""
         yield "pair", self.step((train.preprocessor, train.classifier), (craft.preprocessor, craft.classifier), batch)
 
 
 @dataclass(frozen=True)
 class JAT(JointTraining):
-    """Train a U-Net and a randomly initialised classifier together: the joint baseline of the RTFE paper.
+    """Train a U-Net and a randomly initialized classifier together: the joint baseline of the RTFE paper.
 
     Source: Cann et al., arXiv 2209.06931, section 4.1, after Zhou et al., arXiv 2106.05453.
     """
 
-    def players(self, cast: Cast) -> dict[str, Player]:
-        """Preprocessor and classifier, one optimiser."""
+    def players(self, cast: Networks) -> dict[str, Trainable]:
+        """Preprocessor and classifier, one optimizer."""
         return _joint_player(self, cast)
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1 with the target model in training."""
         yield "pair", self.step((train.preprocessor, train.classifier), (craft.preprocessor, craft.classifier), batch)
 
 
-def _joint_player(recipe: JointTraining, cast: Cast) -> dict[str, Player]:
+def _joint_player(recipe: JointTraining, cast: Networks) -> dict[str, Trainable]:
     name = type(recipe).__name__
     weights = weights_of(cast.preprocessor, name, "preprocessor") + weights_of(cast.classifier, name, "classifier")
     networks = {"preprocessor": cast.preprocessor, "classifier": cast.classifier}
-    return {"pair": Player(networks, sgd(weights, recipe), step_decay(recipe.milestones, recipe.decay))}
+    return {"pair": Trainable(networks, sgd(weights, recipe), step_decay(recipe.milestones, recipe.decay))}
 
 
 def _features(p: nn.Module, target: nn.Module, tap: str) -> Callable[[Tensor], Tensor]:

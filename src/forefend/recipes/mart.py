@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..attacks.pgd import PGD, small_noise
-from ..losses import boosted_ce, ce, kl
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD, small_noise
+from forefend.losses import boosted_ce, ce, kl
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,17 @@ class MART(Recipe):
     milestones: tuple[float, ...] = (74 / 120, 89 / 120, 99 / 120)
     decay: float = 0.1
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "MART", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Eq. 11: boosted cross-entropy, and the divergence weighed by 1 − p_y(x)."""
         x, y = batch.x, batch.y
         size = self.relative_step * self.threat.radius
-        x_adv = PGD(self.threat, self.steps, size, loss=ce, start=small_noise)(craft.classifier, x, y, draw=batch.draw)
+        x_adv = PGD(self.threat, self.steps, size, loss=ce, start=small_noise)(craft.classifier, x, y, rng=batch.rng)
         clean, attacked = train.classifier(x), train.classifier(x_adv)
         right = clean.softmax(1).gather(1, y[:, None]).squeeze(1)
         yield "classifier", (boosted_ce(attacked, y) + self.beta * kl(attacked, clean) * (1.0000001 - right)).mean()

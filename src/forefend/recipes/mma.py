@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.pgd import PGD
-from ..checks import InputError
-from ..data import Images
-from ..losses import ce, soft_margin
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, stepwise, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.checks import InputError
+from forefend.data import ImageDataset
+from forefend.losses import ce, soft_margin
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.schedules import stepwise
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,17 @@ class MMA(Recipe):
         if self.threat.norm != "Linf":
             raise InputError(f"MMA here searches l∞ margins, and the threat model is {self.threat}: use Linf:RADIUS.")
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "MMA", "classifier")
         schedule = stepwise(self.milestones, self.factors)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def remember(self, data: Images) -> Memory:
+    def remember(self, data: ImageDataset) -> Memory:
         """Each image's radius, kept from epoch to epoch."""
         return {"radius": torch.full((int(data.index.max()) + 1,), self.least_radius)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1: find each right image's margin, widen those below the hinge, mend the wrong ones."""
         x, y = batch.x, batch.y
         with torch.no_grad():
@@ -85,7 +87,7 @@ class MMA(Recipe):
         x, y = batch.x, batch.y
         radius = radius.clamp_min(self.least_radius)
         attack = PGD(Linf(radius), self.steps, self.relative_step * radius, loss=soft_margin)
-        delta = attack(classifier, x, y, draw=batch.draw) - x
+        delta = attack(classifier, x, y, rng=batch.rng) - x
         direction = delta / delta.flatten(1).abs().amax(1).clamp_min(1e-12).view(-1, 1, 1, 1)
         low, high = torch.zeros_like(radius), torch.full_like(radius, 1.05 * self.threat.radius)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks.pgd import PGD
-from ..losses import ce
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import ce
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,17 @@ class MMASimple(Recipe):
     milestones: tuple[float, ...] = (74 / 90,)
     decay: float = 0.1
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "Simplified MMA", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; who is right is decided by the classifier in crafting form."""
         x, y = batch.x, batch.y
         with torch.no_grad():
             right = craft.classifier(x).argmax(1) == y
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
-        x_adv = attack(craft.classifier, x, y, draw=batch.draw)
+        x_adv = attack(craft.classifier, x, y, rng=batch.rng)
         yield "classifier", ce(train.classifier(torch.where(right.view(-1, 1, 1, 1), x_adv, x)), y).mean()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses import ce
-from ..recipe import Batch, Cast, Memory, Player, Recipe, cosine, weights_of
+from forefend.losses import ce
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.schedules import cosine
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Natural(Recipe):
     lr: float = 2e-3
     weight_decay: float = 1e-2
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "Natural training", "classifier")
         adam = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
-        return {"classifier": Player({"classifier": cast.classifier}, adam, cosine)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, adam, cosine)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of empirical risk minimisation."""
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        """One step of empirical risk minimization."""
         yield "classifier", ce(train.classifier(batch.x), batch.y).mean()

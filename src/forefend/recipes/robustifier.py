@@ -9,14 +9,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..attacks.pgd import PGD
-from ..classifiers.taps import taps_of
-from ..defence import Defended
-from ..guides import Guide, Policy, check_guides, sampled
-from ..losses import ce, mse
-from ..recipe import Batch, Cast, Memory, Player, Recipe, one_cycle, sgd, weights_of
-from ..threat import Linf, ThreatModel
-from ..validation import keep_best, put_back_best
+from forefend.attacks.pgd import PGD
+from forefend.losses import ce, mse
+from forefend.models.classifiers.feature_layers import feature_layers_of
+from forefend.models.defense import Defended
+from forefend.models.guide import Guide, check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.ensemble import Policy, sampled
+from forefend.recipes.model_selection import keep_best, put_back_best
+from forefend.recipes.schedules import one_cycle
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -64,24 +67,24 @@ class Robustifier(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The robustifier alone; the classifiers are frozen."""
         check_guides(cast.guides)
         weights = weights_of(cast.preprocessor, "Robustifier", "preprocessor")
         return {
-            "preprocessor": Player({"preprocessor": cast.preprocessor}, sgd(weights, self), one_cycle(self.warm_up))
+            "preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), one_cycle(self.warm_up))
         }
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Eq. 6, averaged over the guides that serve this step."""
-        guides, seen = (self.policy(cast.guides, batch.draw) for cast in (train, craft))
+        guides, seen = (self.policy(cast.guides, batch.rng) for cast in (train, craft))
         losses = [
             self._loss(train.preprocessor, guide, Defended(craft.preprocessor, attacked), batch)
             for guide, attacked in zip(guides, seen, strict=True)
         ]
         yield "preprocessor", torch.stack(losses).mean()
 
-    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
         """Keep the weights of the epoch that stands the attack best on held-out images, before all guides."""
         right = []
         for batch in batches:
@@ -91,22 +94,22 @@ class Robustifier(Recipe):
                     right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
         keep_best(memory, float(torch.cat(right).mean()), craft.preprocessor)
 
-    def finish(self, cast: Cast, memory: Memory) -> None:
+    def finish(self, cast: Networks, memory: Memory) -> None:
         """Put the best epoch's weights back."""
         put_back_best(memory, cast.preprocessor)
 
     def _attack(self, f: Defended, batch: Batch) -> Tensor:
         attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
-        return attack(f, batch.x, batch.y, draw=batch.draw)  # the attack never sees the fidelity terms
+        return attack(f, batch.x, batch.y, rng=batch.rng)  # the attack never sees the fidelity terms
 
     def _loss(self, g: nn.Module, guide: Guide, attacked: Defended, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y
         x_adv = self._attack(attacked, batch)
         r = g(x_adv)
-        taps = list(self.taps or taps_of(guide.classifier).stages)
+        taps = list(self.taps or feature_layers_of(guide.classifier).stages)
         logits, h_r = guide.read(r, taps)
         with torch.no_grad():
             clean_logits, h_x = guide.read(x, taps)
         pairs = [(h_r[tap], h_x[tap]) for tap in taps] + ([(logits, clean_logits)] if self.logits_too else [])
-        activations = torch.stack([mse(a, b) for a, b in pairs]).mean(0)  # Eq. 5, each term normalised by its size
+        activations = torch.stack([mse(a, b) for a, b in pairs]).mean(0)  # Eq. 5, each term normalized by its size
         return (self.alpha * ce(logits, y) + self.beta * mse(r, x) + self.gamma * activations).mean()  # Eqs. 4 and 6

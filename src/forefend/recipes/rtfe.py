@@ -9,12 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..attacks.pgd import PGD
-from ..defence import pipelines
-from ..guides import Policy, check_guides, every
-from ..losses import Loss, Mean, ce, huber_mean
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD
+from forefend.losses import Loss, Mean, ce, huber_mean
+from forefend.models.defense import pipelines
+from forefend.models.guide import check_guides
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.ensemble import Policy, every
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,21 @@ class RTFE(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The preprocessor alone; the guides are frozen."""
         check_guides(cast.guides)
         weights = weights_of(cast.preprocessor, "RTFE", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Player({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""
-        x, y, draw = batch.x, batch.y, batch.draw
-        guides = self.policy(train.guides, draw)
+        x, y, rng = batch.x, batch.y, batch.rng
+        guides = self.policy(train.guides, rng)
         with torch.no_grad():
             t = [f(x) for f in guides]  # the teacher sees the clean image itself, not g(x)
         attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce)))
-        f_g = pipelines(craft.preprocessor, self.policy(craft.guides, draw))
-        x_adv = attack(f_g, x, y, draw=draw)  # Eqs. 2, 3 and 8
+        f_g = pipelines(craft.preprocessor, self.policy(craft.guides, rng))
+        x_adv = attack(f_g, x, y, rng=rng)  # Eqs. 2, 3 and 8
         z = pipelines(train.preprocessor, guides)(x_adv)
         yield "preprocessor", Mean(self.huber)(z, t).mean()  # Eqs. 5 and 9

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks.pgd import PGD, small_noise
-from ..losses import ce, kl
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
+from forefend.attacks.pgd import PGD, small_noise
+from forefend.losses import ce, kl
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.schedules import step_decay
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,19 @@ class TRADES(Recipe):
     milestones: tuple[float, ...] = (74 / 76,)
     decay: float = 0.1
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
         weights = weights_of(cast.classifier, "TRADES", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Eq. 5; gradients flow through both arguments of the divergence."""
         x, y = batch.x, batch.y
         with torch.no_grad():
             clean = craft.classifier(x)
         size = self.relative_step * self.threat.radius
         attack = PGD(self.threat, self.steps, size, loss=kl, start=small_noise)
-        x_adv = attack(craft.classifier, x, clean, draw=batch.draw)
+        x_adv = attack(craft.classifier, x, clean, rng=batch.rng)
         logits = train.classifier(x)
         yield "classifier", (ce(logits, y) + self.beta * kl(train.classifier(x_adv), logits)).mean()

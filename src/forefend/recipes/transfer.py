@@ -10,29 +10,35 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..attacks.pgd import PGD, from_x
-from ..checks import InputError
-from ..classifiers.taps import taps_of
-from ..losses import ce
-from ..recipe import Batch, Cast, Memory, Player, Recipe, sgd, step_decay, weights_of
-from ..threat import Linf, ThreatModel
-from ..validation import keep_best, put_back_best
+from forefend.attacks.pgd import PGD, from_x
+from forefend.checks import InputError
+from forefend.losses import ce
+from forefend.models.classifiers.feature_layers import feature_layers_of
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.model_selection import keep_best, put_back_best
+from forefend.recipes.schedules import step_decay
+from forefend.runtime.labels import labeled
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
 
 Layers = Callable[[nn.Module], Sequence[nn.Module]]  # a classifier's modules that are retrained
 Labels = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (classifier, x, y) -> labels that the attack is given
 
 
+@labeled("head")
 def head(classifier: nn.Module) -> Sequence[nn.Module]:
     """The final linear layer ("1" in the paper's tables)."""
     layers = [m for m in classifier.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     return layers[-1:]
 
 
+@labeled("last_stage")
 def last_stage(classifier: nn.Module) -> Sequence[nn.Module]:
     """The last stage of residual blocks, and the final layer ("18")."""
-    return [classifier.get_submodule(taps_of(classifier).stages[-1]), *head(classifier)]
+    return [classifier.get_submodule(feature_layers_of(classifier).stages[-1]), *head(classifier)]
 
 
+@labeled("everything")
 def everything(classifier: nn.Module) -> Sequence[nn.Module]:
     """The whole network ("56")."""
     return [classifier]
@@ -63,11 +69,13 @@ def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
     return network
 
 
+@labeled("true_labels")
 def true_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The data's labels; with a single-step attack they leak into the example."""
     return y
 
 
+@labeled("predicted_labels")
 def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """What the classifier says of the clean image: no label leaks."""
     with torch.no_grad():
@@ -116,14 +124,14 @@ class Transfer(Recipe):
 
     least_steps: ClassVar[int] = 0
 
-    def players(self, cast: Cast) -> dict[str, Player]:
+    def players(self, cast: Networks) -> dict[str, Trainable]:
         """The classifier, of which some layers learn."""
         weights_of(cast.classifier, "Transfer learning", "classifier")
         weights = [p for module in self.layers(cast.classifier) for p in module.parameters()]
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Player({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Cast, craft: Cast, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Half the loss on clean images and half on attacked ones, each in a forward pass of its own."""
         if not self.moving_statistics:
             train.classifier.eval()
@@ -136,7 +144,7 @@ class Transfer(Recipe):
         x_adv = self._attack(craft.classifier, batch, self.labels(craft.classifier, batch.x, batch.y))
         yield "classifier", (clean + ce(train.classifier(x_adv), batch.y).mean()) / 2
 
-    def validate(self, craft: Cast, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
         """Keep the weights of the epoch with the best mean of clean and attacked accuracy on held-out images."""
         f, right = craft.classifier, []
         for batch in batches:
@@ -145,11 +153,11 @@ class Transfer(Recipe):
                 right += [(f(x).argmax(1) == batch.y).float() for x in seen]
         keep_best(memory, float(torch.cat(right).mean()), f)
 
-    def finish(self, cast: Cast, memory: Memory) -> None:
+    def finish(self, cast: Networks, memory: Memory) -> None:
         """Put the best epoch's weights back."""
         put_back_best(memory, cast.classifier)
 
     def _attack(self, f: nn.Module, batch: Batch, y: Tensor) -> Tensor:
         """FGSM or PGD from x itself: the paper starts neither at random."""
         attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce, start=from_x)
-        return attack(f, batch.x, y, draw=batch.draw)
+        return attack(f, batch.x, y, rng=batch.rng)

@@ -1,0 +1,153 @@
+"""What does a recipe's robustness cost? Each trains on handwritten digits; gradients and operations are counted."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from benchmarks.speed.results import Figure, Maker, Measured, Point, Work, figure
+from forefend import data
+from forefend.attacks.pgd import PGD
+from forefend.data import ImageDataset, sample
+from forefend.models import discriminators, preprocessors
+from forefend.models.defense import Defended
+from forefend.models.freezing import frozen
+from forefend.models.guide import Guide
+from forefend.models.initialization import initialized, new_classifier
+from forefend.recipes import RECIPES, TRADES, Natural
+from forefend.recipes.base import Networks, Recipe
+from forefend.recipes.transfer import with_new_head
+from forefend.runtime.distributed import accelerator_on
+from forefend.runtime.profiling import counted
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import Linf
+from forefend.training.trainer import fit
+
+NAME = "recipes"
+QUICK = ("natural", "adversarial", "rtfe")
+OURS = "ours"
+AGAINST = "adversarial"  # Madry et al.'s: a whole classifier trained on attacked images
+THREAT = Linf(0.15)
+IMAGES, TESTED = 600, 200
+GIVEN = {"threat": THREAT, "batch_size": 50, "steps": 7}  # each recipe has its own numbers for the rest
+MORE: dict[str, dict[str, Any]] = {"natural": {}, "denoised-smoothing": {}}
+TRAINED = ("jat", "jatp-prime")  # a classifier learns with the preprocessor
+ALONE = ("adversarial", "mart", "mma", "mma-simple", "natural", "trades", "transfer")
+EPOCHS = 6
+
+
+def points(quick: bool) -> list[Point]:
+    """Every recipe; on short notice three."""
+    return [Point(NAME, name, OURS) for name in (QUICK if quick else RECIPES)]
+
+
+def work(case: str) -> Work:
+    """Train with the recipe of this name, count, and attack what came of it: once, for no two rounds would differ."""
+    found = _trained(case, small(case), sample(data.load("digits", "train"), IMAGES, seed=0))
+    return lambda: found
+
+
+def small(name: str) -> Recipe:
+    """The recipe with few epochs, under this threat model, where it has one."""
+    recipe = RECIPES[name]
+    names = {f.name for f in fields(recipe)}  # type: ignore[arg-type]
+    return recipe(**{k: v for k, v in GIVEN.items() if k in names}, **MORE.get(name, {}), epochs=EPOCHS)  # type: ignore[call-arg]
+
+
+def _trained(name: str, recipe: Recipe, images: ImageDataset) -> dict[str, float]:
+    """What a training run cost, and the accuracies of what it left."""
+    cast = cast_of(name, images)
+    with contextlib.redirect_stderr(io.StringIO()), leaves() as passes:
+        cost = counted(lambda: fit(recipe, images, cast, accelerator=accelerator_on()))
+    network = frozen(_result(name, cast)).cpu()
+    x, y, index = sample(data.load("digits", "test"), TESTED, seed=0).batch(torch.arange(TESTED))
+    x_adv = PGD(THREAT, 20, THREAT.radius / 8)(network, x, y, rng=KeyedRNG(index))
+    with torch.no_grad():
+        clean, robust = (float((network(seen).argmax(1) == y).float().mean()) for seen in (x, x_adv))
+    shown = len(images) * EPOCHS
+    return {
+        "seconds": cost.seconds,
+        "tflops": cost.flops / 1e12,
+        "gradients": passes["gradients"] / shown,
+        "clean": clean,
+        "robust": robust,
+    }
+
+
+@contextmanager
+def leaves() -> Iterator[dict[str, int]]:
+    """Count the images whose own gradient is asked for, whatever network they go into, a live one or a copy.
+
+    An image asks for its gradient as a leaf of the graph; features between two networks do not count.
+    """
+    passes = {"gradients": 0}
+
+    def back(gradient: Tensor) -> None:
+        passes["gradients"] += len(gradient)
+
+    def there(module: nn.Module, inputs: Any) -> None:
+        for x in inputs if isinstance(inputs, tuple) else ():
+            if isinstance(x, Tensor) and x.is_leaf and x.requires_grad and x.ndim == 4 and not hasattr(x, "_counted"):
+                x._counted = True  # type: ignore[attr-defined]
+                x.register_hook(back)
+
+    hook = register_module_forward_pre_hook(there)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+def cast_of(name: str, images: ImageDataset) -> Networks:
+    """New networks in the recipe's roles; the guides were trained before and are not part of the cost."""
+    channels, size, _ = images.shape
+    classifier: nn.Module = nn.Identity() if name not in (*ALONE, *TRAINED) else new_classifier("tinyresnet", images, 1)
+    if name == "transfer":
+        classifier = initialized(partial(with_new_head, copy.deepcopy(guide(Natural)), len(images.classes)), 0)
+    if name in ALONE:
+        return Networks(classifier=classifier)
+    front = initialized(partial(preprocessors.build, "narrow-unet", channels=channels), 0)
+    discriminator = initialized(partial(discriminators.build, "ape-gan", channels=channels, size=size), 0)
+    guides = [] if name in TRAINED else [Guide(guide(TRADES if name == "jatp" else Natural), "guide")]
+    return Networks(front, guides, classifier, discriminator if name in ("ape-gan", "nrp") else nn.Identity())
+
+
+@cache
+def guide(recipe: Callable[..., Recipe]) -> nn.Module:
+    """A classifier of the digits: a natural one, or for JATP a robust one."""
+    images = sample(data.load("digits", "train"), IMAGES, seed=0)
+    network = new_classifier("tinyresnet", images, 0)
+    more = {"threat": THREAT} if recipe is TRADES else {}
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit(recipe(epochs=8, batch_size=50, **more), images, Networks(classifier=network), accelerator=accelerator_on())
+    return network.eval().cpu()
+
+
+def _result(name: str, cast: Networks) -> nn.Module:
+    """What the recipe leaves: images to logits."""
+    if name in ALONE:
+        return cast.classifier
+    return Defended(cast.preprocessor, cast.guides[0] if cast.guides else cast.classifier)
+
+
+SUBJECTS: Mapping[str, Maker] = {OURS: work}
+
+
+def figures(measured: Measured) -> Iterator[Figure]:
+    """Operations over those of training a whole classifier on attacked images, with both robust accuracies."""
+    for point in measured:
+        other = Point(NAME, AGAINST, OURS)
+        if other in measured:
+            own, its = measured[point][0], measured[other][0]
+            told = {key: own[key] for key in ("clean", "robust", "gradients", "tflops")}
+            yield figure(measured, point, other, unit="tflops", **told, robust_against=its["robust"])

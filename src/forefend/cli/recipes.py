@@ -1,0 +1,33 @@
+"""`forefend recipes`: every training method with its hyper-parameters."""
+
+from __future__ import annotations
+
+import json
+
+from forefend.cli.parser import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the recipes, for a person or as JSON."""
+    parser = Parser("recipes", "Every training method with its hyper-parameters.")
+    parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, source, settings}}")
+    as_json = parser.parse_args(arguments).json
+    from forefend.recipes import RECIPES
+    from forefend.recipes.hyperparameters import hyperparameters_of, purpose, source
+
+    listing = {
+        name: {
+            "purpose": purpose(recipe),
+            "source": source(recipe),
+            "settings": {s.name: {"default": s.default, "meaning": s.meaning} for s in hyperparameters_of(recipe)},
+        }
+        for name, recipe in RECIPES.items()
+    }
+    if as_json:
+        print(json.dumps(listing, indent=1, ensure_ascii=False))
+        return 0
+    for name, recipe in RECIPES.items():
+        print(f"{name}: {purpose(recipe)}\n    {source(recipe)}")
+        for s in hyperparameters_of(recipe):
+            print(f"    {s.name:14} {s.default!s:14} {s.meaning}")
+    return 0

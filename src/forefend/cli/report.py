@@ -1,0 +1,31 @@
+"""`forefend report`: the table of an evaluation, as text or Markdown, or every table of a document made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forefend.checks import InputError
+from forefend.cli.parser import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print an evaluation's table, or refresh the tables of a document."""
+    parser = Parser("report", "The table of an evaluation, made from its summary.")
+    parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json")
+    parser.add_argument("--markdown", action="store_true", help="Markdown in place of text")
+    parser.add_argument("--readme", type=str | None, help="renew every `<!-- table FOLDER -->` block of this file")
+    options = parser.parse_args(arguments)
+    if not options.folders and options.readme is None:
+        raise InputError("Nothing to report: name a folder that holds a summary.json, or a document with --readme.")
+    from forefend.evaluation import results
+    from forefend.report import tables
+    from forefend.runtime import files
+
+    for folder in options.folders or []:
+        print((tables.markdown if options.markdown else tables.text)(results.load(Path(folder))))
+    if options.readme:
+        document = Path(options.readme)
+        if not document.is_file():
+            raise InputError(f"There is no document {document}: check its path.")
+        files.write(document, tables.renewed(document.read_text(encoding="utf-8"), document.parent).encode())
+    return 0

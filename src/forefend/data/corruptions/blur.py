@@ -1,0 +1,156 @@
+"""Blur: of the lens, of glass, of motion, of a zoom.
+
+Source: Hendrycks and Dietterich, 1903.12261; motion blur as ImageMagick does it, which made the published sets.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forefend.data.corruptions.resample import clipped_zoom, mirrored, smoothed
+from forefend.data.corruptions.severity import Scale
+from forefend.runtime.rng import KeyedRNG
+
+SIGMA = Scale((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0))
+
+
+# Radius of the lens's disc, and deviation of the blur that smooths its rim; pixels.
+DISC = Scale(
+    ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+    ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+)
+
+
+# Deviation of the blur before and after; how far a pixel may come from, in pixels; how often.
+GLASS = Scale(
+    ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+    ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+)
+
+
+# Radius and deviation of the smear, pixels.
+SMEAR = Scale(
+    ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+    ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+)
+
+
+# The largest zoom, which is not reached, and the step.
+ZOOM = Scale(
+    ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+    ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+)
+
+
+def gaussian_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """A Gaussian blur, the pixels at the border repeated outside."""
+    return smoothed(x, SIGMA.at(severity, x)).clamp(0, 1)
+
+
+def defocus_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Each point spread to a disc, as by a lens out of focus."""
+    kernel = disc(*DISC.at(severity, x)).to(x)
+    margin = len(kernel) // 2
+    for dim in (2, 3):
+        place = torch.arange(-margin, x.shape[dim] + margin, device=x.device)
+        x = x.index_select(dim, mirrored(place, x.shape[dim]))
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.expand(channels, 1, *kernel.shape), groups=channels).clamp(0, 1)
+
+
+def glass_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Frosted glass: pixels taken from their neighborhood, blurred before and after.
+
+    In the program that made the published sets, a pair of pixels that is meant to change places does not: the second
+    one is written over the first. So it is here.
+    """
+    sigma, reach, rounds = GLASS.at(severity, x)
+    x = (smoothed(x, sigma) * 255).floor() / 255  # the published sets shuffle 8-bit pixels, cut and not rounded
+    u = rng.uniform(x.new_empty(len(x), rounds, *x.shape[2:], 2))
+    return smoothed(_taken(x, (2 * reach * u).long() - reach, reach), sigma).clamp(0, 1)
+
+
+def motion_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """A smear in a direction between −45° and 45°, strongest at its beginning."""
+    radius, sigma = SMEAR.at(severity, x)
+    return smeared(x, radius, sigma, 90 * rng.uniform(x[:, 0, 0, 0]) - 45).clamp(0, 1)
+
+
+def zoom_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """The mean of the image and of ever closer views of its middle."""
+    end, step = ZOOM.at(severity, x)
+    views = [clipped_zoom(x, float(factor)) for factor in np.arange(1, end, step)]
+    return (torch.stack([x, *views]).mean(0)).clamp(0, 1)
+
+
+def disc(radius: float, rim: float) -> Tensor:
+    """The weights of a disc whose rim is smoothed, `(K, K)`, float64, K odd."""
+    half = 8 if radius <= 8 else math.ceil(radius)
+    place = torch.arange(-half, half + 1, dtype=torch.float64)
+    flat = (place[:, None] ** 2 + place**2 <= radius**2).double()
+    flat /= flat.sum()
+    margin = 1 if radius <= 8 else 2
+    weights = torch.exp(-(torch.arange(-margin, margin + 1, dtype=torch.float64) ** 2) / (2 * rim**2))
+    weights /= weights.sum()
+    size = len(place)
+    for dim in (0, 1):
+        parts = [
+            weight * flat.index_select(dim, mirrored(torch.arange(size) + move, size))
+            for move, weight in zip(range(-margin, margin + 1), weights, strict=True)
+        ]
+        flat = torch.stack(parts).sum(0)
+    used = int((flat.sum(0) > 0).nonzero().min())  # the empty border would only cost time, and outgrow small images
+    return flat[used : size - used, used : size - used]
+
+
+def smeared(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
+    """One-sided Gaussian smear along a straight line of pixels, the border repeated outside.
+
+    Args:
+        x: images, `(B, C, H, W)`.
+        radius: the line is 2 · radius + 1 pixels long.
+        sigma: deviation of the weights, pixels.
+        degrees: direction for each image, `(B,)`; 0 is along a row, 90 down a column.
+    """
+    angle = torch.deg2rad(degrees.double())
+    weights = torch.exp(-(torch.arange(2 * radius + 1, dtype=torch.float64) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
+    out = torch.zeros_like(x)
+    for i, weight in enumerate(weights.tolist()):
+        down, right = ((i * part - 0.5).ceil().long()[:, None] for part in (angle.sin(), angle.cos()))
+        row = (rows + down).clamp(0, len(rows) - 1)[:, :, None]
+        column = (columns + right).clamp(0, len(columns) - 1)[:, None, :]
+        out += weight * x[image, :, row, column].permute(0, 3, 1, 2)
+    return out
+
+
+def _taken(x: Tensor, jump: Tensor, reach: int) -> Tensor:
+    """Each pixel replaced by a neighbor, from the last row and column to the first, over what is already replaced.
+
+    Args:
+        x: images, `(B, C, H, W)`.
+        jump: rows and columns to the neighbor, `(B, rounds, H, W, 2)`, −reach … reach − 1.
+        reach: pixels of a border that stays.
+    """
+    height, width = x.shape[2:]
+    cell = torch.arange(height * width, device=x.device).view(height, width)
+    other = cell + width * jump[..., 0] + jump[..., 1]
+    rows, columns = range(height - reach, reach, -1), range(width - reach, reach, -1)
+    order = [row * width + column for row, column in product(rows, columns)]
+    places = []
+    for turns in other.flatten(2).tolist():  # one step hangs on the last, and lists are quicker at that than tensors
+        place = list(range(height * width))
+        for turn in turns:
+            for here in order:
+                place[here] = place[turn[here]]
+        places.append(place)
+    source = torch.tensor(places, device=x.device)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, source).view_as(x)

@@ -1,0 +1,143 @@
+"""What a camera or a file does: contrast, saturation, elastic deformation, coarse pixels, JPEG.
+
+Source: Hendrycks and Dietterich, 1903.12261.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forefend.checks import InputError
+from forefend.data.corruptions.resample import averaged, doubled, smoothed
+from forefend.data.corruptions.severity import Scale
+from forefend.runtime.rng import KeyedRNG
+
+CONTRAST = Scale((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05))
+
+
+# Factor of the saturation, and what is added to it.
+SATURATION = Scale(
+    ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+    ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+)
+
+
+# In shares of the image's side: height of the waves, deviation of the blur that makes waves of noise, and how far the
+# corners of a triangle move. ImageNet-C reckons with a side of 244 where its images have 224.
+_WIDER = 244 / 224
+ELASTIC = Scale(
+    ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    (
+        (2 * _WIDER, 0.7 * _WIDER, 0.1 * _WIDER),
+        (2 * _WIDER, 0.08 * _WIDER, 0.2 * _WIDER),
+        (0.05 * _WIDER, 0.01 * _WIDER, 0.02 * _WIDER),
+        (0.07 * _WIDER, 0.01 * _WIDER, 0.02 * _WIDER),
+        (0.12 * _WIDER, 0.01 * _WIDER, 0.02 * _WIDER),
+    ),
+)
+PIXELS = Scale((0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25))
+QUALITY = Scale((80, 65, 58, 50, 40), (25, 18, 15, 10, 7))
+
+
+def contrast(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Each channel drawn towards its mean over the image."""
+    mean = x.mean((2, 3), keepdim=True)
+    return ((x - mean) * CONTRAST.at(severity, x) + mean).clamp(0, 1)
+
+
+def saturate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Saturation lowered (severities 1 and 2) or raised; hue and value stay, and a gray pixel counts as a red hue.
+
+    Raises:
+        InputError: gray images, which have no saturation to change.
+    """
+    if x.shape[1] != 3:
+        raise InputError("Gray images have no saturation to change: leave saturate out for them.")
+    factor, more = SATURATION.at(severity, x)
+    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    spread = value - least
+    red = x.new_tensor((0.0, 1.0, 1.0)).view(1, 3, 1, 1)
+    towards = torch.where(
+        spread > 0, (value - x) / spread.clamp_min(1e-12), red
+    )  # 1 in the least channel, 0 in the top
+    saturation = (factor * spread / value.clamp_min(1e-12) + more).clamp(0, 1)
+    return (value * (1 - saturation * towards)).clamp(0, 1)
+
+
+def elastic_transform(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """A random affine map, then waves of displacement."""
+    height, sigma, reach = (share * min(x.shape[2:]) for share in ELASTIC.at(severity, x))
+    corners = rng.fold_in(trial=f"{rng.trial}|affine").uniform(x.new_empty(len(x), 3, 2))
+    x = _sampled(x, affine((2 * corners - 1) * reach, x), "mirrored")
+    noise = 2 * rng.uniform(x.new_empty(len(x), 2, *x.shape[2:])) - 1
+    waves = height * smoothed(noise, sigma, truncate=3, fold=doubled) if height else 0 * noise
+    return _sampled(x, _grid(x) + waves.permute(0, 2, 3, 1), "doubled").clamp(0, 1)
+
+
+def pixelate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Made smaller by averaging, then as large as before by repeating pixels."""
+    share, (height, width) = PIXELS.at(severity, x), x.shape[2:]
+    small = averaged(x, (max(int(share * height), 1), max(int(share * width), 1)))
+    return averaged(small, (height, width)).clamp(0, 1)
+
+
+def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
+    """Written as JPEG by Pillow, 8 bits a pixel and colors at half the resolution, and read again.
+
+    Raises:
+        InputError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError("JPEG compression needs Pillow: pip install 'forefend[data]'.") from None
+    quality, read = QUALITY.at(severity, x), []
+    for image in (x * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "JPEG", quality=quality)
+        read.append(np.asarray(Image.open(file)).reshape(image.shape))
+    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(x) / 255
+
+
+def affine(moves: Tensor, x: Tensor) -> Tensor:
+    """Where each pixel comes from when a triangle about the middle is moved, `(B, H, W, 2)`, columns then rows.
+
+    Args:
+        moves: of its three corners, pixels, `(B, 3, 2)`.
+        x: the images, `(B, C, H, W)`.
+    """
+    height, width = x.shape[2:]
+    side = min(height, width) // 3
+    corners = torch.tensor(((side, side), (side, -side), (-side, -side)), dtype=torch.float64, device=x.device)
+    corners += torch.tensor((width // 2, height // 2), device=x.device)
+    moved = corners + moves.double()
+    one = torch.ones(len(x), 3, 1, dtype=torch.float64, device=x.device)
+    back = torch.linalg.solve(torch.cat((moved, one), 2), corners.expand(len(x), -1, -1))  # (B, 3, 2)
+    place = F.pad(_grid(x).double(), (0, 1), value=1.0)
+    source: Tensor = place.flatten(0, 1) @ back
+    return source.view(len(x), height, width, 2).to(x)
+
+
+def _grid(x: Tensor) -> Tensor:
+    """Column and row of every pixel, `(H, W, 2)`."""
+    rows, columns = torch.meshgrid(*(torch.arange(side, device=x.device) for side in x.shape[2:]), indexing="ij")
+    return torch.stack((columns, rows), 2).to(x)
+
+
+def _sampled(x: Tensor, place: Tensor, outside: str) -> Tensor:
+    """The images read linearly at `place`, `(B, H, W, 2)` in pixels.
+
+    Args:
+        x: images, `(B, C, H, W)`.
+        place: columns and rows.
+        outside: "mirrored" about the last pixel's center, or "doubled" about its edge.
+    """
+    size = x.new_tensor((x.shape[3], x.shape[2]))
+    centers = outside == "mirrored"
+    scaled = 2 * place / (size - 1).clamp_min(1) - 1 if centers else (2 * place + 1) / size - 1
+    return F.grid_sample(x, scaled, mode="bilinear", padding_mode="reflection", align_corners=centers)

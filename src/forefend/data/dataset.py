@@ -1,0 +1,226 @@
+"""Images: what every reader returns. Pixels keep the form they were stored in until a batch of them is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forefend.checks import InputError, check_images, check_labels
+
+
+class ImageDataset(Protocol):
+    """Labeled images of one split, read in batches."""
+
+    @property
+    def name(self) -> str:
+        """The set they come from, e.g. "fashion-mnist"."""
+
+    @property
+    def split(self) -> str:
+        """The published split they come from: "train" or "test"."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class numbers, `(N,)` int64."""
+
+    @property
+    def index(self) -> Tensor:
+        """Position of each image in the published split, `(N,)` int64; subsets and samples keep it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The images at `rows`, numbers from 0 to N - 1.
+
+        Returns:
+            x, `(B, C, H, W)` float32 in [0, 1]; y, `(B,)` int64; the published index, `(B,)` int64.
+        """
+
+    def subset(self, rows: Tensor) -> ImageDataset:
+        """The images at `rows` alone, in that order; no row at all is refused."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class InMemoryDataset:
+    """Images held as one tensor, which stays 8-bit where it was published so: a quarter of the memory of floats.
+
+    Args:
+        name: the set.
+        split: "train" or "test".
+        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1]; on any device, and batches of them are then there.
+        labels: `(N,)` int64.
+        index: `(N,)` int64, positions in the published split.
+        classes: names of the classes.
+
+    Raises:
+        InputError: no image, or labels that do not fit.
+    """
+
+    name: str
+    split: str
+    pixels: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    index: Tensor = field(repr=False)
+    classes: tuple[str, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        refuse_empty(self.name, self.split, len(self.pixels))
+        check_labels(self.labels, len(self.classes), len(self.pixels))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels in [0, 1], labels and published index of the images at `rows`."""
+        x = self.pixels[rows.to(self.pixels.device)]
+        if x.dtype == torch.uint8:
+            # By a tensor: by a number CUDA multiplies with the reciprocal, which rounds otherwise than the CPU does.
+            x = x.float().div_(torch.full((), 255.0, device=x.device))
+        return x, self.labels[rows], self.index[rows]
+
+    def subset(self, rows: Tensor) -> InMemoryDataset:
+        """The images at `rows` alone, in that order."""
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], index=self.index[rows])
+
+
+def from_tensors(
+    name: str, x: Tensor, y: Tensor, *, classes: Sequence[str] | None = None, split: str = "test"
+) -> ImageDataset:
+    """Images and labels that the caller already holds; they are kept on the CPU.
+
+    Args:
+        name: what to call them in records.
+        x: `(N, C, H, W)`, float in [0, 1]; C is 1 or 3.
+        y: `(N,)`, integers.
+        classes: names of the classes; None numbers them 0 … max(y).
+        split: "train" or "test"; validation images are only ever taken from "train".
+
+    Raises:
+        InputError: images outside [0, 1], not floats or of the wrong shape; labels that do not fit; an unknown split.
+    """
+    check_split(split)
+    check_images(x)
+    if not isinstance(y, Tensor):
+        raise InputError(f"Labels must be a torch tensor of class numbers, not {type(y).__name__}.")
+    names = tuple(classes) if classes is not None else numbered(y)
+    check_labels(y, len(names), len(x))
+    return InMemoryDataset(name, split, x.detach().float().cpu(), y.long().cpu(), torch.arange(len(x)), names)
+
+
+def sample(images: ImageDataset, count: int, seed: int) -> ImageDataset:
+    """A seeded random sample in which every class keeps its share (largest remainder), sorted by published index.
+
+    Args:
+        images: what to draw from.
+        count: how many images, exactly; as many as there are, or more, gives `images` back.
+        seed: at least 0 and below 2³²; the same seed gives the same images on every machine.
+
+    Raises:
+        InputError: `count` is below 1, or the seed is out of range.
+    """
+    if count < 1:
+        raise InputError(f"A sample of {count} images was asked for, expected at least 1.")
+    if count >= len(images):
+        return images
+    rows = stratified(images.labels, count, seed)
+    return images.subset(rows[images.index[rows].argsort()])
+
+
+def split(images: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Part of the training images held out for validation, every class keeping its share.
+
+    Args:
+        images: training images; test images are refused, since what chooses a checkpoint may not measure it.
+        share: the share held out, in (0, 1); at least one image falls on either side.
+        seed: at least 0 and below 2³².
+
+    Returns:
+        The rest and the held-out part, both in the order of `images`.
+
+    Raises:
+        InputError: test images, a share outside (0, 1), or fewer than two images.
+    """
+    if images.split != "train":
+        raise InputError(
+            f"Validation images are taken from training images, not from the {images.split} split of {images.name!r}: "
+            'load or make the images with split="train".'
+        )
+    if not 0 < share < 1:
+        raise InputError(f"The held-out share is {share}, expected a number between 0 and 1, such as 0.1.")
+    if len(images) < 2:
+        raise InputError(f"{images.name!r} has one training image, expected at least two to hold one out.")
+    held = stratified(images.labels, min(max(round(share * len(images)), 1), len(images) - 1), seed)
+    rest = torch.ones(len(images), dtype=torch.bool)
+    rest[held] = False
+    return images.subset(rest.nonzero()[:, 0]), images.subset(held)
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """`count` of the row numbers of `labels`, ascending, every class keeping its share by largest remainder.
+
+    Equal remainders are settled by the seed, so that no class is favored for its number.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"The seed is {seed}, expected a whole number from 0 to 4294967295.")
+    # RandomState, because numpy promises never to change its stream: a sample named in a record stays the same.
+    random = np.random.RandomState(seed)
+    y = labels.numpy()
+    numbers, sizes = np.unique(y, return_counts=True)
+    quota, remainder = np.divmod(sizes * count, len(y))
+    favored = np.lexsort((random.permutation(len(sizes)), -remainder))
+    quota[favored[: count - quota.sum()]] += 1
+    drawn = [random.permutation(np.flatnonzero(y == k))[:n] for k, n in zip(numbers, quota, strict=True)]
+    return torch.from_numpy(np.sort(np.concatenate(drawn)))
+
+
+def fingerprints(x: Tensor, y: Tensor) -> list[str]:
+    """Eight hexadecimal digits over the pixels and label of each image: what a record knows an image by."""
+    pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
+    return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
+
+
+def digest_of(images: ImageDataset) -> str:
+    """Sixteen hexadecimal digits over every label and number, and over the pixels of 64 images at most."""
+    rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
+    x, y, _ = images.batch(rows)
+    words = [images.labels.tolist(), images.index.tolist(), fingerprints(x, y)]
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
+
+
+def numbered(y: Tensor) -> tuple[str, ...]:
+    """Names for classes that have none: the numbers from 0 to the highest label."""
+    highest = int(y.max()) if y.numel() and not y.is_floating_point() else 0
+    return tuple(map(str, range(max(highest, 0) + 1)))
+
+
+def check_split(split: str) -> None:
+    """Refuse a split that is neither "train" nor "test"."""
+    if split not in ("train", "test"):
+        raise InputError(f"The split is {split!r}, expected 'train' or 'test'.")
+
+
+def refuse_empty(name: str, split: str, count: int) -> None:
+    """Refuse a set of no images."""
+    if count == 0:
+        raise InputError(f"The {split} split of {name!r} holds no images: at least one is needed.")

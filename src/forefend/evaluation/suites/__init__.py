@@ -1,0 +1,63 @@
+"""Suites: named lists of trials, each an evaluation protocol. `SUITES` are those that the command line knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from forefend.evaluation.fast_trials import Swift, swiftly
+from forefend.evaluation.suites.general import black_box, cascade, curve, quick, randomized, standard
+from forefend.evaluation.suites.papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
+from forefend.evaluation.trial import (
+    Averaged,
+    Cascade,
+    Suite,
+    Surrogate,
+    Terms,
+    Trial,
+    oblivious,
+    through_bpda,
+    white_box,
+)
+
+SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
+    "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
+    "standard": lambda terms: standard(terms.threats, terms.classes),
+    "cascade": lambda terms: cascade(terms.threats, terms.classes),
+    "randomized": lambda terms: randomized(terms.threats, terms.classes),
+    "black-box": lambda terms: black_box(terms.threats, terms.surrogates),
+    "curve": lambda terms: curve(terms.threats),
+    "rtfe": lambda terms: rtfe(terms.threats),
+    "rtfe-strong-weak": lambda terms: rtfe_strong_weak(terms.threats),
+    "jatp": lambda terms: jatp(terms.threats, terms.classes),
+    "aaa": lambda terms: aaa(terms.threats),
+    "transfer": lambda terms: transfer(terms.threats, terms.surrogates),
+    "robustifier": lambda terms: robustifier(terms.threats),
+}
+__all__ = [
+    "SUITES",
+    "Averaged",
+    "Cascade",
+    "Suite",
+    "Surrogate",
+    "Swift",
+    "Terms",
+    "Trial",
+    "aaa",
+    "aaa_adaptive",
+    "black_box",
+    "cascade",
+    "curve",
+    "jatp",
+    "oblivious",
+    "quick",
+    "randomized",
+    "robustifier",
+    "rtfe",
+    "rtfe_strong_weak",
+    "standard",
+    "swiftly",
+    "through_bpda",
+    "transfer",
+    "white_box",
+]

@@ -1,0 +1,160 @@
+"""The five papers' own attacks, as they ran them: each judged on what the attack returns after its last step.
+
+A number made by one of these is comparable with its paper's, and an upper bound; `standard` stands beside it. Step
+sizes are shares of the radius, so that at a paper's radius they are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.carlini_wagner import carlini_wagner, weak_carlini_wagner
+from forefend.attacks.feature_space import (
+    Aimed,
+    AnotherClass,
+    label_and_image,
+    latent,
+    latent_attack,
+    reconstruction,
+    reconstruction_attack,
+)
+from forefend.attacks.momentum import ti_bim
+from forefend.attacks.pgd import PGD, fgsm, from_x
+from forefend.attacks.wasserstein import ProjectedWasserstein
+from forefend.data import ImageDataset
+from forefend.evaluation.trial import Surrogate, Trial, View, white_box
+from forefend.losses import dlr, margin
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2
+from forefend.threat_models.parsing import as_threat_models
+from forefend.threat_models.wasserstein import Wasserstein
+
+
+def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
+    """RTFE's own attack, 20 steps, in the three readings of its step size.
+
+    The paper states it three ways that exclude each other (2209.06931, section 4 and appendix A), so all are run.
+
+    Args:
+        threats: one for each radius; the paper's are 2, 4 and 8/255.
+    """
+    readings = {"1.25ε": 1.25, "1.25ε/20": 1.25 / 20, "1.25ε/100": 1.25 / 100}
+    return [
+        Trial(f"RTFE step {name}", PGD(threat, 20, share * threat.radius), threat)
+        for threat in as_threat_models(threats)
+        for name, share in readings.items()
+    ]
+
+
+def rtfe_strong_weak(threats: Sequence[ThreatModel]) -> list[Trial]:
+    """RTFE's pair of appendix A: one step of 1.25 ε, and 100 steps of 1.25 ε / 100 with five restarts."""
+    threats = as_threat_models(threats)
+    weak = [Trial("RTFE weak", PGD(threat, 1, 1.25 * threat.radius), threat) for threat in threats]
+    strong = [Trial("RTFE strong", PGD(threat, 100, 0.0125 * threat.radius), threat, restarts=5) for threat in threats]
+    return weak + strong
+
+
+def robustifier(threats: Sequence[ThreatModel]) -> list[Trial]:
+    """The robustifier's 100 steps: 5 restarts of 20 at each of three step sizes; its figure is the worst of them.
+
+    The paper's l∞ steps are 0.008, 0.004 and 0.0015 at 0.031 (section 5.1). In l2, where such steps cannot cross the
+    ball, they are 2.5 ε / 20 and its half and fifth.
+    """
+    trials = []
+    for threat in as_threat_models(threats):
+        shares = (0.008 / 0.031, 0.004 / 0.031, 0.0015 / 0.031) if threat.norm == "Linf" else (0.125, 0.0625, 0.025)
+        trials += [
+            Trial(f"robustifier step {name}", PGD(threat, 20, share * threat.radius), threat, restarts=5)
+            for name, share in zip(("large", "middle", "small"), shares, strict=True)
+        ]
+    return trials
+
+
+def jatp(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
+    """JATP's five attacks: PGD-40, PGD-40 on DLR, AutoAttack, the Wasserstein attack and TI-BIM.
+
+    Args:
+        threats: one for each radius in l∞; the paper's is 8/255, and its Wasserstein radius the same number.
+        classes: how many logits the classifiers give.
+
+    Source: JATP (2106.05453), section 4.1; what it calls FWA is the projected form in its first author's code.
+    """
+    trials = []
+    for threat in as_threat_models(threats):
+        steps = 0.01 / (8 / 255) * threat.radius, 0.007 / (8 / 255) * threat.radius
+        moved = Wasserstein(threat.radius)
+        trials += [
+            Trial("PGD-40", PGD(threat, 40, steps[0]), threat),
+            Trial("DLR-40", PGD(threat, 40, steps[1], loss=dlr if classes > 2 else margin), threat),
+            Trial("AutoAttack", AutoAttack(threat, classes), threat),
+            Trial("FWA-20", ProjectedWasserstein(moved, 20, 0.01), moved),
+            Trial("TI-BIM", ti_bim(threat, 40, steps[1]), threat),
+        ]
+    return trials
+
+
+def aaa(threats: Sequence[ThreatModel]) -> list[Trial]:
+    """AAA's attacks: PGD with many restarts, and Carlini and Wagner's within an l2 distance of 3.
+
+    From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and Fashion-MNIST; below, 20 steps
+    of a quarter of the radius from 10 starts, as on CIFAR-10. The paper's Carlini–Wagner attack is a weak setting of
+    it, named so; the proper one stands beside.
+
+    Source: AAA (1909.05921), sections 4 and 5.
+    """
+    pgd = [
+        Trial("PGD-100 x50", PGD(threat, 100, 0.01), threat, restarts=50)
+        if threat.radius >= 0.1
+        else Trial("PGD-20 x10", PGD(threat, 20, threat.radius / 4), threat, restarts=10)
+        for threat in as_threat_models(threats)
+    ]
+    near = L2(3)
+    weak = Trial("CW weak", weak_carlini_wagner(near), near)
+    return [*pgd, weak, Trial("CW", carlini_wagner(near), near)]
+
+
+def aaa_adaptive(threats: Sequence[ThreatModel], pool: ImageDataset) -> list[Trial]:
+    """AAA's two attacks on the autoencoder: PGD that spoils the image too, and PGD towards another class's latent.
+
+    Args:
+        threats: one for each radius.
+        pool: images whose latents are aimed at; their labels must differ.
+
+    Source: AAA (1909.05921), section 6; steps as in its PGD.
+    """
+    x, y, _ = pool.batch(torch.arange(len(pool)))
+    trials = []
+    for threat in as_threat_models(threats):
+        size = 2.5 * threat.radius / 100
+        spoil = Aimed(reconstruction_attack(threat, 100, size), label_and_image)
+        swap = Aimed(latent_attack(threat, 100, size), AnotherClass(x, y))
+        trials += [
+            Trial("PGD with reconstruction", spoil, threat, sees=reconstruction),
+            Trial("latent", swap, threat, sees=latent),
+        ]
+    return trials
+
+
+def transfer(threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module]) -> list[Trial]:
+    """FGSM and PGD-7 without a random start, white-box and from surrogates.
+
+    Args:
+        threats: one for each radius; the paper's is 0.0625 on [-1, 1], 0.03125 here.
+        surrogates: classifiers by name; the paper's is a DenseNet trained naturally.
+
+    Source: 1905.02675, section 3, and its authors' code: the same attack in training and test.
+    """
+    views: dict[str, View] = {"white-box": white_box, **{name: Surrogate(n, name) for name, n in surrogates.items()}}
+    return [
+        Trial(f"{attack_name} {name}", attack, threat, sees=view)
+        for threat in as_threat_models(threats)
+        for name, view in views.items()
+        for attack_name, attack in (
+            ("FGSM", fgsm(threat)),
+            ("PGD-7", PGD(threat, 7, threat.radius / 4, start=from_x)),
+        )
+    ]

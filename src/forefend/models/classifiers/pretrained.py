@@ -1,0 +1,134 @@
+"""Read the weights that others publish into a network of ours: their names, their classes, their shortcuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forefend.checks import InputError, choose
+from forefend.models.classifiers import ARCHITECTURES, Normalized
+from forefend.models.classifiers.state_dict import read_state
+
+# Their name -> ours, in whole dotted parts and in this order. Files in our own names pass unchanged.
+_RESNET = {
+    **{"layer1.": "stages.0.", "layer2.": "stages.1.", "layer3.": "stages.2.", "layer4.": "stages.3."},
+    **{"downsample.": "shortcut.", "fc.": "linear."},
+}
+_RENAMES = {
+    "fastat": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2."},
+    "marabou": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2.", "9.": "fc3."},
+    "resnet18": _RESNET,
+    "resnet20": _RESNET,
+    "resnet32": _RESNET,
+    "resnet34": _RESNET,
+    "resnet44": _RESNET,
+    "resnet50": _RESNET,
+    "resnet56": _RESNET,
+    "smallcnn": {"feature_extractor.": "", "classifier.": ""},
+    "tinyresnet": _RESNET,
+}
+
+
+def load_weights(
+    name: str,
+    path: str | Path,
+    *,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    channels: int | None = None,
+    classes: int | None = None,
+    size: int | None = None,
+) -> Normalized:
+    """A third party's classifier, in evaluation mode, from its published state dict.
+
+    Args:
+        name: the architecture, a key of `ARCHITECTURES`.
+        path: the file, `.safetensors` or torch's own format; code pickled in it is never run.
+        mean: of the normalization the weights were trained with, in [0, 1] units; None is refused, never guessed.
+        std: likewise; mean 0 and std 1 mean none.
+        channels: of the images; None takes the architecture's own.
+        classes: how many logits are expected; None takes what the weights have.
+        size: height and width of the images; None takes the architecture's own.
+
+    Raises:
+        InputError: a file that cannot be read or holds other weights, another number of classes, no normalization.
+    """
+    path = Path(path)
+    architecture = choose(name, ARCHITECTURES, "classifier architecture")
+    state = _rename(read_state(path), _RENAMES.get(name, {}))
+    given = {"channels": channels, "size": size}
+    options: dict[str, Any] = {what: number for what, number in given.items() if number is not None}
+    if _RENAMES.get(name) is _RESNET:
+        options["projection"] = any(".shortcut." in key for key in state)
+    # On the meta device nothing is drawn: reading weights leaves the caller's random numbers as they were.
+    with torch.device("meta"):
+        network = architecture(**options)
+        network = architecture(**options, classes=_classes(network, state, classes, path.name))
+    _check_normalization(mean, std, next(network.parameters()))
+    _fill(network, state, f"{path.name} does not hold the weights of {name!r}")
+    return Normalized(network, mean, std).eval()
+
+
+def _rename(state: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, tensor in state.items():
+        dotted = f".{key}"
+        for theirs, ours in renames.items():
+            dotted = dotted.replace(f".{theirs}", f".{ours}")
+        renamed[dotted[1:]] = tensor
+    return renamed
+
+
+def _classes(network: nn.Module, state: dict[str, Tensor], asked: int | None, file: str) -> int:
+    """How many classes the weights have; what was asked for, where their last layer is not found."""
+    last, bias = list(network.named_parameters())[-1]
+    found = len(state[last]) if last in state and state[last].ndim == 1 else asked or len(bias)
+    if asked is not None and asked != found:
+        raise InputError(
+            f"The weights in {file} have {found} classes, but {asked} are asked for: choose the data set that they "
+            "were trained on, or other weights."
+        )
+    return found
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
+    """Put the weights into the network; every name and shape must agree."""
+    expected = network.state_dict()
+    # Files from before torch 0.4.1 do not count BatchNorm's batches; in evaluation nothing reads the count.
+    state = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")} | state
+    shapes = [
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    found = [
+        _some("missing", [key for key in expected if key not in state]),
+        _some("not expected", [key for key in state if key not in expected]),
+        _some("wrong shape", shapes),
+    ]
+    if any(found):
+        raise InputError(f"{complaint}: {'; '.join(filter(None, found))}; check the architecture, channels and size.")
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise InputError(f"{complaint} that work: some of its numbers are NaN or infinite; fetch the file again.")
+    # Copies of their own: a file may hold one tensor under two names, or half the precision.
+    own = {key: state[key].to(expected[key].dtype, copy=True).contiguous() for key in expected}
+    network.load_state_dict(own, assign=True)
+
+
+def _some(what: str, items: list[str]) -> str:
+    shown = ", ".join(items[:3])
+    return f"{what}: {shown}{f' and {len(items) - 3} more' if len(items) > 3 else ''}" if items else ""
+
+
+def _check_normalization(mean: Any, std: Any, first: Tensor) -> None:
+    """Refuse a mean or std for another number of channels; broadcasting would turn a gray image into a colored one."""
+    for what, given in (("means", mean), ("stds", std)):
+        count = len(given) if isinstance(given, Sequence) else 1
+        if first.ndim == 4 and count not in (1, first.shape[1]):
+            raise InputError(
+                f"There are {count} {what} for {first.shape[1]} channels: give one, or one for each channel."
+            )

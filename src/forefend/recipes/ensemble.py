@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from forefend.models.guide import Guide
+from forefend.runtime.labels import labeled
+from forefend.runtime.rng import KeyedRNG
+
+Policy = Callable[[Sequence[Guide], KeyedRNG], Sequence[Guide]]
+
+
+@labeled("every")
+def every(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
+    """All guides at every step (RTFE-ensemble, 2209.06931, Eqs. 8 and 9)."""
+    return guides
+
+
+@labeled("sampled")
+def sampled(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
+    """One guide a step, drawn uniformly (AAA; Robustifier's ensembles)."""
+    return [guides[rng.fold_in(trial="guide").integer() % len(guides)]]
+
+
+@labeled("in_turn")
+def in_turn(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
+    """One guide a step, each in its turn."""
+    return [guides[int(rng.step) % len(guides)]]

@@ -1,0 +1,123 @@
+"""Settings: a recipe's fields as names and plain values, for the command line, configs and lists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+
+from forefend import losses
+from forefend.checks import choose
+from forefend.losses import Loss
+from forefend.models import defense
+from forefend.models.defense import Knowledge
+from forefend.recipes import denoised_smoothing, ensemble, hgd, transfer
+from forefend.recipes.base import Recipe
+from forefend.recipes.ensemble import Policy
+from forefend.runtime.labels import label_of
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.parsing import parse_threat_model
+
+# What may be typed for a field that holds a function: (type, what it is called in messages, functions).
+CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
+    (Loss, "loss of logits and labels", [losses.boosted_ce, losses.ce, losses.dlr, losses.margin]),
+    (
+        Loss,
+        "loss of two outputs",
+        [losses.euclidean, losses.huber_mean, losses.huber_sum, losses.huber_vector, losses.mae, losses.mse],
+    ),
+    (Policy, "guide policy", [ensemble.every, ensemble.in_turn, ensemble.sampled]),
+    (Knowledge, "knowledge", [defense.full, defense.oblivious]),
+    (
+        denoised_smoothing.Objective,
+        "guidance or objective",
+        [
+            hgd.pixel,
+            hgd.logit,
+            hgd.feature,
+            hgd.label,
+            denoised_smoothing.reconstruction,
+            denoised_smoothing.stability,
+            denoised_smoothing.classification,
+        ],
+    ),
+    (transfer.Labels, "labels", [transfer.true_labels, transfer.predicted_labels]),
+    (transfer.Layers, "layers", [transfer.head, transfer.last_stage, transfer.everything]),
+]
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One field of a recipe, as a person writes it.
+
+    Args:
+        name: the field's name.
+        kind: the plain type that is typed: int, float, str or a list of floats.
+        default: the plain default value.
+        meaning: what it is and where it comes from, from the recipe's docstring.
+        read: from the plain value to the field's.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    meaning: str
+    read: Callable[[Any], Any]
+
+
+def hyperparameters_of(recipe: type[Recipe]) -> list[Hyperparameter]:
+    """The settings of a recipe, in the order of its fields."""
+    hints = get_type_hints(recipe)
+    # A recipe may share its fields with siblings through an abstract class, which then documents them.
+    documented = [parse_docstring(ancestor.__doc__ or "").params for ancestor in reversed(recipe.__mro__)]
+    meanings = {p.arg_name: p.description or "" for params in documented for p in params}
+    plain, built = recipe().settings(), recipe()
+    names = [f.name for f in fields(recipe)]  # type: ignore[arg-type]
+    kinds = {name: _kind(hints[name], getattr(built, name)) for name in names}
+    return [
+        Hyperparameter(name, kind, plain[name], " ".join(meanings[name].split()), read)
+        for name, (kind, read) in kinds.items()
+    ]
+
+
+def purpose(recipe: type[Recipe]) -> str:
+    """The recipe's one-line purpose: the first sentence of its docstring."""
+    return (parse_docstring(recipe.__doc__ or "").short_description or "").replace("\n", " ")
+
+
+def source(recipe: type[Recipe]) -> str:
+    """The paper that the recipe comes from, as its docstring states it; empty where there is none."""
+    stated = re.search(r"Source: (.*?)(?:\n\n|$)", inspect.getdoc(recipe) or "", flags=re.DOTALL)
+    return " ".join(stated[1].split()) if stated else ""
+
+
+def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain values; what is not given keeps its default.
+
+    Raises:
+        InputError: a name that stands for no loss, policy or threat model, or a number out of range.
+    """
+    built = recipe(**{s.name: s.read(values[s.name]) for s in hyperparameters_of(recipe) if s.name in values})
+    built.check()
+    return built
+
+
+def _kind(hint: Any, default: Any) -> tuple[Any, Any]:
+    """What is typed for a field of this type, and how it is read; functions of the default's sort are the choice."""
+    if hint is ThreatModel:
+        return str, parse_threat_model
+    for kind, noun, functions in CHOICES:
+        if hint == kind and default in functions:
+            return str, partial(_named, noun=noun, functions=functions)
+    if get_origin(hint) is tuple:
+        return list[get_args(hint)[0]], tuple  # type: ignore[misc]
+    return hint, hint
+
+
+def _named(name: str, *, noun: str, functions: list[Callable[..., Any]]) -> Callable[..., Any]:
+    return choose(name, {label_of(f): f for f in functions}, noun)

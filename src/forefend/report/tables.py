@@ -1,0 +1,107 @@
+"""Tables: the cells of an evaluation as text and as Markdown. Nothing is typed in by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forefend.evaluation import results
+from forefend.evaluation.results import CLEAN, WORST, Result
+from forefend.threat_models.base import write_radius
+
+Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
+
+
+def rows_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: one row for each classifier, alone and defended; one column for each norm and radius.
+
+    Beside a defense, each classifier is called its guide or unseen. Where several attacks ran at a radius, the column
+    shows the worst of them, image by image.
+    """
+    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius))))
+    subjects = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
+    heading = ["classifier", "defense", *(_column(norm, radius) for norm, radius in columns)]
+    rows = []
+    for classifier, seen, defended in subjects:
+        own = [c for c in cells if (c.classifier, c.seen, c.defended) == (classifier, seen, defended)]
+        role = f" ({'guide' if seen else 'unseen'})" if any(c.defended for c in cells) else ""
+        rows.append([classifier + role, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])
+    return heading, rows
+
+
+def attacks_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: one row for each classifier and attack, alone and defended; one column for each radius."""
+    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius)) if c.norm))
+    lines = list(dict.fromkeys((c.classifier, c.defended, c.attack) for c in cells if c.norm))
+    heading = ["classifier", "defense", "attack", *(_column(norm, radius) for norm, radius in columns)]
+    rows = []
+    for classifier, defended, attack in lines:
+        own = [c for c in cells if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
+        figures = [_hardest(own, *column) for column in columns]
+        rows.append([classifier, "yes" if defended else "no", attack, *figures])
+    return heading, rows
+
+
+def text(cells: Sequence[Result]) -> str:
+    """A table for the terminal."""
+    heading, rows = rows_of(cells)
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in [heading, *rows]]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n" + caption(cells)
+
+
+def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
+    """A table in Markdown.
+
+    Args:
+        cells: an evaluation's.
+        layout: from cells to heading and rows: rows_of or attacks_of.
+    """
+    heading, rows = layout(cells)
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(cells)
+
+
+def renewed(document: str, root: Path) -> str:
+    """A document whose every `<!-- table FOLDER -->` … `<!-- end -->` block holds that evaluation's table.
+
+    A block that begins with `attacks` in place of `table` has a row for each attack.
+
+    Args:
+        document: Markdown.
+        root: where the folders' names start.
+
+    Raises:
+        InputError: a folder holds no summary.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        table = markdown(results.load(root / found["folder"]), LAYOUTS[found["kind"]])
+        return f"<!-- {found['kind']} {found['folder']} -->\n{table}\n<!-- end -->"
+
+    pattern = r"<!-- (?P<kind>table|attacks) (?P<folder>\S+) -->\n.*?<!-- end -->"
+    return re.sub(pattern, block, document, flags=re.DOTALL)
+
+
+LAYOUTS: dict[str, Layout] = {"table": rows_of, "attacks": attacks_of}
+
+
+def caption(cells: Sequence[Result]) -> str:
+    """What was measured: attacks, images, seed, interval."""
+    attacks = list(dict.fromkeys(c.attack for c in cells if c.attack not in (CLEAN, WORST)))
+    seeds = sorted({c.seed for c in cells})
+    attacked = f"attacks: {', '.join(attacks)}, the worst image by image; " if attacks else ""
+    return f"accuracy in %, [95% Wilson interval]; {attacked}seed {', '.join(map(str, seeds))}"
+
+
+def _column(norm: str, radius: float) -> str:
+    return f"{norm} {write_radius(radius)}" if norm else "clean"
+
+
+def _hardest(cells: Sequence[Result], norm: str, radius: float) -> str:
+    here = [c for c in cells if (c.norm, c.radius) == (norm, radius)]
+    if not here:
+        return "–"
+    cell = next((c for c in here if c.attack == WORST), here[0])
+    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}] n={cell.n}"

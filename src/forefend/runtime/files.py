@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from forefend.checks import InputError
+
+
+def append(path: Path, *records: Any) -> None:
+    """Add a line for each record, a dataclass of plain values, and hand them to the operating system."""
+    with path.open("ab") as file:
+        file.write(b"".join(map(line_of, records)))
+
+
+def line_of(record: Any) -> bytes:
+    """A record, a dataclass of plain values, as it stands in its file."""
+    return (json.dumps(asdict(record), separators=(",", ":")) + "\n").encode()
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that is appended to; none when it does not exist.
+
+    A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
+    """
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return text[:whole].splitlines()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write `content` beside `path` and rename it into place; whatever stops it leaves the old file whole."""
+    make(path.parent)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def make(folder: Path) -> None:
+    """Make the folder where there is none.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out.") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented, whole or not at all."""
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"There is no {path}: check the folder's name.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
+
+
+def about() -> dict[str, Any]:
+    """Who made a file: versions, machine, command and time, for the reader of a record."""
+    versions = {name: _version(name) for name in ("forefend", "torch", "numpy", "accelerate")}
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
+        "command": " ".join(["forefend", *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str:
+    """A package's version; a package that was copied rather than installed has none to tell."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from forefend.attacks.bug_examples import bug_loss, bugs, shared_features
+from forefend.attacks.pgd import fgsm
+from forefend.losses import Mean, ce
+from forefend.models.defense import pipelines
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import L2, Linf
+
+
+def linear(weight: Tensor, bias: float = 0.0) -> nn.Module:
+    """Logits (0, w·x + b) of 2 × 2 images."""
+    layer = nn.Linear(4, 2).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([torch.zeros(4), weight]))
+        layer.bias.copy_(torch.tensor([0.0, bias]))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+# Both read the first pixel; the first classifier alone also reads the last, its bug.
+FIRST = linear(torch.tensor([5.0, 0.0, 0.0, 5.0]).double(), -4.0)
+SECOND = linear(torch.tensor([5.0, 0.0, 0.0, 0.0]).double(), -2.0)
+X = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)
+X[:, 0, 0, 0] = 0.6
+Y, WRONG = torch.ones(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+DRAW = KeyedRNG(torch.arange(3))
+BOTH = pipelines(nn.Identity(), [FIRST, SECOND])
+
+
+def test_both_are_right_at_first() -> None:
+    assert all((f(X).argmax(1) == Y).all() for f in (FIRST, SECOND))
+
+
+def test_a_bug_misleads_the_first_classifier_and_leaves_the_second_right() -> None:
+    """RTFE's Eq. 7."""
+    for threat in (Linf(0.35), L2(0.45)):
+        x_adv = bugs(threat, 60, threat.radius / 10)(BOTH, X, (WRONG, Y), rng=DRAW)
+        assert threat.allows(x_adv, X).all()
+        assert (FIRST(x_adv).argmax(1) == WRONG).all()
+        assert (SECOND(x_adv).argmax(1) == Y).all()
+        assert (ce(FIRST(x_adv), WRONG) < ce(FIRST(X), WRONG)).all()
+
+
+def test_a_shared_feature_misleads_both() -> None:
+    """RTFE's Eq. 8, at the same radius."""
+    x_adv = shared_features(Linf(0.35), 60, 0.035)(BOTH, X, Y, rng=DRAW)
+    assert all((f(x_adv).argmax(1) == WRONG).all() for f in (FIRST, SECOND))
+    # The classifiers are linear, so the optimum is a corner of the ball.
+    torch.testing.assert_close(x_adv[:, 0, 0, 0], X[:, 0, 0, 0] - 0.35)
+    torch.testing.assert_close(x_adv[:, 0, 1, 1], X[:, 0, 1, 1] - 0.35)
+
+
+def test_a_bug_does_not_touch_pixels_that_only_help_the_ensemble_less() -> None:
+    x_adv = bugs(Linf(0.35), 60, 0.035)(BOTH, X, (WRONG, Y), rng=DRAW)
+    torch.testing.assert_close(x_adv[:, 0, 1, 1], X[:, 0, 1, 1] - 0.35)  # the bug: down all the way
+    assert (x_adv[:, 0, 0, 0] > X[:, 0, 0, 0] - 0.2).all()  # the shared pixel: held by the ensemble
+
+
+def test_the_loss_is_eq_7_negated() -> None:
+    logits = [torch.randn(3, 2) for _ in range(3)]
+    expected = -(ce(logits[0], WRONG) + (ce(logits[1], Y) + ce(logits[2], Y)) / 2)
+    torch.testing.assert_close(bug_loss(logits, (WRONG, Y)), expected)
+
+
+def test_the_inverse_is_pgd_on_the_mean_of_the_members_losses() -> None:
+    step = shared_features(Linf(0.1), 1, 0.1)
+    assert step.loss == Mean(ce)
+    assert str(bugs(Linf(0.1), 5, 0.02)) == "PGD-5(Linf:0.1, step=0.02, loss=bug_loss, start=random_start)"
+    x_adv = fgsm(Linf(0.1), Mean(ce))(BOTH, X, Y, rng=DRAW)
+    assert (Mean(ce)(BOTH(x_adv), Y) > Mean(ce)(BOTH(X), Y)).all()

@@ -1,0 +1,82 @@
+"""The bench's recipes: an image's gradient counts once, in whatever network it is asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from helpers.toy_networks import toy_cast, toy_images
+from torch import nn
+
+from benchmarks.speed.benchmarks import recipes
+from benchmarks.speed.results import Point
+from forefend.attacks.pgd import PGD, input_gradient
+from forefend.losses import Mean, ce
+from forefend.models.defense import pipelines
+from forefend.recipes import RECIPES, RTFE
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.lp import Linf
+from forefend.training.config import TrainingConfig
+from forefend.training.crafting import prepared
+from forefend.training.trainer import fit
+
+
+def test_an_ensemble_behind_a_preprocessor_is_one_gradient_an_image() -> None:
+    cast = toy_cast()
+    x, y, index = toy_images(8).batch(torch.arange(8))
+    with recipes.leaves() as passes:
+        PGD(Linf(0.1), 3, 0.05, loss=Mean(ce))(pipelines(cast.preprocessor, cast.guides), x, y, rng=KeyedRNG(index))
+    assert passes["gradients"] == 3 * 8
+    input_gradient(cast.classifier, x, y, ce)
+    assert passes["gradients"] == 3 * 8  # no longer watched
+
+
+def test_guides_of_one_image_that_is_attacked_without_a_preprocessor_count_once() -> None:
+    cast = toy_cast()
+    x, y, _ = toy_images(8).batch(torch.arange(8))
+    with recipes.leaves() as passes:
+        input_gradient(pipelines(nn.Identity(), cast.guides), x, y, Mean(ce))
+        input_gradient(lambda z: [guide(z) for guide in cast.guides], x, y, Mean(ce))
+    assert passes["gradients"] == 2 * 8
+
+
+@pytest.mark.parametrize("craft", ["live", "prepared"])
+def test_training_counts_the_attacks_and_not_the_step(craft: str) -> None:
+    ways = TrainingConfig() if craft == "live" else TrainingConfig(craft=prepared)
+    with recipes.leaves() as passes:
+        recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
+        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), ways=ways)
+    assert passes["gradients"] == 4 * 2 * 16
+
+
+def test_every_recipe_is_a_point_and_finds_its_networks() -> None:
+    assert [point.case for point in recipes.points(False)] == list(RECIPES)
+    assert {point.case for point in recipes.points(True)} == set(recipes.QUICK)
+    assert recipes.AGAINST in recipes.QUICK
+    images = toy_images(12)
+    for name in RECIPES:
+        if name not in ("transfer", "jatp"):  # they train another classifier first
+            recipes.small(name).players(recipes.cast_of(name, images)) if name in recipes.ALONE else None
+
+
+def test_figures_stand_against_adversarial_training() -> None:
+    told = {"seconds": 1.0, "clean": 0.9, "gradients": 7.0}
+    measured = {
+        Point(recipes.NAME, "adversarial", "ours"): [{**told, "robust": 0.5, "tflops": 2.0}],
+        Point(recipes.NAME, "rtfe", "ours"): [{**told, "robust": 0.6, "tflops": 8.0}],
+    }
+    own, rtfe = recipes.figures(measured)
+    assert own.ratio == 1
+    assert rtfe.ratio == 0.25
+    assert (rtfe.parity["robust"], rtfe.parity["robust_against"], rtfe.unit) == (0.6, 0.5, "tflops")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "EPOCHS", 1)
+    monkeypatch.setattr(recipes, "IMAGES", 60)
+    found = recipes.work(name)()
+    assert found["tflops"] > 0
+    assert 0 <= found["robust"] <= found["clean"] + 0.05
+    assert (found["gradients"] == 0) == (name in ("natural", "denoised-smoothing"))

@@ -1,0 +1,44 @@
+"""The bench's roofline: the convolutions alone are the network's own, and a rate is operations over seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.speed.benchmarks import roofline
+from benchmarks.speed.results import Point
+from forefend import losses
+from forefend.attacks import pgd
+from forefend.runtime.profiling import counted
+
+
+def test_the_convolutions_are_found_with_what_they_are_given() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
+    calls = roofline.convolutions(network.requires_grad_(False), torch.rand(2, 3, 8, 8))
+    assert [call.shape for call in calls] == [(2, 3, 8, 8), (2, 4, 4, 4)]
+    # Forwards and back to the input: twice two operations for each weight and output pixel.
+    by_hand = 4 * 2 * 4 * 4 * (4 * 3 * 9 + 5 * 4)
+    assert counted(lambda: [call() for call in calls]).flops == by_hand
+    assert not any(layer._forward_pre_hooks for layer in network)
+
+
+def test_a_share_is_the_ratio_of_the_rates() -> None:
+    rates = {roofline.WHOLE: 60.0, roofline.ALONE: 75.0, roofline.BEST: 100.0}
+    measured = {
+        Point(roofline.NAME, "c", name): [{"seconds": 1.0, "per_gflop": 1 / rate, "gflops_per_second": rate}]
+        for name, rate in rates.items()
+    }
+    alone, best = roofline.figures(measured)
+    assert alone.ratio == pytest.approx(0.8)
+    assert not alone.missed
+    assert best.ratio == pytest.approx(0.6)
+    assert best.bar is None
+
+
+def test_the_whole_gradient_is_its_convolutions_and_little_else(small_target: None) -> None:
+    f, x, y = roofline._set_up("random weights in fp32")
+    calls = roofline.convolutions(f, x)
+    convolutions = counted(lambda: [call() for call in calls]).flops
+    gradient = counted(lambda: pgd.input_gradient(f, x, y, losses.ce)).flops
+    assert convolutions == pytest.approx(gradient, rel=0.02)  # but for the last linear layer

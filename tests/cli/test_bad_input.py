@@ -1,0 +1,369 @@
+"""Numbers, images and networks that are none: one sentence each, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.command_line import done, files, guide, refused
+from helpers.toy_networks import CLASSES, SIZE, classifier, preprocessor, toy_cast, toy_images
+from torch import Tensor, nn
+
+import forefend as ff
+from forefend.checks import RANGES, InputError
+from forefend.models.fingerprint import state_digest
+from forefend.recipes import RECIPES, RTFE, Natural, Transfer
+from forefend.training.catastrophic_overfitting import fall_back
+
+QUICK = ff.suites.quick(ff.Linf(0.1))
+TRAIN = "--data digits --images 40 --epochs 1 --steps 1 --out run"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sentence(error: pytest.ExceptionInfo[InputError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+NUMBERS = {
+    "--epochs 0": "epochs is 0, expected at least 1",
+    "--epochs -1": "epochs is -1, expected at least 1",
+    "--epochs many": "'many' does not suit --epochs",
+    "--batch-size 0": "batch_size is 0, expected at least 1",
+    "--images 0": "images is 0, expected at least 1",
+    "--images -5": "images is -5, expected at least 1",
+    "--images few": "'few' does not suit --images",
+    "--size 0": "size is 0, expected at least 1",
+    "--size 5": "A size (5) is for folders of pictures",
+    "--lr 0": "lr is 0, expected a finite number above 0",
+    "--lr -1": "lr is -1, expected a finite number above 0",
+    "--lr nan": "'nan' does not suit --lr",
+    "--lr inf": "'inf' does not suit --lr",
+    "--steps 0": "steps is 0, expected at least 1",
+    "--steps -1": "steps is -1, expected at least 0",
+    "--relative-step 0": "relative_step is 0, expected a finite number above 0",
+    "--relative-step -0.1": "relative_step is -0.1, expected a finite number above 0",
+    "--momentum 1": "momentum is 1, expected at least 0 and below 1",
+    "--weight-decay -1": "weight_decay is -1, expected at least 0",
+    "--milestones 0.5 2": "milestones is 2, expected at least 0 and below 1",
+    "--seed -1": "seed is -1, expected a whole number from 0 to 4294967295",
+    "--seed 4294967296": "seed is 4294967296, expected a whole number",
+    "--seed 1.5": "'1.5' does not suit --seed",
+    "--threat Linf:-1": "radius -1 is not a finite number of at least 0",
+    "--threat Linf:nan": "radius nan is not a finite number of at least 0",
+    "--threat Linf:8": "l∞ radius of 8 is above 1, and pixels are in [0, 1]: did you mean 8/255?",
+    "--threat Linf:8/0": "'8/0' is no radius",
+    "--threat Linf": "'Linf' is no threat model: write NORM:RADIUS",
+    "--threat L7:1": "no norm called 'L7': choose one of L2, Linf",
+}
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_a_number_that_makes_no_sense_is_refused_before_anything_is_written(option: str, here: Path) -> None:
+    assert NUMBERS[option] in refused(f"train rtfe --guides {guide()} {TRAIN} {option}")
+    assert files(here) == []
+
+
+@pytest.mark.parametrize("option", ["--batch-size 0", "--images 0", "--seed -1", "--threat Linf:-1", "--threat Linf:8"])
+def test_an_evaluation_refuses_them_too(option: str, here: Path) -> None:
+    refused(f"evaluate {guide()} --threat Linf:0.1 --images 20 --out e {option}")
+    assert files(here) == []
+
+
+def test_a_device_that_is_none_is_refused_before_a_classifier_is_trained_there(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, words in (("gpu", "There is no device called 'gpu'"), ("cuda", "torch finds no CUDA device here")):
+        assert words in refused(
+            f"evaluate --classifiers mlp --data digits --images 20 --threat Linf:0.1 --device {name}"
+        )
+        assert files(here) == []
+
+
+def test_whoever_asks_for_more_images_than_there_are_is_told(here: Path) -> None:
+    told = "digits/train has 1258 images, not 2000: all are taken"
+    line = "train natural --data digits --classifier mlp --epochs 1"
+    assert told in done(f"{line} --images 2000 --out a")
+    assert told not in done(f"{line} --out b")
+    assert (here / "a/weights.safetensors").read_bytes() == (here / "b/weights.safetensors").read_bytes()
+
+
+def test_a_precision_that_would_change_nothing_is_refused(here: Path) -> None:
+    said = refused(f"evaluate {guide()} --threat Linf:0.1 --images 20 --out e --suite rtfe --precision bf16")
+    assert said == "The suite rtfe judges its attacks at their end, where bf16 is of no use: leave --precision away."
+    assert files(here) == []
+
+
+def test_zero_is_allowed_where_it_means_something(here: Path) -> None:
+    done(f"train rtfe --guides {guide()} {TRAIN} --threat Linf:0")  # the control without an attacker
+    done(f"train transfer --source {guide()} {TRAIN}-0 --steps 0")  # natural retraining
+    cells = ff.evaluate(classifier(), toy_images(8), ff.suites.curve([ff.Linf(0)]), allow_weak=True)
+    assert cells[0].accuracy == cells[1].accuracy
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_every_recipe_refuses_what_no_training_can_use(recipe: type[ff.Recipe]) -> None:
+    known = recipe().settings()
+    tried = [name for name in RANGES if name in known and not isinstance(known[name], list)]
+    assert {"epochs", "batch_size", "lr"} <= set(tried)
+    recipe().check()
+    for name in tried:
+        for value in (-1, float("nan")):
+            with pytest.raises(InputError, match=f"^The number given for {name} is {value}, expected"):
+                recipe(**{name: value}).check()
+    assert Transfer(steps=0).check() is None
+    with pytest.raises(InputError, match="There are 1 factors for 3 milestones"):
+        ff.recipes.MMA(factors=(0.1,)).players(toy_cast())
+
+
+def test_the_loop_checks_numbers_given_in_python() -> None:
+    for recipe in (RTFE(lr=float("nan")), RTFE(epochs=0), RTFE(steps=0), Natural(batch_size=0)):
+        with pytest.raises(InputError, match="The number given for"):
+            ff.fit(recipe, toy_images(), toy_cast())
+
+
+def pixels(**changes: Any) -> Tensor:
+    x = torch.rand(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for flat, value in changes.items():
+        x.view(-1)[int(flat[1:])] = value
+    return x
+
+
+IMAGES: dict[str, tuple[Callable[[], Any], str]] = {
+    "outside": (lambda: pixels(_3=1.5), "expected [0, 1]"),
+    "normalized": (lambda: (pixels() - 0.5) / 0.25, "they look normalized: undo it"),
+    "8-bit floats": (lambda: pixels() * 255, "divide by 255"),
+    "NaN": (lambda: pixels(_3=float("nan")), "hold NaN or infinite pixels"),
+    "uint8": (lambda: (pixels() * 255).byte(), "Images are uint8, expected floats in [0, 1]"),
+    "rank": (lambda: pixels()[0], "expected (B, C, H, W): one image is x[None]"),
+    "channels": (lambda: pixels().expand(4, 2, SIZE, SIZE), "Images have 2 channels, expected 1 or 3"),
+    "none": (lambda: pixels()[:0], "holds no images"),
+    "an array": (lambda: pixels().numpy(), "must be a torch tensor"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_that_are_none(name: str) -> None:
+    make, words = IMAGES[name]
+    x = make()
+    with pytest.raises(InputError) as error:
+        ff.data.from_tensors("mine", x, torch.zeros(len(x), dtype=torch.int64))
+    assert words in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (torch.tensor([0, 1, 2, -1]), "Labels range over -1 … 2"),
+        (torch.tensor([0, 1, 2, 4]), "Labels range over 0 … 4, expected 0 … 3 for 4 classes"),
+        (torch.tensor([0.0, 1, 2, 3]), "expected int64 class numbers"),
+        (torch.tensor([0, 1, 2]), "There are 3 labels for 4 images"),
+    ],
+)
+def test_labels_that_do_not_fit(y: Tensor, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        ff.data.from_tensors("mine", pixels(), y, classes="abcd")
+    assert words in sentence(error)
+
+
+class Broken(nn.Module):
+    """A classifier with something wrong at its end."""
+
+    def __init__(self, spoil: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.network, self.spoil = classifier(), spoil
+
+    def forward(self, x: Tensor) -> Any:
+        return self.spoil(self.network(x))
+
+
+class Colored(nn.Module):
+    """A classifier, or a preprocessor, of color images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CLASSES, SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).flatten(1)
+
+
+CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "probabilities": (lambda: Broken(lambda z: z.softmax(1)), "returns probabilities (rows sum to 1), expected logits"),
+    "tuple": (lambda: Broken(lambda z: (z, z)), "returns a tuple, expected one tensor of logits (B, 4)"),
+    "classes": (lambda: Broken(lambda z: z[:, :3]), "returns shape (2, 3), expected (2, 4)"),
+    "features": (lambda: Broken(lambda z: z[:, :, None]), "returns shape (2, 4, 1), expected (2, 4)"),
+    "NaN": (lambda: Broken(lambda z: z * float("nan")), "returns NaN or infinite logits"),
+    "channels": (Colored, f"Images of shape (1, {SIZE}, {SIZE}) do not fit"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_that_is_none_is_neither_judged_nor_learned_from(name: str, here: Path) -> None:
+    make, words = CLASSIFIERS[name]
+    for attempt in (
+        lambda network: ff.evaluate(network, toy_images(8), QUICK, allow_weak=True),
+        lambda network: ff.fit(RTFE(epochs=1), toy_images(8), ff.Networks(preprocessor(), [ff.Guide(network)])),
+        lambda network: ff.fit(Natural(epochs=1), toy_images(8), ff.Networks(classifier=network)),
+    ):
+        with pytest.raises(InputError) as error:
+            attempt(make())
+        assert words in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Colored(), f"Images of shape (1, {SIZE}, {SIZE}) do not fit the preprocessor"),
+        (nn.Conv2d(1, 3, 1), "turns images (2, 1, 6, 6) into (2, 3, 6, 6), expected the same shape"),
+        (nn.MaxPool2d(2), "turns images (2, 1, 6, 6) into (2, 1, 3, 3), expected the same shape"),
+    ],
+)
+def test_a_preprocessor_that_does_not_fit_the_images(network: nn.Module, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        ff.fit(JustTrain(), toy_images(8), ff.Networks(network, [ff.Guide(classifier())]))
+    assert words in sentence(error)
+
+
+class JustTrain(RTFE):
+    """RTFE, which has nothing against a preprocessor without parameters."""
+
+    def players(self, cast: ff.Networks) -> dict[str, ff.Trainable]:
+        return {}
+
+
+def test_a_classifier_near_chance_is_refused_unless_it_is_allowed() -> None:
+    images = toy_images(40)
+    with pytest.raises(InputError, match=r"classifier gets .* of 40 clean images right, near chance \(25.0%\)"):
+        ff.evaluate(classifier(), images, [])
+    assert ff.evaluate(classifier(), images, [], allow_weak=True)
+
+
+def test_near_chance_on_the_command_line_names_the_way_on(here: Path) -> None:
+    done(f"train natural {TRAIN} --classifier cnn".replace("--steps 1", "--lr 1e-6"))
+    said = refused("evaluate run --images 20 --threat Linf:0.1 --out e")
+    assert said.startswith("run gets ")
+    assert "--mean/--std" in said
+    assert not (here / "e").exists()
+    done("evaluate run --images 20 --threat Linf:0.1 --out e --allow-weak-classifier")
+    assert "near chance" in refused(f"train rtfe {TRAIN}2 --guides run")
+    assert not (here / "run2").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda name: ff.suites.quick(name),
+        lambda name: ff.suites.curve([name]),
+        lambda name: ff.suites.curve(name),
+        *(lambda name, suite=suite: suite(ff.suites.Terms([name], CLASSES)) for suite in ff.suites.SUITES.values()),
+        lambda name: RTFE(threat=name).check(),
+        lambda name: ff.fit(RTFE(threat=name), toy_images(), toy_cast()),
+    ],
+)
+@pytest.mark.parametrize("name", ["Linf:8/255", 0.1])
+def test_a_threat_model_by_name_is_told_what_to_give(make: Callable[[Any], Any], name: Any) -> None:
+    with pytest.raises(InputError, match=r"is no threat model: give one such as forefend\.Linf\('8/255'\)\.$") as error:
+        make(name)
+    assert repr(name) in sentence(error)
+
+
+def test_one_threat_model_stands_for_a_list_of_one() -> None:
+    threat = ff.Linf(0.1)
+    assert ff.suites.curve(threat) == ff.suites.curve([threat])
+    assert ff.suites.rtfe_strong_weak(threat) == ff.suites.rtfe_strong_weak([threat])
+
+
+@pytest.mark.parametrize("subjects", [lambda x: x, [classifier()], [("name", classifier())], "cnn", None])
+def test_what_is_no_subject_is_told_what_to_give(subjects: Any) -> None:
+    with pytest.raises(InputError, match=r"^A torch module or a list of Subjects is judged, not "):
+        ff.evaluate(subjects, toy_images(), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("guides", "kind"),
+    [(classifier(), "Sequential"), (ff.Guide(classifier()), "Guide"), ([lambda x: x], "function"), (["cnn"], "str")],
+)
+def test_what_is_no_list_of_classifiers_is_no_guides(guides: Any, kind: str) -> None:
+    with pytest.raises(InputError, match=rf"^Guides are a list of classifiers, torch modules each, not a {kind}\.$"):
+        ff.Networks(preprocessor(), guides=guides)
+    assert len(ff.Networks(guides=nn.ModuleList([classifier(1), classifier(2)])).guides) == 2
+
+
+def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:
+    network = classifier()
+    before = state_digest(network)
+    cast = ff.Networks(preprocessor(), guides=[network, ff.Guide(classifier(2), "two")])
+    assert [guide.name for guide in cast.guides] == ["guide", "two"]
+    ff.fit(RTFE(ff.Linf(0.1), steps=1, epochs=1, batch_size=20), toy_images(), cast)
+    assert state_digest(network) == before
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "A str was given as fit's recipe, expected a forefend.Recipe": {"recipe": "rtfe"},
+    "The class RTFE itself was given as fit's recipe": {"recipe": RTFE},
+    "A tuple was given as fit's data, expected what forefend.data.load": {
+        "data": (torch.rand(3, 1, 6, 6), torch.zeros(3))
+    },
+    "A str was given as fit's data": {"data": "digits"},
+    "A Sequential was given as fit's cast": {"cast": preprocessor()},
+    "A dict was given as fit's ways": {"ways": {"ema": 0.9}},
+    "The seed is 'a', expected a whole number": {"seed": "a"},
+    "The number given for seed is -1": {"seed": -1},
+    "The decay of the weights' average is '0.9'": {"ways": ff.TrainingConfig(ema="0.9")},  # type: ignore[arg-type]
+    "There is no precision called 'torch.bfloat16'": {"ways": ff.TrainingConfig(precision=torch.bfloat16)},  # type: ignore[arg-type]
+    "Ways were given the inner None": {"ways": ff.TrainingConfig(inner=None)},  # type: ignore[arg-type]
+    "Ways were given the craft None": {"ways": ff.TrainingConfig(craft=None)},  # type: ignore[arg-type]
+    "Ways were given the sizes [4, 8]": {"ways": ff.TrainingConfig(sizes=[4, 8])},  # type: ignore[arg-type]
+    "Ways were given the watch <function fall_back": {"ways": ff.TrainingConfig(watch=fall_back)},  # type: ignore[arg-type]
+    "The number given for epochs is 1.5, expected a whole one": {"recipe": RTFE(epochs=1.5)},  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("words", KINDS)
+def test_what_stands_in_another_s_place_is_told(words: str) -> None:
+    given = {"recipe": RTFE(ff.Linf(0.1), steps=1, epochs=1), "data": toy_images(), "cast": toy_cast()} | KINDS[words]
+    with pytest.raises(InputError) as error:
+        ff.fit(given.pop("recipe"), given.pop("data"), given.pop("cast"), **given)
+    assert words in sentence(error)
+
+
+@pytest.mark.parametrize("wrong", [{"images": "digits"}, {"seed": "x"}, {"batch_size": 0}, {"batch_size": 2.5}])
+def test_an_evaluation_is_told_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"expected"):
+        ff.evaluate(**({"subjects": classifier(), "images": toy_images(), "suite": QUICK} | wrong))
+
+
+def test_no_guide_is_trained_for_a_training_that_will_be_refused(here: Path) -> None:
+    line = "train rtfe --data digits --guides mlp --epochs 1 --steps 1"
+    for option, words in (
+        ("--ema 2", "decay of the weights' average is 2"),
+        ("--inner warm-started --threat L2:0.5", "Warm starts are kept for l∞"),
+        ("--lr -1", "lr is -1"),
+    ):
+        assert words in refused(f"{line} {option}")
+    (here / "taken").mkdir()
+    (here / "taken" / "mine.txt").write_text("mine")
+    assert "taken holds files but no run" in refused(f"{line} --out taken")
+    done("train natural --data digits --images 40 --classifier mlp --epochs 1 --out other")
+    assert "other belongs to another configuration" in refused(f"{line} --out other")
+    assert not (here / "runs").exists()
+
+
+def test_a_card_without_a_size_takes_the_images_and_a_file_of_weights_is_told(here: Path) -> None:
+    network = ff.classifiers.build("cnn", channels=1, classes=10, size=8)
+    torch.save(network.state_dict(), here / "cnn.pt")
+    (here / "mine.json").write_text('{"architecture": "cnn", "weights": "cnn.pt", "mean": 0, "std": 1}')
+    line = "evaluate --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --suite curve --classifiers"
+    assert "mine" in done(f"{line} mine.json")
+    assert "cnn.pt is a file of weights: say of which architecture, as ARCHITECTURE:cnn.pt" in refused(f"{line} cnn.pt")

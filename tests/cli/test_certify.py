@@ -1,0 +1,92 @@
+"""`forefend certify`: bare classifiers and defenses, certificates that go on, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import done, files, refused
+
+from forefend.cli import main
+from forefend.evaluation.certification import certificate
+from forefend.models.defense import Defense, DefenseCard
+from forefend.models.preprocessors import build
+
+LINE = "certify --data digits --images 6 --samples 40 --first 10 --alpha 0.01 --radii 0 0.1 --batch-size 64"
+BARE = "tinyresnet@random --allow-weak-classifier"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, and a door that has the verb."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(main.COMMANDS, "certify", ("forefend.cli.certify", ""))
+    return tmp_path
+
+
+def test_a_bare_classifier_is_certified_once(tmp_path: Path) -> None:
+    line = f"{LINE} --classifiers {BARE} --out out"
+    first = done(line)
+    assert "1 subjects, 6 images, 50 noisy copies an image -> out" in first
+    assert "6 images certified" in first
+    assert "Only certify proves" in first
+    before = (tmp_path / "out" / "certificates.jsonl").read_bytes()
+    again = done(line)
+    assert "images certified" not in again
+    assert (tmp_path / "out" / "certificates.jsonl").read_bytes() == before
+    assert len(certificate.read(tmp_path / "out" / "certificates.jsonl")) == 6
+    assert first.splitlines()[-6:] == again.splitlines()[-6:]
+
+
+def test_a_defense_is_certified_beside_its_classifier(tmp_path: Path) -> None:
+    done(f"train denoised-smoothing --data digits --images 40 --epochs 1 --guides {BARE} --out run --batch-size 20")
+    table = done(f"{LINE} run --allow-weak-classifier")
+    folder = next((tmp_path / "run" / "certificates").iterdir())
+    found = certificate.read(folder / "certificates.jsonl")
+    assert len(found) == 12
+    names = list(dict.fromkeys(c.name for c in found))
+    assert names[1] == f"{names[0]} defended"
+    assert len({c.subject for c in found}) == 2
+    assert all(name in table for name in names)
+
+
+BAD = {
+    "--sigma 0": "sigma is 0, expected",
+    "--sigma -0.5": "sigma is -0.5, expected",
+    "--sigma nan": "sigma",
+    "--alpha 0": "alpha given is 0, expected",
+    "--alpha 1": "alpha given is 1, expected",
+    "--first 0": "guessed from 0 samples",
+    "--first 50": "The 40 samples that prove a radius are fewer than the 50",
+    "--samples 5": "take at least 7 samples",
+    "--samples many": "'many' does not suit --samples",
+    "--radii 0 0.5": "The radius 0.5 is out of reach",
+    "--radii -1": "radius",
+    "--images 0": "images is 0, expected at least 1",
+    "--batch-size 0": "batch_size is 0, expected at least 1",
+    "--seed -1": "seed is -1, expected",
+    "--sigmas 1": "did you mean --sigma?",
+}
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_bad_numbers_are_refused_before_anything_is_written(here: Path, option: str) -> None:
+    assert BAD[option] in refused(f"{LINE} --classifiers {BARE} {option}")
+    assert files(here) == []
+
+
+def test_nothing_to_certify_is_refused(here: Path) -> None:
+    assert "Nothing to evaluate" in refused(LINE)
+    Defense(build("identity", channels=1), DefenseCard("identity", {"channels": 1})).save(here / "bare")
+    assert "bare knows no classifier to stand behind it: name one with --classifiers." in refused(f"{LINE} bare")
+
+
+def test_the_usual_radii_are_counted_as_far_as_the_samples_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 samples at sigma 0.25 prove 0.25 (0.001^(1/200) = 0.966, its quantile 1.83), and no 0.5."""
+    options = "--data digits --images 2 --samples 200 --first 10 --device cpu --allow-weak-classifier"
+    table = done(f"certify --classifiers tinyresnet@random {options} --out out")
+    assert [radius in table for radius in ("L2 0 ", "L2 0.25 ", "L2 0.5 ")] == [True, True, False]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch finds no CUDA" in refused(f"certify --classifiers {BARE} {options} --device cuda")
+    assert "out of reach" in refused(f"certify --classifiers {BARE} {options} --radii 0.5")

@@ -1,0 +1,119 @@
+"""`forefend compare` as typed: rivals trained within the budget, all attacked, resumed, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.command_line import done, files, guide, refused
+
+from forefend.cli import compare_work, main
+from forefend.evaluation import suites, trial
+from forefend.evaluation.comparison import baselines
+from forefend.evaluation.trial import white_box
+from forefend.threat_models.lp import Linf
+from forefend.training.catastrophic_overfitting import Monitor
+
+OPTIONS = "--images 8 --suite curve --denoiser narrow-unet --copies 2"
+NAMES = ["undefended", "jpeg", "bit-depth", "total-variation", "denoised smoothing", "adversarial fine-tuning"]
+
+
+@pytest.fixture(autouse=True)
+def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder to stand in, the verb, and latencies from a few rounds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare_work, "ROUNDS", 2)
+    monkeypatch.setitem(main.COMMANDS, "compare", ("forefend.cli.compare", "beside its rivals"))
+
+
+def trained(out: str) -> None:
+    done(
+        f"train rtfe --data digits --epochs 1 --images 100 --steps 1 --relative-step 1 --threat Linf:0.1 "
+        f"--guides {guide()} --out {out}"
+    )
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    (found,) = folder.rglob("compare.json")
+    return json.loads(found.read_text())
+
+
+def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained("run")
+    monkeypatch.setattr(Monitor, "look", lambda *_: pytest.fail("a watch is not in the budget"))
+    weights = (guide() / "weights.safetensors").read_bytes()
+    out = done(f"compare run {OPTIONS}")
+    kept = compared(tmp_path / "run")
+    rows = {row["name"].partition(" (")[0]: row for row in kept["rows"]}
+    assert list(rows) == [*NAMES, "this defense"]
+    assert out.splitlines()[-1] == kept["verdict"]
+    assert re.search(r"^At most \d+ \w+ of attacks, as measured on one batch each", out, re.MULTILINE)
+    assert kept["verdict"].startswith("Under attack ")
+    assert [name for name, row in rows.items() if row["changed"]] == ["adversarial fine-tuning"]
+    assert (guide() / "weights.safetensors").read_bytes() == weights
+    assert all(row["clean"]["n"] == row["worst"]["n"] == 8 for row in rows.values())
+    assert all(
+        row["worst"]["radius"] == 0.1 and row["worst"]["accuracy"] <= row["clean"]["accuracy"] for row in rows.values()
+    )
+    prices = {name: row["price"] for name, row in rows.items()}
+    for name in NAMES[-2:]:
+        assert 0.5 * kept["budget_flops"] < prices[name]["training_flops"] <= kept["budget_flops"]
+    assert prices["this defense"]["training_flops"] == kept["budget_flops"]
+    assert {name for name, price in prices.items() if price["parameters"]} == {"denoised smoothing", "this defense"}
+    assert prices["denoised smoothing"]["forward_flops"] == 2 * prices["this defense"]["forward_flops"]
+    assert all(price["ms_alone"] > 0 and price["ms_batched"] > 0 for price in prices.values())
+    assert rows["jpeg"]["attacked"].startswith("BPDA")
+    _goes_on(tmp_path, out)
+
+
+def _goes_on(folder: Path, out: str) -> None:
+    """The same command again trains nobody, judges nothing, and says the same but for the time it took."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    rows = compared(folder / "run")["rows"]
+    again = done(f"compare run {OPTIONS} --device cpu")
+    assert "epochs of" in out
+    assert "epochs of" not in again
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    pairs = zip(rows, compared(folder / "run")["rows"], strict=True)
+    assert all((a["clean"], a["worst"]) == (b["clean"], b["worst"]) for a, b in pairs)
+    assert any(name.endswith("compare.md") for name in files(folder))
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    trained("run")
+    assert "did you mean" in refused("compare run --classifier natural-digits-tinyresnet-s1")
+    assert "device called 'gpu'" in refused("compare run --device gpu")
+    if not torch.cuda.is_available():
+        assert "torch finds no CUDA" in refused("compare run --device cuda")
+    assert "no suite called 'quikc'" in refused("compare run --suite quikc")
+    assert "holds no defense" in refused(f"compare {guide()}")
+    assert "sigma" in refused("compare run --sigma nan")
+    assert "noisy copies" in refused("compare run --copies 0")
+    assert "no preprocessor architecture called 'dnccn'" in refused("compare run --denoiser dnccn")
+    assert not (tmp_path / "run" / "compare").exists()
+    assert "/proc/x cannot be made" in refused("compare run --images 8 --out /proc/x")
+    assert not (tmp_path / "run" / "compare").exists()
+    (tmp_path / "run" / "config.json").rename(tmp_path / "kept")
+    assert "run was not trained by `forefend train`" in refused("compare run --data digits")
+    (tmp_path / "kept").rename(tmp_path / "run" / "config.json")
+    card = json.loads((tmp_path / "run" / "defense.json").read_text())
+    card["guides"][0]["fingerprint"] = "0" * 16
+    (tmp_path / "run" / "defense.json").write_text(json.dumps(card))
+    assert "is no longer the classifier that this run learned from" in refused("compare run")
+
+
+def test_how_each_is_attacked() -> None:
+    terms = trial.Terms([Linf(0.1)], 10)
+    quick = suites.SUITES["quick"](terms)
+    both, _ = baselines.and_through_bpda(quick)
+    assert [trial.name for trial in both] == [t.name for t in quick] + [f"{t.name} BPDA" for t in quick]
+    only, _ = baselines.only_through_bpda(suites.SUITES["standard"](terms))
+    assert all(trial.sees is not white_box or not trial.gradients() for trial in only)
+    assert {trial.name for trial in only} >= {"Square", "AutoAttack BPDA"}
+    noisy, _ = baselines.through_noise(suites.SUITES["standard"](terms))
+    assert all(trial.sees.averages for trial in noisy)
+    assert "rand" in str(noisy[0])

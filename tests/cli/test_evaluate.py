@@ -1,0 +1,144 @@
+"""Training and evaluation as typed: every recipe, what it leaves, and how both go on after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from helpers.command_line import done, files, forefend, guide, refused
+
+from forefend.cli.train import RECIPES as ROLES
+from forefend.evaluation.results import load
+from forefend.recipes import RECIPES
+from forefend.report import tables
+from forefend.runtime.run_folder import Run
+
+CELL = {"classifier", "seen", "defended", "attack", "norm", "radius"}
+CELL |= {"n", "accuracy", "low", "high", "cumulative", "seed"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def training(name: str) -> str:
+    """The shortest training of a recipe that still does everything."""
+    roles, known = ROLES[name][0], {f.name for f in fields(RECIPES[name])}
+    line = f"train {name} --data digits --epochs 1 --images 100"
+    line += " --steps 2" if "steps" in known else ""
+    line += " --bisections 2" if "bisections" in known else ""
+    line += f" --guides {guide()}" if "guides" in roles else ""
+    return line + (f" --source {guide()}" if "source" in roles else "")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_and_what_it_leaves_can_be_evaluated(name: str, here: Path) -> None:
+    assert "next:\n  forefend evaluate run " in done(f"{training(name)} --out run")
+    left = files(here / "run")
+    assert {"config.json", "train.jsonl", "checkpoint.safetensors", "weights.safetensors"} <= set(left)
+    assert ("defense.json" in left) != ("classifier.json" in left)
+    assert Run(here / "run").config["recipe"] == name
+    weak = "--allow-weak-classifier" if "classifier.json" in left else ""
+    out = done(f"evaluate run --images 20 --threat Linf:0.1 --suite quick --out e {weak}")
+    cells = json.loads((here / "e" / "summary.json").read_text())
+    assert cells
+    assert all(set(entry) == CELL and entry["n"] == 20 for entry in cells)
+    assert any(entry["defended"] for entry in cells) == ("defense.json" in left)
+    assert {entry["attack"] for entry in cells} == {"none", "FGSM", "PGD-20", "PGD-20 margin", "worst"}
+    assert tables.text(load(here / "e")) in out
+
+
+def test_a_defense_that_was_saved_from_python_is_judged_by_the_commands(here: Path) -> None:
+    done(f"{training('rtfe')} --out run")
+    (here / "run" / "config.json").unlink()
+    line = "evaluate run --images 20 --suite curve"
+    assert "No images were named" in refused(line)
+    assert "run knows no classifier to stand behind it" in refused(f"{line} --data digits")
+    done(f"{line} --data digits --classifiers {guide()} --out e")
+    cells = load(here / "e")
+    assert {(cell.seen, cell.defended) for cell in cells} == {(True, False), (True, True)}
+    assert {cell.radius for cell in cells if cell.attack != "none"} == {8 / 255}
+
+
+def table(printed: str) -> str:
+    """What an evaluation ends with; the lines of progress before it are of one run."""
+    return printed[printed.index("classifier  ") :]
+
+
+def test_an_evaluation_lands_in_a_folder_named_after_what_was_asked(here: Path) -> None:
+    done(f"{training('rtfe')} --out run")
+    line = "evaluate run --images 20 --seed 3 --suite curve --threat Linf:2/255 Linf:0.1"
+    first = done(line)
+    kept = here / "run" / "evaluations" / f"digits-{guide().name}-curve-Linf2_255-Linf0.1-20-s3"
+    before = (kept / "records.jsonl").read_bytes()
+    assert table(done(line)) == table(first)
+    assert (kept / "records.jsonl").read_bytes() == before
+    assert {c.radius for c in load(kept)} == {0, 2 / 255, 0.1}
+    assert f"and its evaluations are run/evaluations/{kept.name}: name one of them." in refused("report run")
+
+
+def test_an_unseen_classifier_stands_beside_the_guide(here: Path) -> None:
+    done(f"{training('rtfe')} --out run")
+    done("train natural --classifier cnn --epochs 2 --images 600 --out unseen")
+    done(f"evaluate run --images 20 --threat Linf:0.1 --classifiers unseen {guide()} --out e")
+    stands = {(c.classifier, c.seen, c.defended) for c in load(here / "e")}
+    assert stands == {
+        (name, seen, defended) for name, seen in ((guide().name, True), ("unseen", False)) for defended in (False, True)
+    }
+
+
+def test_the_same_command_finishes_at_once_and_another_seed_is_refused(here: Path) -> None:
+    line = f"{training('rtfe')} --out run"
+    done(line)
+    before = {name: (here / "run" / name).read_bytes() for name in files(here / "run")}
+    again = done(line)
+    assert "epoch 1" not in again
+    assert {name: (here / "run" / name).read_bytes() for name in files(here / "run")} == before
+    sentence = refused(f"{line} --seed 1")
+    assert sentence.startswith("run belongs to another configuration (seed was 0, now 1)")
+    assert {name: (here / "run" / name).read_bytes() for name in files(here / "run")} == before
+
+
+def test_a_terminated_training_says_so_and_the_same_command_finishes(here: Path) -> None:
+    line = "train natural --classifier tinyresnet --images 200 --epochs 60 --batch-size 50 --out run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forefend", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log, patience = here / "run" / "train.jsonl", time.monotonic() + 60
+    while not log.exists() and process.poll() is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert re.search(r"stopped after step \d+ of 240; the same command goes on from there\.\n$", err)
+    assert "Traceback" not in err
+    assert "classifier.json" not in files(here / "run")
+    epochs = len(log.read_text().splitlines())
+    out = done(line)
+    assert f"epoch {epochs + 1}/60" in out
+    assert "epoch 1/60" not in out
+    assert "classifier.json" in files(here / "run")
+
+
+def test_a_terminated_evaluation_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("not terminated")
+
+    monkeypatch.setattr("forefend.cli.evaluate_work.run", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    answer = forefend("evaluate run")
+    assert (answer.code, answer.err) == (130, "\nstopped; the same command goes on from there.\n")
+    assert signal.getsignal(signal.SIGTERM) == before

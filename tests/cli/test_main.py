@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from helpers.command_line import done, files, forefend, guide, refused
+
+from forefend.cli.doctor import PACKAGES
+from forefend.cli.main import COMMANDS, main
+from forefend.cli.train import RECIPES as ROLES
+from forefend.evaluation.results import Result, save
+from forefend.recipes import RECIPES
+from forefend.report import tables
+from forefend.runtime.run_folder import Run
+
+ROOT = Path(__file__).parents[2]
+PREPROCESSORS = {
+    "rtfe",
+    "jat",
+    "jatp",
+    "jatp-prime",
+    "aaa",
+    "robustifier",
+    "hgd",
+    "ape-gan",
+    "nrp",
+    "denoised-smoothing",
+}
+NAMES = PREPROCESSORS | {"adversarial", "trades", "mart", "mma", "mma-simple", "transfer", "natural"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shell(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "forefend", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_help_answers_at_once() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    answer = shell("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert answer.returncode == 0
+    assert all(name in answer.stdout for name in COMMANDS)
+
+
+def test_no_help_needs_torch(python: Callable[..., str]) -> None:
+    program = """
+import contextlib, io, sys
+from forefend.cli import COMMANDS, main
+for words in [["--help"], [], *([name, "--help"] for name in COMMANDS), ["train"]]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main(words)
+    assert out.getvalue().startswith("usage: forefend"), words
+print("torch" in sys.modules, "jsonargparse" in sys.modules)
+"""
+    assert python(program) == "False True"
+
+
+def test_a_recipes_help_shows_its_own_options() -> None:
+    out = done("train rtfe --help")
+    assert "--relative-step" in out
+    assert "Madry" in out
+    assert "--guides" in out
+    assert "--guides" not in done("train natural --help")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("trian", "command called 'trian': did you mean 'train'?"),
+        ("train rtef", "recipe called 'rtef': did you mean 'rtfe'?"),
+        ("train rtfe --epohcs 1", "option --epohcs in forefend train rtfe: did you mean --epochs?"),
+        ("recipes --jsn", "did you mean --json?"),
+        ("evaluate --suite quik", "suite called 'quik': did you mean 'quick'?"),
+        ("train rtfe --guides cn", "architecture called 'cn': did you mean 'cnn'?"),
+        ("evaluate --data digits --classifiers cn", "architecture called 'cn': did you mean 'cnn'?"),
+        ("train natural --classifier lenet", "architecture called 'lenet': did you mean 'lenet5'?"),
+        ("train transfer --source cn", "architecture called 'cn': did you mean 'cnn'?"),
+        ("train natural --data digit", "data set called 'digit': did you mean 'digits'?"),
+        ("train rtfe --preprocessor narow-unet --guides GUIDE", "architecture called 'narow-unet': did you mean 'na"),
+        (
+            "train ape-gan --discriminator ape-gn --guides GUIDE",
+            "called 'ape-gn': did you mean 'ape-gan'?",
+        ),
+        ("train rtfe --policy evry", "guide policy called 'evry': did you mean 'every'?"),
+        ("train rtfe --huber huber_men", "loss of two outputs called 'huber_men': did you mean 'huber_mean'?"),
+        ("train natural --device gpu", "device called 'gpu': did you mean 'cpu'?"),
+    ],
+)
+def test_a_wrong_name_suggests_the_nearest_and_nothing_is_written(line: str, words: str, here: Path) -> None:
+    assert words in refused(line.replace("GUIDE", str(guide()) if "GUIDE" in line else ""))
+    assert files(here) == []
+
+
+def test_a_refusal_of_the_real_command_is_one_line_and_exit_code_two(here: Path) -> None:
+    answer = shell("train", "rtef")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "forefend: There is no recipe called 'rtef': did you mean 'rtfe'?\n"
+    assert shell().returncode == 2
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
+    program = f"{sys.executable} -m forefend recipes | head -1"
+    answer = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert (answer.stderr, answer.stdout.count("\n")) == ("", 1)
+
+
+def test_every_kind_of_failure_to_write_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path.cwd() / "taken").write_text("mine")
+    train = "train natural --images 20 --epochs 1 --out"
+    assert "taken holds files but no run" in refused(f"{train} taken")
+    assert refused(f"{train} taken/x") == "taken/x cannot be made (Not a directory): choose another --out."
+    for line in (train, "corruptions --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out"):
+        assert "/proc/x cannot be made" in refused(f"{line} /proc/x")
+    assert (Path.cwd() / "taken").read_text() == "mine"
+    monkeypatch.setattr("forefend.cli.recipes.json.dumps", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
+        main(["recipes", "--json"])
+
+
+def test_a_want_of_memory_is_a_sentence_and_no_other_failure_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("forefend.cli.recipes.json.dumps", fail)
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory"
+    words = "Memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.): give a smaller --batch-size."
+    assert refused("recipes --json") == words
+    said = "shapes do not fit"
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        refused("recipes --json")
+
+
+def test_printed_options_fed_back_give_the_same_run(here: Path) -> None:
+    chosen = f"--guides {guide()} --images 60 --epochs 1 --steps 2 --milestones 0.25 0.5 --threat Linf:0.1 --lr 0.02"
+    yaml = done(f"train rtfe {chosen} --print_config")
+    (here / "options.yaml").write_text(yaml)
+    assert done("train rtfe --config options.yaml --print_config") == yaml
+    done(f"train rtfe {chosen} --out typed")
+    done("train rtfe --config options.yaml --out read")
+    assert Run(here / "read").config == Run(here / "typed").config
+    assert Run(here / "read").config["settings"]["milestones"] == [0.25, 0.5]
+
+
+def test_an_option_that_is_typed_overrides_the_file(here: Path) -> None:
+    (here / "options.yaml").write_text("lr: 0.5\nepochs: 7\nmilestones: [0.1]\n")
+    shown = done("train rtfe --config options.yaml --epochs 3 --print_config")
+    assert re.search(r"^epochs: 3$", shown, re.M)
+    assert re.search(r"^lr: 0.5$", shown, re.M)
+    assert re.search(r"^milestones:\n- 0.1$", shown, re.M)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epohcs: 1\n", "no option --epohcs in forefend train rtfe: did you mean --epochs?"),
+        ("lr: fast\n", "'fast' does not suit --lr"),
+        ("lr: [1\n", "Problems parsing config"),
+        ("lr: 0\n", "lr is 0, expected a finite number above 0"),
+    ],
+)
+def test_a_wrong_file_of_options_is_one_sentence(text: str, words: str, here: Path) -> None:
+    (here / "options.yaml").write_text(text)
+    assert words in refused("train rtfe --config options.yaml")
+    assert "File does not exist" in refused("train rtfe --config nowhere.yaml")
+
+
+def test_recipes_as_json_lists_every_method_with_the_meaning_of_each_field() -> None:
+    listing = json.loads(done("recipes --json"))
+    assert set(listing) == NAMES
+    for name, entry in listing.items():
+        assert len(entry["purpose"]) > 20
+        assert set(entry["settings"]) == {f.name for f in fields(RECIPES[name])}
+        assert all(len(s["meaning"]) > 10 and "default" in s for s in entry["settings"].values()), name
+
+
+def test_recipes_for_a_person_shows_names_purposes_and_fields() -> None:
+    out = done("recipes")
+    for name, entry in json.loads(done("recipes --json")).items():
+        assert f"\n{name}: {entry['purpose']}\n" in f"\n{out}"
+    assert "    relative_step " in out
+
+
+def test_the_lists_of_names_that_need_no_torch_are_those_of_the_recipes() -> None:
+    assert set(ROLES) == set(RECIPES) == NAMES
+
+
+def test_doctor_finds_everything_here() -> None:
+    out = done("doctor")
+    assert all(name in out for name in PACKAGES)
+    assert "pip install" not in out
+    assert "threads 1" in out
+
+
+@pytest.mark.parametrize(("module", "line", "code"), [("scipy", "data", 0), ("sklearn", "demo", 0), ("numpy", "", 1)])
+def test_doctor_names_what_is_missing_and_the_line_that_adds_it(
+    module: str, line: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
+    answer = forefend("doctor")
+    assert answer.code == code
+    missing = [row for row in answer.out.splitlines() if "pip install" in row]
+    assert len(missing) == 1
+    assert (f"pip install 'forefend[{line}]'" if line else "pip install forefend ") in missing[0]
+
+
+def cell(accuracy: float) -> Result:
+    return Result("cnn", True, True, "PGD-20", "Linf", 0.1, 10, accuracy, 0.0, 1.0, accuracy, 0)
+
+
+def test_report_prints_the_tables_of_folders(here: Path) -> None:
+    save(here / "a", [cell(0.5)])
+    save(here / "b", [cell(0.7)])
+    out = done("report a b")
+    assert "50.0 [0.0" in out
+    assert "70.0 [0.0" in out
+    assert "| cnn (guide) | yes | 70.0" in done("report b --markdown")
+    assert "Nothing to report" in refused("report")
+    assert "There is no nowhere/summary.json" in refused("report nowhere")
+    assert "There is no document nowhere.md" in refused("report --readme nowhere.md")
+
+
+def test_report_renews_the_tables_of_a_document_and_nothing_else(here: Path) -> None:
+    document = here / "doc.md"
+    document.write_text("before\n<!-- table a -->\nold\n<!-- end -->\nafter ε\n", encoding="utf-8")
+    assert "a/summary.json" in refused("report --readme doc.md")
+    assert "old" in document.read_text()
+    save(here / "a", [cell(0.5)])
+    done("report --readme doc.md")
+    once = document.read_text(encoding="utf-8")
+    assert once.startswith("before\n<!-- table a -->\n| classifier")
+    assert once.endswith("<!-- end -->\nafter ε\n")
+    assert "old" not in once
+    assert "| 50.0 [0.0" in once
+    done("report --readme doc.md")
+    assert document.read_text(encoding="utf-8") == once
+
+
+def test_the_tables_of_our_readme_are_up_to_date() -> None:
+    document = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders = re.findall(r"<!-- table (\S+) -->", document)
+    if not folders or not all((ROOT / folder / "summary.json").exists() for folder in folders):
+        pytest.skip("README.md has no table yet, or not every table has its results")
+    assert tables.renewed(document, ROOT) == document

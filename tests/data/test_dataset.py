@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from forefend.checks import InputError
+from forefend.data import ImageDataset, from_tensors, sample, split
+from forefend.data.dataset import InMemoryDataset, stratified
+
+labels = st.lists(st.integers(0, 4), min_size=2, max_size=60).map(lambda y: torch.tensor([*y, 4]))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def tiny(y: Tensor, part: str = "train") -> ImageDataset:
+    """Images whose every pixel tells the row it came from."""
+    x = (torch.arange(len(y)) / 256).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    return from_tensors("tiny", x, y, split=part)
+
+
+def test_a_batch_is_float_pixels_labels_and_the_published_index() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    images = InMemoryDataset("three", "test", pixels, torch.tensor([0, 1, 1]), torch.tensor([7, 8, 9]), ("a", "b"))
+    x, y, index = images.batch(torch.tensor([2, 1]))
+    assert x.dtype == torch.float32
+    assert x.flatten().tolist() == [1.0, torch.tensor(0.2).item()]
+    assert (y.tolist(), index.tolist()) == ([1, 1], [9, 8])
+    assert (len(images), images.shape) == (3, (1, 1, 1))
+    assert "tensor" not in repr(images)
+
+
+def test_eight_bits_stay_eight_bits_and_are_not_changed_by_a_batch() -> None:
+    pixels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
+    images = InMemoryDataset("three", "test", pixels, torch.zeros(3, dtype=torch.int64), torch.arange(3), ("a",))
+    images.batch(torch.arange(3))
+    kept = images.subset(torch.tensor([1]))
+    assert images.pixels.dtype == kept.pixels.dtype == torch.uint8
+    assert images.pixels.flatten().tolist() == list(range(12))
+
+
+def test_a_batch_of_floats_is_the_callers_to_change() -> None:
+    images = tiny(torch.tensor([0, 1]))
+    images.batch(torch.arange(2))[0].zero_()
+    assert images.batch(torch.tensor([1]))[0].max() == 1 / 256
+
+
+@settings(deadline=None)
+@given(labels, st.integers(1, 70), seeds)
+def test_a_sample_is_exact_stratified_sorted_and_repeatable(y: Tensor, count: int, seed: int) -> None:
+    images = tiny(y)
+    drawn = sample(images, count, seed)
+    assert len(drawn) == min(count, len(y))
+    assert drawn.index.tolist() == sorted(set(drawn.index.tolist()))
+    assert torch.equal(drawn.labels, y[drawn.index])
+    assert torch.equal(drawn.batch(torch.arange(len(drawn)))[0][:, 0, 0, 0], drawn.index / 256)
+    share = y.bincount(minlength=5) * len(drawn) / len(y)
+    assert (drawn.labels.bincount(minlength=5) - share).abs().max() < 1
+    assert torch.equal(sample(images, count, seed).index, drawn.index)
+
+
+def test_largest_remainders_by_hand() -> None:
+    # 6, 3 and 1 of ten: shares of four are 2.4, 1.2 and 0.4; the seat left over goes to a remainder of 0.4.
+    y = torch.tensor([0] * 6 + [1] * 3 + [2])
+    counts = {tuple(sample(tiny(y), 4, seed).labels.bincount(minlength=3).tolist()) for seed in range(20)}
+    assert counts == {(3, 1, 0), (2, 1, 1)}
+
+
+def test_no_class_is_favored_for_its_number() -> None:
+    y = torch.arange(10).repeat(3)
+    drawn = torch.stack([sample(tiny(y), 1, seed).labels for seed in range(60)])
+    assert len(drawn.unique()) > 6
+
+
+def test_a_larger_sample_of_balanced_classes_holds_the_smaller_one() -> None:
+    images = tiny(torch.arange(5).repeat(20))
+    assert set(sample(images, 10, 3).index.tolist()) < set(sample(images, 45, 3).index.tolist())
+
+
+def test_the_draw_never_changes() -> None:
+    assert stratified(torch.arange(3).repeat(10), 6, seed=0).tolist() == [6, 8, 10, 11, 16, 24]
+
+
+def test_a_sample_of_a_shuffled_subset_is_sorted_by_index() -> None:
+    shuffled = tiny(torch.zeros(9, dtype=torch.int64)).subset(torch.tensor([8, 1, 5, 3, 0]))
+    drawn = sample(shuffled, 4, seed=1)
+    assert drawn.index.tolist() == sorted(drawn.index.tolist())
+    assert set(drawn.index.tolist()) < {8, 1, 5, 3, 0}
+
+
+def test_different_seeds_draw_differently() -> None:
+    images = tiny(torch.zeros(50, dtype=torch.int64))
+    assert len({tuple(sample(images, 5, seed).index.tolist()) for seed in range(5)}) == 5
+
+
+@settings(deadline=None)
+@given(labels, st.floats(0.001, 0.999), seeds)
+def test_a_split_loses_and_repeats_nothing(y: Tensor, share: float, seed: int) -> None:
+    rest, held = split(tiny(y), share, seed)
+    assert sorted(rest.index.tolist() + held.index.tolist()) == list(range(len(y)))
+    assert len(held) == min(max(round(share * len(y)), 1), len(y) - 1)
+    exact = y.bincount(minlength=5) * len(held) / len(y)
+    assert (held.labels.bincount(minlength=5) - exact).abs().max() < 1
+    assert rest.index.tolist() == sorted(rest.index.tolist())
+
+
+def test_validation_images_are_never_test_images() -> None:
+    with pytest.raises(InputError, match="not from the test split of 'tiny'"):
+        split(tiny(torch.tensor([0, 1, 0, 1]), part="test"), 0.5, 0)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 10, float("nan")])
+def test_a_share_is_between_0_and_1(share: float) -> None:
+    with pytest.raises(InputError, match="share is"):
+        split(tiny(torch.tensor([0, 1])), share, 0)
+
+
+def test_impossible_draws_are_refused() -> None:
+    images = tiny(torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="sample of 0 images"):
+        sample(images, 0, 0)
+    with pytest.raises(InputError, match="seed is -1"):
+        sample(images, 1, -1)
+    with pytest.raises(InputError, match="one training image"):
+        split(images.subset(torch.tensor([0])), 0.5, 0)
+    with pytest.raises(InputError, match="holds no images"):
+        images.subset(torch.tensor([], dtype=torch.int64))
+
+
+GOOD = torch.rand(4, 3, 8, 8)
+Y = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (GOOD * 2 - 1, Y, "they look normalized"),
+        (GOOD.where(GOOD < 0.5, torch.nan), Y, "NaN"),
+        (GOOD[0], Y, r"expected \(B, C, H, W\)"),
+        (GOOD[:, :2], Y, "2 channels"),
+        ((GOOD * 255).byte(), Y, "x.float\\(\\) / 255"),
+        (GOOD * 255, Y, "divide by 255"),
+        (GOOD[:0], Y[:0], "no images"),
+        (GOOD.numpy(), Y, "not ndarray"),
+        (GOOD, Y[:3], "3 labels for 4 images"),
+        (GOOD, Y.float(), "expected int64"),
+        (GOOD, Y * torch.nan, "expected int64"),
+        (GOOD, -Y, "-2 … 0"),
+        (GOOD, Y.tolist(), "not list"),
+        (GOOD, Y[:, None], "expected int64"),
+    ],
+)
+def test_tensors_that_are_no_images_or_labels_are_refused(x: Tensor, y: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_tensors("mine", x, y)
+
+
+def test_labels_beyond_the_named_classes_are_refused() -> None:
+    with pytest.raises(InputError, match="0 … 1 for 2 classes"):
+        from_tensors("mine", GOOD, Y, classes=("cat", "dog"))
+    with pytest.raises(InputError, match="'training', expected 'train'"):
+        from_tensors("mine", GOOD, Y, split="training")
+
+
+def test_tensors_come_back_as_they_were() -> None:
+    images = from_tensors("mine", GOOD.double().requires_grad_(), Y.int(), split="train")
+    x, y, index = images.batch(torch.arange(4))
+    assert torch.equal(x, GOOD)
+    assert (x.dtype, y.dtype, index.dtype, x.requires_grad) == (torch.float32, torch.int64, torch.int64, False)
+    assert (images.classes, images.name, images.split) == (("0", "1", "2"), "mine", "train")

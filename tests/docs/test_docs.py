@@ -1,0 +1,167 @@
+"""The papers' pages: one for each recipe, quoting code that stands in the files and commands that can be typed.
+
+A page says `Code:` and the files it is about. In its table "Equations and lines" whatever stands in backticks is found
+in those files, letter for letter (… leaves something out), or in a file that the same row names, or it is a name: of a
+function or a class, or `Class.method`, or `module.name`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forefend.cli import certify, certify_work, evaluate, evaluate_work, train, train_work
+from forefend.recipes import RECIPES
+from forefend.recipes.hyperparameters import build, hyperparameters_of
+from forefend.training.catastrophic_overfitting import ANSWERS
+from forefend.training.crafting import CRAFTING
+from forefend.training.growing import SIZES
+from forefend.training.inner_attacks import INNER_ATTACKS
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "forefend"
+PAGES = {
+    "aaa": "aaa.md",
+    "adversarial": "adversarial.md",
+    "ape-gan": "ape-gan.md",
+    "denoised-smoothing": "denoised-smoothing.md",
+    "hgd": "hgd.md",
+    "jat": "jatp.md",
+    "jatp": "jatp.md",
+    "jatp-prime": "jatp.md",
+    "mart": "mart.md",
+    "mma": "mma.md",
+    "mma-simple": "mma.md",
+    "natural": "natural.md",
+    "nrp": "nrp.md",
+    "robustifier": "robustifier.md",
+    "rtfe": "rtfe.md",
+    "trades": "trades.md",
+    "transfer": "transfer.md",
+}
+SECTIONS = ["Equations and lines", "Departures", "Command", "Our numbers beside theirs"]
+ALL = sorted((ROOT / "docs" / "papers").glob("*.md"))
+EACH = pytest.mark.parametrize("page", ALL, ids=[page.stem for page in ALL])
+
+
+def section(page: Path, title: str) -> str:
+    """What stands under a heading."""
+    return page.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def code_files(page: Path) -> list[Path]:
+    """The files that a page's head says it is about."""
+    head = page.read_text().split("\n## ")[0]
+    return [ROOT / name for name in re.findall(r"`(src/[\w/]+\.py)`", head.split("Code:")[1])]
+
+
+def quotes(page: Path) -> list[tuple[str, str]]:
+    """Each piece of code in the right-hand column of the table, with the text of the files where it should stand."""
+    found = []
+    for row in re.findall(r"^\|.*\|(.*)\|$", section(page, "Equations and lines"), re.M):
+        pieces = re.findall(r"`([^`]+)`", row)
+        named = [SOURCE / piece for piece in pieces if piece.endswith(".py")]
+        text = "\n".join(file.read_text() for file in code_files(page) + named)
+        found += [(piece, text) for piece in pieces if not piece.endswith(".py")]
+    return found
+
+
+def stands(piece: str, text: str) -> bool:
+    """Whether a piece of code stands in a text, its parts between … in their order on one line."""
+    return re.search(".*".join(re.escape(part) for part in piece.split("…")), text) is not None
+
+
+def is_name(piece: str) -> bool:
+    """Whether a piece is the name of something in the package: `name`, `Class.method` or `module.name`."""
+    if not re.fullmatch(r"\w+(\.\w+)?", piece):
+        return False
+    owner, _, name = piece.rpartition(".")
+    files = list(SOURCE.rglob("*.py"))
+    if owner:
+        texts = [file.read_text() for file in files]
+        modules = [f.read_text() for f in files if owner in (f.stem, f.parent.name)]
+        texts = [text for text in texts if re.search(rf"^class {owner}\b", text, re.M)] or modules
+    else:
+        texts = [file.read_text() for file in files]
+    return any(re.search(rf"^ *(def|class) {name}\b", text, re.M) for text in texts)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each command on a page."""
+    blocks = re.findall(r"```\n(.*?)```", section(page, "Command"), re.S)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("forefend ")]
+
+
+def test_every_recipe_has_a_page_and_its_page_shows_its_command() -> None:
+    assert list(PAGES) == list(train.RECIPES) == sorted(RECIPES)
+    for recipe, name in PAGES.items():
+        shown = [words[1] for words in commands(ROOT / "docs" / "papers" / name) if words[0] == "train"]
+        assert recipe in shown
+
+
+@EACH
+def test_page_has_the_sections_and_names_its_code(page: Path) -> None:
+    titles = re.findall(r"^## (.*)$", page.read_text(), re.M)
+    assert [title for title in titles if not title.startswith("What the paper")] == SECTIONS
+    assert len(titles) == len(SECTIONS) + 1
+    assert code_files(page)
+    assert all(file.exists() for file in code_files(page))
+
+
+@EACH
+def test_quoted_code_stands_in_its_file(page: Path) -> None:
+    pieces = quotes(page)
+    assert len(pieces) > 3
+    assert [piece for piece, text in pieces if not stands(piece, text) and not is_name(piece)] == []
+
+
+@EACH
+def test_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(name: str, roles: tuple[str, ...], options: Any) -> Path:
+        build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
+        return Path("runs")
+
+    monkeypatch.setattr(train_work, "run", trained)
+    monkeypatch.setattr(evaluate_work, "run", lambda options: "")
+    monkeypatch.setattr(certify_work, "run", lambda options: "")
+    assert commands(page)
+    for verb, *words in commands(page):
+        assert {"train": train.main, "evaluate": evaluate.main, "certify": certify.main}[verb](words) == 0
+
+
+@EACH
+def test_options_in_the_text_are_options(page: Path) -> None:
+    recipes = [recipe for recipe, name in PAGES.items() if name == page.name] or ["rtfe"]
+    fields = {setting.name.replace("_", "-") for recipe in recipes for setting in hyperparameters_of(RECIPES[recipe])}
+    shared = {"allow-weak-classifier", "classifier", "guides", "preprocessor", "source", "suite", "threat"}
+    text = page.read_text().split("## Command")[0]
+    assert set(re.findall(r"--([a-z][\w-]*)", text)) <= fields | shared
+
+
+@EACH
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    assert all((page.parent / link).exists() for link in links if not link.startswith("https://"))
+
+
+def test_a_wrong_quotation_is_seen() -> None:
+    text = "x_adv = attack(f, x, y)\n"
+    assert stands("attack(f, x, y)", text)
+    assert stands("attack(…, y)", text)
+    assert not stands("attack(f, y)", text)
+    assert is_name("PGD.__call__")
+    assert not is_name("PGD.nothing")
+
+
+def test_every_way_of_training_is_told_and_what_is_told_is_a_way() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    ways = {"craft": CRAFTING, "inner": INNER_ATTACKS, "sizes": SIZES, "on-collapse": ANSWERS}
+    told = {match for match in re.findall(r"`--([a-z-]+) ([a-z0-9-]+)`", text) if match[0] in ways}
+    defaults = {"live", "as-published", "stop"}  # the text says what is done where nothing is asked for
+    assert told == {(way, name) for way, table in ways.items() for name in table if name not in defaults}
+    for option in re.findall(r"`--([a-z-]+) ", text):
+        assert option.replace("-", "_") in train_work.WAYS

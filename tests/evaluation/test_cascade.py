@@ -1,0 +1,314 @@
+"""A cascade loses an image exactly if one of its stages alone does, and asks the dear stage about survivors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.threshold_classifier import Threshold, levels, standing
+from helpers.toy_networks import CLASSES, classifier, toy_images
+from torch import Tensor, nn
+
+from forefend import data
+from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.pgd import PGD, fgsm, from_x
+from forefend.checks import InputError
+from forefend.data import ImageDataset
+from forefend.evaluation import records, suites
+from forefend.evaluation.attack_runner import Job, run_all_steps, stop_at_success
+from forefend.evaluation.cost_estimate import cost_of
+from forefend.evaluation.evaluate import evaluate, verdicts
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.fast_trials import Swift, swiftly
+from forefend.evaluation.gradient_masking.evidence import sees_defense
+from forefend.evaluation.suites import general
+from forefend.evaluation.trial import Cascade, Suite, Terms, Trial, oblivious, through_bpda, white_box
+from forefend.losses import margin
+from forefend.models.defense import Defended
+from forefend.models.optimized_copy import OptimizedCopy
+from forefend.runtime.batch_size import AdaptiveBatchSize
+from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import Linf
+
+THREAT = Linf(0.1)
+
+
+@dataclass(frozen=True)
+class Last:
+    """A dear attack in little: moves each image by an amount that hangs on who shares its batch, and keeps a list."""
+
+    threat: ThreatModel
+    asked: list[list[int]] = field(default_factory=list, compare=False)
+    dies_at: int = -1
+
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
+        if len(self.asked) == self.dies_at:
+            raise KeyboardInterrupt
+        self.asked.append(rng.index.tolist())
+        share = torch.rand((), generator=torch.Generator().manual_seed(int(rng.index.sum())))
+        side = 1 - 2 * target.view(-1, 1, 1, 1)  # over the threshold, whichever way that is
+        return self.threat.project(x + share * self.threat.radius * side, x)
+
+    def __str__(self) -> str:
+        return f"Last({self.threat})"
+
+
+def chain(last: Any, *before: Trial, sees: Any = white_box) -> Trial:
+    return Trial("chain", last, last.threat, sees=sees, run=Cascade(before))
+
+
+def step(threat: ThreatModel, share: float, **more: Any) -> Trial:
+    """One step of a part of the radius from the image itself: it breaks what is as near as that."""
+    return Trial(
+        f"step {share}", PGD(threat, 1, share * threat.radius, start=from_x), threat, run=stop_at_success, **more
+    )
+
+
+@cache
+def conv_net() -> nn.Module:
+    """A toy classifier after a few steps on its images."""
+    x, y, _ = toy_images().batch(torch.arange(40))
+    network = classifier()
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    return network
+
+
+def lost_to(network: nn.Module, images: ImageDataset, trial: Trial, **more: Any) -> frozenset[int]:
+    return verdicts(EvaluatedModel("it", network), images, [trial], **more)[-1].lost
+
+
+@pytest.mark.parametrize("batch_size", [7, 100])
+def test_on_a_threshold_each_stage_takes_what_it_can_reach_and_the_sum_is_the_exact_answer(batch_size: int) -> None:
+    last = Last(Linf(0.2))
+    dear = fgsm(Linf(0.2))
+    images, network = levels(2), Threshold()
+    for cheap, reached in ((0.2, 0.04), (0.7, 0.14)):
+        cell = evaluate(network, images, [chain(dear, step(Linf(0.2), cheap))], batch_size=batch_size)[1]
+        assert cell.accuracy == standing(0.2, 2)
+        lost_to(network, images, chain(last, step(Linf(0.2), cheap)), batch_size=batch_size)
+        left = [index for part in last.asked for index in part]
+        assert len(left) == 40 * standing(reached, 2)
+        last.asked.clear()
+
+
+@pytest.mark.parametrize("batch_size", [9, 100])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("threat", [Linf(0.2), Linf(0.23)], ids=str)
+def test_lost_exactly_if_one_stage_alone_breaks_it(threat: Linf, precision: str, batch_size: int) -> None:
+    view = Swift(precision=precision)
+    first = Trial("first", PGD(threat, 2, threat.radius / 2), threat, sees=view, run=stop_at_success)
+    second = Trial("second", PGD(threat, 2, threat.radius / 2, loss=margin), threat, 2, sees=view, run=stop_at_success)
+    last = PGD(threat, 1, threat.radius)
+    images = toy_images(80, seed=1, split="test")
+    network, settings = conv_net(), {"batch_size": batch_size, "seed": 1}
+    alone = [lost_to(network, images, t, **settings) for t in (first, second, Trial("last", last, threat))]
+    assert lost_to(network, images, chain(last, first, second), **settings) == alone[0] | alone[1] | alone[2]
+    assert all(alone[i] - alone[i - 1] - alone[i - 2] for i in range(3))  # none does another's work
+    assert lost_to(network, images, chain(last, second, first), **settings) == alone[0] | alone[1] | alone[2]
+
+
+def test_the_last_stage_breaks_here_what_it_breaks_alone_start_by_start() -> None:
+    """Its random starts alone decide, so that other numbers than its own would break other images."""
+    luck = PGD(Linf(0.1), 1, 0.0)
+    cheap = step(Linf(0.1), 0.05)
+    alone = [lost_to(Threshold(), levels(), trial) for trial in (Trial("luck", luck, luck.threat), cheap)]
+    assert alone[0] - alone[1]
+    assert lost_to(Threshold(), levels(), chain(luck, cheap)) == alone[0] | alone[1]
+
+
+@pytest.mark.parametrize("batch_size", [5, 8, 64])
+def test_the_last_stage_is_asked_for_the_survivors_alone_in_their_order_and_in_whole_batches(batch_size: int) -> None:
+    last, threat = Last(Linf(0.2)), Linf(0.2)
+    cheap = Trial("cheap", PGD(threat, 6, 0.05), threat, sees=Swift(), run=stop_at_success)
+    images, network = data.sample(toy_images(70, seed=1, split="test"), 50, seed=2), conv_net()
+    clean, fallen = (v.lost for v in verdicts(EvaluatedModel("it", network), images, [cheap], batch_size=batch_size))
+    lost_to(network, images, chain(last, cheap), batch_size=batch_size)
+    survivors = [index for index in images.index.tolist() if index not in fallen]
+    assert 0 < len(survivors) < len(images) - len(clean)
+    assert last.asked == [survivors[i : i + batch_size] for i in range(0, len(survivors), batch_size)]
+
+
+def interrupted(folder: Path, dies_at: int) -> tuple[Last, Last]:
+    """A cascade that dies in its last stage, and one that goes on."""
+    first, second = Last(THREAT, dies_at=dies_at), Last(THREAT)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Threshold(), levels(), [chain(first, step(THREAT, 0.4))], folder=folder, batch_size=6)
+    evaluate(Threshold(), levels(), [chain(second, step(THREAT, 0.4))], folder=folder, batch_size=6)
+    return first, second
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 3])
+def test_an_interrupted_cascade_goes_on_with_the_batches_it_would_have_had(dies_at: int, tmp_path: Path) -> None:
+    whole = Last(THREAT)
+    evaluate(Threshold(), levels(), [chain(whole, step(THREAT, 0.4))], folder=tmp_path / "whole", batch_size=6)
+    first, second = interrupted(tmp_path / "cut", dies_at)
+    assert first.asked + second.asked == whole.asked
+    assert len(first.asked) == dies_at
+    assert recorded(tmp_path / "cut") == recorded(tmp_path / "whole")
+    assert len(set(recorded(tmp_path / "whole").values())) == 2
+
+
+def recorded(folder: Path) -> dict[tuple[str, int], bool]:
+    """Every verdict on record, each of which stands there once."""
+    found: dict[tuple[str, int], bool] = {}
+    for record in records.read(folder / "records.jsonl"):
+        assert not found.keys() & {(record.trial, index) for index in record.index}
+        found |= {(record.trial, i): lost for i, lost in zip(record.index, record.lost, strict=True)}
+    return found
+
+
+def test_what_a_cheap_stage_broke_is_on_record_when_a_dear_one_dies_and_nobody_else_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Threshold(), levels(), [chain(Last(THREAT, dies_at=0), step(THREAT, 0.4))], folder=tmp_path)
+    found = {index: lost for (trial, index), lost in recorded(tmp_path).items() if "Last" in trial}
+    assert sorted(found) == sorted(lost_to(Threshold(), levels(), step(THREAT, 0.4)))
+    assert set(found.values()) == {True}
+
+
+def test_memory_that_runs_out_in_one_stage_does_not_cut_another_s_batches() -> None:
+    last, images = Last(THREAT), levels()
+
+    def small(x: Tensor) -> Tensor:
+        if len(x) > 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return Threshold()(x)
+
+    def wrong(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            return Threshold()(x).argmax(1) != y
+
+    middle = Last(THREAT)
+    run = Cascade((step(THREAT, 0.4), Trial("middle", middle, THREAT)))
+    job = Job("chain", last, THREAT, 1, small, wrong, images.batch, AdaptiveBatchSize(10), 0)
+    found = dict(pair for part in run(job, torch.arange(40)) for pair in zip(*part, strict=True))
+    assert sorted(found) == list(range(40))
+    assert [len(part) for part in middle.asked] == [10, 10, 10, 6]
+    assert {len(part) for part in last.asked[:-1]} == {10}
+
+
+def test_one_copy_serves_the_stages_that_see_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    prepared = OptimizedCopy.__init__
+
+    def counted(self: OptimizedCopy, *arguments: Any, **more: Any) -> None:
+        made.append(arguments[2])
+        prepared(self, *arguments, **more)
+
+    monkeypatch.setattr(OptimizedCopy, "__init__", counted)
+    cheap = [replace(step(THREAT, share), sees=Swift()) for share in (0.1, 0.2)]
+    lost_to(conv_net(), toy_images(12, split="test"), chain(Last(THREAT), *cheap))
+    assert made.count(torch.bfloat16) == 1
+
+
+def test_the_record_names_every_stage_and_only_the_trial_s_own_view_counts_for_the_gate() -> None:
+    (trial,) = general.cascade([Linf("8/255")], 10)
+    names = [str(trial.attack), *(str(stage.attack) for stage in trial.before)]
+    assert all(name in str(trial) for name in names)
+    assert [str(trial).index(name) for name in names] == sorted(str(trial).index(name) for name in names)
+    assert len(trial.before) == 2
+    assert sees_defense(str(trial))
+    assert sees_defense(str(replace(trial, sees=through_bpda)))
+    assert not sees_defense(str(replace(trial, sees=oblivious)))
+    others = [
+        trial,
+        replace(trial, run=run_all_steps),
+        replace(trial, run=Cascade(trial.before[:1])),
+        replace(trial, run=Cascade(trial.before[::-1])),
+        *swiftly([trial], "fp32"),
+    ]
+    assert len(set(map(str, others))) == len(others)
+
+
+def test_stages_see_in_what_the_trial_sees() -> None:
+    guarded = Defended(nn.Identity(), conv_net())
+    images = toy_images(40, seed=1, split="test")
+    seen = []
+
+    def spying(subject: nn.Module) -> nn.Module:
+        seen.append(subject)
+        return subject
+
+    trial = chain(Last(THREAT), replace(step(THREAT, 0.4), sees=spying), sees=oblivious)
+    verdicts(EvaluatedModel("it", guarded, defended=True), images, [trial])
+    assert [isinstance(one, Defended) for one in seen] == [False]
+
+
+def test_precision_makes_the_stages_swift_and_leaves_the_last_word_as_it_is() -> None:
+    (trial,) = general.cascade([THREAT], CLASSES)
+    (fp32,) = swiftly([trial], "fp32")
+    assert {stage.sees for stage in trial.before} == {Swift(white_box, "bf16")}
+    assert {stage.sees for stage in fp32.before} == {Swift(white_box, "fp32")}
+    assert (fp32.sees, fp32.attack) == (white_box, trial.attack)
+    plain = chain(Last(THREAT), step(THREAT, 0.4), Trial("FGSM", fgsm(THREAT), THREAT))
+    assert [stage.sees for stage in swiftly([plain])[0].before] == [Swift(), white_box]
+
+
+def test_the_cost_is_the_sum_of_the_stages() -> None:
+    (trial,) = general.cascade([THREAT], CLASSES)
+    alone = Trial("AutoAttack", AutoAttack(THREAT, CLASSES), THREAT)
+    assert trial.gradients() == 10 + 20 + alone.gradients()
+    assert trial.forwards() == alone.forwards() > 5000
+    averaged = replace(trial, sees=trial.Averaged(3))
+    assert averaged.gradients() == 3 * trial.gradients()
+    said = str(cost_of([EvaluatedModel("it", classifier())], toy_images(10), [trial], batch_size=5))
+    assert said.startswith(f"At most {trial.gradients()} gradients and {trial.forwards()} further forward passes")
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Threshold()(x + 0.05 * torch.randn_like(x))
+
+
+class Rounded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.detach() * 255).round() / 255
+
+
+def test_what_answers_at_random_or_gives_no_gradient_is_refused() -> None:
+    suite = general.cascade([THREAT], 2)
+    with pytest.raises(InputError, match=r"cascade asks once: attack it through eot, with the suite randomized"):
+        evaluate(Noisy(), levels(), suite)
+    rand = replace(suite[0], attack=AutoAttack(THREAT, 2, version="rand"))
+    with pytest.raises(InputError, match=r"cascade stops at the first lucky one: judge it at the end"):
+        evaluate(Noisy(), levels(), [rand])
+    guarded = Defended(Rounded(), Threshold())
+    with pytest.raises(InputError, match="gives no gradient, and cascade needs one"):
+        evaluate(guarded, levels(), suite)
+    blind = chain(Last(THREAT), step(THREAT, 0.4))
+    with pytest.raises(InputError, match="gives no gradient, and chain needs one"):
+        evaluate(guarded, levels(), [blind])
+    assert evaluate(guarded, levels(), [replace(blind, sees=through_bpda)])[1].accuracy <= standing(0.04)
+
+
+def test_a_cascade_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(InputError, match=r"chain is judged in Linf:0.1, and step 0.4 before it in Linf:0.2"):
+        chain(Last(THREAT), step(Linf(0.2), 0.4))
+    with pytest.raises(InputError, match="runs After no other"):
+        Cascade(())
+
+
+def both(network: nn.Module, images: ImageDataset, threat: ThreatModel) -> tuple[frozenset[int], frozenset[int]]:
+    """What the suite breaks, and what AutoAttack alone does, Square cut short."""
+    suite: Suite = suites.SUITES["cascade"](Terms([threat], len(images.classes)))
+    short = [replace(trial, attack=replace(trial.attack, queries=20)) for trial in suite]
+    alone = Trial("AutoAttack", short[0].attack, threat)
+    found = verdicts(EvaluatedModel("it", network), images, [*short, alone])
+    return found[1].lost, found[2].lost
+
+
+def test_the_verdicts_are_autoattack_s() -> None:
+    pytest.importorskip("pyautoattack", reason="the extra eval is not installed")
+    cascade, alone = both(conv_net(), toy_images(12, seed=1, split="test"), Linf(0.19))
+    assert 0 < len(alone) < 12
+    assert cascade == alone
+    assert both(Threshold(), levels(), THREAT)[0] == lost_to(Threshold(), levels(), Trial("FGSM", fgsm(THREAT), THREAT))

@@ -1,0 +1,127 @@
+"""Networks that would deceive a suite are refused in words that say what remains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.threshold_classifier import Threshold, levels
+from helpers.toy_networks import CLASSES, classifier, toy_images
+from torch import Tensor, nn
+
+from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.pgd import PGD, fgsm
+from forefend.checks import InputError
+from forefend.evaluation import suites
+from forefend.evaluation.attack_runner import stop_at_success
+from forefend.evaluation.cost_estimate import cost_of
+from forefend.evaluation.evaluate import evaluate, verdicts
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.fast_trials import Swift
+from forefend.evaluation.model_checks import has_gradient
+from forefend.evaluation.suites import general
+from forefend.evaluation.trial import Averaged, Terms, Trial
+from forefend.models.fingerprint import architecture_digest
+from forefend.threat_models.lp import Linf
+
+THREAT = Linf(0.1)
+
+
+class Shifted(nn.Module):
+    """The same weights in another form: a plain attribute decides."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.network, self.by = Threshold(), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x + self.by)
+
+
+class InPlace(nn.Module):
+    """A classifier that normalizes the very images it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Threshold(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x.sub_(0.1)
+        return self.network(x)
+
+
+class ThroughNumpy(nn.Module):
+    """A pipeline that leaves torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Threshold()(torch.from_numpy(x.numpy()))
+
+
+def test_a_plain_attribute_is_part_of_what_a_record_speaks_of(tmp_path: Path) -> None:
+    trials = [Trial("FGSM", fgsm(THREAT), THREAT)]
+    own = [evaluate(Shifted(by), levels(), trials, allow_weak=True)[1].accuracy for by in (0.0, 0.3)]
+    mixed = [
+        verdicts(EvaluatedModel("it", Shifted(by)), levels(), trials, folder=tmp_path)[-1].lost for by in (0.0, 0.3)
+    ]
+    assert own == pytest.approx([1 - len(lost) / len(levels()) for lost in mixed])
+    assert own[0] != own[1]
+    assert architecture_digest(Shifted(0.3)) != architecture_digest(Shifted(0.2))
+    assert architecture_digest(Shifted(0.3)) == architecture_digest(Shifted(0.3))
+
+
+def test_two_subjects_that_are_one_are_refused() -> None:
+    subjects = [EvaluatedModel("one", Threshold()), EvaluatedModel("two", Threshold())]
+    with pytest.raises(InputError, match=r"one and two are the same network in weights and form"):
+        evaluate(subjects, levels(), [])
+
+
+def test_a_classifier_that_changes_its_images_is_not_called_random() -> None:
+    with pytest.raises(InputError, match="changes the images it is shown, in place"):
+        evaluate(InPlace(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)], allow_weak=True)
+
+
+def test_a_pipeline_that_leaves_torch_is_told_what_remains() -> None:
+    x = levels().batch(torch.arange(2))[0]
+    assert has_gradient(Threshold(), x)
+    assert not has_gradient(ThroughNumpy(), x)
+    with pytest.raises(InputError, match="what remains is the suite black-box"):
+        evaluate(ThroughNumpy(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
+    cost = cost_of([EvaluatedModel("it", ThroughNumpy())], levels(), general.quick(THREAT)[:1], 4)
+    assert "At most 1 gradients" in str(cost)
+
+
+def test_chance_is_not_taken_for_an_attack() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Threshold()(x + 0.05 * torch.randn_like(x))
+
+    lucky = Trial("lucky", PGD(THREAT, 3, 0.01), THREAT, sees=Averaged(4), run=stop_at_success)
+    with pytest.raises(InputError, match="stops at the first lucky one: judge it at the end"):
+        evaluate(Noisy(), levels(), [lucky])
+
+
+def test_a_trial_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(InputError, match=r"F attacks in Linf:0.01 and is judged in Linf:0.3"):
+        Trial("F", fgsm(Linf(0.01)), Linf(0.3))
+    with pytest.raises(InputError, match="does not go step by step"):
+        Trial("A", AutoAttack(THREAT, 10), THREAT, run=stop_at_success)
+
+
+def test_memory_that_does_not_hold_a_batch_is_no_end_to_the_estimate() -> None:
+    class Small(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 3:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return classifier()(x)
+
+    cost = cost_of([EvaluatedModel("it", Small())], toy_images(12), general.quick(THREAT), batch_size=12)
+    assert str(cost).startswith("At most 81")
+
+
+def test_an_average_costs_all_its_samples() -> None:
+    gradients = [t.gradients() for t in suites.SUITES["randomized"](Terms([THREAT], CLASSES))]
+    assert gradients[0] == 20 * 20
+    nested = Trial("it", PGD(THREAT, 5, 0.1), THREAT, restarts=2, sees=Swift(Averaged(3)))
+    assert nested.gradients() == 2 * 5 * 3

@@ -1,0 +1,84 @@
+"""Two processes judge each image once, and what they find is what one finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers import evaluation_process
+from helpers.torchrun import in_two_processes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forefend.evaluation import records, results
+from forefend.runtime import distributed, files
+from forefend.runtime.distributed import ProcessGroup, process_group
+from forefend.training.trainer import _Loop
+
+
+@given(rows=st.integers(0, 60), size=st.integers(1, 20), count=st.integers(1, 5))
+def test_rows_are_dealt_once_and_in_whole_batches(rows: int, size: int, count: int) -> None:
+    every = torch.arange(rows)
+    dealt = [ProcessGroup(rank, count).mine(every, size) for rank in range(count)]
+    assert sorted(torch.cat(dealt).tolist()) == every.tolist()
+    whole = {tuple(part.tolist()) for part in every.split(size)}
+    assert {tuple(part.tolist()) for mine in dealt for part in mine.split(size) if len(part)} <= whole | {()}
+
+
+def test_alone_is_alone() -> None:
+    assert process_group() == ProcessGroup(0, 1)
+    assert ProcessGroup().all_of({3: True}) == {3: True}
+
+
+def test_training_takes_the_cpu_where_there_is_nothing_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(distributed, "Accelerator", lambda cpu: asked.append(cpu))
+    for cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        for device in (None, "cpu", "cuda"):
+            distributed.accelerator_on(device)
+    assert asked == [True, True, True, False, True, False]
+
+
+def test_what_is_learnt_of_images_is_exchanged_on_the_device_and_stays_where_it_was() -> None:
+    exchanged: list[torch.device] = []
+
+    def reduce(learnt: torch.Tensor, reduction: str) -> torch.Tensor:
+        exchanged.append(learnt.device)
+        return torch.tensor([1, 6], dtype=torch.int8)  # of both processes
+
+    told = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
+    loop: Any = SimpleNamespace(before={"kept": torch.ones(2)}, memory={"kept": torch.ones(2)}, accelerator=told)
+    _Loop.merge(loop)
+    assert exchanged == [torch.device("meta")]
+    assert loop.memory["kept"].tolist() == [2, 7]
+
+
+def judged(folder: Path) -> Counter[tuple[str, int]]:
+    found = records.read(folder / "records.jsonl")
+    return Counter((record.trial, index) for record in found for index in record.index)
+
+
+def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path: Path) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    in_two_processes(evaluation_process.__file__, str(two), "30")
+    in_two_processes(evaluation_process.__file__, str(two), "60")  # goes on from what is there
+    evaluation_process.evaluated(one, 60)
+    assert results.load(two) == results.load(one)
+    assert judged(two) == judged(one)
+    assert set(judged(two).values()) == {1}
+    assert sorted(path.name for path in two.iterdir()) == ["evaluation.json", "records.jsonl", "summary.json"]
+
+
+def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:
+    evaluation_process.evaluated(tmp_path, 60)
+    whole, expected = records.read(tmp_path / "records.jsonl"), results.load(tmp_path)
+    (tmp_path / "records.jsonl").unlink()
+    for number, record in enumerate(whole):
+        files.append(records.part(tmp_path, number % 3), record)
+    assert evaluation_process.evaluated(tmp_path, 60) == expected
+    assert judged(tmp_path) == Counter((record.trial, index) for record in whole for index in record.index)

@@ -1,0 +1,67 @@
+"""The command line for tests: run in this process, with what it printed; and one guide, trained once."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import shlex
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from forefend.cli.main import main
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def forefend(line: str) -> Answer:
+    """Run one command line, without its first word, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(shlex.split(line))
+        except SystemExit as left:  # --help and --print_config leave through argparse
+            code = int(left.code or 0)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def done(line: str) -> str:
+    """Run a command that must succeed; what it printed."""
+    answer = forefend(line)
+    assert answer.code == 0, answer.err
+    return answer.out
+
+
+def refused(line: str) -> str:
+    """Run a command that must be refused in one sentence; the sentence."""
+    answer = forefend(line)
+    assert answer.code == 2, (answer, line)
+    assert answer.err.startswith("forefend: ")
+    assert answer.err.count("\n") == 1, answer.err
+    assert "Traceback" not in answer.err
+    return answer.err.removeprefix("forefend: ").strip()
+
+
+def files(folder: Path) -> list[str]:
+    """Everything below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@cache
+def guide() -> Path:
+    """The run of a small classifier of digits, well above chance; trained once for each test process."""
+    folder = Path(tempfile.mkdtemp(prefix="forefend-guide-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run = folder / "natural-digits-tinyresnet-s0"
+    done(f"train natural --classifier tinyresnet --data digits --images 600 --epochs 2 --out {run}")
+    return run

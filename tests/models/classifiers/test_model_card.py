@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from forefend.checks import InputError
+from forefend.models.classifiers import build
+from forefend.models.classifiers.model_card import load_card, read_card
+
+CARD = {"architecture": "cnn", "weights": "w.pt", "mean": [0.5], "std": 0.25, "channels": 1, "size": 8}
+
+
+def write(folder: Path, card: object) -> Path:
+    path = folder / "guide.json"
+    path.write_text(card if isinstance(card, str) else json.dumps(card))
+    return path
+
+
+def without(key: str) -> dict[str, object]:
+    return {name: value for name, value in CARD.items() if name != key}
+
+
+def test_a_card_gives_its_classifier_wherever_it_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = build("cnn", channels=1, classes=4, size=8).eval()
+    (tmp_path / "cards").mkdir()
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    path = write(tmp_path / "cards", CARD | {"weights": "../w.pt", "classes": 4})
+    monkeypatch.chdir(tmp_path.parent)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(load_card(path)(x), net((x - 0.5) / 0.25))
+    assert torch.equal(load_card(str(path))(x), net((x - 0.5) / 0.25))
+    assert load_card(path).training is False
+
+
+def test_the_name_is_the_cards_own_or_its_files(tmp_path: Path) -> None:
+    assert read_card(write(tmp_path, CARD)) == CARD | {"name": "guide"}
+    assert read_card(write(tmp_path, CARD | {"name": "the bank's"}))["name"] == "the bank's"
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("{", r"guide\.json is not JSON"),
+        ("[1]", r"holds a list, expected an object with architecture, weights, mean, std"),
+        (without("architecture"), r"lacks architecture: add what"),
+        (without("weights"), r"lacks weights: add what the classifier's publisher states\."),
+        (without("std"), r'lacks std: .*"mean": 0 and "std": 1 mean none'),
+        (without("mean"), r'lacks mean: .*"mean": 0 and "std": 1 mean none'),
+        (
+            CARD | {"weight": "w.pt"},
+            r"no key of a classifier's card \(guide\.json\) called 'weight': did you mean 'weights'",
+        ),
+        (CARD | {"architecture": 3}, r"says architecture is 3, expected a text"),
+        (CARD | {"weights": ""}, r"says weights is '', expected a text"),
+        (CARD | {"mean": None}, r"says mean is None, expected a number, or a list of one for each channel"),
+        (CARD | {"std": []}, r"says std is \[\], expected a number, or"),
+        (CARD | {"std": ["1"]}, r"says std is \['1'\], expected a number, or"),
+        (CARD | {"mean": True}, r"says mean is True, expected a number, or"),
+        (CARD | {"classes": "10"}, r"says classes is '10', expected a whole number above 0"),
+        (CARD | {"channels": 0}, r"says channels is 0, expected a whole number above 0"),
+        (CARD | {"size": True}, r"says size is True, expected a whole number above 0"),
+        (CARD | {"architecture": "resnet19"}, r"no classifier architecture called 'resnet19': did you mean"),
+        (CARD, r"There is no weights file .*w\.pt: check its path"),
+        (CARD | {"std": 0}, r"no weights file"),
+    ],
+)
+def test_a_wrong_card_is_refused_in_a_sentence(card: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        load_card(write(tmp_path, card))
+
+
+def test_a_card_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json cannot be read \(No such file or directory\): check its path"):
+        load_card(tmp_path / "none.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"bytes\.json is not JSON"):
+        load_card(tmp_path / "bytes.json")

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import struct
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from forefend.models.classifiers import Normalized
+from forefend.models.fingerprint import fingerprint
+from forefend.models.freezing import channels_last, channels_last_copy, device_of, eval_and_no_grad, frozen
+from forefend.models.optimized_copy import optimized_copy
+from forefend.recipes.base import Networks
+
+
+def state(network: nn.Module) -> tuple[list[bool], list[bool]]:
+    """Every mode and every gradient flag."""
+    return [m.training for m in network.modules()], [p.requires_grad for p in network.parameters()]
+
+
+def mixed(network: nn.Module) -> nn.Module:
+    """The same network with modes and flags that no single call could restore."""
+    network.train()
+    for module in list(network.modules())[1::2]:
+        module.training = False
+    for parameter in list(network.parameters())[::2]:
+        parameter.requires_grad = False
+    return network
+
+
+def test_frozen_shares_every_tensor_and_follows_the_original(net: nn.Module, x: Tensor) -> None:
+    twin = frozen(net)
+    theirs = [t.data_ptr() for t in (*net.parameters(), *net.buffers())]
+    assert [t.data_ptr() for t in (*twin.parameters(), *twin.buffers())] == theirs
+    before = twin(x)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(0.5)
+    assert not torch.equal(twin(x), before)
+    assert torch.equal(twin(x), net.eval()(x))
+
+
+def test_frozen_follows_an_optimizer_and_batchnorm_s_statistics(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    twin = frozen(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    assert torch.equal(twin(x), net.eval()(x))
+
+
+def test_a_twin_is_laid_out_channels_last_and_the_original_is_not(net: nn.Module, x: Tensor) -> None:
+    twin = channels_last_copy(net)
+    assert twin.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    assert not net.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(twin(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("shape", [(16, 1, 3, 3), (1, 3, 1, 1), (16, 3, 1, 1), (16, 3, 3, 3)])
+def test_the_layout_is_torch_s_own_where_several_would_do(shape: tuple[int, ...]) -> None:
+    """Its convolutions round by it, so that a run that goes on needs the very same."""
+    channels, width, *sides = shape
+    ours, theirs = (nn.Conv2d(width, channels, tuple(sides)) for _ in range(2))
+    channels_last(ours)
+    theirs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert ours.weight.stride() == theirs.weight.stride()
+
+
+class Volumes(nn.Module):
+    """An image classifier with a convolution over three dimensions, color being one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 5, (4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.volume(self.plane(x)[:, None]).mean((2, 3, 4))
+        return logits
+
+
+def test_five_dimensions_have_no_such_layout_and_stay() -> None:
+    twin, x = channels_last_copy(Volumes()), torch.rand(2, 3, 6, 6)
+    assert twin.plane.weight.is_contiguous(memory_format=torch.channels_last)
+    assert twin.volume.weight.is_contiguous()
+    assert twin(x).shape == (2, 5)
+    assert optimized_copy(Volumes(), x)(x).shape == (2, 5)
+    Networks(classifier=Volumes()).to(torch.device("cpu"))
+
+
+def test_what_lies_on_two_devices_is_laid_out_on_the_one_that_is_no_cpu() -> None:
+    both = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3).to("meta"))
+    assert {tensor.device.type for tensor in channels_last_copy(both).parameters()} == {"meta"}
+    assert device_of(both) == torch.device("cpu")  # where it was
+    assert device_of(channels_last_copy(both[0])) == torch.device("cpu")
+
+
+def test_frozen_leaves_the_original_alone(net: nn.Module, x: Tensor) -> None:
+    before, tensors = state(mixed(net)), copy.deepcopy(net.state_dict())
+    twin = frozen(net)
+    twin(x)
+    assert state(net) == before
+    assert all(torch.equal(a, b) for a, b in zip(tensors.values(), net.state_dict().values(), strict=True))
+    twin.train()
+    assert state(net) == before
+
+
+def test_frozen_is_in_eval_mode_and_asks_for_no_gradient(net: nn.Module, x: Tensor) -> None:
+    twin = frozen(net.train())
+    modes, flags = state(twin)
+    assert not any(modes)
+    assert not any(flags)
+    assert torch.equal(twin(x), twin(x))
+    assert not torch.equal(net(x), net(x))  # dropout
+
+
+def test_frozen_batchnorm_does_not_move(net: nn.Module, x: Tensor) -> None:
+    statistics = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    frozen(net)(x)
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers())
+
+
+def test_gradients_flow_through_a_frozen_network_to_the_image_alone(net: nn.Module, x: Tensor) -> None:
+    twin = frozen(net)
+    x.requires_grad_()
+    twin(x).sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).any()
+    assert all(p.grad is None for p in (*twin.parameters(), *net.parameters()))
+
+
+def test_frozen_reaches_into_wrapped_networks_and_keeps_tied_weights_tied(net: nn.Module, x: Tensor) -> None:
+    wrapped = nn.Sequential(Normalized(net, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), nn.Identity())
+    assert torch.equal(frozen(wrapped)(x), wrapped.eval()(x))
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    twin = frozen(tied)
+    assert twin[1].weight is twin[0].weight
+    assert torch.equal(frozen(frozen(wrapped))(x), wrapped(x))
+
+
+def test_frozen_keeps_a_parametrised_layer_s_function() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    batch = torch.rand(4, 3)
+    twin = frozen(layer)
+    with torch.no_grad():
+        layer.parametrizations.weight.original0.mul_(2)
+    assert torch.equal(twin(batch), layer(batch))
+
+
+def test_borrowed_is_crafting_form_and_gives_everything_back(net: nn.Module) -> None:
+    before = state(mixed(net))
+    with eval_and_no_grad(net):
+        modes, flags = state(net)
+        assert not any(modes)
+        assert not any(flags)
+    assert state(net) == before
+    assert len(set(before[0])) == len(set(before[1])) == 2
+
+
+def test_borrowed_gives_back_after_an_exception(net: nn.Module) -> None:
+    before = state(mixed(net))
+    with pytest.raises(KeyError), eval_and_no_grad(net):
+        raise KeyError
+    assert state(net) == before
+
+
+def test_borrowing_twice_gives_back_twice(net: nn.Module) -> None:
+    before = state(mixed(net))
+    with eval_and_no_grad(net):
+        with eval_and_no_grad(net):
+            pass
+        assert not any(state(net)[0] + state(net)[1])
+    assert state(net) == before
+
+
+def test_any_callable_can_be_borrowed(net: nn.Module) -> None:
+    with eval_and_no_grad(lambda batch: net(batch)):
+        assert net.training
+
+
+def with_bit_flipped(network: nn.Module, name: str) -> nn.Module:
+    other = copy.deepcopy(network)
+    flat = other.state_dict()[name].view(-1).view(torch.uint8)
+    flat[0] ^= 1
+    return other
+
+
+def test_equal_tensors_have_equal_fingerprints(net: nn.Module) -> None:
+    print_ = fingerprint(net)
+    assert len(print_) == 16
+    assert int(print_, 16) >= 0
+    assert fingerprint(copy.deepcopy(net).eval().requires_grad_(False)) == print_
+    assert fingerprint(frozen(net)) == print_
+    assert fingerprint(copy.deepcopy(net).to(memory_format=torch.channels_last)) == print_
+
+
+@pytest.mark.parametrize("name", ["0.weight", "3.2.bias", "1.running_mean", "1.num_batches_tracked"])
+def test_one_bit_changes_the_fingerprint(net: nn.Module, name: str) -> None:
+    assert fingerprint(with_bit_flipped(net, name)) != fingerprint(net)
+
+
+def test_names_types_shapes_and_unsaved_buffers_are_part_of_it() -> None:
+    def holding(name: str, tensor: Tensor, saved: bool = True) -> str:
+        network = nn.Module()
+        network.register_buffer(name, tensor, persistent=saved)
+        return fingerprint(network)
+
+    zeros = torch.zeros(2, 3)
+    prints = [
+        holding("mean", zeros),
+        holding("std", zeros),
+        holding("mean", zeros.int()),
+        holding("mean", zeros.view(3, 2)),
+        holding("mean", zeros.view(6)),
+        holding("mean", -zeros),
+        fingerprint(nn.Module()),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert holding("mean", zeros, saved=False) == prints[0]
+    assert holding("mean", zeros + 1, saved=False) != prints[0]
+
+
+def test_a_fingerprint_names_its_tensors_in_any_order() -> None:
+    one, other = nn.Module(), nn.Module()
+    for network, names in ((one, "ab"), (other, "ba")):
+        for name in names:
+            network.register_parameter(name, nn.Parameter(torch.full((2,), float(ord(name)))))
+    assert fingerprint(one) == fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.tensor(1.5), torch.tensor([]), torch.tensor([True]), torch.ones(2).bfloat16()]
+)
+def test_every_kind_of_tensor_has_a_fingerprint(tensor: Tensor) -> None:
+    network = nn.Module()
+    network.register_buffer("it", tensor)
+    assert fingerprint(network) != fingerprint(nn.Module())
+
+
+def test_the_fingerprint_is_the_same_for_ever_and_in_every_process(python: Callable[..., str]) -> None:
+    layer = nn.Linear(2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.5, -1.0]]))
+        layer.bias.fill_(2.0)
+    program = (
+        "import torch; from torch import nn; from forefend.modes import fingerprint\n"
+        "layer = nn.Linear(2, 1)\n"
+        "layer.weight.data = torch.tensor([[0.5, -1.0]]); layer.bias.data = torch.tensor([2.0])\n"
+        "print(fingerprint(layer))"
+    )
+    by_hand = b"bias|torch.float32|(1,)|" + struct.pack("<f", 2) + b"weight|torch.float32|(1, 2)|"
+    by_hand += struct.pack("<2f", 0.5, -1)
+    assert fingerprint(layer) == python(program) == hashlib.sha256(by_hand).hexdigest()[:16]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers.toy_networks import classifier, held, untouched
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forefend.recipes.base import Memory
+from forefend.recipes.model_selection import LR_FACTOR, keep_best, plateau, put_back_best
+
+
+@given(
+    losses=st.lists(st.integers(0, 6), min_size=1, max_size=40), patience=st.integers(0, 4), factor=st.floats(0.1, 0.9)
+)
+def test_plateau_is_torch_s_reduce_on_plateau(losses: list[int], patience: int, factor: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0
+    )
+    memory: Memory = {}
+    for loss in losses:
+        theirs.step(loss / 7)
+        plateau(memory, loss / 7, patience, factor)
+        assert float(memory[LR_FACTOR]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+def test_the_plateau_by_hand() -> None:
+    memory: Memory = {}
+    factors = []
+    for loss in (3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0):
+        plateau(memory, loss, 1, 0.5)
+        factors.append(float(memory[LR_FACTOR]))
+    assert factors == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_the_best_tensors_come_back_whatever_happened_since() -> None:
+    network, memory = classifier(), dict[str, torch.Tensor]()
+    best = None
+    for score in (0.2, 0.7, 0.7, 0.1):
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor += 1
+        keep_best(memory, score, network)
+        if best is None or (score == 0.7 and best[0] != 0.7):
+            best = (score, copy.deepcopy(network.state_dict()))
+    assert best is not None
+    assert not torch.equal(network.state_dict()["0.weight"], best[1]["0.weight"])
+    put_back_best(memory, network)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, best[1][name]), name
+    assert float(memory["best_score"]) == 0.7  # of equals the earlier
+
+
+def test_a_score_of_nothing_is_better_than_none() -> None:
+    network, memory = classifier(), dict[str, torch.Tensor]()
+    keep_best(memory, 0.0, network)
+    assert float(memory["best_score"]) == 0.0
+
+
+def test_what_is_kept_does_not_follow_the_network() -> None:
+    network, memory = classifier(), dict[str, torch.Tensor]()
+    keep_best(memory, 0.5, network)
+    with torch.no_grad():
+        network[0].weight.zero_()
+    assert (memory["best/0.weight"] != 0).any()
+    assert not memory["best/0.weight"].requires_grad
+
+
+def test_without_a_best_the_network_stays() -> None:
+    network = classifier()
+    before = held(network)
+    put_back_best({"radius": torch.ones(3)}, network)
+    assert untouched(network, before)

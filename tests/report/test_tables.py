@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forefend.checks import InputError
+from forefend.evaluation import results
+from forefend.evaluation.results import Result
+from forefend.evaluation.statistics import wilson
+from forefend.report import tables
+
+
+def cell(classifier: str, share: float, **values: object) -> Result:
+    """A cell on 200 images; clean, undefended and seen unless told otherwise."""
+    low, high = wilson(round(200 * share), 200)
+    plain = {"seen": True, "defended": False, "attack": "none", "norm": "", "radius": 0.0, "seed": 0}
+    return Result(
+        classifier=classifier, n=200, accuracy=share, low=low, high=high, cumulative=share, **{**plain, **values}
+    )
+
+
+def attacked(classifier: str, share: float, attack: str, radius: float, **values: object) -> Result:
+    return cell(classifier, share, attack=attack, norm=str(values.pop("norm", "Linf")), radius=radius, **values)
+
+
+def some_cells() -> list[Result]:
+    """A guide alone and defended under two attacks at 8/255, and an unseen classifier under one at two radii."""
+    radius = 8 / 255
+    return [
+        attacked("cnn", 0.3, "FGSM", radius),
+        cell("cnn", 0.95),
+        attacked("cnn", 0.1, "PGD", radius),
+        attacked("cnn", 0.05, "worst", radius),
+        cell("cnn", 0.8, defended=True),
+        attacked("cnn", 0.6, "FGSM", radius, defended=True),
+        attacked("cnn", 0.5, "PGD", radius, defended=True),
+        attacked("cnn", 0.45, "worst", radius, defended=True),
+        cell("other", 0.9, seen=False, defended=True),
+        attacked("other", 0.4, "PGD", 0.1, seen=False, defended=True),
+    ]
+
+
+def test_one_row_a_subject_one_column_a_radius_and_the_worst_attack_in_it() -> None:
+    heading, rows = tables.rows_of(some_cells())
+    assert heading == ["classifier", "defense", "clean", "Linf 8/255", "Linf 0.1"]
+    assert [row[:2] for row in rows] == [["cnn (guide)", "no"], ["cnn (guide)", "yes"], ["other (unseen)", "yes"]]
+    assert [[word.split(" ")[0] for word in row[2:]] for row in rows] == [
+        ["95.0", "5.0", "–"],
+        ["80.0", "45.0", "–"],
+        ["90.0", "–", "40.0"],
+    ]
+
+
+def test_each_attack_may_have_a_row_of_its_own() -> None:
+    heading, rows = tables.attacks_of(some_cells())
+    assert heading == ["classifier", "defense", "attack", "Linf 8/255", "Linf 0.1"]
+    assert [row[:3] for row in rows[:3]] == [["cnn", "no", "FGSM"], ["cnn", "no", "PGD"], ["cnn", "no", "worst"]]
+    assert [[word.split(" ")[0] for word in row[3:]] for row in rows] == [
+        *(["30.0", "–"], ["10.0", "–"], ["5.0", "–"]),
+        *(["60.0", "–"], ["50.0", "–"], ["45.0", "–"], ["–", "40.0"]),
+    ]
+
+
+def test_a_block_is_laid_out_as_its_first_word_says(tmp_path: Path) -> None:
+    results.save(tmp_path / "here", some_cells())
+    renewed = tables.renewed("<!-- attacks here -->\n<!-- end -->\n<!-- table here -->\n<!-- end -->", tmp_path)
+    assert renewed.count("| attack |") == 1
+    assert renewed.count("| clean |") == 1
+    assert tables.renewed(renewed, tmp_path) == renewed
+
+
+def test_every_figure_carries_its_interval_and_its_number_of_images() -> None:
+    _, rows = tables.rows_of(some_cells())
+    assert rows[0][2] == "95.0 [91.0–97.3] n=200"
+    words = [word for row in rows for word in row[2:] if word != "–"]
+    assert len(words) == 6
+    assert all(word.endswith("n=200") and "[" in word and "–" in word for word in words)
+
+
+def test_text_is_aligned_and_ends_with_what_was_measured() -> None:
+    lines = tables.text(some_cells()).splitlines()
+    assert lines[1] == "-" * len(lines[0])
+    assert lines[0].index("clean") == lines[2].index("95.0") == lines[4].index("90.0")
+    assert lines[-1].startswith("accuracy in %, [95% Wilson interval]; attacks: FGSM, PGD")
+    assert lines[-1].endswith("seed 0")
+    assert "worst" not in lines[-1].split(";")[1].split(",")[0]
+
+
+def test_markdown_has_a_rule_and_as_many_cells_in_every_line() -> None:
+    lines = tables.markdown(some_cells()).splitlines()
+    assert lines[1] == "| --- | --- | --- | --- | --- |"
+    assert {line.count("|") for line in lines[:5]} == {6}
+    assert lines[-1] == tables.caption(some_cells())
+
+
+def test_clean_accuracy_alone_names_no_attack() -> None:
+    assert tables.caption([cell("cnn", 0.9, seed=3)]) == "accuracy in %, [95% Wilson interval]; seed 3"
+    assert tables.rows_of([cell("cnn", 0.9)])[0] == ["classifier", "defense", "clean"]
+
+
+def test_columns_are_ordered_by_norm_and_radius_with_the_clean_one_first() -> None:
+    cells = [attacked("cnn", 0.1, "PGD", r, norm=n) for n, r in (("Linf", 0.2), ("L2", 1.0), ("Linf", 0.1))]
+    assert tables.rows_of([*cells, cell("cnn", 0.9)])[0][2:] == ["clean", "L2 1", "Linf 0.1", "Linf 0.2"]
+
+
+def test_a_documents_tables_are_made_anew_from_their_evaluations(tmp_path: Path) -> None:
+    results.save(tmp_path / "results", some_cells())
+    document = "Before.\n<!-- table results -->\nold\n<!-- end -->\nBetween <!-- end -->\n"
+    renewed = tables.renewed(document, tmp_path)
+    assert "old" not in renewed
+    assert tables.markdown(some_cells()) in renewed
+    assert renewed.startswith("Before.\n<!-- table results -->\n")
+    assert renewed.endswith("\n<!-- end -->\nBetween <!-- end -->\n")
+    assert tables.renewed(renewed, tmp_path) == renewed
+    with pytest.raises(InputError, match=r"summary.json"):
+        tables.renewed(document.replace("results", "elsewhere"), tmp_path)

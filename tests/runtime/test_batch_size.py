@@ -1,0 +1,70 @@
+"""Memory runs out, and the work goes on in halves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from forefend.checks import InputError
+from forefend.runtime.batch_size import AdaptiveBatchSize, out_of_memory
+
+SAID = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "DefaultCPUAllocator: can't allocate memory: you tried",
+)
+
+
+def machine(holds: int, said: str = SAID[0]) -> tuple[list[int], object]:
+    """Work that fails on more rows than the machine holds, and the sizes of what it did."""
+    done: list[int] = []
+
+    def work(rows: Tensor) -> list[int]:
+        if len(rows) > holds:
+            raise RuntimeError(said)
+        done.append(len(rows))
+        return rows.tolist()
+
+    return done, work
+
+
+@given(count=st.integers(0, 40), size=st.integers(1, 50), holds=st.integers(1, 50))
+def test_every_row_is_worked_on_once_and_in_order(count: int, size: int, holds: int) -> None:
+    done, work = machine(holds)
+    room = AdaptiveBatchSize(size)
+    found = [row for part in room.map(torch.arange(count), work) for row in part]  # type: ignore[arg-type]
+    assert found == list(range(count))
+    assert not done or max(done) <= min(size, holds)
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_it_remembers_what_did_not_fit(said: str) -> None:
+    done, work = machine(3, said)
+    room = AdaptiveBatchSize(16)
+    list(room.map(torch.arange(8), work))  # type: ignore[arg-type]
+    assert (room.size, done) == (2, [2, 2, 2, 2])
+    list(room.map(torch.arange(4), work))  # type: ignore[arg-type]
+    assert done == [2] * 6
+
+
+def test_no_room_for_one_image_is_said() -> None:
+    with pytest.raises(InputError, match="even for one image"):
+        list(AdaptiveBatchSize(4).map(torch.arange(4), machine(0)[1]))  # type: ignore[arg-type]
+
+
+def test_another_error_is_not_taken_for_one_of_memory() -> None:
+    def work(rows: Tensor) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(AdaptiveBatchSize(4).map(torch.arange(4), work))
+    assert out_of_memory(torch.OutOfMemoryError("whatever"))
+    assert not out_of_memory(RuntimeError("shapes"))
+
+
+def test_a_room_holds_something() -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        AdaptiveBatchSize(0)

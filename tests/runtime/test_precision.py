@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from helpers.command_line import done
+from helpers.toy_networks import classifier, same, toy_cast, toy_images, train, trained
+from torch import nn
+
+from forefend.checks import InputError
+from forefend.evaluation.evaluate import evaluate
+from forefend.evaluation.suites import general
+from forefend.models.optimized_copy import optimized_copy
+from forefend.recipes import RTFE
+from forefend.runtime.precision import fitting, full, tell
+from forefend.threat_models.lp import Linf
+from forefend.training.crafting import prepared_bf16
+from forefend.training.mixed_precision import mixed_precision
+
+CPU = torch.device("cpu")
+REASON = "this cpu has no bfloat16 arithmetic and would be slower"
+SENTENCE = f"in fp32, for {REASON}."
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor such as most laptops have."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "arm_bf16"])
+def test_a_processor_that_has_bfloat16_is_told_by_any_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "l2_cache_size": 524288, name: True})
+    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+
+
+def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None:
+    assert fitting("bf16", CPU) == (torch.float32, REASON)
+    assert fitting("fp32", CPU) == (torch.float32, "")
+
+
+def test_where_torch_does_not_tell_it_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has(*, including_emulation: bool) -> bool:
+        return able or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", has)
+    dtype, told = fitting("bf16", torch.device("cuda"))
+    assert dtype is (torch.bfloat16 if able else torch.float32)
+    assert bool(told) is not able
+
+
+def settings() -> tuple[bool, str]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision
+
+
+class Noting(nn.Module):
+    """Four logits of an image; whether a GPU was let round what it multiplies, each time it was asked."""
+
+    asked: ClassVar[list[bool]] = []  # of the copies too
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked.append(torch.backends.cudnn.allow_tf32)
+        return x.flatten(1)[:, :4]
+
+
+def test_verdicts_and_proofs_are_in_full_float32_and_the_setting_is_given_back() -> None:
+    before = settings()
+    assert before[0]
+    Noting.asked.clear()
+    optimized_copy(Noting(), torch.rand(2, 1, 6, 6))
+    assert Noting.asked
+    assert not any(Noting.asked)
+    evaluate(Noting(), toy_images(), general(Linf(0.1)), allow_weak=True)
+    assert not any(Noting.asked[-20:])
+    assert settings() == before
+
+
+@pytest.mark.parametrize("theirs", ["ieee", "tf32"])
+def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = theirs
+        with full():
+            assert conv.fp32_precision == ("none" if theirs == before else "ieee")
+        assert conv.fp32_precision == theirs
+    finally:
+        conv.fp32_precision = before
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of an x86 processor")
+def test_this_processor_is_told_as_the_kernel_tells_it(python: Callable[..., str]) -> None:
+    program = "import torch; from forefend.precision import fitting; print(fitting('bf16', torch.device('cpu'))[0])"
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert python(program) == str(torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32)
+
+
+def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Module, x: torch.Tensor) -> None:
+    prepared = optimized_copy(net, x, precision="bf16")
+    assert prepared.dtype is torch.float32
+    assert prepared.notes[-1] == f"It computes {SENTENCE}"
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), net.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_step_is_then_the_plain_one(without: None) -> None:
+    cast = toy_cast()
+    with mixed_precision(cast, "bf16") as low:
+        assert low is cast
+
+
+def test_training_is_then_the_one_in_float32(without: None) -> None:
+    recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16)
+    asked = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16, precision="bf16")
+    plain = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16)
+    assert same(trained(asked), trained(plain))
+
+
+def test_an_unknown_precision_is_refused_whatever_the_machine(without: None) -> None:
+    with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):
+        fitting("fp16", CPU)
+
+
+TRAIN = (
+    "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
+    "--batch-size 20 --device cpu"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "who"),
+    [
+        ("--craft prepared-bf16", ["What attacks see computes"]),
+        ("--precision bf16", ["The weights' step computes"]),
+        ("--craft prepared-bf16 --precision bf16", ["What attacks see computes", "The weights' step computes"]),
+    ],
+)
+def test_whoever_trains_in_it_is_told_once_of_each(
+    asked: str, who: list[str], without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = [line for line in done(f"{TRAIN} --out run {asked}").splitlines() if SENTENCE in line]
+    assert told == [f"{one} {SENTENCE}" for one in who]
+
+
+def test_whoever_trains_in_python_is_told_too(without: None, capsys: pytest.CaptureFixture[str]) -> None:
+    train(RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16), toy_images(), toy_cast(), precision="bf16")
+    assert capsys.readouterr().out.count(f"The weights' step computes {SENTENCE}") == 1
+
+
+def test_of_several_processes_the_first_one_tells(
+    without: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        tell("It computes", "bf16", CPU)
+        assert capsys.readouterr().out.count(SENTENCE) == (rank == "0")
+
+
+def test_whoever_does_not_is_not_told(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SENTENCE not in done(f"{TRAIN} --out run --craft prepared")
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
+    assert done(f"{line} --precision {asked} --device cpu").count(SENTENCE) == (asked == "bf16")
+    (folder,) = Path("runs/evaluations").iterdir()
+    assert "quick-fp32-" in folder.name
+    assert "in bf16" not in (folder / "records.jsonl").read_text()
+
+
+def test_a_cascade_s_folder_says_what_was_computed(
+    without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
+    done(f"{line} --suite cascade --device cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    done(f"{line} --suite cascade --device cpu")
+    assert sorted(path.name for path in Path("runs/evaluations").iterdir()) == [
+        *("digits-mlp@random-cascade-Linf0.1-8-s0", "digits-mlp@random-cascade-fp32-Linf0.1-8-s0"),
+    ]
+
+
+def test_a_cascade_tells_of_it_and_its_records_name_what_was_computed(
+    without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = general([Linf(0.05)], 4)
+    judge = partial(evaluate, classifier(), toy_images(8), suite, allow_weak=True)
+    judge(folder=tmp_path / "without")
+    assert capsys.readouterr().out.count(f"The copies that propose compute {SENTENCE}") == 1
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    judge(folder=tmp_path / "with")
+    assert SENTENCE not in capsys.readouterr().out
+    for folder, said, other in (("without", "fp32", "bf16"), ("with", "bf16", "fp32")):
+        text = (tmp_path / folder / "records.jsonl").read_text()
+        assert f"(white_box in {said})" in text
+        assert f"in {other}" not in text

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import done
+from helpers.toy_networks import classifier, toy_images
+
+from forefend.cli import evaluate_work
+from forefend.evaluation import parallel, trial
+from forefend.evaluation.cost_estimate import Cost
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.suites import general
+from forefend.runtime import threads
+from forefend.runtime.threads import allowed, as_begun, choose_threads, fitting_threads, one_thread, processes_in_memory
+from forefend.threat_models.lp import Linf
+
+
+@pytest.fixture(autouse=True)
+def _threads_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.mark.parametrize(
+    ("cores_allowed", "cores", "load", "expected"),
+    [
+        (2, 2, 0.0, 2),
+        (2, 2, 0.4, 2),
+        (2, 2, 0.9, 1),
+        (2, 2, 7.0, 1),
+        (16, 16, 3.2, 13),
+        (4, 64, 32.0, 2),  # half of the machine is busy, and so is half of what is ours
+        (4, 64, 2.0, 4),
+        (0.5, 8, 0.0, 1),
+        (1.6, 8, 0.0, 2),
+    ],
+)
+def test_others_are_left_their_cores(cores_allowed: float, cores: int, load: float, expected: int) -> None:
+    assert fitting_threads(cores_allowed, cores, load) == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 1.5), ("900000 100000", 6.0), ("max 100000", 6.0)])
+def test_affinity_and_quota_both_bind(
+    quota: str, expected: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert allowed() == expected
+
+
+def test_where_neither_is_known_all_cores_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "none")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert allowed() == 5
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, load: float) -> None:
+    monkeypatch.setattr(threads, "allowed", lambda: 4.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (2.0, 2), (9.0, 1)])
+def test_torch_is_told(load: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, load)
+    assert choose_threads() == expected == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("begun", "expected"), [(3, 3), (None, 2)])
+def test_what_was_begun_goes_on_with_its_threads_for_a_while(begun: int | None, expected: int) -> None:
+    torch.set_num_threads(2)
+    with as_begun(begun):
+        assert torch.get_num_threads() == expected
+    assert torch.get_num_threads() == 2
+
+
+def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 0.0)
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert choose_threads() == 2
+    with as_begun(3):
+        assert torch.get_num_threads() == 2
+
+
+def test_memory_holds_as_many_processes_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    pages = {"SC_AVPHYS_PAGES": 2 * largest // 4096 + 1, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
+    assert processes_in_memory() == 3  # this one, and two in what is free
+    pages["SC_AVPHYS_PAGES"] = 0
+    assert processes_in_memory() == 1
+
+
+def test_a_system_that_does_not_tell_its_memory_takes_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert processes_in_memory() == 2
+
+
+def test_one_thread_for_a_while() -> None:
+    torch.set_num_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+class Options:
+    batch_size = 5
+    processes: int | None = None
+    precision: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("suite", "seconds", "asked", "count"),
+    [
+        (general.quick(Linf(0.1)), 1000.0, None, 2),  # three threads, but memory for two
+        (general.quick(Linf(0.1)), 10.0, None, 1),  # not worth the start
+        (general.quick(Linf(0.1)), 10.0, 3, 3),
+        (general.quick(Linf(0.1)), 1000.0, 9, 4),  # there are four batches
+        (general.cascade([Linf(0.1)], 2), 1000.0, None, 1),  # who shares a batch would hang on the machine
+        (general.cascade([Linf(0.1)], 2), 1000.0, 2, 2),
+    ],
+)
+def test_work_is_shared_where_that_is_worth_it(
+    suite: trial.Suite,
+    seconds: float,
+    asked: int | None,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.set_num_threads(3)
+    options = Options()
+    options.processes = asked
+    timed: list[int] = []
+
+    def cost_of(*arguments: object, **more: object) -> Cost:
+        timed.append(torch.get_num_threads())
+        return Cost(1, 0, seconds)
+
+    monkeypatch.setattr(evaluate_work, "cost_of", cost_of)
+    monkeypatch.setattr(evaluate_work, "allowed", lambda: 4.0)
+    monkeypatch.setattr(evaluate_work, "processes_in_memory", lambda: 2)
+    subjects = [EvaluatedModel("it", classifier())]
+    assert parallel.share(options, subjects, toy_images(20), suite, Path("out")) == count
+    assert ("processes busy" in capsys.readouterr().out) == ((asked or 1) > count)
+    assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert parallel.share(options, subjects, toy_images(20), suite, Path("out")) == 1
+
+
+LINES = {
+    "evaluate": "--threat Linf:0.1 --out out",
+    "certify": "--samples 200 --first 10 --out out",
+    "corruptions": "--corruptions fog --severities 1 --out out",
+}
+
+
+@pytest.mark.parametrize("verb", LINES)
+def test_whatever_computes_for_long_asks_how_many_there_are(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    job = importlib.import_module(f"forefend.cli.{verb}_work")
+    monkeypatch.setattr(job, "choose_threads", lambda: asked.append(verb))
+    monkeypatch.chdir(tmp_path)
+    done(f"{verb} --classifiers mlp@random --data digits --images 2 --allow-weak-classifier --device cpu {LINES[verb]}")
+    assert asked == [verb]

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.toy_networks import classifier, preprocessor, same
+from safetensors.torch import save_file
+from torch import nn
+
+from forefend.checks import InputError
+from forefend.recipes.base import Memory, Trainable
+from forefend.runtime import run_folder
+from forefend.training.checkpoint import restore, store
+
+
+def stepped(network: nn.Module, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> dict[str, Trainable]:
+    """A player whose optimizer has taken two steps, so that it holds moments."""
+    made = optimizer(network.parameters(), lr=0.01, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}))
+    network.train()
+    for _ in range(2):
+        network(torch.rand(4, 1, 6, 6)).square().sum().backward()
+        made.step()
+    return {"player": Trainable({"network": network}, made, lambda progress: 1.0)}
+
+
+def moments(player: Trainable) -> list[Any]:
+    return [value for state in player.optimizer.state_dict()["state"].values() for value in state.values()]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_everything_comes_back_bit_for_bit(optimizer: type[torch.optim.Optimizer], tmp_path: Path) -> None:
+    players, path = stepped(preprocessor(), optimizer), tmp_path / "checkpoint"
+    memory = {"radii": torch.rand(5), "static/x": torch.arange(3)}
+    store(path, players, memory, {"step": 7, "sums": {"a/b": 0.1}, "words": ["x", None]})
+    others, found = stepped(preprocessor(1), optimizer), Memory()
+    assert restore(path, others, found) == {"step": 7, "sums": {"a/b": 0.1}, "words": ["x", None]}
+    assert found.keys() == memory.keys()
+    assert same(list(found.values()), list(memory.values()))
+    old, new = (p["player"].networks["network"].state_dict() for p in (players, others))
+    assert same(list(old.values()), list(new.values()))
+    assert old.keys() == new.keys()
+    assert moments(players["player"])
+    assert all(torch.equal(a, b) for a, b in zip(moments(players["player"]), moments(others["player"]), strict=True))
+
+
+def test_learning_rates_are_the_recipes_not_the_files(tmp_path: Path) -> None:
+    players = stepped(preprocessor())
+    players["player"].optimizer.param_groups[0]["lr"] = 1e-9
+    store(tmp_path / "checkpoint", players, {}, {})
+    others = stepped(preprocessor())
+    restore(tmp_path / "checkpoint", others, {})
+    assert others["player"].optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_without_a_file_there_is_nothing_to_restore(tmp_path: Path) -> None:
+    assert restore(tmp_path / "none", {}, {}) is None
+
+
+def test_tensors_that_share_memory_or_have_strides_are_stored(tmp_path: Path) -> None:
+    base = torch.arange(6.0)
+    store(tmp_path / "checkpoint", {}, {"a": base, "b": base, "c": base.view(2, 3).t()}, {})
+    memory = Memory()
+    restore(tmp_path / "checkpoint", {}, memory)
+    assert torch.equal(memory["c"], base.view(2, 3).t())
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _head(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:4])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(1000))
+
+
+def _foreign(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def _foreign_metadata(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+
+
+def _other_network(path: Path) -> None:
+    store(path, stepped(classifier()), {}, {})
+
+
+def _other_player(path: Path) -> None:
+    store(path, {"somebody": stepped(preprocessor())["player"]}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_cut, _head, _empty, _garbage, _foreign, _foreign_metadata, _other_network, _other_player],
+    ids=lambda damage: damage.__name__[1:],
+)
+def test_a_damaged_or_foreign_file_is_one_sentence(damage: Any, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    store(path, stepped(preprocessor()), {}, {"step": 1})
+    damage(path)
+    with pytest.raises(
+        InputError, match=r"checkpoint cannot be resumed from \(.+\): .+ delete it to start over\.$"
+    ) as e:
+        restore(path, stepped(preprocessor()), {})
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_nothing_is_put_back_where_not_all_of_it_fits(kind: bool, tmp_path: Path) -> None:
+    def network(seed: int, width: int) -> nn.Module:
+        torch.manual_seed(seed)
+        last = nn.Conv2d(3, width, 1) if kind else nn.Identity()
+        return nn.Sequential(nn.Conv2d(1, 3, 1), last)
+
+    store(tmp_path / "checkpoint", stepped(network(0, 1)), {}, {})
+    other = nn.Sequential(*network(1, 2)) if kind else nn.Sequential(*network(1, 2), nn.Conv2d(3, 3, 1))
+    players = stepped(other)
+    before = [tensor.clone() for tensor in other.state_dict().values()]
+    words = r"1\.weight of the network is \[1, 3, 1, 1\], not \[2, 3, 1, 1\]" if kind else "2.bias of the network is in"
+    with pytest.raises(InputError, match=words):
+        restore(tmp_path / "checkpoint", players, {})
+    assert same(list(other.state_dict().values()), before)
+
+
+def test_an_exception_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint"
+    store(path, {}, {"a": torch.ones(1)}, {"step": 1})
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(run_folder.os, step, fail)
+            with pytest.raises(OSError, match="disk full"):
+                store(path, {}, {"a": torch.zeros(1)}, {"step": 2})
+    assert restore(path, {}, {}) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.toy_networks import Stopping, classifier, same, toy_cast, toy_images, train, trained
+from test_train import Spy
+from torch import Tensor, nn
+
+from forefend.checks import InputError
+from forefend.models.guide import Guide, read
+from forefend.models.optimized_copy import OptimizedCopy
+from forefend.recipes import AAA, JAT, RECIPES, RTFE, Robustifier
+from forefend.recipes.base import Batch, Memory, Networks, Recipe
+from forefend.recipes.ensemble import every
+from forefend.runtime.run_folder import Run
+from forefend.threat_models.lp import Linf
+from forefend.training.crafting import CRAFTING, Crafting, View, live, prepared, prepared_bf16
+
+SMALL = RTFE(Linf(0.1), steps=2, epochs=2, batch_size=16)
+each = pytest.mark.parametrize("craft", CRAFTING.values(), ids=CRAFTING)
+fast = pytest.mark.parametrize("craft", [prepared, prepared_bf16])
+
+
+def images(count: int = 8) -> Tensor:
+    return toy_images(count).batch(torch.arange(count))[0]
+
+
+def moved(network: nn.Module) -> None:
+    """Change every parameter and statistic, in place, as training does."""
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                tensor.mul_(1.25).add_(0.1)
+
+
+@pytest.mark.parametrize(("craft", "tolerance"), [(live, 1e-7), (prepared, 1e-5), (prepared_bf16, 0.05)])
+def test_what_is_seen_follows_what_is_trained(craft: Crafting, tolerance: float) -> None:
+    cast, x = toy_cast(), images()
+    view = craft(cast, x)
+    for _ in range(2):
+        seen = view()
+        networks = [(cast.preprocessor, seen.preprocessor), (cast.classifier, seen.classifier)]
+        for network, stand_in in [*networks, *zip(cast.guides, seen.guides, strict=True)]:
+            expected = network.eval()(x).detach()
+            torch.testing.assert_close(stand_in(x), expected, rtol=tolerance, atol=tolerance * float(expected.max()))
+        moved(cast.preprocessor)
+        moved(cast.classifier)
+
+
+@fast
+def test_stand_ins_are_really_asked(craft: Crafting, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[OptimizedCopy] = []
+    forward = OptimizedCopy.forward
+
+    def spy(self: OptimizedCopy, x: Tensor) -> Any:
+        asked.append(self)
+        return forward(self, x)
+
+    monkeypatch.setattr(OptimizedCopy, "forward", spy)
+    cast, x = toy_cast(), images()
+    seen = craft(cast, x)()
+    asked.clear()
+    seen.guides[0](seen.preprocessor(x))
+    assert len(asked) == 2
+    cast.guides[0](cast.preprocessor(x))
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("recipe", [RTFE, AAA, Robustifier], ids=lambda recipe: recipe.__name__)
+def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
+    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[int] = set()
+    forward = OptimizedCopy.forward
+
+    def spy(self: OptimizedCopy, x: Tensor) -> Any:
+        asked.add(id(self))
+        return forward(self, x)
+
+    monkeypatch.setattr(OptimizedCopy, "forward", spy)
+    small = recipe(Linf(0.1), steps=1, epochs=1, batch_size=20, policy=every)
+    train(small, toy_images(), toy_cast(), craft=prepared)
+    assert len(asked) == 3
+
+
+@fast
+def test_who_reads_features_is_given_the_network_itself(craft: Crafting) -> None:
+    cast, x = toy_cast(), images()
+    seen = craft(cast, x)()
+    for network, stand_in in ((cast.classifier, seen.classifier), (cast.guides[0].classifier, seen.guides[0])):
+        logits, features = read(network.eval(), x, ["1"])
+        own = stand_in.read(x, ["1"]) if isinstance(stand_in, Guide) else read(stand_in, x, ["1"])
+        assert torch.equal(own[0], logits)
+        assert torch.equal(own[1]["1"], features["1"])
+
+
+@fast
+def test_gradients_reach_the_image_and_no_parameter(craft: Crafting) -> None:
+    cast, x = toy_cast(), images().requires_grad_()
+    seen = craft(cast, x.detach())()
+    seen.guides[0](seen.preprocessor(x)).sum().backward()
+    assert x.grad is not None
+    assert float(x.grad.abs().sum()) > 0
+    networks = (cast.preprocessor, seen.preprocessor, *seen.guides)
+    assert all(p.grad is None for network in networks for p in network.parameters())
+    assert not any(p.requires_grad for network in (seen.preprocessor, *seen.guides) for p in network.parameters())
+
+
+@each
+def test_interrupted_and_resumed_the_weights_are_the_same(craft: Crafting, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), craft=craft, augment=Stopping(4), checkpoint_every=0)
+    resumed = trained(train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), craft=craft))
+    assert same(resumed, trained(train(SMALL, toy_images(), toy_cast(), craft=craft)))
+
+
+def test_the_same_function_trains_the_same_defense_and_a_rough_one_nearly() -> None:
+    weights = {
+        c: torch.cat([t.flatten() for t in trained(train(SMALL, toy_images(), toy_cast(), craft=c))])
+        for c in CRAFTING.values()
+    }
+    start = torch.cat([t.flatten() for t in trained(toy_cast())])
+    way = float((weights[live] - start).norm())
+    assert way > 0.1
+    assert float((weights[prepared] - weights[live]).norm()) < 1e-2 * way
+    assert 0 < float((weights[prepared_bf16] - weights[live]).norm()) < 0.3 * way
+
+
+@dataclass(frozen=True)
+class Judge(Spy):
+    """Keeps what the loop lets it validate."""
+
+    hold_out: float = 0.2
+    crafts: list[Networks] = field(default_factory=list)
+
+    def validate(self, craft: Networks, batches: Iterator[Batch], memory: Memory) -> None:
+        self.crafts.append(craft)
+
+
+@fast
+def test_held_out_images_are_judged_by_the_networks_themselves(craft: Crafting) -> None:
+    judge, cast, x = Judge([], []), toy_cast(), images()
+    train(judge, toy_images(), cast, craft=craft, precision="bf16")
+    assert torch.equal(judge.crafts[-1].preprocessor(x), cast.preprocessor.eval()(x))
+    assert judge.crafts[-1].preprocessor.state_dict().keys() == cast.preprocessor.state_dict().keys()
+
+
+def test_it_is_brought_up_to_date_before_each_step_and_made_once() -> None:
+    made, viewed = [], []
+
+    def counting(cast: Networks, x: Tensor) -> View:
+        made.append(len(x))
+        view = live(cast, x)
+
+        def now() -> Networks:
+            viewed.append(1)
+            return view()
+
+        return now
+
+    train(SMALL, toy_images(), toy_cast(), craft=counting)
+    assert (len(made), len(viewed)) == (1, 6)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_trains_on_stand_ins(name: str) -> None:
+    recipe: Recipe = RECIPES[name]()
+    small = {"epochs": 1, "batch_size": 20, "steps": 2}
+    recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
+    cast = toy_cast(guides=1 if name == "nrp" else 2)
+    before = trained(cast)
+    train(recipe, toy_images(), cast, craft=prepared_bf16, precision="bf16")
+    assert not same(trained(cast), before)
+    assert all(tensor.dtype == torch.float32 for tensor in trained(cast) if tensor.is_floating_point())
+
+
+def test_attacks_in_feature_space_are_the_faithful_ones() -> None:
+    recipe = JAT(Linf(0.1), steps=2, epochs=1, batch_size=20)
+    a, b = (trained(train(recipe, toy_images(), toy_cast(), craft=craft)) for craft in (live, prepared))
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifier_that_was_handed_in_is_untouched() -> None:
+    original = classifier(1)
+    before = [t.clone() for t in original.state_dict().values()]
+    cast = replace(toy_cast(), guides=[Guide(original)])
+    train(Robustifier(Linf(0.1), steps=1, epochs=1), toy_images(), cast, craft=prepared_bf16, precision="bf16")
+    assert same(list(original.state_dict().values()), before)
+    assert "forward" not in vars(original)
+    assert not original._forward_hooks
+    assert not original._forward_pre_hooks
+
+
+def test_an_unknown_precision_is_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"^There is no precision called 'bf17': did you mean 'bf16'\?$"):
+        prepared(toy_cast(), images(), precision="bf17")

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, trained
+from test_train import Spy
+from torch import Tensor, nn
+
+from forefend.checks import InputError
+from forefend.recipes import RTFE, Robustifier
+from forefend.recipes.base import Batch, Memory, Networks, Trainable
+from forefend.runtime.run_folder import Run
+from forefend.threat_models.lp import Linf
+from forefend.training import checkpoint
+from forefend.training.ema import begun, follow, in_place, put
+
+SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+def player(network: nn.Module) -> dict[str, Trainable]:
+    return {"it": Trainable({"network": network}, torch.optim.SGD(network.parameters(), 0.1), lambda progress: 1.0)}
+
+
+def test_the_average_is_the_recurrence_written_out() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    weights = [3.0, 1.0, -2.0, 5.0]
+    with torch.no_grad():
+        network.weight.fill_(weights[0])
+    average, expected = begun(player(network)), weights[0]
+    for step, weight in enumerate(weights[1:]):
+        with torch.no_grad():
+            network.weight.fill_(weight)
+        follow(average, player(network), 0.2, step)
+        kept = [0.1, 2 / 11, 0.2][step]  # (1 + t) / (10 + t) until it passes the decay
+        expected = kept * expected + (1 - kept) * weight
+        assert float(average["it/network/weight"]) == pytest.approx(expected)
+
+
+def test_statistics_are_averaged_and_counts_are_copied() -> None:
+    norm = nn.BatchNorm2d(2)
+    average = begun(player(norm))
+    norm.running_mean.fill_(10.0)
+    norm.num_batches_tracked.fill_(7)
+    follow(average, player(norm), 0.5, 10**6)
+    assert average["it/network/running_mean"].tolist() == [5.0, 5.0]
+    assert int(average["it/network/num_batches_tracked"]) == 7
+
+
+def test_the_average_is_put_in_for_a_while_and_taken_out_whatever_happens() -> None:
+    network = nn.Linear(2, 2)
+    average = begun(player(network))
+    with torch.no_grad():
+        network.weight.add_(1)
+    own = network.weight.detach().clone()
+    with contextlib.suppress(KeyboardInterrupt), in_place(average, player(network)):
+        assert torch.equal(network.weight, average["it/network/weight"])
+        raise KeyboardInterrupt
+    assert torch.equal(network.weight, own)
+    put({}, player(network))
+    assert torch.equal(network.weight, own)
+
+
+def twin(decay: float) -> dict[str, Tensor]:
+    """Training without an average, and one kept by hand of the weights at the start of each step and at the end."""
+    cast = toy_cast()
+    seen: list[dict[str, Tensor]] = []
+
+    def look(x: Tensor, rng: object) -> Tensor:
+        seen.append({name: t.clone() for name, t in cast.preprocessor.state_dict().items()})
+        return x
+
+    train(SMALL, toy_images(), cast, augment=look)
+    seen.append(dict(cast.preprocessor.state_dict()))
+    average = seen[0]
+    for step, state in enumerate(seen[1:]):
+        kept = min(decay, (1 + step) / (10 + step))
+        average = {n: kept * average[n] + (1 - kept) * t if t.is_floating_point() else t for n, t in state.items()}
+    return average
+
+
+def test_in_the_end_the_networks_hold_the_average_of_all_steps() -> None:
+    cast = train(SMALL, toy_images(), toy_cast(), ema=0.3)
+    for name, tensor in twin(0.3).items():
+        torch.testing.assert_close(cast.preprocessor.state_dict()[name], tensor)
+    assert not same(trained(cast), trained(train(SMALL, toy_images(), toy_cast())))
+
+
+def test_resumed_and_repeated_the_average_is_the_same(tmp_path: Path) -> None:
+    expected = trained(train(SMALL, toy_images(), toy_cast(), ema=0.9))
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), toy_cast(), ema=0.9, run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0)
+    for _ in range(2):  # the second finds training at its end
+        assert same(trained(train(SMALL, toy_images(), toy_cast(), ema=0.9, run=Run(tmp_path))), expected)
+
+
+@dataclass(frozen=True)
+class Judge(Spy):
+    """Keeps the weights that the loop lets it validate, and those in training at the next step."""
+
+    hold_out: float = 0.2
+    judged: list[Tensor] = field(default_factory=list)
+
+    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
+        self.judged.append(craft.preprocessor[0].weight.clone())
+
+
+def test_held_out_images_judge_the_average_and_training_goes_on_from_its_own() -> None:
+    judge, cast, plain = Judge([], []), toy_cast(), toy_cast()
+    train(judge, toy_images(), cast, ema=0.9)
+    assert torch.equal(judge.judged[-1], cast.preprocessor[0].weight)
+    other = Judge([], [])
+    train(other, toy_images(), plain)
+    own = other.judged[-1] - other.judged[0]  # each weight falls by the same at every step
+    assert float(own.mean()) < 0
+    assert not torch.equal(judge.judged[-1], other.judged[-1])
+    assert float((judge.judged[-1] - other.judged[-1]).max()) < 3e-3 * 4  # it lags by a few steps of 1e-3, no more
+
+
+def test_a_recipe_that_keeps_its_best_epoch_keeps_the_average() -> None:
+    recipe = Robustifier(Linf(0.1), steps=1, epochs=1, batch_size=8, hold_out=0.2)
+    averaged, plain = (trained(train(recipe, toy_images(), toy_cast(), ema=ema)) for ema in (0.9, None))
+    assert not same(averaged, plain)
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
+def test_a_checkpoint_is_not_gone_on_with_otherwise(first: float | None, second: float | None, tmp_path: Path) -> None:
+    train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
+    with pytest.raises(InputError, match=rf"\(ema was {first}, now {second}\)"):
+        train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
+def test_nor_is_one_that_does_not_say_how_it_was_begun(
+    first: float | None, second: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = checkpoint.store
+    monkeypatch.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
+    train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
+    with pytest.raises(InputError, match=r"^The checkpoint holds (no|an) average of .+: go on with.* --ema"):
+        train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0, 1.5, float("nan")])
+def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
+    with pytest.raises(InputError, match=r"^The decay of the weights' average is .+, expected between 0 and 1"):
+        train(SMALL, toy_images(), toy_cast(), ema=decay)

@@ -1,0 +1,289 @@
+"""Training that is stopped, killed, resumed or spread over two processes ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from helpers import training_process
+from helpers.torchrun import in_two_processes
+from helpers.toy_networks import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from forefend.attacks.pgd import PGD
+from forefend.checks import InputError
+from forefend.recipes import AAA, RTFE, Adversarial
+from forefend.recipes.base import Batch, Memory, Networks
+from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.run_folder import Run
+from forefend.runtime.signals import Interrupted
+from forefend.threat_models.lp import Linf
+from forefend.training import checkpoint
+from forefend.training.crafting import prepared
+from forefend.training.growing import Sizes
+from forefend.training.inner_attacks import InnerAttack, Moment, WarmStarted
+
+SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+def test_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def cast() -> Networks:
+        return Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), cast(), run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0.0)
+    resumed = trained(train(SMALL, toy_images(), cast(), run=Run(tmp_path)))
+    assert same(resumed, trained(train(SMALL, toy_images(), cast())))
+
+
+def weights(cast: Networks) -> list[Tensor]:
+    return [tensor.clone() for tensor in cast.preprocessor.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": AAA(Linf(0.1), steps=1, epochs=2, batch_size=16)}, "recipe was 'RTFE', now 'AAA'"),
+        ({"recipe": replace(SMALL, lr=0.5)}, "lr was 0.1, now 0.5"),
+        ({"recipe": replace(SMALL, epochs=3)}, "epochs was 2, now 3"),
+        ({"data": toy_images(30)}, "images was 40, now 30"),
+        ({"data": replace(toy_images(), name="other")}, "data was 'toy', now 'other'"),
+        ({"data": replace(toy_images(), pixels=1 - toy_images().pixels)}, "pixels was "),
+        ({"data": replace(toy_images(), labels=toy_images().labels.flip(0))}, "pixels was "),
+        ({"data": replace(toy_images(), index=toy_images().index + 1)}, "pixels was "),
+        ({"cast": partial(toy_cast, guides=1)}, "guides was "),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"craft": prepared}, "craft was 'live', now 'prepared'"),
+        ({"inner": WarmStarted()}, "inner was 'AsPublished', now 'WarmStarted(steps=(1,)"),
+        ({"ema": 0.9}, "ema was None, now 0.9"),
+        ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
+        ({"sizes": Sizes((1.0, 1.0))}, "sizes was "),
+    ],
+)
+def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    train(SMALL, toy_images(), toy_cast(), run=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    cast = changes.pop("cast", toy_cast)()
+    own = weights(cast)
+    with pytest.raises(InputError) as error:
+        train(changes.pop("recipe", SMALL), changes.pop("data", toy_images()), cast, run=tmp_path, **changes)
+    assert f"checkpoint.safetensors belongs to another configuration ({told}" in str(error.value)
+    assert same(weights(cast), own)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new" / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, toy_images(), toy_cast(), run=str(place), augment=Stopping(4), checkpoint_every=0.0)
+    assert "stands after" not in capsys.readouterr().out
+    resumed = train(SMALL, toy_images(), toy_cast(), run=place, watch=None)  # who watches may change
+    assert f"{place} stands after step 4 of 6: going on from there" in capsys.readouterr().out
+    again = train(SMALL, toy_images(), toy_cast(), run=Run(place))
+    assert f"{place} stands after step 6 of 6: nothing is left to do" in capsys.readouterr().out
+    assert same(trained(again), trained(resumed))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot be made \(File exists\): choose another --out\.$"):
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "file")
+
+
+def halves(progress: float) -> float:
+    return 0.5
+
+
+@dataclass(frozen=True)
+class Mine(InnerAttack):
+    """Somebody's own, one of whose fields has another address in each process."""
+
+    schedule: Callable[[float], float] = halves
+    times: int = 1
+
+    def __call__(self, attack: PGD, moment: Moment) -> PGD:
+        return replace(attack, step_size=float(attack.step_size) * self.schedule(moment.progress))
+
+    def single(self, steps: int) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Unlike(Adversarial):
+    """Somebody's own recipe, whose radius has another name, and whose field has an address."""
+
+    threat: Any = None
+    radius: float = 0.1
+    factor: Any = None
+
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        yield from replace(SINGLE, threat=Linf(self.radius)).updates(train, craft, batch, memory)
+
+
+SINGLE = Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+def test_what_differs_in_address_alone_goes_on(tmp_path: Path) -> None:
+    factors, schedules = (object(), object()), (lambda progress: 0.5, lambda progress: 0.5)
+    own = Unlike(steps=1, epochs=2, batch_size=16)
+    for factor, schedule in zip(factors, schedules, strict=True):
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "inner", inner=Mine(schedule))
+        train(replace(own, factor=factor), toy_images(), toy_cast(), run=tmp_path / "recipe")
+    with pytest.raises(InputError, match=r"radius was 0\.1, now 0\.2"):
+        train(replace(own, radius=0.2), toy_images(), toy_cast(), run=tmp_path / "recipe")
+
+
+def test_a_recipe_without_a_threat_model_is_not_watched_and_a_seed_of_numpy_s_is_a_seed(tmp_path: Path) -> None:
+    import numpy as np
+
+    own = Unlike(steps=1, epochs=2, batch_size=16)
+    train(own, toy_images(), toy_cast(), seed=np.int64(3), run=tmp_path)
+    train(own, toy_images(), toy_cast(), seed=3, run=tmp_path)
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = checkpoint.store
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, toy_images(), toy_cast(), run=tmp_path, augment=Stopping(4), checkpoint_every=0.0)
+    resumed = train(SMALL, toy_images(), toy_cast(), run=tmp_path)
+    assert same(trained(resumed), trained(train(SMALL, toy_images(), toy_cast())))
+
+
+def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, log = Run(tmp_path), tmp_path / "train.jsonl"
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "store", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, toy_images(), toy_cast(), run=run)
+    assert len(log.read_text().splitlines()) == 1
+    with log.open("a") as file:
+        file.write('{"epoch": 2, "st')  # and once more, in the middle of a line
+    train(SMALL, toy_images(), toy_cast(), run=run)
+    assert [re.findall(r'"epoch": (\d)', line) for line in log.read_text().splitlines()] == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(number: int, tmp_path: Path) -> None:
+    run, old = Run(tmp_path), signal.getsignal(number)
+    sent: list[int] = []
+
+    def send(x: Tensor, rng: KeyedRNG) -> Tensor:
+        if rng.step == 3 and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return x
+
+    expected = trained(train(SMALL, toy_images(), toy_cast()))
+    with pytest.raises(Interrupted, match=r"^stopped after step 4 of 6$"):
+        train(SMALL, toy_images(), toy_cast(), run=run, augment=send, checkpoint_every=1e9)
+    assert signal.getsignal(number) is old
+    assert same(trained(train(SMALL, toy_images(), toy_cast(), run=run, augment=send)), expected)
+
+
+def test_a_second_signal_is_not_waited_for(tmp_path: Path) -> None:
+    def send(x: Tensor, rng: KeyedRNG) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on after a second signal")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), augment=send)
+    assert caught.type is KeyboardInterrupt
+
+
+def test_killed_again_and_again_the_weights_are_those_of_a_run_left_alone(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["forefend.training.trainer", "torch._dynamo"]
+    )  # what a child would wait for longest
+    chance, folder, kills = random.Random(0), tmp_path / "killed", 0
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+    while kills < 6:
+        before = _written(folder)
+        process = context.Process(target=training_process.slow_run, args=(folder,))
+        process.start()
+        while process.is_alive() and _written(folder) == before:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
+        assert process.is_alive(), "it came to its end before it could be killed: give it more steps"
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        kills += 1
+    for name in ("killed", "whole"):
+        process = context.Process(target=training_process.slow_run, args=(tmp_path / name,))
+        process.start()
+        process.join()
+    killed, whole = (torch.load(tmp_path / n / "weights.pt", weights_only=True) for n in ("killed", "whole"))
+    assert same(list(killed.values()), list(whole.values()))
+    assert (folder / "train.jsonl").read_text() == (tmp_path / "whole" / "train.jsonl").read_text()
+
+
+def _written(folder: Path) -> int:
+    """When the checkpoint was last renamed into place, in nanoseconds."""
+    try:
+        return (folder / "checkpoint.safetensors").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    in_two_processes(training_process.__file__, str(tmp_path))
+    first, second = (
+        {
+            name: load_file(tmp_path / f"{name}-{number}.safetensors")
+            for name in ("plain", "batchnorm", "apart", "stopped")
+        }
+        for number in (0, 1)
+    )
+    alone = training_process.pair(batch_norm=False, accelerator=Accelerator(cpu=True)).classifier.state_dict()
+    for name, tensor in first["plain"].items():
+        torch.testing.assert_close(tensor, alone[name], rtol=0, atol=1e-6)
+    for name, state in first.items():
+        assert same(list(state.values()), list(second[name].values())), name
+    assert same(list(first["stopped"].values()), list(first["plain"].values()))
+    assert same(list(first["apart"].values()), list(first["batchnorm"].values()))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_command_killed_and_repeated_ends_as_one_left_alone(tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        words = "-m forefend train natural --data digits --images 400 --classifier cnn --epochs 40 --batch-size 20"
+        return [sys.executable, *words.split(), "--device", "cpu", "--out", str(tmp_path / out)]
+
+    chance, killed = random.Random(0), tmp_path / "killed"
+    for _ in range(3):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = _written(killed)
+        while process.poll() is None and _written(killed) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it came to its end before it could be killed: give it more epochs"
+    for out in ("killed", "whole"):
+        subprocess.run(command(out), check=True, stdout=subprocess.DEVNULL)
+    for file in ("weights.safetensors", "train.jsonl", "classifier.json"):
+        assert (killed / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.toy_networks import preprocessor, same, toy_cast, toy_images, train, trained
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from forefend.checks import InputError
+from forefend.recipes import RTFE, Natural
+from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable
+from forefend.recipes.schedules import cosine, step_decay
+from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.run_folder import Run
+from forefend.threat_models.lp import Linf
+
+SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
+
+
+@dataclass(frozen=True)
+class Spy(Recipe):
+    """Keeps what the loop hands over; its loss is the sum of the preprocessor's weights, plus that of a number."""
+
+    seen: list[Batch]
+    rates: list[float]
+    epochs: int = 2
+    batch_size: int = 16
+    bad_step: int = -1
+
+    def players(self, cast: Networks) -> dict[str, Trainable]:
+        sgd = torch.optim.SGD(cast.preprocessor.parameters(), 1.0)
+        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd, self.schedule)}
+
+    def schedule(self, progress: float) -> float:
+        self.rates.append(progress)
+        return 1e-3
+
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        self.seen.append(batch)
+        loss = sum(p.sum() for p in train.preprocessor.parameters())
+        yield "preprocessor", loss * (math.nan if len(self.seen) == self.bad_step else 1.0)
+
+
+def spied(count: int = 40, seed: int = 0, **options: int) -> list[Batch]:
+    spy = Spy([], [], **options)
+    train(spy, toy_images(count), toy_cast(), seed=seed)
+    return spy.seen
+
+
+def epochs_of(batches: list[Batch], per_epoch: int) -> list[list[int]]:
+    return [
+        torch.cat([b.index for b in batches[start : start + per_epoch]]).tolist()
+        for start in range(0, len(batches), per_epoch)
+    ]
+
+
+@pytest.mark.parametrize(("count", "batch_size", "per_epoch"), [(40, 16, 3), (33, 16, 3), (40, 100, 1), (5, 1, 5)])
+def test_an_epoch_holds_every_image_once_in_batches_of_nearly_one_size(
+    count: int, batch_size: int, per_epoch: int
+) -> None:
+    batches = spied(count, batch_size=batch_size)
+    sizes = [len(b.x) for b in batches]
+    assert len(batches) == 2 * per_epoch
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    for epoch in epochs_of(batches, per_epoch):
+        assert sorted(epoch) == list(range(count))
+
+
+def test_the_order_differs_by_epoch_and_by_seed_and_is_otherwise_the_same() -> None:
+    first, again, another = (epochs_of(spied(seed=seed), 3) for seed in (0, 0, 1))
+    assert first == again
+    assert first[0] != first[1]
+    assert first[0] != another[0]
+
+
+def test_a_batch_carries_its_images_labels_progress_and_draw() -> None:
+    images = toy_images()
+    for step, batch in enumerate(spied()):
+        x, y, _ = images.batch(batch.index)
+        assert torch.equal(batch.x, x)
+        assert torch.equal(batch.y, y)
+        assert batch.progress == pytest.approx(step / 6)
+        assert (batch.rng.step, batch.rng.trial) == (step, "train")
+        assert torch.equal(batch.rng.index, batch.index)
+
+
+def test_progress_is_what_the_schedule_is_asked_with_and_scales_the_rate_once() -> None:
+    spy, cast = Spy([], []), toy_cast()
+    before = [p.detach().clone() for p in cast.preprocessor.parameters()]
+    train(spy, toy_images(), cast)
+    assert spy.rates == pytest.approx([step / 6 for step in range(6)])
+    for old, new in zip(before, cast.preprocessor.parameters(), strict=True):
+        torch.testing.assert_close(old - new.detach(), torch.full_like(old, 6e-3))  # each step 1e-3 times gradient 1
+
+
+def test_schedules_have_their_known_values() -> None:
+    decay = step_decay((0.5, 0.75), 0.1)
+    assert [decay(p) for p in (0.0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert step_decay((), 0.1)(0.9) == 1
+    assert [cosine(p) for p in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
+
+
+def test_augmentation_gets_the_batch_and_a_draw_of_its_own() -> None:
+    draws: list[KeyedRNG] = []
+
+    def darken(x: Tensor, rng: KeyedRNG) -> Tensor:
+        draws.append(rng)
+        return x / 2
+
+    spy = Spy([], [])
+    train(spy, toy_images(), toy_cast(), augment=darken)
+    assert {rng.trial for rng in draws} == {"augment"}
+    assert [rng.step for rng in draws] == list(range(6))
+    assert torch.equal(spy.seen[0].x, toy_images().batch(spy.seen[0].index)[0] / 2)
+
+
+@dataclass(frozen=True)
+class Pair(Recipe):
+    """Two players, both of whose networks take part in both losses."""
+
+    order: list[str]
+    epochs: int = 1
+    batch_size: int = 40
+
+    def players(self, cast: Networks) -> dict[str, Trainable]:
+        networks = {"preprocessor": cast.preprocessor, "classifier": cast.classifier}
+        return {
+            name: Trainable({name: n}, torch.optim.SGD(n.parameters(), 0.1), lambda progress: 1.0)
+            for name, n in networks.items()
+        }
+
+    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+        networks = {"preprocessor": train.preprocessor, "classifier": train.classifier}
+        for name in self.order:
+            before = {key: trained(Networks(n)) for key, n in networks.items()}
+            logits = train.classifier(train.preprocessor(batch.x))
+            mid = {key: [p.detach().clone() for p in n.parameters()] for key, n in networks.items()}
+            yield name, nn.functional.cross_entropy(logits, batch.y)
+            for key, network in networks.items():
+                moved = not same([p.detach() for p in network.parameters()], mid[key])
+                assert moved == (key == name), (key, name, before.keys())
+                assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("order", [["preprocessor"], ["classifier", "preprocessor"], ["classifier"] * 3])
+def test_only_the_yielded_player_is_moved_and_no_gradient_is_left(order: list[str]) -> None:
+    train(Pair(order), toy_images(), toy_cast())
+
+
+def test_a_loss_that_is_no_number_is_one_sentence_and_is_never_saved(tmp_path: Path) -> None:
+    cast, run = toy_cast(), Run(tmp_path)
+    with pytest.raises(InputError, match=r"^The preprocessor's loss is no longer a number at step 3: lower --lr\.$"):
+        train(Spy([], [], bad_step=4), toy_images(), cast, run=run, checkpoint_every=0.0)
+    assert all(t.isfinite().all() for t in load_file(run.checkpoint).values())
+
+
+def test_the_same_seed_gives_the_same_dropout_and_leaves_the_callers_generator_alone() -> None:
+    def run(torch_seed: int) -> list[Tensor]:
+        cast = Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
+        torch.manual_seed(torch_seed)
+        state = torch.get_rng_state()
+        weights = trained(train(SMALL, toy_images(), cast))
+        assert torch.equal(torch.get_rng_state(), state)
+        return weights
+
+    assert same(run(1), run(2))
+
+
+def test_a_guide_that_changes_is_noticed() -> None:
+    cast = toy_cast()
+
+    def meddle(x: Tensor, rng: KeyedRNG) -> Tensor:
+        with torch.no_grad():
+            next(cast.guides[1].parameters()).add_(1)
+        return x
+
+    with pytest.raises(RuntimeError, match="A guide changed during training"):
+        train(SMALL, toy_images(), cast, augment=meddle)
+
+
+def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(Natural(epochs=1), toy_images(), toy_cast())
+    assert not list(tmp_path.iterdir())
+
+
+def test_off_a_terminal_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    train(Natural(epochs=2), toy_images(), toy_cast())
+    assert re.fullmatch(r"(epoch \d/2: classifier loss \d\.\d{4}, \d+ s left\n){2}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("field", "name"), [("craft", "prepared"), ("inner", "gradual"), ("sizes", "growing")])
+def test_a_name_in_the_place_of_a_way_is_one_sentence(field: str, name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"^Ways were given the {field} '{name}', a name, expected what it stands for: "
+    ) as told:
+        train(RTFE(Linf(0.1), epochs=1), toy_images(), toy_cast(), **{field: name})
+    place, table = str(told.value).split(": ")[1].partition("[")[0].rsplit(".", 1)
+    assert name in getattr(importlib.import_module(place), table)
