@@ -18,15 +18,15 @@ before = ff.fingerprint(classifier)
 # One network in front of it, trained against attacks on the two together.
 preprocessor = ff.preprocessors.narrow_unet(channels=1)
 recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
-cast = ff.Networks(preprocessor, guides=[ff.Guide(classifier)])
-ff.fit(recipe, train, cast)
+networks = ff.Networks(preprocessor, guides=[ff.Guide(classifier)])
+ff.fit(recipe, train, networks)
 
 # With its card it can be kept: defense.save(folder), then ff.load(folder), or `forefend evaluate folder`.
-defense = ff.defense_of(recipe, train, cast)
+defense = ff.defense_of(recipe, train, networks)
 
 # The pair is a plain module. White-box PGD attacks the whole of it.
 safe = ff.Defended(defense, classifier)
 suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
-subjects = [ff.EvaluatedModel("cnn", classifier, seen=True), ff.EvaluatedModel("cnn", safe, defended=True, seen=True)]
-print(ff.tables.text(ff.evaluate(subjects, test, suite)))
+models = [ff.EvaluatedModel("cnn", classifier, seen=True), ff.EvaluatedModel("cnn", safe, defended=True, seen=True)]
+print(ff.tables.text(ff.evaluate(models, test, suite)))
 assert ff.fingerprint(classifier) == before

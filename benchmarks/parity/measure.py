@@ -96,14 +96,14 @@ def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
     mean, std = task.normalization
     find = Finder(lambda split: data.load(task.data, split), Path("runs"), mean=mean or None, std=std or None)
     guide = find.look_up(task.guide)
-    subject = EvaluatedModel(guide.name, guide.network)
+    model = EvaluatedModel(guide.name, guide.network)
     if way != ALONE:
-        subject = EvaluatedModel(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
+        model = EvaluatedModel(guide.name, Defended(load(place(RUNS, name, way, seed)), guide.network), True, True)
     images = data.sample(data.load(task.data, "test"), count, seed=0)
     folder = out / suite[0].name.lower()
     if (folder / "summary.json").exists():
         raise InputError(f"{folder} was judged before: delete it to judge anew.")
-    evaluate([subject], images, suite, folder=folder, batch_size=task.batch)
+    evaluate([model], images, suite, folder=folder, batch_size=task.batch)
     path = records.part(folder, 0)
     light = [replace(record, images=[]) for record in records.read(path)]
     files.write(path, b"".join(map(files.line_of, light)))

@@ -94,14 +94,14 @@ def measure(peer: str, comparison: Comparison, folder: Path, count: int) -> None
 def attack(peer: str, network: nn.Module, images: ImageDataset, pgd: PGD, path: Path) -> Toll:
     """Run one trial and append its records to `path`, a batch a line."""
     toll = Toll()
-    subject = f"{images.name}/{images.split}:{fingerprint(network)}"
+    model = f"{images.name}/{images.split}:{fingerprint(network)}"
     for rows in torch.arange(len(images)).split(BATCH):
         x, y, index = images.batch(rows)
         rng = KeyedRNG(index, SEED, str(pgd))
         x_adv = crafted(CRAFTS[peer], network, (x, y), pgd, rng, toll)
         lost = judged(network, x_adv, x, y, pgd.threat, toll)
         pixels = digests(x, y)
-        files.append(path, records.Record(subject, f"{peer}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
+        files.append(path, records.Record(model, f"{peer}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
     return toll
 
 

@@ -117,8 +117,8 @@ def trials(folder: Path, peer: str) -> Mapping[str, Verdicts]:
     """
     found: dict[str, dict[tuple[int, str], bool]] = {}
     path = folder / f"{peer}.jsonl"
-    subjects = {record.subject for name in (OURS, peer) for record in records.read(folder / f"{name}.jsonl")}
-    if len(subjects) > 1:
+    models = {record.model for name in (OURS, peer) for record in records.read(folder / f"{name}.jsonl")}
+    if len(models) > 1:
         raise InputError(f"{path} is not of the classifier that ours attacked: {AGAIN}.")
     for record in records.read(path):
         who, _, attack = record.trial.partition(": ")

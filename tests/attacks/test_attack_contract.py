@@ -207,7 +207,7 @@ def test_no_two_attacks_share_an_identity() -> None:
 
 def test_identities_are_equal_in_every_process(python: Callable[..., str]) -> None:
     program = (
-        "from forefend.attacks import apgd, momentum, square; from forefend.threat import Linf; t = Linf('8/255'); "
+        "from forefend.attacks import auto_pgd, momentum, square; from forefend.threat_models.lp import Linf; t = Linf('8/255'); "
         "print(apgd.APGD(t, 101), square.Square(t, 5000), momentum.di_fgsm(t, 10, 0.01), sep=chr(10))"
     )
     threat = Linf("8/255")

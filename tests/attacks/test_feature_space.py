@@ -107,29 +107,29 @@ def defended(seed: int = 3) -> Defended:
 
 
 def test_without_weight_the_reconstruction_attack_is_pgd() -> None:
-    subject = defended()
-    plain = PGD(Linf(0.1), 3, 0.05)(subject, X, Y, rng=DRAW)
+    model = defended()
+    plain = PGD(Linf(0.1), 3, 0.05)(model, X, Y, rng=DRAW)
     attack = Aimed(reconstruction_attack(Linf(0.1), 3, 0.05, weight=0.0), label_and_image)
-    assert torch.equal(attack(reconstruction(subject), X, Y, rng=DRAW), plain)
+    assert torch.equal(attack(reconstruction(model), X, Y, rng=DRAW), plain)
 
 
 def test_with_all_the_weight_it_spoils_the_reconstruction_as_pgd_on_that_would() -> None:
-    subject = defended()
-    spoiled = PGD(Linf(0.1), 3, 0.05, loss=mse)(subject.defense, X, X, rng=DRAW)
+    model = defended()
+    spoiled = PGD(Linf(0.1), 3, 0.05, loss=mse)(model.defense, X, X, rng=DRAW)
     attack = reconstruction_attack(Linf(0.1), 3, 0.05, weight=1e12)
-    assert torch.equal(attack(reconstruction(subject), X, (Y, X), rng=DRAW), spoiled)
+    assert torch.equal(attack(reconstruction(model), X, (Y, X), rng=DRAW), spoiled)
 
 
 def test_the_views_say_what_the_parts_say() -> None:
-    subject = defended()
-    x_out = subject.defense(X)
-    logits, z = reconstruction(subject)(X)
+    model = defended()
+    x_out = model.defense(X)
+    logits, z = reconstruction(model)(X)
     assert torch.equal(z, x_out)
-    assert torch.equal(logits, subject(X))
-    _, read = subject.classifier.read(x_out, ["0", "2"])
-    assert torch.equal(Features("2")(subject)(X), read["2"])
-    assert torch.equal(Features("0")(subject)(X), read["0"])
-    assert torch.equal(Features("0")(subject.classifier)(X), subject.classifier.read(X, ["0"])[1]["0"])
+    assert torch.equal(logits, model(X))
+    _, read = model.classifier.read(x_out, ["0", "2"])
+    assert torch.equal(Features("2")(model)(X), read["2"])
+    assert torch.equal(Features("0")(model)(X), read["0"])
+    assert torch.equal(Features("0")(model.classifier)(X), model.classifier.read(X, ["0"])[1]["0"])
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -160,14 +160,14 @@ def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attac
     autoencoder = AaaAutoencoder(width=4)
     autoencoder.encoder.append(Spy(4))
     network = classifier().train()
-    subject = Defended(Defense(autoencoder, DefenseCard("aaa-autoencoder")), network).train()
-    before, before_network = held(subject), held(network)
+    model = Defended(Defense(autoencoder, DefenseCard("aaa-autoencoder")), network).train()
+    before, before_network = held(model), held(network)
     x = X.float()
-    f = view(subject)
+    f = view(model)
     x_adv = attack(f, x, Y, rng=DRAW)
     assert modes
     assert not any(modes)
-    assert untouched(subject, before)
+    assert untouched(model, before)
     assert untouched(network, before_network)
     assert attack.steps == 2
     assert Linf(0.1).allows(x_adv, x).all()
@@ -241,10 +241,10 @@ def test_names_tell_the_settings() -> None:
 
 def test_the_pipeline_under_a_trial_is_fooled_through_its_features() -> None:
     """What the attack does to the features reaches the logits, though it never saw a label."""
-    subject = defended()
+    model = defended()
     attack = Aimed(feature_attack(Linf(0.3), 10, 0.1), clean)
-    x_adv = attack(Features("2")(subject), X, Y, rng=DRAW)
-    x_other = attack(Features("2")(subject), X, (Y + 1) % 4, rng=DRAW)
+    x_adv = attack(Features("2")(model), X, Y, rng=DRAW)
+    x_other = attack(Features("2")(model), X, (Y + 1) % 4, rng=DRAW)
     assert torch.equal(x_adv, x_other)
-    y = subject(X).argmax(1)
-    assert (ce(subject(x_adv), y) - ce(subject(X), y)).abs().min() > 0
+    y = model(X).argmax(1)
+    assert (ce(model(x_adv), y) - ce(model(X), y)).abs().min() > 0

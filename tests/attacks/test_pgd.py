@@ -264,7 +264,7 @@ def test_an_identity_is_readable_and_stable(python: Callable[..., str]) -> None:
     assert str(BASE) == identity
     assert str(fgsm(L2(0.5))) == "PGD-1(L2:0.5, step=0.5, loss=ce, start=from_x)"
     program = (
-        "from forefend.attacks.pgd import PGD; from forefend.threat import Linf; print(PGD(Linf('8/255'), 10, 2/255))"
+        "from forefend.attacks.pgd import PGD; from forefend.threat_models.lp import Linf; print(PGD(Linf('8/255'), 10, 2/255))"
     )
     assert python(program) == identity
 

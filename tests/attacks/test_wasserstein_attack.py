@@ -325,7 +325,7 @@ def test_identities_are_readable_and_stable(python: Callable[..., str]) -> None:
     second = "FrankWolfeWasserstein-10(Wasserstein:0.1(window=5, exact=100), entropy=0.001, loss=ce, start=at_x)"
     assert [str(PROJECTED), str(FRANK_WOLFE)] == [first, second]
     program = (
-        "from forefend.attacks.wasserstein import ProjectedWasserstein; from forefend.wasserstein import Wasserstein; "
+        "from forefend.attacks.wasserstein import ProjectedWasserstein; from forefend.threat_models.wasserstein import Wasserstein; "
         "print(ProjectedWasserstein(Wasserstein(0.1, exact=100), 10, 0.1))"
     )
     assert python(program) == first

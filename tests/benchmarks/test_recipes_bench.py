@@ -22,30 +22,32 @@ from forefend.training.trainer import fit
 
 
 def test_an_ensemble_behind_a_preprocessor_is_one_gradient_an_image() -> None:
-    cast = toy_cast()
+    networks = toy_cast()
     x, y, index = toy_images(8).batch(torch.arange(8))
     with recipes.leaves() as passes:
-        PGD(Linf(0.1), 3, 0.05, loss=Mean(ce))(pipelines(cast.preprocessor, cast.guides), x, y, rng=KeyedRNG(index))
+        PGD(Linf(0.1), 3, 0.05, loss=Mean(ce))(
+            pipelines(networks.preprocessor, networks.guides), x, y, rng=KeyedRNG(index)
+        )
     assert passes["gradients"] == 3 * 8
-    input_gradient(cast.classifier, x, y, ce)
+    input_gradient(networks.classifier, x, y, ce)
     assert passes["gradients"] == 3 * 8  # no longer watched
 
 
 def test_guides_of_one_image_that_is_attacked_without_a_preprocessor_count_once() -> None:
-    cast = toy_cast()
+    networks = toy_cast()
     x, y, _ = toy_images(8).batch(torch.arange(8))
     with recipes.leaves() as passes:
-        input_gradient(pipelines(nn.Identity(), cast.guides), x, y, Mean(ce))
-        input_gradient(lambda z: [guide(z) for guide in cast.guides], x, y, Mean(ce))
+        input_gradient(pipelines(nn.Identity(), networks.guides), x, y, Mean(ce))
+        input_gradient(lambda z: [guide(z) for guide in networks.guides], x, y, Mean(ce))
     assert passes["gradients"] == 2 * 8
 
 
 @pytest.mark.parametrize("craft", ["live", "prepared"])
 def test_training_counts_the_attacks_and_not_the_step(craft: str) -> None:
-    ways = TrainingConfig() if craft == "live" else TrainingConfig(craft=prepared)
+    config = TrainingConfig() if craft == "live" else TrainingConfig(craft=prepared)
     with recipes.leaves() as passes:
         recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
-        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), ways=ways)
+        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), config=config)
     assert passes["gradients"] == 4 * 2 * 16
 
 

@@ -238,7 +238,7 @@ def test_a_preprocessor_that_does_not_fit_the_images(network: nn.Module, words: 
 class JustTrain(RTFE):
     """RTFE, which has nothing against a preprocessor without parameters."""
 
-    def players(self, cast: ff.Networks) -> dict[str, ff.Trainable]:
+    def players(self, networks: ff.Networks) -> dict[str, ff.Trainable]:
         return {}
 
 
@@ -273,7 +273,9 @@ def test_near_chance_on_the_command_line_names_the_way_on(here: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["Linf:8/255", 0.1])
 def test_a_threat_model_by_name_is_told_what_to_give(make: Callable[[Any], Any], name: Any) -> None:
-    with pytest.raises(InputError, match=r"is no threat model: give one such as forefend\.Linf\('8/255'\)\.$") as error:
+    with pytest.raises(
+        InputError, match=r"is no threat model: give a name such as 'Linf:8/255', or forefend\.Linf\('8/255'\)\.$"
+    ) as error:
         make(name)
     assert repr(name) in sentence(error)
 
@@ -285,9 +287,9 @@ def test_one_threat_model_stands_for_a_list_of_one() -> None:
 
 
 @pytest.mark.parametrize("subjects", [lambda x: x, [classifier()], [("name", classifier())], "cnn", None])
-def test_what_is_no_subject_is_told_what_to_give(subjects: Any) -> None:
+def test_what_is_no_subject_is_told_what_to_give(models: Any) -> None:
     with pytest.raises(InputError, match=r"^A torch module or a list of Subjects is judged, not "):
-        ff.evaluate(subjects, toy_images(), QUICK)
+        ff.evaluate(models, toy_images(), QUICK)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +305,9 @@ def test_what_is_no_list_of_classifiers_is_no_guides(guides: Any, kind: str) -> 
 def test_a_bare_classifier_in_a_guide_s_place_is_made_one() -> None:
     network = classifier()
     before = state_digest(network)
-    cast = ff.Networks(preprocessor(), guides=[network, ff.Guide(classifier(2), "two")])
-    assert [guide.name for guide in cast.guides] == ["guide", "two"]
-    ff.fit(RTFE(ff.Linf(0.1), steps=1, epochs=1, batch_size=20), toy_images(), cast)
+    networks = ff.Networks(preprocessor(), guides=[network, ff.Guide(classifier(2), "two")])
+    assert [guide.name for guide in networks.guides] == ["guide", "two"]
+    ff.fit(RTFE(ff.Linf(0.1), steps=1, epochs=1, batch_size=20), toy_images(), networks)
     assert state_digest(network) == before
 
 

@@ -47,7 +47,7 @@ def test_a_defense_is_certified_beside_its_classifier(tmp_path: Path) -> None:
     assert len(found) == 12
     names = list(dict.fromkeys(c.name for c in found))
     assert names[1] == f"{names[0]} defended"
-    assert len({c.subject for c in found}) == 2
+    assert len({c.model for c in found}) == 2
     assert all(name in table for name in names)
 
 

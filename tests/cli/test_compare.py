@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers.command_line import done, files, guide, refused
 
-from forefend.cli import compare_work, main
+from forefend.cli import main
 from forefend.evaluation import suites, trial
-from forefend.evaluation.comparison import baselines
+from forefend.evaluation.comparison import baselines, costs
 from forefend.evaluation.trial import white_box
 from forefend.threat_models.lp import Linf
 from forefend.training.catastrophic_overfitting import Monitor
@@ -26,7 +26,7 @@ NAMES = ["undefended", "jpeg", "bit-depth", "total-variation", "denoised smoothi
 def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder to stand in, the verb, and latencies from a few rounds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compare_work, "ROUNDS", 2)
+    monkeypatch.setattr(costs, "ROUNDS", 2)
     monkeypatch.setitem(main.COMMANDS, "compare", ("forefend.cli.compare", "beside its rivals"))
 
 

@@ -63,7 +63,7 @@ def test_help_answers_at_once() -> None:
 def test_no_help_needs_torch(python: Callable[..., str]) -> None:
     program = """
 import contextlib, io, sys
-from forefend.cli import COMMANDS, main
+from forefend.cli.main import COMMANDS, main
 for words in [["--help"], [], *([name, "--help"] for name in COMMANDS), ["train"]]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         main(words)

@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def config(folder: str) -> dict[str, Any]:
+def run_config(folder: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(Path(folder, "config.json").read_text())["config"]
     return found
 
@@ -53,15 +53,15 @@ def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Pat
     done(
         f"{TINY} --out said --craft live --precision fp32 --inner as-published --on-collapse stop --sizes as-published"
     )
-    assert config("plain") == config("said")
-    assert not config("plain").keys() & WAYS.keys()
+    assert run_config("plain") == run_config("said")
+    assert not run_config("plain").keys() & WAYS.keys()
     assert load("plain").card.ema is None
 
 
 def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None:
-    ways = "--craft prepared-bf16 --precision bf16 --inner warm-started --ema 0.9 --on-collapse fall-back"
-    done(f"{TINY} --out fast {ways}")
-    assert {name: value for name, value in config("fast").items() if name in WAYS} == {
+    config = "--craft prepared-bf16 --precision bf16 --inner warm-started --ema 0.9 --on-collapse fall-back"
+    done(f"{TINY} --out fast {config}")
+    assert {name: value for name, value in run_config("fast").items() if name in WAYS} == {
         "craft": "prepared-bf16",
         "precision": "bf16",
         "inner": "warm-started",
@@ -69,16 +69,16 @@ def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None
         "on_collapse": "fall-back",
     }
     assert load("fast").card.ema == 0.9
-    assert "ema was 0.9, now None" in refused(f"{TINY} --out fast {ways.replace('--ema 0.9', '')}")
+    assert "ema was 0.9, now None" in refused(f"{TINY} --out fast {config.replace('--ema 0.9', '')}")
     before = weights("fast")
-    done(f"{TINY} --out fast {ways}")
+    done(f"{TINY} --out fast {config}")
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights("fast").items())
 
 
 def test_growing_images_are_written_down_and_gone_on_with_alone(here: Path) -> None:
     growing = f"{TINY.replace('mlp@random', 'tinyresnet@random')} --out small --epochs 3"
     done(f"{growing} --sizes growing")
-    assert {name: value for name, value in config("small").items() if name in WAYS} == {"sizes": "growing"}
+    assert {name: value for name, value in run_config("small").items() if name in WAYS} == {"sizes": "growing"}
     before = weights("small")
     assert "sizes was 'growing', now None" in refused(growing)
     done(f"{growing} --sizes growing")
@@ -121,10 +121,10 @@ def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, wa
         __getattr__ = dict.__getitem__
 
     built = RECIPES[recipe](**({"steps": steps} if steps else {}))  # type: ignore[call-arg]
-    ways = ways_of(built, Options(WAYS | {"inner": inner}))
-    assert (ways.watch is not None) == watched
-    if ways.watch:
-        assert ways.watch.answer is catastrophic_overfitting.stop
+    config = ways_of(built, Options(WAYS | {"inner": inner}))
+    assert (config.watch is not None) == watched
+    if config.watch:
+        assert config.watch.answer is catastrophic_overfitting.stop
 
 
 def test_who_is_not_watched_takes_no_answer_to_a_collapse(here: Path) -> None:

@@ -66,9 +66,9 @@ def fetch_from(images: ImageDataset) -> Callable[[Tensor], tuple[Tensor, Tensor,
 
 
 def job(attack: Any, restarts: int = 3, size: int = 16, network: Counted | None = None, f: Any = None) -> Job:
-    subject = network or Counted(NETWORK)
+    model = network or Counted(NETWORK)
     room = AdaptiveBatchSize(size)
-    return Job("a trial", attack, attack.threat, restarts, f or subject, subject.wrong, fetch_from(IMAGES), room, 5)
+    return Job("a trial", attack, attack.threat, restarts, f or model, model.wrong, fetch_from(IMAGES), room, 5)
 
 
 def standing() -> Tensor:
@@ -232,15 +232,15 @@ def test_randomness_of_the_pipeline_is_the_seed_s() -> None:
         return NETWORK(x + 0.1 * torch.randn_like(x))
 
     rows, attack = standing(), PGD(Linf(0.18), 3, 0.1)
-    subject = Counted(NETWORK)
-    subject.network = noisy  # type: ignore[assignment]
+    model = Counted(NETWORK)
+    model.network = noisy  # type: ignore[assignment]
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = verdicts(run_all_steps, job(attack, network=subject), rows)
+    first = verdicts(run_all_steps, job(attack, network=model), rows)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert verdicts(run_all_steps, job(attack, network=subject), rows) == first
-    assert verdicts(run_all_steps, replace(job(attack, network=subject), seed=6), rows) != first
+    assert verdicts(run_all_steps, job(attack, network=model), rows) == first
+    assert verdicts(run_all_steps, replace(job(attack, network=model), seed=6), rows) != first
 
 
 def test_rounding_is_mended_and_more_is_an_error() -> None:

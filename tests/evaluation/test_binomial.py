@@ -16,7 +16,7 @@ from forefend.evaluation.statistics import lower_bound, two_sided, upper_tail
 
 
 @st.composite
-def counts(rng: st.DrawFn, most: int = 100_000) -> tuple[int, int]:
+def counts(draw: st.DrawFn, most: int = 100_000) -> tuple[int, int]:
     """A count out of n."""
     n = draw(st.integers(1, most))
     return draw(st.integers(0, n)), n

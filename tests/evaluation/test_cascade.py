@@ -234,9 +234,9 @@ def test_stages_see_in_what_the_trial_sees() -> None:
     images = toy_images(40, seed=1, split="test")
     seen = []
 
-    def spying(subject: nn.Module) -> nn.Module:
-        seen.append(subject)
-        return subject
+    def spying(model: nn.Module) -> nn.Module:
+        seen.append(model)
+        return model
 
     trial = chain(Last(THREAT), replace(step(THREAT, 0.4), sees=spying), sees=oblivious)
     verdicts(EvaluatedModel("it", guarded, defended=True), images, [trial])

@@ -96,8 +96,8 @@ def test_a_mean_is_of_the_published_weights_whatever_the_corruptions_have_severi
 
 def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: Path) -> None:
     network = Threshold()
-    subject = EvaluatedModel("net", network)
-    whole = measure([subject], CONDITIONS, folder=tmp_path, batch_size=4)
+    model = EvaluatedModel("net", network)
+    whole = measure([model], CONDITIONS, folder=tmp_path, batch_size=4)
     assert load(tmp_path) == whole
     path = tmp_path / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -112,20 +112,20 @@ def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: P
 
     path.write_text("".join(lines[:-2]) + lines[-2][:30])
     again = [*CONDITIONS[:3], replace(CONDITIONS[3], corrupt=counted)]
-    assert measure([subject], again, folder=tmp_path, batch_size=4) == whole
+    assert measure([model], again, folder=tmp_path, batch_size=4) == whole
     assert judged == [4, 5, 6, 7, 8, 9]
     assert len(records.read(path)) == 12
     judged.clear()
-    measure([subject], again, folder=tmp_path)
+    measure([model], again, folder=tmp_path)
     assert not judged
     before = (tmp_path / "corruptions.json").read_bytes()
     for other in ({"seed": 1}, {"conditions": again[:2]}, {"subjects": [EvaluatedModel("net", Threshold(0.4))]}):
         with pytest.raises(InputError, match=r"holds the corruptions\.json of another evaluation"):
-            measure(**({"subjects": [subject], "conditions": again} | other), folder=tmp_path)
+            measure(**({"subjects": [model], "conditions": again} | other), folder=tmp_path)
     assert (tmp_path / "corruptions.json").read_bytes() == before
     assert not judged
     (tmp_path / "corruptions.json").unlink()
-    measure([subject], again, folder=tmp_path, seed=1)
+    measure([model], again, folder=tmp_path, seed=1)
     assert judged == list(range(10))
 
 
@@ -155,8 +155,8 @@ def test_the_classifier_is_not_touched_and_images_are_corrupted_once_for_all() -
         assert rng.seed == 3
         return x
 
-    subjects = [EvaluatedModel("net", network), EvaluatedModel("net", Threshold(0.3), defended=True)]
-    measure(subjects, [Condition("fog", 1, images, corrupt)], seed=3)
+    models = [EvaluatedModel("net", network), EvaluatedModel("net", Threshold(0.3), defended=True)]
+    measure(models, [Condition("fog", 1, images, corrupt)], seed=3)
     assert calls == [10]
     assert network.training
     assert network.at.requires_grad
@@ -197,8 +197,8 @@ def test_made_images_are_labeled_wherever_figures_are_shown(tmp_path: Path) -> N
 
 
 def test_tables_go_by_corruption_and_severity_and_show_the_gain() -> None:
-    subjects = [EvaluatedModel("net", Threshold(0.4)), EvaluatedModel("net", Threshold(), defended=True, seen=True)]
-    alone, defended = corruption_table.tables_of(measure(subjects, CONDITIONS))
+    models = [EvaluatedModel("net", Threshold(0.4)), EvaluatedModel("net", Threshold(), defended=True, seen=True)]
+    alone, defended = corruption_table.tables_of(measure(models, CONDITIONS))
     assert alone[0].startswith("net (unseen), undefended, n=10") or alone[0].startswith("net (guide), undefended, n=10")
     assert alone[1] == ["corruption", "1", "5", "mean"]
     assert defended[1] == ["corruption", "1", "5", "mean", "gain"]

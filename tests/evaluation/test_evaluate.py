@@ -154,8 +154,8 @@ def test_the_callers_random_numbers_are_the_callers(judge: Callable[[nn.Module, 
 class Plain:
     name: str = "plain"
 
-    def __call__(self, subject: nn.Module) -> nn.Module:
-        return subject
+    def __call__(self, model: nn.Module) -> nn.Module:
+        return model
 
 
 def test_a_view_need_not_be_hashable() -> None:

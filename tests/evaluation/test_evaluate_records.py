@@ -130,11 +130,11 @@ def test_batch_size_changes_no_verdict(batch_size: int, tmp_path: Path) -> None:
 
 
 def test_the_summary_holds_exactly_these_fields(tmp_path: Path) -> None:
-    subjects = [
+    models = [
         EvaluatedModel("mine", Threshold(), seen=True),
         EvaluatedModel("mine", Defended(nn.Identity(), Threshold()), defended=True, seen=True),
     ]
-    cells = evaluate(subjects, levels(2), curve((0.1, 0.2)), folder=tmp_path, seed=5)
+    cells = evaluate(models, levels(2), curve((0.1, 0.2)), folder=tmp_path, seed=5)
     rows = json.loads((tmp_path / "summary.json").read_text())
     keys = "classifier seen defended attack norm radius n accuracy low high cumulative seed"
     assert [list(row) for row in rows] == [keys.split()] * 6
@@ -156,7 +156,7 @@ def test_the_subject_is_untouched() -> None:
     network[0].weight.requires_grad_(False)
     front = preprocessor().train()
     before = [(n, held(n), fingerprint(n)) for n in (network, front)]
-    subjects = [EvaluatedModel("bare", network), EvaluatedModel("it", Defended(front, network), defended=True)]
-    evaluate(subjects, toy_images(20), general.quick(Linf(0.1)), allow_weak=True)
+    models = [EvaluatedModel("bare", network), EvaluatedModel("it", Defended(front, network), defended=True)]
+    evaluate(models, toy_images(20), general.quick(Linf(0.1)), allow_weak=True)
     assert all(untouched(n, old) and fingerprint(n) == mark for n, old, mark in before)
     assert all(p.grad is None for n in (network, front) for p in n.parameters())

@@ -29,10 +29,10 @@ class Looking(Recipe):
     epochs: int = 3
     batch_size: int = 16
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
-        sgd = torch.optim.SGD(cast.classifier.parameters(), 0.4)
+    def players(self, networks: Networks) -> dict[str, Trainable]:
+        sgd = torch.optim.SGD(networks.classifier.parameters(), 0.4)
         self.seen["optimizer"] = [sgd]
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd, constant)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd, constant)}
 
     def remember(self, data: ImageDataset) -> Memory:
         self.seen["indices"] = [data.index]
@@ -51,7 +51,7 @@ class Looking(Recipe):
         self.seen["held"].append(list(batches))
         memory[LR_FACTOR] = memory.get(LR_FACTOR, torch.ones((), dtype=torch.float64)) / 2
 
-    def finish(self, cast: Networks, memory: Memory) -> None:
+    def finish(self, networks: Networks, memory: Memory) -> None:
         self.seen["end"].append({name: tensor.clone() for name, tensor in memory.items()})
 
 

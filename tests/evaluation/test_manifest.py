@@ -85,7 +85,7 @@ def test_the_same_and_more_goes_on(more: dict[str, Any], tmp_path: Path) -> None
 
 def test_a_name_that_changes_is_no_other_network(tmp_path: Path) -> None:
     judge(tmp_path)
-    judge(tmp_path, subjects=[EvaluatedModel("one 3f2a", ONE.network), EvaluatedModel("one 77b0", TWO.network)])
+    judge(tmp_path, models=[EvaluatedModel("one 3f2a", ONE.network), EvaluatedModel("one 77b0", TWO.network)])
 
 
 def test_an_interrupted_one_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ asked = st.builds(
 
 @given(asked, asked)
 def test_it_is_refused_exactly_where_something_would_be_lost(old: Manifest, new: Manifest) -> None:
-    holds = set(old.subjects.values()) <= set(new.subjects.values()) and set(old.trials) <= set(new.trials)
+    holds = set(old.models.values()) <= set(new.models.values()) and set(old.trials) <= set(new.trials)
     holds = holds and old.images <= new.images and old.seed == new.seed
     holds = holds and set(old.index.split()) <= set(new.index.split())
     holds = holds and (old.index != new.index or old.pixels == new.pixels)

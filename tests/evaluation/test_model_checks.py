@@ -72,9 +72,9 @@ def test_a_plain_attribute_is_part_of_what_a_record_speaks_of(tmp_path: Path) ->
 
 
 def test_two_subjects_that_are_one_are_refused() -> None:
-    subjects = [EvaluatedModel("one", Threshold()), EvaluatedModel("two", Threshold())]
+    models = [EvaluatedModel("one", Threshold()), EvaluatedModel("two", Threshold())]
     with pytest.raises(InputError, match=r"one and two are the same network in weights and form"):
-        evaluate(subjects, levels(), [])
+        evaluate(models, levels(), [])
 
 
 def test_a_classifier_that_changes_its_images_is_not_called_random() -> None:

@@ -29,14 +29,12 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 2
 
 
-@given(
-    subject=st.text(), trial=st.text(), seed=st.integers(), verdicts=st.lists(st.tuples(st.integers(), st.booleans()))
-)
+@given(model=st.text(), trial=st.text(), seed=st.integers(), verdicts=st.lists(st.tuples(st.integers(), st.booleans())))
 def test_any_record_is_one_line_and_reads_back(
-    subject: str, trial: str, seed: int, verdicts: list[tuple[int, bool]], tmp_path_factory: pytest.TempPathFactory
+    model: str, trial: str, seed: int, verdicts: list[tuple[int, bool]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "records.jsonl"
-    record = Record(subject, trial, seed, [i for i, _ in verdicts], [lost for _, lost in verdicts])
+    record = Record(model, trial, seed, [i for i, _ in verdicts], [lost for _, lost in verdicts])
     files.append(path, record)
     files.append(path, ONE)
     assert records.read(path) == [record, ONE]

@@ -123,8 +123,8 @@ def test_a_suite_that_goes_through_once_is_run_whole() -> None:
     whole = evaluate(Threshold(), levels(), suite)
     assert evaluate(Threshold(), levels(), iter(suite)) == whole
     assert evaluate(Threshold(), levels(), (trial for trial in suite)) == whole
-    subject = EvaluatedModel("it", Threshold())
-    assert verdicts(subject, levels(), iter(suite)) == verdicts(subject, levels(), suite)
+    model = EvaluatedModel("it", Threshold())
+    assert verdicts(model, levels(), iter(suite)) == verdicts(model, levels(), suite)
 
 
 @pytest.mark.parametrize(

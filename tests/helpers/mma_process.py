@@ -28,7 +28,7 @@ KEPT: dict[str, Tensor] = {}
 class Remembering(MMA):
     """MMA that shows its memory when it is done."""
 
-    def finish(self, cast: Networks, memory: Memory) -> None:
+    def finish(self, networks: Networks, memory: Memory) -> None:
         KEPT.update({name: tensor.clone() for name, tensor in memory.items()})
 
 
@@ -50,8 +50,8 @@ def stopped(folder: Path, accelerator: Accelerator) -> Tensor:
         return x
 
     with contextlib.suppress(Interrupted):
-        cast = toy_cast(batch_norm=False)
-        fit(RECIPE, toy_images(), cast, accelerator=accelerator, run=Run(folder), augment=ask)
+        networks = toy_cast(batch_norm=False)
+        fit(RECIPE, toy_images(), networks, accelerator=accelerator, run=Run(folder), augment=ask)
         raise RuntimeError("training did not stop")
     accelerator.wait_for_everyone()
     fit(RECIPE, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator, run=Run(folder))

@@ -24,19 +24,19 @@ def batch_of(count: int = 12) -> Batch:
 
 def cast_of(guides: int = 1) -> Networks:
     """Every role filled, in float64; preprocessor, classifier and discriminator in training mode."""
-    networks = [preprocessor(3).double().train(), classifier(4).double().train(), discriminator(5).double().train()]
-    return Networks(networks[0], [Guide(classifier(n).double()) for n in range(1, guides + 1)], *networks[1:])
+    nets = [preprocessor(3).double().train(), classifier(4).double().train(), discriminator(5).double().train()]
+    return Networks(nets[0], [Guide(classifier(n).double()) for n in range(1, guides + 1)], *nets[1:])
 
 
-def yielded(recipe: Recipe, cast: Networks, batch: Batch) -> Tensor:
+def yielded(recipe: Recipe, networks: Networks, batch: Batch) -> Tensor:
     """The one loss of a step."""
-    ((_, loss),) = recipe.updates(cast, cast.crafting(), batch, {})
+    ((_, loss),) = recipe.updates(networks, networks.crafting(), batch, {})
     return loss
 
 
-def gradient(loss: Tensor, *networks: nn.Module) -> Tensor:
+def gradient(loss: Tensor, *nets: nn.Module) -> Tensor:
     """The loss's gradient with respect to every parameter of the networks, as one vector."""
-    parameters = [p for network in networks for p in network.parameters()]
+    parameters = [p for network in nets for p in network.parameters()]
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
 

@@ -69,16 +69,16 @@ def toy_cast(*, batch_norm: bool = True, guides: int = 2) -> Networks:
     )
 
 
-def train(recipe: Recipe, images: ImageDataset, cast: Networks, **options: Any) -> Networks:
+def train(recipe: Recipe, images: ImageDataset, networks: Networks, **options: Any) -> Networks:
     """`fit` on the CPU whatever the machine has, what `Ways` holds taken by its names; gives the cast back."""
-    ways = TrainingConfig(**{f.name: options.pop(f.name) for f in fields(TrainingConfig) if f.name in options})
-    fit(recipe, images, cast, accelerator=Accelerator(cpu=True), ways=ways, **options)
-    return cast
+    config = TrainingConfig(**{f.name: options.pop(f.name) for f in fields(TrainingConfig) if f.name in options})
+    fit(recipe, images, networks, accelerator=Accelerator(cpu=True), config=config, **options)
+    return networks
 
 
-def trained(cast: Networks) -> list[Tensor]:
+def trained(networks: Networks) -> list[Tensor]:
     """Copies of every parameter and buffer that training could have moved."""
-    return [t.detach().clone() for t in _tensors(cast.preprocessor, cast.classifier, cast.discriminator)]
+    return [t.detach().clone() for t in _tensors(networks.preprocessor, networks.classifier, networks.discriminator)]
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -111,5 +111,5 @@ class Stopping:
         return x
 
 
-def _tensors(*networks: nn.Module) -> list[Tensor]:
-    return list(itertools.chain.from_iterable((*n.parameters(), *n.buffers()) for n in networks))
+def _tensors(*nets: nn.Module) -> list[Tensor]:
+    return list(itertools.chain.from_iterable((*n.parameters(), *n.buffers()) for n in nets))

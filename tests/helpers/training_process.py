@@ -37,8 +37,8 @@ def slow_run(folder: Path) -> None:
         return x
 
     torch.set_num_threads(1)
-    cast = train(RECIPE, toy_images(), toy_cast(), run=Run(folder), augment=wait, checkpoint_every=0.0)
-    torch.save(cast.preprocessor.state_dict(), folder / "weights.pt")
+    networks = train(RECIPE, toy_images(), toy_cast(), run=Run(folder), augment=wait, checkpoint_every=0.0)
+    torch.save(networks.preprocessor.state_dict(), folder / "weights.pt")
 
 
 def pair(*, batch_norm: bool, accelerator: Accelerator, off: int = 0) -> Networks:
@@ -46,12 +46,12 @@ def pair(*, batch_norm: bool, accelerator: Accelerator, off: int = 0) -> Network
 
     All but the first begin with weights that are `off`.
     """
-    cast = toy_cast(batch_norm=batch_norm)
+    networks = toy_cast(batch_norm=batch_norm)
     with torch.no_grad():
-        for tensor in (*cast.classifier.parameters(), *cast.classifier.buffers()):
+        for tensor in (*networks.classifier.parameters(), *networks.classifier.buffers()):
             tensor += off * accelerator.process_index
-    fit(PAIR, toy_images(), cast, accelerator=accelerator)
-    return cast
+    fit(PAIR, toy_images(), networks, accelerator=accelerator)
+    return networks
 
 
 def stopped(folder: Path, accelerator: Accelerator) -> Networks:
@@ -66,9 +66,9 @@ def stopped(folder: Path, accelerator: Accelerator) -> Networks:
         fit(PAIR, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator, run=Run(folder), augment=ask)
         raise RuntimeError("training did not stop")
     accelerator.wait_for_everyone()
-    cast = toy_cast(batch_norm=False)
-    fit(PAIR, toy_images(), cast, accelerator=accelerator, run=Run(folder))
-    return cast
+    networks = toy_cast(batch_norm=False)
+    fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder))
+    return networks
 
 
 def main(folder: Path) -> None:
@@ -80,8 +80,8 @@ def main(folder: Path) -> None:
         "apart": pair(batch_norm=True, accelerator=accelerator, off=3),
         "stopped": stopped(folder, accelerator),
     }
-    for name, cast in casts.items():
-        save_file(cast.classifier.state_dict(), folder / f"{name}-{accelerator.process_index}.safetensors")
+    for name, networks in casts.items():
+        save_file(networks.classifier.state_dict(), folder / f"{name}-{accelerator.process_index}.safetensors")
 
 
 if __name__ == "__main__":

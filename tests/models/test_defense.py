@@ -92,11 +92,11 @@ def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
 
 def test_what_was_trained_in_python_is_saved_loaded_and_knows_its_guide(tmp_path: Path) -> None:
     network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
-    cast = Networks(network, [Guide(classifier(1), "mine")])
+    networks = Networks(network, [Guide(classifier(1), "mine")])
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=20)
     images = toy_images()
-    train(recipe, images, cast, run=tmp_path)
-    made = defense_of(recipe, images, cast)
+    train(recipe, images, networks, run=tmp_path)
+    made = defense_of(recipe, images, networks)
     made.save(tmp_path)
     card = load(tmp_path).card
     assert (card.recipe, card.threat, card.data, card.architecture) == ("rtfe", "Linf:0.1", images.name, "narrow-unet")
@@ -118,9 +118,9 @@ def test_a_guide_is_known_behind_a_normalization_that_does_nothing(tmp_path: Pat
 
 def test_an_average_is_on_the_card() -> None:
     network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
-    recipe, cast = RTFE(Linf(0.1)), Networks(network, [classifier(1)])
-    assert defense_of(recipe, toy_images(), cast, ways=TrainingConfig(ema=0.9)).card.ema == 0.9
-    assert defense_of(recipe, toy_images(), cast).card.ema is None
+    recipe, networks = RTFE(Linf(0.1)), Networks(network, [classifier(1)])
+    assert defense_of(recipe, toy_images(), networks, config=TrainingConfig(ema=0.9)).card.ema == 0.9
+    assert defense_of(recipe, toy_images(), networks).card.ema is None
 
 
 def test_the_pair_is_in_the_mode_of_its_defense() -> None:

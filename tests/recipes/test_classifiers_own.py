@@ -20,11 +20,11 @@ SETTINGS = {"threat": Linf(EPS), "steps": 4, "relative_step": STEP}
 
 def twins() -> tuple[Networks, nn.Module, Batch]:
     """A cast, a copy of its classifier for the plain loss, and a batch some of whose images are misclassified."""
-    cast, batch = cast_of(), batch_of(24)
-    f = copy.deepcopy(cast.classifier)
+    networks, batch = cast_of(), batch_of(24)
+    f = copy.deepcopy(networks.classifier)
     right = copy.deepcopy(f).eval()(batch.x).argmax(1) == batch.y
     assert 0 < right.sum() < len(right)
-    return cast, f, batch
+    return networks, f, batch
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -40,18 +40,22 @@ def mislead(f: nn.Module, batch: Batch, start: Tensor) -> Tensor:
 
 
 def test_natural_is_cross_entropy_on_clean_images() -> None:
-    cast, f, batch = twins()
-    equal(yielded(Natural(), cast, batch), F.cross_entropy(f(batch.x), batch.y), [(cast.classifier, f)])
+    networks, f, batch = twins()
+    equal(yielded(Natural(), networks, batch), F.cross_entropy(f(batch.x), batch.y), [(networks.classifier, f)])
 
 
 def test_adversarial_is_cross_entropy_on_attacked_images() -> None:
-    cast, f, batch = twins()
+    networks, f, batch = twins()
     x_adv = mislead(f, batch, uniform_start(batch))
-    equal(yielded(Adversarial(**SETTINGS), cast, batch), F.cross_entropy(f(x_adv), batch.y), [(cast.classifier, f)])
+    equal(
+        yielded(Adversarial(**SETTINGS), networks, batch),
+        F.cross_entropy(f(x_adv), batch.y),
+        [(networks.classifier, f)],
+    )
 
 
 def test_trades_is_its_eq_5() -> None:
-    cast, f, batch = twins()
+    networks, f, batch = twins()
     f.eval()
     clean = f(batch.x).softmax(1).detach()
     start = small_start(batch)
@@ -60,11 +64,11 @@ def test_trades_is_its_eq_5() -> None:
     logits = f(batch.x)
     robust = divergence(logits.softmax(1), f(x_adv).softmax(1)).sum() / len(batch.x)
     expected = F.cross_entropy(logits, batch.y) + 2.5 * robust
-    equal(yielded(TRADES(**SETTINGS, beta=2.5), cast, batch), expected, [(cast.classifier, f)])
+    equal(yielded(TRADES(**SETTINGS, beta=2.5), networks, batch), expected, [(networks.classifier, f)])
 
 
 def test_mart_is_its_eq_11() -> None:
-    cast, f, batch = twins()
+    networks, f, batch = twins()
     x_adv = mislead(f, batch, small_start(batch))
     q, p = f(batch.x).softmax(1), f(x_adv).softmax(1)
     total = torch.zeros((), dtype=torch.float64)
@@ -72,25 +76,25 @@ def test_mart_is_its_eq_11() -> None:
         rivals = torch.stack([p[i, k] for k in range(4) if k != label])
         boosted = -p[i, label].log() - (1.0001 - rivals.max() + 1e-12).log()
         total = total + boosted + 3.0 * divergence(q[i : i + 1], p[i : i + 1])[0] * (1.0000001 - q[i, label])
-    equal(yielded(MART(**SETTINGS, beta=3.0), cast, batch), total / len(batch.x), [(cast.classifier, f)])
+    equal(yielded(MART(**SETTINGS, beta=3.0), networks, batch), total / len(batch.x), [(networks.classifier, f)])
 
 
 def test_simplified_mma_attacks_the_right_images_alone() -> None:
-    cast, f, batch = twins()
+    networks, f, batch = twins()
     f.eval()
     right = f(batch.x).argmax(1) == batch.y
     x_adv = mislead(f, batch, uniform_start(batch))
     seen = torch.stack([a if ok else x for a, x, ok in zip(x_adv, batch.x, right, strict=True)])
     # The published code's two terms, in one forward pass so that BatchNorm sees one batch.
     terms = F.cross_entropy(f(seen), batch.y, reduction="none")
-    equal(yielded(MMASimple(**SETTINGS), cast, batch), terms.mean(), [(cast.classifier, f)])
+    equal(yielded(MMASimple(**SETTINGS), networks, batch), terms.mean(), [(networks.classifier, f)])
 
 
 def test_without_a_radius_they_are_natural_training() -> None:
     for recipe in (Adversarial, MMASimple):
-        cast, f, batch = twins()
+        networks, f, batch = twins()
         still = recipe(threat=Linf(0.0), steps=1)
-        equal(yielded(still, cast, batch), F.cross_entropy(f(batch.x), batch.y), [(cast.classifier, f)])
-    cast, f, batch = twins()
+        equal(yielded(still, networks, batch), F.cross_entropy(f(batch.x), batch.y), [(networks.classifier, f)])
+    networks, f, batch = twins()
     plain = replace(TRADES(**SETTINGS), beta=0.0)
-    equal(yielded(plain, cast, batch), F.cross_entropy(f(batch.x), batch.y), [(cast.classifier, f)])
+    equal(yielded(plain, networks, batch), F.cross_entropy(f(batch.x), batch.y), [(networks.classifier, f)])

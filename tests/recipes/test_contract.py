@@ -107,8 +107,12 @@ def other(value: Any) -> Any:
     return value / 2
 
 
-def networks_of(cast: Networks) -> dict[str, nn.Module]:
-    return {"preprocessor": cast.preprocessor, "classifier": cast.classifier, "discriminator": cast.discriminator}
+def networks_of(networks: Networks) -> dict[str, nn.Module]:
+    return {
+        "preprocessor": networks.preprocessor,
+        "classifier": networks.classifier,
+        "discriminator": networks.discriminator,
+    }
 
 
 @every_recipe
@@ -117,25 +121,25 @@ def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(reci
     originals[0].train()
     originals[0][1].eval()
     originals[1][0].weight.requires_grad_(False)
-    cast = cast_for(recipe)
-    cast = replace(cast, guides=[Guide(network) for network in originals[: len(cast.guides)]])
-    before, prints = [held(network) for network in originals], [guide.fingerprint() for guide in cast.guides]
-    train(small(recipe), toy_images(), cast)
-    assert [guide.fingerprint() for guide in cast.guides] == prints
+    networks = cast_for(recipe)
+    networks = replace(networks, guides=[Guide(network) for network in originals[: len(networks.guides)]])
+    before, prints = [held(network) for network in originals], [guide.fingerprint() for guide in networks.guides]
+    train(small(recipe), toy_images(), networks)
+    assert [guide.fingerprint() for guide in networks.guides] == prints
     assert all(map(untouched, originals, before))
 
 
 @every_recipe
 def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
-    cast = cast_for(recipe)
-    networks = networks_of(cast)
-    own = {name for player in small(recipe).players(cast).values() for name in player.networks}
-    before = {name: held(network) for name, network in networks.items()}
-    train(small(recipe), toy_images(), cast)
+    networks = cast_for(recipe)
+    nets = networks_of(networks)
+    own = {name for player in small(recipe).players(networks).values() for name in player.networks}
+    before = {name: held(network) for name, network in nets.items()}
+    train(small(recipe), toy_images(), networks)
     assert own
-    for player in small(recipe).players(cast).values():
-        assert all(network is networks[name] for name, network in player.networks.items())
-    for name, network in networks.items():
+    for player in small(recipe).players(networks).values():
+        assert all(network is nets[name] for name, network in player.networks.items())
+    for name, network in nets.items():
         moved = [not torch.equal(a, b) for a, b in zip(held(network)[0], before[name][0], strict=True)]
         assert all(moved) if name in own else untouched(network, before[name]), name
         assert held(network)[1:] == before[name][1:]
@@ -143,10 +147,10 @@ def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
 
 @pytest.mark.parametrize("moving", [True, False])
 def test_transfer_moves_its_layers_alone_and_statistics_if_it_is_told_to(moving: bool) -> None:
-    cast = toy_cast()
-    before = {name: tensor.clone() for name, tensor in cast.classifier.state_dict().items()}
-    train(small(RECIPES["transfer"], layers=head, moving_statistics=moving), toy_images(), cast)
-    moved = {name for name, tensor in cast.classifier.state_dict().items() if not torch.equal(tensor, before[name])}
+    networks = toy_cast()
+    before = {name: tensor.clone() for name, tensor in networks.classifier.state_dict().items()}
+    train(small(RECIPES["transfer"], layers=head, moving_statistics=moving), toy_images(), networks)
+    moved = {name for name, tensor in networks.classifier.state_dict().items() if not torch.equal(tensor, before[name])}
     statistics = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
     assert moved == {"4.weight", "4.bias"} | (statistics if moving else set())
 
@@ -226,14 +230,14 @@ def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: 
                 seen.append([p.requires_grad for p in self.parameters()])
             return super().forward(x)
 
-    cast, name = cast_for(recipe), NAMES[recipe]
-    watched = {role: Watching(*network) for role, network in networks_of(cast).items()}
-    watched["classifier"].taps = cast.classifier.taps
+    networks, name = cast_for(recipe), NAMES[recipe]
+    watched = {role: Watching(*network) for role, network in networks_of(networks).items()}
+    watched["classifier"].taps = networks.classifier.taps
     # Oblivious attackers craft without the networks in training; putting back the best epoch turns its counter back.
     more: dict[str, Any] = {"sees": full, "hold_out": 0.0}
     settings = small(recipe, **{f.name: more[f.name] for f in fields(recipe) if f.name in more})
-    train(settings, toy_images(), Networks(guides=cast.guides, **watched))
-    own = [role for player in settings.players(cast).values() for role in player.networks]
+    train(settings, toy_images(), Networks(guides=networks.guides, **watched))
+    own = [role for player in settings.players(networks).values() for role in player.networks]
     steps = 3 * settings.epochs
     for role, network in watched.items():
         expected = FORWARDS.get(name, {}).get(role, 1) if role in own else 0
@@ -263,11 +267,11 @@ def test_every_attack_of_a_recipe_is_its_own_threat_models(recipe: type[Recipe],
 
 @every_recipe
 def test_a_cast_without_the_network_that_it_trains_is_refused(recipe: type[Recipe]) -> None:
-    cast = cast_for(recipe)
-    needed = {name for player in recipe().players(cast).values() for name in player.networks}
+    networks = cast_for(recipe)
+    needed = {name for player in recipe().players(networks).values() for name in player.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):
         small(recipe).players(Networks())
     for name in needed:
-        networks = networks_of(cast) | {name: nn.Identity()}
+        nets = networks_of(networks) | {name: nn.Identity()}
         with pytest.raises(InputError, match=f"trains a {name}, and none was given: name one with --{name}"):
-            small(recipe).players(Networks(guides=cast.guides, **networks))
+            small(recipe).players(Networks(guides=networks.guides, **nets))

@@ -69,9 +69,9 @@ SAME_OF_CLASSIFIERS: dict[str, tuple[Recipe, Recipe]] = {
 def test_preprocessors_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
     losses, slopes = [], []
     for recipe in pair:
-        cast = cast_of()
-        losses.append(yielded(recipe, cast, batch_of()))
-        slopes.append(gradient(losses[-1], cast.preprocessor))
+        networks = cast_of()
+        losses.append(yielded(recipe, networks, batch_of()))
+        slopes.append(gradient(losses[-1], networks.preprocessor))
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(slopes[0], slopes[1])
     assert slopes[0].norm() > 0
@@ -81,15 +81,15 @@ def test_preprocessors_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
 def test_classifiers_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
     slopes = []
     for recipe in pair:
-        cast = cast_of()
-        slopes.append(gradient(yielded(recipe, cast, batch_of()), cast.classifier))
+        networks = cast_of()
+        slopes.append(gradient(yielded(recipe, networks, batch_of()), networks.classifier))
     torch.testing.assert_close(slopes[0], slopes[1])
 
 
 def test_mart_without_its_stability_term_is_boosted_adversarial_training() -> None:
-    cast, twin, batch = cast_of(), cast_of(), batch_of()
+    networks, twin, batch = cast_of(), cast_of(), batch_of()
     x, y = batch.x, batch.y
-    loss = yielded(MART(**NONE, beta=0.0), cast, batch)
+    loss = yielded(MART(**NONE, beta=0.0), networks, batch)
     p = twin.classifier(x).softmax(1)
     rivals = p.scatter(1, y[:, None], 0.0).amax(1)
     torch.testing.assert_close(loss, (-p[torch.arange(12), y].log() - (1.0001 - rivals).log()).mean())
@@ -120,16 +120,16 @@ def test_to_see_an_identity_is_to_see_nothing(recipe: Recipe) -> None:
     """Full knowledge of a preprocessor that changes nothing gives the oblivious attacker's examples."""
     examples = []
     for sees in (oblivious, full):
-        cast = replace(cast_of(), preprocessor=Noting().double().train())
-        list(replace(recipe, sees=sees).updates(cast, cast.crafting(), batch_of(), {}))  # type: ignore[call-arg]
-        examples.append(cast.preprocessor.seen[0])
+        networks = replace(cast_of(), preprocessor=Noting().double().train())
+        list(replace(recipe, sees=sees).updates(networks, networks.crafting(), batch_of(), {}))  # type: ignore[call-arg]
+        examples.append(networks.preprocessor.seen[0])
     torch.testing.assert_close(*examples, rtol=0, atol=1e-12)
     assert (examples[0] - batch_of().x).abs().max() > 0.9 * EPS
 
 
 def test_the_examples_are_those_of_the_attack_that_the_recipe_names() -> None:
-    cast, batch = replace(cast_of(), preprocessor=Noting().double().train()), batch_of()
-    yielded(HGD(**INNER), cast, batch)
+    networks, batch = replace(cast_of(), preprocessor=Noting().double().train()), batch_of()
+    yielded(HGD(**INNER), networks, batch)
     attack = PGD(Linf(EPS), 3, 0.4 * EPS)
-    assert torch.equal(cast.preprocessor.seen[0], attack(cast.guides[0], batch.x, batch.y, rng=batch.rng))
-    assert not torch.equal(cast.preprocessor.seen[0], uniform_start(batch))
+    assert torch.equal(networks.preprocessor.seen[0], attack(networks.guides[0], batch.x, batch.y, rng=batch.rng))
+    assert not torch.equal(networks.preprocessor.seen[0], uniform_start(batch))

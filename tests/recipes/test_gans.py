@@ -22,8 +22,8 @@ SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 KNOWLEDGE = pytest.mark.parametrize("sees", [oblivious, full])
 
 
-def turns(recipe: Recipe, cast: Networks, batch: Batch) -> Any:
-    return recipe.updates(cast, cast.crafting(), batch, {})
+def turns(recipe: Recipe, networks: Networks, batch: Batch) -> Any:
+    return recipe.updates(networks, networks.crafting(), batch, {})
 
 
 def real(logits: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ def made(logits: Tensor) -> Tensor:
     return real(-logits)
 
 
-def ape_gan_examples(cast: Networks, g: nn.Module, batch: Batch, sees: Any) -> Tensor:
-    f = cast.guides[0].classifier
+def ape_gan_examples(networks: Networks, g: nn.Module, batch: Batch, sees: Any) -> Tensor:
+    f = networks.guides[0].classifier
     front = g.eval() if sees is full else nn.Identity()
     start = uniform_start(batch)
     x_adv = ascend(lambda a: F.cross_entropy(f(front(a)), batch.y, reduction="sum"), batch.x, start, 3, 0.4 * EPS)
@@ -46,31 +46,33 @@ def ape_gan_examples(cast: Networks, g: nn.Module, batch: Batch, sees: Any) -> T
 
 @KNOWLEDGE
 def test_ape_gan_s_losses(sees: Any) -> None:
-    cast, batch = cast_of(), batch_of()
-    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.discriminator)
-    x, x_adv = batch.x, ape_gan_examples(cast, g, batch, sees)
-    updates = turns(APEGAN(**SETTINGS, sees=sees), cast, batch)
+    networks, batch = cast_of(), batch_of()
+    g, d = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.discriminator)
+    x, x_adv = batch.x, ape_gan_examples(networks, g, batch, sees)
+    updates = turns(APEGAN(**SETTINGS, sees=sees), networks, batch)
     name, loss = next(updates)
     assert name == "discriminator"
-    equal(loss, (real(d(x)) + made(d(g(x_adv).detach()))).mean(), [(cast.discriminator, d)])
+    equal(loss, (real(d(x)) + made(d(g(x_adv).detach()))).mean(), [(networks.discriminator, d)])
     name, loss = next(updates)
     assert name == "preprocessor"
     z = g(x_adv)
     in_public_units = ((2 * z - 1) - (2 * x - 1)).square().mean()
-    equal(loss, 0.7 * in_public_units + 0.3 * real(d(z)).mean(), [(cast.preprocessor, g)])
+    equal(loss, 0.7 * in_public_units + 0.3 * real(d(z)).mean(), [(networks.preprocessor, g)])
 
 
 @pytest.mark.parametrize("generator_steps", [1, 2, 3])
 def test_ape_gan_s_turns_are_one_discriminator_step_and_the_generator_s_each_on_fresh_output(
     generator_steps: int,
 ) -> None:
-    cast, batch, losses = cast_of(), batch_of(), []
+    networks, batch, losses = cast_of(), batch_of(), []
     names = []
-    for name, loss in turns(APEGAN(**SETTINGS, generator_steps=generator_steps), cast, batch):
+    for name, loss in turns(APEGAN(**SETTINGS, generator_steps=generator_steps), networks, batch):
         names.append(name)
         losses.append(float(loss.detach()))
         with torch.no_grad():  # as if the step had been taken
-            for parameter in (cast.discriminator if name == "discriminator" else cast.preprocessor).parameters():
+            for parameter in (
+                networks.discriminator if name == "discriminator" else networks.preprocessor
+            ).parameters():
                 parameter += 0.01
     assert names == ["discriminator"] + ["preprocessor"] * generator_steps
     assert len(set(losses)) == len(losses)
@@ -80,39 +82,39 @@ def test_ape_gan_s_turns_are_one_discriminator_step_and_the_generator_s_each_on_
 def test_the_discriminator_s_step_is_taken_before_the_generator_is_judged(recipe: Recipe) -> None:
     losses = []
     for move in (0.0, 5.0):
-        cast = cast_of()
-        updates = turns(recipe, cast, batch_of())
+        networks = cast_of()
+        updates = turns(recipe, networks, batch_of())
         next(updates)
         with torch.no_grad():
-            cast.discriminator[4].weight *= 1 + move
+            networks.discriminator[4].weight *= 1 + move
         losses.append(next(updates)[1].detach())
     assert losses[0] != losses[1]
 
 
 @KNOWLEDGE
 def test_nrp_s_losses(sees: Any) -> None:
-    cast, batch = cast_of(), batch_of()
-    g, d = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.discriminator)
-    x, h = batch.x, cast.guides[0].classifier[0]
+    networks, batch = cast_of(), batch_of()
+    g, d = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.discriminator)
+    x, h = batch.x, networks.guides[0].classifier[0]
     front = g.eval() if sees is full else nn.Identity()
     natural = h(front(x)).detach()
     start = corner_start(batch)
     x_adv = ascend(lambda a: (h(front(a)) - natural).square().mean((1, 2, 3)).sum(), x, start, 3, 0.4 * EPS)
     z = g.train()(x_adv)
     updates = turns(
-        NRP(**SETTINGS, feature_weight=0.8, pixel_weight=0.3, discriminator_weight=0.2, sees=sees), cast, batch
+        NRP(**SETTINGS, feature_weight=0.8, pixel_weight=0.3, discriminator_weight=0.2, sees=sees), networks, batch
     )
     name, loss = next(updates)
     assert name == "discriminator"
     clean, fake = d(x), d(z.detach())
-    equal(loss, (real(clean - fake.mean()) + made(fake - clean.mean())).mean() / 2, [(cast.discriminator, d)])
+    equal(loss, (real(clean - fake.mean()) + made(fake - clean.mean())).mean() / 2, [(networks.discriminator, d)])
     name, loss = next(updates)
     assert name == "preprocessor"
     fake, clean = d(z), d(x)
     fooled = (real(fake - clean.mean()) + made(clean - fake.mean())).mean() / 2
     pixels = torch.stack([(a - b).norm() for a, b in zip(z, x, strict=True)]).mean()
     expected = 0.8 * F.l1_loss(h(z), h(x)) + 0.3 * pixels + 0.2 * fooled
-    equal(loss, expected, [(cast.preprocessor, g)])
+    equal(loss, expected, [(networks.preprocessor, g)])
     assert not list(updates)
 
 
@@ -130,8 +132,8 @@ def test_nrp_needs_no_label() -> None:
 
 @pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS, epochs=30), NRP(**SETTINGS, epochs=30)], ids=["ape-gan", "nrp"])
 def test_a_long_game_stays_finite(recipe: Recipe) -> None:
-    cast = train(recipe, toy_images(), toy_cast(guides=1))
-    assert all(tensor.isfinite().all() for tensor in trained(cast))
+    networks = train(recipe, toy_images(), toy_cast(guides=1))
+    assert all(tensor.isfinite().all() for tensor in trained(networks))
 
 
 def test_nrp_is_refused_in_l2_and_with_two_guides() -> None:

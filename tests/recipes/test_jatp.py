@@ -45,20 +45,20 @@ def plain_loss(g: nn.Module, f: nn.Module, batch: Batch, alpha: float = 5.0, bet
 
 
 def test_jatp_is_its_algorithm_1() -> None:
-    cast, batch = cast_of(), batch_of()
-    g = copy.deepcopy(cast.preprocessor)
-    expected = plain_loss(g, cast.guides[0].classifier, batch)
-    equal(yielded(JATP(**SETTINGS), cast, batch), expected, [(cast.preprocessor, g)])
+    networks, batch = cast_of(), batch_of()
+    g = copy.deepcopy(networks.preprocessor)
+    expected = plain_loss(g, networks.guides[0].classifier, batch)
+    equal(yielded(JATP(**SETTINGS), networks, batch), expected, [(networks.preprocessor, g)])
 
 
 @pytest.mark.parametrize("recipe", [JATPPrime, JAT])
 def test_joint_training_is_the_same_loss_with_the_classifier_in_training(recipe: type[JAT]) -> None:
-    cast, batch = cast_of(), batch_of()
-    g, f = copy.deepcopy(cast.preprocessor), copy.deepcopy(cast.classifier)
-    for conv in (cast.classifier[0], f[0]):
+    networks, batch = cast_of(), batch_of()
+    g, f = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.classifier)
+    for conv in (networks.classifier[0], f[0]):
         conv.bias.requires_grad_(True)
-    ours, plain = yielded(recipe(**SETTINGS), cast, batch), plain_loss(g, f, batch)
-    equal(ours, plain, [(cast.preprocessor, g), (cast.classifier, f)])
+    ours, plain = yielded(recipe(**SETTINGS), networks, batch), plain_loss(g, f, batch)
+    equal(ours, plain, [(networks.preprocessor, g), (networks.classifier, f)])
 
 
 def test_each_term_has_its_own_weight() -> None:
@@ -75,20 +75,20 @@ def test_each_term_has_its_own_weight() -> None:
 
 
 def test_with_ce_alone_it_is_the_pipelines_cross_entropy_on_its_own_examples() -> None:
-    cast, batch = cast_of(), batch_of()
-    g, f = copy.deepcopy(cast.preprocessor), cast.guides[0].classifier
-    ours = yielded(JATP(**SETTINGS, alpha=0.0, beta=0.0, adversarial=ce), cast, batch)
+    networks, batch = cast_of(), batch_of()
+    g, f = copy.deepcopy(networks.preprocessor), networks.guides[0].classifier
+    ours = yielded(JATP(**SETTINGS, alpha=0.0, beta=0.0, adversarial=ce), networks, batch)
     g.eval()
     natural = f[0](g(batch.x)).detach()
     attack = PGD(Linf(EPS), 3, 0.4 * EPS, loss=mse)
     x_adv = attack(lambda a: f[0](g(a)), batch.x, natural, rng=batch.rng)
     g.train()
-    equal(ours, F.cross_entropy(f(g(x_adv)), batch.y), [(cast.preprocessor, g)])
+    equal(ours, F.cross_entropy(f(g(x_adv)), batch.y), [(networks.preprocessor, g)])
 
 
 def test_the_feature_attack_needs_its_random_start() -> None:
-    cast, batch = cast_of(), batch_of()
-    g, f = cast.preprocessor.eval(), cast.guides[0].classifier
+    networks, batch = cast_of(), batch_of()
+    g, f = networks.preprocessor.eval(), networks.guides[0].classifier
     attack = PGD(Linf(EPS), 5, EPS, loss=mse)
 
     def features(a: Tensor) -> Tensor:

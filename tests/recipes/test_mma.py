@@ -57,8 +57,8 @@ def memory_of(least: float = 0.005) -> Memory:
 
 
 def step(recipe: MMA, f: nn.Module, batch: Batch, memory: Memory) -> Tensor:
-    cast = Networks(classifier=f)
-    ((name, loss),) = recipe.updates(cast, cast.crafting(), batch, memory)
+    networks = Networks(classifier=f)
+    ((name, loss),) = recipe.updates(networks, networks.crafting(), batch, memory)
     assert name == "classifier"
     return loss
 

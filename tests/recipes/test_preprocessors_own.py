@@ -26,8 +26,8 @@ SETTINGS = {"threat": Linf(EPS), "steps": 3, "relative_step": 0.4}
 
 
 def twins(guides: int = 1) -> tuple[Networks, nn.Module, Batch]:
-    cast = cast_of(guides)
-    return cast, copy.deepcopy(cast.preprocessor), batch_of()
+    networks = cast_of(guides)
+    return networks, copy.deepcopy(networks.preprocessor), batch_of()
 
 
 def mislead(f: Any, batch: Batch) -> Tensor:
@@ -52,44 +52,44 @@ def restored(g: nn.Module, guides: list[Guide], batch: Batch) -> Tensor:
 @pytest.mark.parametrize("logits_too", [False, True])
 @pytest.mark.parametrize("taps", [(), ("0", "2")])
 def test_robustifier_is_its_eq_6(taps: tuple[str, ...], logits_too: bool) -> None:
-    cast, g, batch = twins()
-    f = cast.guides[0].classifier
-    r, x = restored(g, cast.guides, batch), batch.x
+    networks, g, batch = twins()
+    f = networks.guides[0].classifier
+    r, x = restored(g, networks.guides, batch), batch.x
     read = [int(tap) + 1 for tap in taps or ("1",)] + ([5] if logits_too else [])
     activations = sum(F.mse_loss(f[:end](r), f[:end](x)) for end in read) / len(read)
     expected = 0.3 * F.cross_entropy(f(r), batch.y) + 7 * F.mse_loss(r, x) + 11 * activations
     recipe = Robustifier(**SETTINGS, alpha=0.3, beta=7.0, gamma=11.0, taps=taps, logits_too=logits_too)
-    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+    equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
 @pytest.mark.parametrize(("ce_weight", "mse_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 10.0)])
 def test_aaa_is_its_eq_3_attacked_on_the_cross_entropy_always(ce_weight: float, mse_weight: float) -> None:
-    cast, g, batch = twins()
-    z = restored(g, cast.guides, batch)
-    expected = ce_weight * F.cross_entropy(cast.guides[0](z), batch.y) + mse_weight * F.mse_loss(z, batch.x)
+    networks, g, batch = twins()
+    z = restored(g, networks.guides, batch)
+    expected = ce_weight * F.cross_entropy(networks.guides[0](z), batch.y) + mse_weight * F.mse_loss(z, batch.x)
     recipe = AAA(**SETTINGS, ce_weight=ce_weight, mse_weight=mse_weight)
-    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+    equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
 def test_aaa_draws_one_classifier_for_attack_and_loss() -> None:
     asked = set()
     for step in range(12):
-        cast, g, batch = twins(3)
+        networks, g, batch = twins(3)
         batch = replace(batch, rng=batch.rng.fold_in(step=step))
-        chosen = sampled(cast.guides, batch.rng)
+        chosen = sampled(networks.guides, batch.rng)
         z = restored(g, list(chosen), batch)
         expected = F.cross_entropy(chosen[0](z), batch.y) + 10 * F.mse_loss(z, batch.x)
-        equal(yielded(AAA(**SETTINGS), cast, batch), expected, [(cast.preprocessor, g)])
-        asked.add(cast.guides.index(chosen[0]))
+        equal(yielded(AAA(**SETTINGS), networks, batch), expected, [(networks.preprocessor, g)])
+        asked.add(networks.guides.index(chosen[0]))
     assert asked == {0, 1, 2}
 
 
 def test_aaa_before_every_classifier_averages_their_losses() -> None:
-    cast, g, batch = twins(3)
-    z = restored(g, list(cast.guides), batch)
-    losses = torch.stack([F.cross_entropy(f(z), batch.y) for f in cast.guides])
+    networks, g, batch = twins(3)
+    z = restored(g, list(networks.guides), batch)
+    losses = torch.stack([F.cross_entropy(f(z), batch.y) for f in networks.guides])
     recipe = AAA(**SETTINGS, policy=every, mse_weight=0.0)
-    equal(yielded(recipe, cast, batch), losses.mean(), [(cast.preprocessor, g)])
+    equal(yielded(recipe, networks, batch), losses.mean(), [(networks.preprocessor, g)])
 
 
 GUIDANCE = {
@@ -103,14 +103,14 @@ GUIDANCE = {
 @pytest.mark.parametrize("sees", [oblivious, full])
 @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: g.__name__)
 def test_hgd_is_its_paper_s_loss(guidance: Any, sees: Any) -> None:
-    cast, g, batch = twins()
-    f = cast.guides[0].classifier
+    networks, g, batch = twins()
+    f = networks.guides[0].classifier
     g.eval()
     x_adv = mislead(f if sees is oblivious else lambda a: f(g(a)), batch)
     z = g.train()(x_adv)
     expected = GUIDANCE[guidance](f, z, batch.x, batch.y)
     recipe = HGD(**SETTINGS, guidance=guidance, sees=sees)
-    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+    equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
 OBJECTIVES = {
@@ -122,18 +122,18 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.__name__)
 def test_denoised_smoothing_is_its_paper_s_loss(objective: Any) -> None:
-    cast, g, batch = twins()
+    networks, g, batch = twins()
     noisy = batch.x + 0.4 * batch.rng.normal(batch.x)
-    expected = OBJECTIVES[objective](cast.guides[0], g(noisy), batch.x, batch.y)
+    expected = OBJECTIVES[objective](networks.guides[0], g(noisy), batch.x, batch.y)
     recipe = DenoisedSmoothing(sigma=0.4, objective=objective)
-    equal(yielded(recipe, cast, batch), expected, [(cast.preprocessor, g)])
+    equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
 def test_the_denoiser_s_noise_has_its_level_and_is_not_clipped() -> None:
     seen: list[Tensor] = []
-    cast, batch = cast_of(), batch_of(200)
-    cast.preprocessor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    yielded(DenoisedSmoothing(sigma=0.25), Networks(cast.preprocessor, cast.guides), batch)
+    networks, batch = cast_of(), batch_of(200)
+    networks.preprocessor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    yielded(DenoisedSmoothing(sigma=0.25), Networks(networks.preprocessor, networks.guides), batch)
     noise = seen[-1] - batch.x
     assert abs(float(noise.std()) - 0.25) < 0.01
     assert abs(float(noise.mean())) < 0.01
@@ -153,6 +153,6 @@ def test_several_guides_are_averaged(recipe: Recipe) -> None:
 
 
 def test_unknown_taps_are_refused_with_what_there_is() -> None:
-    cast, _, batch = twins()
+    networks, _, batch = twins()
     with pytest.raises(InputError, match="There is no tap in this classifier called 'layer4'"):
-        yielded(Robustifier(**SETTINGS, taps=("layer4",)), cast, batch)
+        yielded(Robustifier(**SETTINGS, taps=("layer4",)), networks, batch)

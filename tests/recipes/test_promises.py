@@ -126,10 +126,10 @@ def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [JAT, JATPPrime])
 def test_a_pair_trained_together_stands_the_attack(recipe: type[JAT], natural: nn.Module) -> None:
-    cast = Networks(unet(), classifier=new_classifier("cnn", digits(), 0))
+    networks = Networks(unet(), classifier=new_classifier("cnn", digits(), 0))
     # Two networks from scratch take five epochs to begin with: how far they get in so few is a matter of rounding.
-    cast = train(recipe(**INNER, epochs=12, batch_size=64, lr=0.05, beta=0.3), digits(), cast)
-    clean, attacked = accuracies(Defended(cast.preprocessor.eval(), cast.classifier))
+    networks = train(recipe(**INNER, epochs=12, batch_size=64, lr=0.05, beta=0.3), digits(), networks)
+    clean, attacked = accuracies(Defended(networks.preprocessor.eval(), networks.classifier))
     assert clean > 0.9
     assert attacked > accuracies(natural)[1] + 0.25
 
@@ -165,9 +165,9 @@ def test_an_oblivious_baseline_stands_the_attacker_that_does_not_know_of_it_alon
 ) -> None:
     torch.manual_seed(0)
     discriminator = discriminators.build("nrp" if isinstance(recipe, NRP) else "ape-gan", channels=1, size=8)
-    cast = train(recipe, digits(), Networks(unet(), [Guide(natural)], discriminator=discriminator))
-    assert all(p.isfinite().all() for network in (cast.preprocessor, discriminator) for p in network.parameters())
-    defended = Defended(cast.preprocessor.eval(), natural)
+    networks = train(recipe, digits(), Networks(unet(), [Guide(natural)], discriminator=discriminator))
+    assert all(p.isfinite().all() for network in (networks.preprocessor, discriminator) for p in network.parameters())
+    defended = Defended(networks.preprocessor.eval(), natural)
     clean, attacked = accuracies(defended, oblivious_pgd())
     white = accuracies(defended)[1]
     assert clean > 0.7
@@ -187,5 +187,5 @@ def test_denoised_smoothing_lowers_the_error_under_noise(natural: nn.Module) -> 
 
     for more in ({}, {"objective": stability}):
         recipe = DenoisedSmoothing(sigma=0.4, epochs=8, batch_size=64, lr=3e-3, **more)
-        cast = train(recipe, digits(), Networks(unet(), [Guide(natural)]))
-        assert accuracy(Defended(cast.preprocessor.eval(), natural)) > accuracy(natural) + 0.1
+        networks = train(recipe, digits(), Networks(unet(), [Guide(natural)]))
+        assert accuracy(Defended(networks.preprocessor.eval(), natural)) > accuracy(natural) + 0.1

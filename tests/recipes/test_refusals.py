@@ -27,12 +27,10 @@ FEATURES: list[Recipe] = [
 
 def cast_of(roles: tuple[str, ...]) -> Networks:
     """What the command line makes of a recipe's roles."""
-    whole, networks = toy_cast(guides=1), dict[str, object]()
+    whole, nets = toy_cast(guides=1), dict[str, object]()
     for role in roles:
-        networks["classifier" if role == "source" else role] = getattr(
-            whole, "classifier" if role == "source" else role
-        )
-    return Networks(**networks)  # type: ignore[arg-type]
+        nets["classifier" if role == "source" else role] = getattr(whole, "classifier" if role == "source" else role)
+    return Networks(**nets)  # type: ignore[arg-type]
 
 
 def test_the_command_line_knows_every_recipe() -> None:
@@ -62,10 +60,10 @@ def without_taps() -> nn.Module:
 
 @pytest.mark.parametrize("recipe", FEATURES, ids=lambda r: type(r).__name__)
 def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe: Recipe) -> None:
-    cast = toy_cast(guides=1)
-    cast = Networks(cast.preprocessor, [Guide(without_taps())], without_taps(), cast.discriminator)
+    networks = toy_cast(guides=1)
+    networks = Networks(networks.preprocessor, [Guide(without_taps())], without_taps(), networks.discriminator)
     with pytest.raises(InputError, match=r"Sequential does not say where its features are read.* set classifier\.taps"):
-        train(recipe, toy_images(8), cast)
+        train(recipe, toy_images(8), networks)
 
 
 @pytest.mark.parametrize("recipe", [JATP, JATPPrime, JAT, NRP])
@@ -80,5 +78,5 @@ def test_every_other_recipe_takes_l2(name: str) -> None:
 
 
 def test_a_tap_may_be_any_module_that_runs() -> None:
-    cast = train(JATP(**SMALL, tap="4"), toy_images(8), toy_cast())
-    assert all(t.isfinite().all() for t in cast.preprocessor.state_dict().values())
+    networks = train(JATP(**SMALL, tap="4"), toy_images(8), toy_cast())
+    assert all(t.isfinite().all() for t in networks.preprocessor.state_dict().values())

@@ -50,10 +50,10 @@ def cast_of(members: int) -> Networks:
     return Networks(preprocessor(3).double(), [Guide(classifier(seed).double()) for seed in range(1, members + 1)])
 
 
-def yielded(recipe: RTFE, cast: Networks, batch: Batch) -> Tensor:
+def yielded(recipe: RTFE, networks: Networks, batch: Batch) -> Tensor:
     """The one loss of a step, the preprocessor in training mode."""
-    cast.preprocessor.train()
-    ((name, loss),) = recipe.updates(cast, cast.crafting(), batch, {})
+    networks.preprocessor.train()
+    ((name, loss),) = recipe.updates(networks, networks.crafting(), batch, {})
     assert name == "preprocessor"
     return loss
 
@@ -64,12 +64,12 @@ def gradient(loss: Tensor, network: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("members", [1, 2, 3])
 def test_loss_and_gradient_are_those_of_a_plain_loop(members: int) -> None:
-    cast, batch = cast_of(members), batch_of()
-    g, noise = copy.deepcopy(cast.preprocessor), batch.rng.uniform(batch.x)
-    expected, loss = plain_loss(g, cast.guides, batch.x, batch.y, noise), yielded(RECIPE, cast, batch)
+    networks, batch = cast_of(members), batch_of()
+    g, noise = copy.deepcopy(networks.preprocessor), batch.rng.uniform(batch.x)
+    expected, loss = plain_loss(g, networks.guides, batch.x, batch.y, noise), yielded(RECIPE, networks, batch)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
-    torch.testing.assert_close(gradient(loss, cast.preprocessor), gradient(expected, g), rtol=1e-6, atol=1e-12)
-    for ours, plain in zip(cast.preprocessor.buffers(), g.buffers(), strict=True):
+    torch.testing.assert_close(gradient(loss, networks.preprocessor), gradient(expected, g), rtol=1e-6, atol=1e-12)
+    for ours, plain in zip(networks.preprocessor.buffers(), g.buffers(), strict=True):
         torch.testing.assert_close(ours, plain)
 
 
@@ -82,24 +82,26 @@ def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
         seen.append(rng)
         return x
 
-    cast = cast_of(members)
-    g = copy.deepcopy(cast.preprocessor)
-    train(RECIPE, images, cast, augment=watch)
+    networks = cast_of(members)
+    g = copy.deepcopy(networks.preprocessor)
+    train(RECIPE, images, networks, augment=watch)
     sgd = torch.optim.SGD(g.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
     for rng in seen:
         x, y = images.batch(rng.index)[0], images.labels[rng.index]
         sgd.zero_grad()
-        plain_loss(g, cast.guides, x, y, rng.fold_in(trial="train").uniform(x)).backward()
+        plain_loss(g, networks.guides, x, y, rng.fold_in(trial="train").uniform(x)).backward()
         sgd.step()
     assert len(seen) == 3
-    for ours, plain in zip(cast.preprocessor.state_dict().values(), g.state_dict().values(), strict=True):
+    for ours, plain in zip(networks.preprocessor.state_dict().values(), g.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
 
 
 def test_the_ensembles_loss_is_the_mean_of_its_members_losses() -> None:
-    recipe, batch, cast = RTFE(threat=Linf(0.0), steps=1), batch_of(), cast_of(3)
-    alone = [yielded(recipe, Networks(copy.deepcopy(cast.preprocessor), [guide]), batch) for guide in cast.guides]
-    torch.testing.assert_close(yielded(recipe, cast, batch), torch.stack(alone).mean())
+    recipe, batch, networks = RTFE(threat=Linf(0.0), steps=1), batch_of(), cast_of(3)
+    alone = [
+        yielded(recipe, Networks(copy.deepcopy(networks.preprocessor), [guide]), batch) for guide in networks.guides
+    ]
+    torch.testing.assert_close(yielded(recipe, networks, batch), torch.stack(alone).mean())
     assert len({round(loss.item(), 9) for loss in alone}) == 3
 
 
@@ -108,8 +110,8 @@ def huber_gradient(huber: Loss, scale: float, classes: int = 10) -> Tensor:
     torch.manual_seed(0)
     guide = nn.Sequential(nn.Flatten(), nn.Linear(36, classes)).double()
     guide[1].weight.data *= scale
-    cast, batch = Networks(preprocessor(3).double(), [Guide(guide)]), batch_of(64)
-    return gradient(yielded(RTFE(threat=Linf(EPS), steps=1, huber=huber), cast, batch), cast.preprocessor)
+    networks, batch = Networks(preprocessor(3).double(), [Guide(guide)]), batch_of(64)
+    return gradient(yielded(RTFE(threat=Linf(EPS), steps=1, huber=huber), networks, batch), networks.preprocessor)
 
 
 @pytest.mark.parametrize("classes", [10, 100])
@@ -139,13 +141,13 @@ class Calling(nn.Module):
 @pytest.mark.parametrize(("policy", "asked"), [(every, 3), (sampled, 1), (in_turn, 1)])
 def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: int) -> None:
     names = "abc"
-    cast = Networks(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
+    networks = Networks(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
     recipe = RTFE(threat=Linf(EPS), steps=2, policy=policy)
     x, y, index = toy_images(8).batch(torch.arange(8))
     served = []
     for step in range(12):
         CALLS.clear()
-        yielded(recipe, cast, Batch(x, y, index, 0.0, KeyedRNG(index, 0, "train", step=step)))
+        yielded(recipe, networks, Batch(x, y, index, 0.0, KeyedRNG(index, 0, "train", step=step)))
         assert len(set(CALLS)) == asked
         assert len(CALLS) == 4 * asked  # the teacher's answer, two attack steps, the weight step
         served.append("".join(sorted(set(CALLS))))
@@ -155,8 +157,8 @@ def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: i
 
 
 def test_the_teacher_sees_the_clean_image_and_gives_no_gradient() -> None:
-    cast, batch = cast_of(1), batch_of()
-    identity = Networks(nn.Conv2d(1, 1, 1).double(), cast.guides)
+    networks, batch = cast_of(1), batch_of()
+    identity = Networks(nn.Conv2d(1, 1, 1).double(), networks.guides)
     with torch.no_grad():
         identity.preprocessor.weight.fill_(1.0)
         identity.preprocessor.bias.zero_()

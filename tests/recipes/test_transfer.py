@@ -27,24 +27,24 @@ FGSM = Transfer(threat=Linf(EPS), steps=1, relative_step=1.0)
 
 @pytest.mark.parametrize(("steps", "size"), [(1, 1.0), (7, 0.25)])
 def test_half_the_loss_is_clean_and_half_attacked_from_x_itself(steps: int, size: float) -> None:
-    cast, batch = cast_of(), batch_of()
-    f = copy.deepcopy(cast.classifier)
+    networks, batch = cast_of(), batch_of()
+    f = copy.deepcopy(networks.classifier)
     clean = F.cross_entropy(f(batch.x), batch.y)  # first, as in the authors' code: the attack sees the statistics moved
     f.eval()
     x_adv = ascend(lambda a: F.cross_entropy(f(a), batch.y, reduction="sum"), batch.x, batch.x, steps, size * EPS)
     f.train()
     expected = (clean + F.cross_entropy(f(x_adv), batch.y)) / 2
     recipe = Transfer(threat=Linf(EPS), steps=steps, relative_step=size)
-    equal(yielded(recipe, cast, batch), expected, [(cast.classifier, f)])
+    equal(yielded(recipe, networks, batch), expected, [(networks.classifier, f)])
 
 
 def test_without_steps_it_is_natural_training() -> None:
-    cast, batch = cast_of(), batch_of()
-    f = copy.deepcopy(cast.classifier)
+    networks, batch = cast_of(), batch_of()
+    f = copy.deepcopy(networks.classifier)
     equal(
-        yielded(replace(FGSM, steps=0), cast, batch),
+        yielded(replace(FGSM, steps=0), networks, batch),
         yielded(Natural(), Networks(classifier=f), batch),
-        [(cast.classifier, f)],
+        [(networks.classifier, f)],
     )
     toys = toy_cast()
     train(Transfer(steps=0, epochs=2, batch_size=16, hold_out=0.2), toy_images(), toys)
@@ -154,7 +154,7 @@ def test_a_stage_needs_taps() -> None:
 
 
 def test_a_preprocessor_in_the_cast_is_left_alone() -> None:
-    cast = toy_cast()
-    before = held(cast.preprocessor)
-    train(Transfer(steps=1, epochs=1, hold_out=0.2), toy_images(), cast)
-    assert untouched(cast.preprocessor, before)
+    networks = toy_cast()
+    before = held(networks.preprocessor)
+    train(Transfer(steps=1, epochs=1, hold_out=0.2), toy_images(), networks)
+    assert untouched(networks.preprocessor, before)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_tables import attacked, cell, some_cells
+from helpers.results import attacked, cell, some_cells
 
 from forefend.checks import InputError
 from forefend.report import plots

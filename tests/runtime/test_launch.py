@@ -100,7 +100,7 @@ def test_one_that_fails_before_the_work_is_told_of_in_its_own_words() -> None:
 def partner(monkeypatch: pytest.MonkeyPatch, does: str) -> list[Popen[bytes]]:
     """Let what is started be a process that says it is ready, and then does this."""
     began: list[Popen[bytes]] = []
-    ready = "import os, signal, time\nfrom forefend.launch import ready\n"
+    ready = "import os, signal, time\nfrom forefend.runtime.launch import ready\n"
     ready += "from forefend.processes import processes\nready()\n"
 
     def started(words: list[str], **options: Any) -> Popen[bytes]:
@@ -147,7 +147,7 @@ from pathlib import Path
 from forefend import launch
 start = launch.subprocess.Popen
 def started(words, **options):
-    does = "from forefend.launch import ready; import time; ready(); time.sleep(60)"
+    does = "from forefend.runtime.launch import ready; import time; ready(); time.sleep(60)"
     other = start([sys.executable, "-c", does], **options)
     Path({str(tmp_path / "other")!r}).write_text(str(other.pid))
     return other

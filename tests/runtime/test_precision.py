@@ -116,9 +116,9 @@ def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Mod
 
 
 def test_the_weights_step_is_then_the_plain_one(without: None) -> None:
-    cast = toy_cast()
-    with mixed_precision(cast, "bf16") as low:
-        assert low is cast
+    networks = toy_cast()
+    with mixed_precision(networks, "bf16") as low:
+        assert low is networks
 
 
 def test_training_is_then_the_one_in_float32(without: None) -> None:

@@ -12,7 +12,6 @@ import torch
 from helpers.command_line import done
 from helpers.toy_networks import classifier, toy_images
 
-from forefend.cli import evaluate_work
 from forefend.evaluation import parallel, trial
 from forefend.evaluation.cost_estimate import Cost
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -152,15 +151,15 @@ def test_work_is_shared_where_that_is_worth_it(
         timed.append(torch.get_num_threads())
         return Cost(1, 0, seconds)
 
-    monkeypatch.setattr(evaluate_work, "cost_of", cost_of)
-    monkeypatch.setattr(evaluate_work, "allowed", lambda: 4.0)
-    monkeypatch.setattr(evaluate_work, "processes_in_memory", lambda: 2)
-    subjects = [EvaluatedModel("it", classifier())]
-    assert parallel.share(options, subjects, toy_images(20), suite, Path("out")) == count
+    monkeypatch.setattr(parallel, "cost_of", cost_of)
+    monkeypatch.setattr(parallel, "allowed", lambda: 4.0)
+    monkeypatch.setattr(parallel, "processes_in_memory", lambda: 2)
+    models = [EvaluatedModel("it", classifier())]
+    assert parallel.share(options, models, toy_images(20), suite, Path("out")) == count
     assert ("processes busy" in capsys.readouterr().out) == ((asked or 1) > count)
     assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert parallel.share(options, subjects, toy_images(20), suite, Path("out")) == 1
+    assert parallel.share(options, models, toy_images(20), suite, Path("out")) == 1
 
 
 LINES = {

@@ -12,7 +12,7 @@ from forefend.checks import InputError
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel, read_radius, write_radius
 from forefend.threat_models.lp import L2, Linf
-from forefend.threat_models.parsing import _parse_lp
+from forefend.threat_models.parsing import parse_threat_model
 
 NORMS = pytest.mark.parametrize("norm", [Linf, L2])
 seeds = st.integers(0, 2**31)
@@ -200,14 +200,14 @@ ROUND_TRIPS = ["0", "1/255", "2/255", "8/255", "16/255", "0.3", "0.031", "0.0314
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("radius", ROUND_TRIPS)
 def test_identities_read_back_and_are_the_ones_the_field_writes(norm: str, radius: str) -> None:
-    assert str(_parse_lp(f"{norm}:{radius}")) == f"{norm}:{radius}"
-    assert _parse_lp(f"{norm.lower()}:{radius}") == _parse_lp(f"{norm}:{radius}")
+    assert str(parse_threat_model(f"{norm}:{radius}")) == f"{norm}:{radius}"
+    assert parse_threat_model(f"{norm.lower()}:{radius}") == parse_threat_model(f"{norm}:{radius}")
 
 
 @given(a=st.floats(0, 1), b=st.floats(0, 1))
 def test_identities_are_exact_and_distinct(a: float, b: float) -> None:
-    assert _parse_lp(str(Linf(a))) == Linf(a)
-    assert _parse_lp(str(L2(a * 50))) == L2(a * 50)
+    assert parse_threat_model(str(Linf(a))) == Linf(a)
+    assert parse_threat_model(str(L2(a * 50))) == L2(a * 50)
     assert (str(Linf(a)) == str(Linf(b))) == (a == b)
     assert str(Linf(a)) != str(L2(a))
 
@@ -244,7 +244,7 @@ def test_text_and_number_are_the_same_radius() -> None:
 )
 def test_what_is_no_threat_model_is_refused_in_words(text: str, words: list[str]) -> None:
     with pytest.raises(InputError) as refusal:
-        _parse_lp(text)
+        parse_threat_model(text)
     for word in words:
         assert word in str(refusal.value)
 

@@ -85,7 +85,7 @@ def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Let the watch see a collapse from an epoch on."""
     looks: list[int] = []
 
-    def look(self: Monitor, cast: Networks, threat: object, batch: Batch) -> dict[str, float]:
+    def look(self: Monitor, networks: Networks, threat: object, batch: Batch) -> dict[str, float]:
         looks.append(len(batch.x))
         return {"fgsm": 0.9, "pgd-10": 0.5 if len(looks) < at else 0.0}
 
@@ -183,12 +183,12 @@ def test_what_is_seen_is_logged_and_changes_no_weight(tmp_path: Path) -> None:
 
 
 def test_guides_are_watched_through_the_preprocessor() -> None:
-    cast = toy_cast()
+    networks = toy_cast()
     with torch.no_grad():
-        cast.preprocessor[3].weight.zero_()
-        cast.preprocessor[3].bias.zero_()  # every image comes out the same
+        networks.preprocessor[3].weight.zero_()
+        networks.preprocessor[3].bias.zero_()  # every image comes out the same
     batch = Batch(*toy_images().batch(torch.arange(40)), 0.0, KeyedRNG(torch.arange(40)))  # type: ignore[arg-type]
-    seen = Monitor().look(cast.crafting(), Linf(0.1), batch)
+    seen = Monitor().look(networks.crafting(), Linf(0.1), batch)
     assert seen == {"fgsm": 0.25, "pgd-10": 0.25}
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.spy_recipe import Spy
 from helpers.toy_networks import Stopping, classifier, same, toy_cast, toy_images, train, trained
-from test_train import Spy
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -40,16 +40,16 @@ def moved(network: nn.Module) -> None:
 
 @pytest.mark.parametrize(("craft", "tolerance"), [(live, 1e-7), (prepared, 1e-5), (prepared_bf16, 0.05)])
 def test_what_is_seen_follows_what_is_trained(craft: Crafting, tolerance: float) -> None:
-    cast, x = toy_cast(), images()
-    view = craft(cast, x)
+    networks, x = toy_cast(), images()
+    view = craft(networks, x)
     for _ in range(2):
         seen = view()
-        networks = [(cast.preprocessor, seen.preprocessor), (cast.classifier, seen.classifier)]
-        for network, stand_in in [*networks, *zip(cast.guides, seen.guides, strict=True)]:
+        nets = [(networks.preprocessor, seen.preprocessor), (networks.classifier, seen.classifier)]
+        for network, stand_in in [*nets, *zip(networks.guides, seen.guides, strict=True)]:
             expected = network.eval()(x).detach()
             torch.testing.assert_close(stand_in(x), expected, rtol=tolerance, atol=tolerance * float(expected.max()))
-        moved(cast.preprocessor)
-        moved(cast.classifier)
+        moved(networks.preprocessor)
+        moved(networks.classifier)
 
 
 @fast
@@ -62,12 +62,12 @@ def test_stand_ins_are_really_asked(craft: Crafting, monkeypatch: pytest.MonkeyP
         return forward(self, x)
 
     monkeypatch.setattr(OptimizedCopy, "forward", spy)
-    cast, x = toy_cast(), images()
-    seen = craft(cast, x)()
+    networks, x = toy_cast(), images()
+    seen = craft(networks, x)()
     asked.clear()
     seen.guides[0](seen.preprocessor(x))
     assert len(asked) == 2
-    cast.guides[0](cast.preprocessor(x))
+    networks.guides[0](networks.preprocessor(x))
     assert len(asked) == 2
 
 
@@ -90,9 +90,9 @@ def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
 
 @fast
 def test_who_reads_features_is_given_the_network_itself(craft: Crafting) -> None:
-    cast, x = toy_cast(), images()
-    seen = craft(cast, x)()
-    for network, stand_in in ((cast.classifier, seen.classifier), (cast.guides[0].classifier, seen.guides[0])):
+    networks, x = toy_cast(), images()
+    seen = craft(networks, x)()
+    for network, stand_in in ((networks.classifier, seen.classifier), (networks.guides[0].classifier, seen.guides[0])):
         logits, features = read(network.eval(), x, ["1"])
         own = stand_in.read(x, ["1"]) if isinstance(stand_in, Guide) else read(stand_in, x, ["1"])
         assert torch.equal(own[0], logits)
@@ -101,13 +101,13 @@ def test_who_reads_features_is_given_the_network_itself(craft: Crafting) -> None
 
 @fast
 def test_gradients_reach_the_image_and_no_parameter(craft: Crafting) -> None:
-    cast, x = toy_cast(), images().requires_grad_()
-    seen = craft(cast, x.detach())()
+    networks, x = toy_cast(), images().requires_grad_()
+    seen = craft(networks, x.detach())()
     seen.guides[0](seen.preprocessor(x)).sum().backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0
-    networks = (cast.preprocessor, seen.preprocessor, *seen.guides)
-    assert all(p.grad is None for network in networks for p in network.parameters())
+    nets = (networks.preprocessor, seen.preprocessor, *seen.guides)
+    assert all(p.grad is None for network in nets for p in network.parameters())
     assert not any(p.requires_grad for network in (seen.preprocessor, *seen.guides) for p in network.parameters())
 
 
@@ -144,18 +144,18 @@ class Judge(Spy):
 
 @fast
 def test_held_out_images_are_judged_by_the_networks_themselves(craft: Crafting) -> None:
-    judge, cast, x = Judge([], []), toy_cast(), images()
-    train(judge, toy_images(), cast, craft=craft, precision="bf16")
-    assert torch.equal(judge.crafts[-1].preprocessor(x), cast.preprocessor.eval()(x))
-    assert judge.crafts[-1].preprocessor.state_dict().keys() == cast.preprocessor.state_dict().keys()
+    judge, networks, x = Judge([], []), toy_cast(), images()
+    train(judge, toy_images(), networks, craft=craft, precision="bf16")
+    assert torch.equal(judge.crafts[-1].preprocessor(x), networks.preprocessor.eval()(x))
+    assert judge.crafts[-1].preprocessor.state_dict().keys() == networks.preprocessor.state_dict().keys()
 
 
 def test_it_is_brought_up_to_date_before_each_step_and_made_once() -> None:
     made, viewed = [], []
 
-    def counting(cast: Networks, x: Tensor) -> View:
+    def counting(networks: Networks, x: Tensor) -> View:
         made.append(len(x))
-        view = live(cast, x)
+        view = live(networks, x)
 
         def now() -> Networks:
             viewed.append(1)
@@ -172,11 +172,11 @@ def test_every_recipe_trains_on_stand_ins(name: str) -> None:
     recipe: Recipe = RECIPES[name]()
     small = {"epochs": 1, "batch_size": 20, "steps": 2}
     recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
-    cast = toy_cast(guides=1 if name == "nrp" else 2)
-    before = trained(cast)
-    train(recipe, toy_images(), cast, craft=prepared_bf16, precision="bf16")
-    assert not same(trained(cast), before)
-    assert all(tensor.dtype == torch.float32 for tensor in trained(cast) if tensor.is_floating_point())
+    networks = toy_cast(guides=1 if name == "nrp" else 2)
+    before = trained(networks)
+    train(recipe, toy_images(), networks, craft=prepared_bf16, precision="bf16")
+    assert not same(trained(networks), before)
+    assert all(tensor.dtype == torch.float32 for tensor in trained(networks) if tensor.is_floating_point())
 
 
 def test_attacks_in_feature_space_are_the_faithful_ones() -> None:
@@ -189,8 +189,8 @@ def test_attacks_in_feature_space_are_the_faithful_ones() -> None:
 def test_a_classifier_that_was_handed_in_is_untouched() -> None:
     original = classifier(1)
     before = [t.clone() for t in original.state_dict().values()]
-    cast = replace(toy_cast(), guides=[Guide(original)])
-    train(Robustifier(Linf(0.1), steps=1, epochs=1), toy_images(), cast, craft=prepared_bf16, precision="bf16")
+    networks = replace(toy_cast(), guides=[Guide(original)])
+    train(Robustifier(Linf(0.1), steps=1, epochs=1), toy_images(), networks, craft=prepared_bf16, precision="bf16")
     assert same(list(original.state_dict().values()), before)
     assert "forward" not in vars(original)
     assert not original._forward_hooks

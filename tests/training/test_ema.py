@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.spy_recipe import Spy
 from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, trained
-from test_train import Spy
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -67,15 +67,15 @@ def test_the_average_is_put_in_for_a_while_and_taken_out_whatever_happens() -> N
 
 def twin(decay: float) -> dict[str, Tensor]:
     """Training without an average, and one kept by hand of the weights at the start of each step and at the end."""
-    cast = toy_cast()
+    networks = toy_cast()
     seen: list[dict[str, Tensor]] = []
 
     def look(x: Tensor, rng: object) -> Tensor:
-        seen.append({name: t.clone() for name, t in cast.preprocessor.state_dict().items()})
+        seen.append({name: t.clone() for name, t in networks.preprocessor.state_dict().items()})
         return x
 
-    train(SMALL, toy_images(), cast, augment=look)
-    seen.append(dict(cast.preprocessor.state_dict()))
+    train(SMALL, toy_images(), networks, augment=look)
+    seen.append(dict(networks.preprocessor.state_dict()))
     average = seen[0]
     for step, state in enumerate(seen[1:]):
         kept = min(decay, (1 + step) / (10 + step))
@@ -84,10 +84,10 @@ def twin(decay: float) -> dict[str, Tensor]:
 
 
 def test_in_the_end_the_networks_hold_the_average_of_all_steps() -> None:
-    cast = train(SMALL, toy_images(), toy_cast(), ema=0.3)
+    networks = train(SMALL, toy_images(), toy_cast(), ema=0.3)
     for name, tensor in twin(0.3).items():
-        torch.testing.assert_close(cast.preprocessor.state_dict()[name], tensor)
-    assert not same(trained(cast), trained(train(SMALL, toy_images(), toy_cast())))
+        torch.testing.assert_close(networks.preprocessor.state_dict()[name], tensor)
+    assert not same(trained(networks), trained(train(SMALL, toy_images(), toy_cast())))
 
 
 def test_resumed_and_repeated_the_average_is_the_same(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ class Judge(Spy):
 
 
 def test_held_out_images_judge_the_average_and_training_goes_on_from_its_own() -> None:
-    judge, cast, plain = Judge([], []), toy_cast(), toy_cast()
-    train(judge, toy_images(), cast, ema=0.9)
-    assert torch.equal(judge.judged[-1], cast.preprocessor[0].weight)
+    judge, networks, plain = Judge([], []), toy_cast(), toy_cast()
+    train(judge, toy_images(), networks, ema=0.9)
+    assert torch.equal(judge.judged[-1], networks.preprocessor[0].weight)
     other = Judge([], [])
     train(other, toy_images(), plain)
     own = other.judged[-1] - other.judged[0]  # each weight falls by the same at every step

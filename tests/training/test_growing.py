@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.spy_recipe import Spy
 from helpers.toy_networks import (
     CLASSES,
     Stopping,
@@ -21,7 +22,6 @@ from helpers.toy_networks import (
     trained,
     untouched,
 )
-from test_train import Spy
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -55,8 +55,8 @@ def pooled(seed: int = 0, outputs: int = CLASSES) -> nn.Sequential:
 def any_size(**others: Any) -> Networks:
     """A cast that takes images of every size, but for the `others`."""
     guides = [Guide(pooled(1), "guide 1"), Guide(pooled(2), "guide 2")]
-    cast = Networks(preprocessor(3), guides, pooled(4), nn.Sequential(pooled(5, 1), nn.Flatten(0)))
-    return replace(cast, **others)
+    networks = Networks(preprocessor(3), guides, pooled(4), nn.Sequential(pooled(5, 1), nn.Flatten(0)))
+    return replace(networks, **others)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_is_held_out_keeps_its_size() -> None:
 def test_the_watch_looks_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def look(self: Monitor, cast: Networks, threat: object, batch: Batch) -> dict[str, float]:
+    def look(self: Monitor, networks: Networks, threat: object, batch: Batch) -> dict[str, float]:
         seen.append(tuple(batch.x.shape))
         return {"fgsm": 1.0, "pgd-10": 1.0}
 
@@ -171,13 +171,13 @@ def test_resumed_in_any_span_the_weights_are_the_same_and_the_guides_untouched(l
     before = held(classifier)
     options: dict[str, Any] = {"sizes": GROWING, "ema": 0.9, "inner": Gradual()}
 
-    def cast() -> Networks:
+    def networks() -> Networks:
         return any_size(guides=[Guide(classifier)])
 
-    whole = trained(train(SMALL, toy_images(), cast(), **options))
+    whole = trained(train(SMALL, toy_images(), networks(), **options))
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, toy_images(), cast(), run=Run(tmp_path), augment=Stopping(last), checkpoint_every=0, **options)
-    assert same(trained(train(SMALL, toy_images(), cast(), run=Run(tmp_path), **options)), whole)
+        train(SMALL, toy_images(), networks(), run=Run(tmp_path), augment=Stopping(last), checkpoint_every=0, **options)
+    assert same(trained(train(SMALL, toy_images(), networks(), run=Run(tmp_path), **options)), whole)
     assert untouched(classifier, before)
 
 
@@ -241,11 +241,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("others", "words"), MISFITS.values(), ids=MISFITS)
 def test_a_network_for_one_size_alone_is_one_sentence_before_training(others: dict[str, Any], words: str) -> None:
     start = rf"^Images of 3 × 3 pixels, with which training would begin, do not fit {words}: leave --sizes away"
-    spy, cast = Spy([], []), any_size(**others)
+    spy, networks = Spy([], []), any_size(**others)
     with pytest.raises(InputError, match=start):
-        train(spy, toy_images(), cast, sizes=GROWING)
+        train(spy, toy_images(), networks, sizes=GROWING)
     assert not spy.seen
-    train(spy, toy_images(), cast)
+    train(spy, toy_images(), networks)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -254,11 +254,11 @@ def test_every_recipe_trains_on_growing_images(name: str) -> None:
     small = {"epochs": 2, "batch_size": 20, "steps": 2}
     recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
     taps = toy_cast().guides[0].classifier.taps
-    networks: list[Any] = [pooled(seed) for seed in (1, 2, 4)]
-    for network in networks:
+    nets: list[Any] = [pooled(seed) for seed in (1, 2, 4)]
+    for network in nets:
         network.taps = taps
-    guides = [Guide(network) for network in networks[: 1 if name == "nrp" else 2]]
-    cast = any_size(guides=guides, classifier=networks[2])
-    before = trained(cast)
-    train(recipe, toy_images(), cast, sizes=GROWING, craft=prepared_bf16, precision="bf16")
-    assert not same(trained(cast), before)
+    guides = [Guide(network) for network in nets[: 1 if name == "nrp" else 2]]
+    networks = any_size(guides=guides, classifier=nets[2])
+    before = trained(networks)
+    train(recipe, toy_images(), networks, sizes=GROWING, craft=prepared_bf16, precision="bf16")
+    assert not same(trained(networks), before)

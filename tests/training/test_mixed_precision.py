@@ -25,10 +25,10 @@ def images(count: int = 8) -> Tensor:
 
 
 def test_networks_compute_in_bfloat16_and_answer_in_float32() -> None:
-    cast, x, inside = toy_cast(), images(), []
-    expected = cast.guides[0](cast.preprocessor(x)).detach()
-    hook = cast.preprocessor[0].register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
-    with mixed_precision(cast, "bf16") as low:
+    networks, x, inside = toy_cast(), images(), []
+    expected = networks.guides[0](networks.preprocessor(x)).detach()
+    hook = networks.preprocessor[0].register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
+    with mixed_precision(networks, "bf16") as low:
         z = low.preprocessor(x)
         logits = low.guides[0](z)
         assert inside == [torch.bfloat16]
@@ -40,19 +40,19 @@ def test_networks_compute_in_bfloat16_and_answer_in_float32() -> None:
 
 
 def test_in_float32_the_cast_is_the_very_same() -> None:
-    cast = toy_cast()
-    with mixed_precision(cast, "fp32") as low:
-        assert low is cast
-        assert not cast.preprocessor._forward_hooks
+    networks = toy_cast()
+    with mixed_precision(networks, "fp32") as low:
+        assert low is networks
+        assert not networks.preprocessor._forward_hooks
 
 
 def test_everything_is_given_back_and_guides_are_never_hooked() -> None:
-    cast = toy_cast()
-    before = [held(network) for network in (cast.preprocessor, *cast.guides)]
-    with mixed_precision(cast, "bf16") as low:
-        assert low.preprocessor is cast.preprocessor
-        assert not any(guide.classifier._forward_hooks for guide in cast.guides)
-    for network, old in zip((cast.preprocessor, *cast.guides), before, strict=True):
+    networks = toy_cast()
+    before = [held(network) for network in (networks.preprocessor, *networks.guides)]
+    with mixed_precision(networks, "bf16") as low:
+        assert low.preprocessor is networks.preprocessor
+        assert not any(guide.classifier._forward_hooks for guide in networks.guides)
+    for network, old in zip((networks.preprocessor, *networks.guides), before, strict=True):
         tensors, modes, flags = held(network)
         assert same(tensors, old[0])
         assert (modes, flags) == old[1:]
@@ -70,8 +70,8 @@ def test_features_that_are_read_are_float32() -> None:
 
 
 def test_a_forward_pass_that_fails_leaves_autocast_behind() -> None:
-    cast = toy_cast()
-    with mixed_precision(cast, "bf16") as low:
+    networks = toy_cast()
+    with mixed_precision(networks, "bf16") as low:
         with pytest.raises(RuntimeError):
             low.preprocessor(torch.zeros(2, 5, 6, 6))
         assert not torch.is_autocast_enabled("cpu")
@@ -86,9 +86,9 @@ class Dtypes(Recipe):
     epochs: int = 1
     batch_size: int = 40
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
-        sgd = torch.optim.SGD(cast.preprocessor.parameters(), 0.1)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd, lambda progress: 1.0)}
+    def players(self, networks: Networks) -> dict[str, Trainable]:
+        sgd = torch.optim.SGD(networks.preprocessor.parameters(), 0.1)
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd, lambda progress: 1.0)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         logits = train.guides[0](train.preprocessor(batch.x))
@@ -103,10 +103,10 @@ class Dtypes(Recipe):
 
 
 def test_losses_gradients_and_weights_are_float32() -> None:
-    recipe, cast = Dtypes(), toy_cast()
-    train(recipe, toy_images(), cast, precision="bf16")
+    recipe, networks = Dtypes(), toy_cast()
+    train(recipe, toy_images(), networks, precision="bf16")
     assert recipe.seen == [torch.float32] * 3
-    assert {p.dtype for p in cast.preprocessor.parameters()} == {torch.float32}
+    assert {p.dtype for p in networks.preprocessor.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("recipe", [SMALL, Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)])
@@ -123,8 +123,8 @@ def test_the_same_seed_gives_the_same_weights_also_when_resumed(recipe: Recipe, 
 
 def test_training_comes_out_nearly_as_in_float32() -> None:
     start, low, high = (
-        torch.cat([t.flatten() for t in trained(cast)])
-        for cast in (
+        torch.cat([t.flatten() for t in trained(networks)])
+        for networks in (
             toy_cast(),
             train(SMALL, toy_images(), toy_cast(), precision="bf16"),
             train(SMALL, toy_images(), toy_cast()),
@@ -134,8 +134,8 @@ def test_training_comes_out_nearly_as_in_float32() -> None:
 
 
 def test_an_unknown_precision_is_one_sentence_before_anything_is_done() -> None:
-    cast = toy_cast()
-    before = trained(cast)
+    networks = toy_cast()
+    before = trained(networks)
     with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):
-        train(replace(SMALL), toy_images(), cast, precision="fp16")
-    assert same(trained(cast), before)
+        train(replace(SMALL), toy_images(), networks, precision="fp16")
+    assert same(trained(networks), before)

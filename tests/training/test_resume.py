@@ -42,17 +42,17 @@ SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
 
 def test_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    def cast() -> Networks:
+    def networks() -> Networks:
         return Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
 
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, toy_images(), cast(), run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0.0)
-    resumed = trained(train(SMALL, toy_images(), cast(), run=Run(tmp_path)))
-    assert same(resumed, trained(train(SMALL, toy_images(), cast())))
+        train(SMALL, toy_images(), networks(), run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0.0)
+    resumed = trained(train(SMALL, toy_images(), networks(), run=Run(tmp_path)))
+    assert same(resumed, trained(train(SMALL, toy_images(), networks())))
 
 
-def weights(cast: Networks) -> list[Tensor]:
-    return [tensor.clone() for tensor in cast.preprocessor.state_dict().values()]
+def weights(networks: Networks) -> list[Tensor]:
+    return [tensor.clone() for tensor in networks.preprocessor.state_dict().values()]
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def weights(cast: Networks) -> list[Tensor]:
 def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
     train(SMALL, toy_images(), toy_cast(), run=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    cast = changes.pop("cast", toy_cast)()
-    own = weights(cast)
+    networks = changes.pop("cast", toy_cast)()
+    own = weights(networks)
     with pytest.raises(InputError) as error:
-        train(changes.pop("recipe", SMALL), changes.pop("data", toy_images()), cast, run=tmp_path, **changes)
+        train(changes.pop("recipe", SMALL), changes.pop("data", toy_images()), networks, run=tmp_path, **changes)
     assert f"checkpoint.safetensors belongs to another configuration ({told}" in str(error.value)
-    assert same(weights(cast), own)
+    assert same(weights(networks), own)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

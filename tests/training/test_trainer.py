@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.spy_recipe import Spy
 from helpers.toy_networks import preprocessor, same, toy_cast, toy_images, train, trained
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,30 +22,6 @@ from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
 
 SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
-
-
-@dataclass(frozen=True)
-class Spy(Recipe):
-    """Keeps what the loop hands over; its loss is the sum of the preprocessor's weights, plus that of a number."""
-
-    seen: list[Batch]
-    rates: list[float]
-    epochs: int = 2
-    batch_size: int = 16
-    bad_step: int = -1
-
-    def players(self, cast: Networks) -> dict[str, Trainable]:
-        sgd = torch.optim.SGD(cast.preprocessor.parameters(), 1.0)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd, self.schedule)}
-
-    def schedule(self, progress: float) -> float:
-        self.rates.append(progress)
-        return 1e-3
-
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        self.seen.append(batch)
-        loss = sum(p.sum() for p in train.preprocessor.parameters())
-        yield "preprocessor", loss * (math.nan if len(self.seen) == self.bad_step else 1.0)
 
 
 def spied(count: int = 40, seed: int = 0, **options: int) -> list[Batch]:
@@ -93,11 +69,11 @@ def test_a_batch_carries_its_images_labels_progress_and_draw() -> None:
 
 
 def test_progress_is_what_the_schedule_is_asked_with_and_scales_the_rate_once() -> None:
-    spy, cast = Spy([], []), toy_cast()
-    before = [p.detach().clone() for p in cast.preprocessor.parameters()]
-    train(spy, toy_images(), cast)
+    spy, networks = Spy([], []), toy_cast()
+    before = [p.detach().clone() for p in networks.preprocessor.parameters()]
+    train(spy, toy_images(), networks)
     assert spy.rates == pytest.approx([step / 6 for step in range(6)])
-    for old, new in zip(before, cast.preprocessor.parameters(), strict=True):
+    for old, new in zip(before, networks.preprocessor.parameters(), strict=True):
         torch.testing.assert_close(old - new.detach(), torch.full_like(old, 6e-3))  # each step 1e-3 times gradient 1
 
 
@@ -130,21 +106,21 @@ class Pair(Recipe):
     epochs: int = 1
     batch_size: int = 40
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
-        networks = {"preprocessor": cast.preprocessor, "classifier": cast.classifier}
+    def players(self, networks: Networks) -> dict[str, Trainable]:
+        nets = {"preprocessor": networks.preprocessor, "classifier": networks.classifier}
         return {
             name: Trainable({name: n}, torch.optim.SGD(n.parameters(), 0.1), lambda progress: 1.0)
-            for name, n in networks.items()
+            for name, n in nets.items()
         }
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        networks = {"preprocessor": train.preprocessor, "classifier": train.classifier}
+        nets = {"preprocessor": train.preprocessor, "classifier": train.classifier}
         for name in self.order:
-            before = {key: trained(Networks(n)) for key, n in networks.items()}
+            before = {key: trained(Networks(n)) for key, n in nets.items()}
             logits = train.classifier(train.preprocessor(batch.x))
-            mid = {key: [p.detach().clone() for p in n.parameters()] for key, n in networks.items()}
+            mid = {key: [p.detach().clone() for p in n.parameters()] for key, n in nets.items()}
             yield name, nn.functional.cross_entropy(logits, batch.y)
-            for key, network in networks.items():
+            for key, network in nets.items():
                 moved = not same([p.detach() for p in network.parameters()], mid[key])
                 assert moved == (key == name), (key, name, before.keys())
                 assert all(p.grad is None for p in network.parameters())
@@ -156,18 +132,18 @@ def test_only_the_yielded_player_is_moved_and_no_gradient_is_left(order: list[st
 
 
 def test_a_loss_that_is_no_number_is_one_sentence_and_is_never_saved(tmp_path: Path) -> None:
-    cast, run = toy_cast(), Run(tmp_path)
+    networks, run = toy_cast(), Run(tmp_path)
     with pytest.raises(InputError, match=r"^The preprocessor's loss is no longer a number at step 3: lower --lr\.$"):
-        train(Spy([], [], bad_step=4), toy_images(), cast, run=run, checkpoint_every=0.0)
+        train(Spy([], [], bad_step=4), toy_images(), networks, run=run, checkpoint_every=0.0)
     assert all(t.isfinite().all() for t in load_file(run.checkpoint).values())
 
 
 def test_the_same_seed_gives_the_same_dropout_and_leaves_the_callers_generator_alone() -> None:
     def run(torch_seed: int) -> list[Tensor]:
-        cast = Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
+        networks = Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
         torch.manual_seed(torch_seed)
         state = torch.get_rng_state()
-        weights = trained(train(SMALL, toy_images(), cast))
+        weights = trained(train(SMALL, toy_images(), networks))
         assert torch.equal(torch.get_rng_state(), state)
         return weights
 
@@ -175,15 +151,15 @@ def test_the_same_seed_gives_the_same_dropout_and_leaves_the_callers_generator_a
 
 
 def test_a_guide_that_changes_is_noticed() -> None:
-    cast = toy_cast()
+    networks = toy_cast()
 
     def meddle(x: Tensor, rng: KeyedRNG) -> Tensor:
         with torch.no_grad():
-            next(cast.guides[1].parameters()).add_(1)
+            next(networks.guides[1].parameters()).add_(1)
         return x
 
     with pytest.raises(RuntimeError, match="A guide changed during training"):
-        train(SMALL, toy_images(), cast, augment=meddle)
+        train(SMALL, toy_images(), networks, augment=meddle)
 
 
 def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

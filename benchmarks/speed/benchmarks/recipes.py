@@ -66,10 +66,10 @@ def small(name: str) -> Recipe:
 
 def _trained(name: str, recipe: Recipe, images: ImageDataset) -> dict[str, float]:
     """What a training run cost, and the accuracies of what it left."""
-    cast = cast_of(name, images)
+    networks = cast_of(name, images)
     with contextlib.redirect_stderr(io.StringIO()), leaves() as passes:
-        cost = counted(lambda: fit(recipe, images, cast, accelerator=accelerator_on()))
-    network = frozen(_result(name, cast)).cpu()
+        cost = counted(lambda: fit(recipe, images, networks, accelerator=accelerator_on()))
+    network = frozen(_result(name, networks)).cpu()
     x, y, index = sample(data.load("digits", "test"), TESTED, seed=0).batch(torch.arange(TESTED))
     x_adv = PGD(THREAT, 20, THREAT.radius / 8)(network, x, y, rng=KeyedRNG(index))
     with torch.no_grad():
@@ -133,11 +133,11 @@ def guide(recipe: Callable[..., Recipe]) -> nn.Module:
     return network.eval().cpu()
 
 
-def _result(name: str, cast: Networks) -> nn.Module:
+def _result(name: str, networks: Networks) -> nn.Module:
     """What the recipe leaves: images to logits."""
     if name in ALONE:
-        return cast.classifier
-    return Defended(cast.preprocessor, cast.guides[0] if cast.guides else cast.classifier)
+        return networks.classifier
+    return Defended(networks.preprocessor, networks.guides[0] if networks.guides else networks.classifier)
 
 
 SUBJECTS: Mapping[str, Maker] = {OURS: work}

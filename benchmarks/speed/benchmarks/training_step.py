@@ -137,9 +137,9 @@ def work(crafting: Crafting, precision: str, case: str) -> Work:
             return x
 
         watched = Watched(**{f.name: getattr(scene.recipe(), f.name) for f in fields(RTFE)})
-        cast = Networks(preprocessor=scene.preprocessor(), guides=[guide])
+        networks = Networks(preprocessor=scene.preprocessor(), guides=[guide])
         with contextlib.redirect_stderr(io.StringIO()):
-            fit(watched, images, cast, augment=beginning, ways=TrainingConfig(crafting, precision))
+            fit(watched, images, networks, augment=beginning, config=TrainingConfig(crafting, precision))
         seconds = sum(end - start for start, (_, end) in zip(began, watched.kept, strict=True))
         losses = [loss for loss, _ in watched.kept]
         return {"seconds": seconds / scene.steps, "losses": losses, "batches": batches, "images": scene.batch}

@@ -67,16 +67,16 @@ def bpda(preprocessor: nn.Module, backward: Callable[[Tensor], Tensor] = identit
     return _Approximation(preprocessor, backward)
 
 
-def bpda_defended(subject: nn.Module, backward: Callable[[Tensor], Tensor] = identity) -> nn.Module:
+def bpda_defended(model: nn.Module, backward: Callable[[Tensor], Tensor] = identity) -> nn.Module:
     """A view: the same defended classifier with BPDA round its defense; an undefended one as it is.
 
     Args:
-        subject: a `Defended`, or a classifier without a defense.
+        model: a `Defended`, or a classifier without a defense.
         backward: the stand-in for the whole defense.
     """
-    pipeline: Any = subject
-    if not hasattr(subject, "defense"):
-        return subject
+    pipeline: Any = model
+    if not hasattr(model, "defense"):
+        return model
     # The pipeline's own type, as attacks import no networks; it takes the frozen classifier as it stands.
     twin: nn.Module = type(pipeline)(bpda(pipeline.defense, backward), pipeline.classifier)
     return twin

@@ -179,27 +179,27 @@ class Features:
     def __str__(self) -> str:
         return f"features at {self.tap}"
 
-    def __call__(self, subject: nn.Module) -> nn.Module:
+    def __call__(self, model: nn.Module) -> nn.Module:
         """Images to features.
 
         Args:
-            subject: a `Defended`, or a `Guide` that stands alone.
+            model: a `Defended`, or a `Guide` that stands alone.
         """
-        pipeline: Any = subject
-        guide = getattr(pipeline, "classifier", None) if hasattr(subject, "defense") else pipeline
+        pipeline: Any = model
+        guide = getattr(pipeline, "classifier", None) if hasattr(model, "defense") else pipeline
         if not hasattr(guide, "read"):
-            raise InputError(f"{type(subject).__name__} has no taps to read features at: wrap it in Guide or Defended.")
+            raise InputError(f"{type(model).__name__} has no taps to read features at: wrap it in Guide or Defended.")
         return _Features(getattr(pipeline, "defense", nn.Identity()), guide, self.tap)
 
 
 @labeled("latent")
-def latent(subject: nn.Module) -> nn.Module:
+def latent(model: nn.Module) -> nn.Module:
     """A view: what the defense's `encoder` makes of the image; the classifier plays no part.
 
     Raises:
         InputError: the defense has no `encoder`.
     """
-    defense: Any = _defense(subject)
+    defense: Any = _defense(model)
     network = getattr(defense, "preprocessor", defense)  # a Defense holds one, a bare preprocessor is one
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module):
@@ -210,20 +210,20 @@ def latent(subject: nn.Module) -> nn.Module:
 
 
 @labeled("reconstruction")
-def reconstruction(subject: nn.Module) -> nn.Module:
+def reconstruction(model: nn.Module) -> nn.Module:
     """A view: `(logits, reconstruction)`, what the classifier says and what the defense made of the image.
 
     Raises:
         InputError: the subject is not defended.
     """
-    pipeline: Any = subject
-    return _Reconstruction(_defense(subject), pipeline.classifier)
+    pipeline: Any = model
+    return _Reconstruction(_defense(model), pipeline.classifier)
 
 
-def _defense(subject: nn.Module) -> nn.Module:
-    defense = getattr(subject, "defense", None)
+def _defense(model: nn.Module) -> nn.Module:
+    defense = getattr(model, "defense", None)
     if not isinstance(defense, nn.Module):
-        raise InputError(f"{type(subject).__name__} has no defense to attack: hand in a Defended.")
+        raise InputError(f"{type(model).__name__} has no defense to attack: hand in a Defended.")
     return defense
 
 

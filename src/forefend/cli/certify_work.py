@@ -29,18 +29,18 @@ def run(options: Any) -> str:
     counted = _radii(options.radii, smoothing)
     run = run_folder.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)
-    subjects, _ = subjects_of(options, run)
-    if not subjects:
+    models, _ = subjects_of(options, run)
+    if not models:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not options.allow_weak_classifier:
-        measure_alone(subjects, options)
-    placed([subject.network for subject in subjects], options.device)
-    folder = Path(options.out) if options.out else _folder(options, run, subjects)
+        measure_alone(models, options)
+    placed([model.network for model in models], options.device)
+    folder = Path(options.out) if options.out else _folder(options, run, models)
     copies = smoothing.first + smoothing.samples
-    print(f"{len(subjects)} subjects, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
+    print(f"{len(models)} subjects, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
     rows = {
-        name: certify(subject.network, images, smoothing, folder=folder, name=name, batch_size=options.batch_size)
-        for name, subject in ((_title(subject), subject) for subject in subjects)
+        name: certify(model.network, images, smoothing, folder=folder, name=name, batch_size=options.batch_size)
+        for name, model in ((_title(model), model) for model in models)
     }
     return certification_table.text(rows, counted, smoothing)
 
@@ -58,12 +58,12 @@ def _radii(given: Sequence[float] | None, smoothing: SmoothingConfig) -> list[fl
     return list(dict.fromkeys(given))
 
 
-def _title(subject: EvaluatedModel) -> str:
-    return f"{subject.name} defended" if subject.defended else subject.name
+def _title(model: EvaluatedModel) -> str:
+    return f"{model.name} defended" if model.defended else model.name
 
 
-def _folder(options: Any, run: run_folder.Run | None, subjects: Sequence[EvaluatedModel]) -> Path:
+def _folder(options: Any, run: run_folder.Run | None, models: Sequence[EvaluatedModel]) -> Path:
     """Where certificates go that were given no place; they tell themselves apart, so that a folder may hold many."""
-    names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
+    names = "-".join(dict.fromkeys(model.name.replace(" ", "-").replace("/", "-") for model in models))
     parent = (run.folder if run else Path(options.runs)) / "certificates"
     return parent / f"{Path(options.data).stem}-{names[:80]}-sigma{options.sigma:g}-s{options.seed}"

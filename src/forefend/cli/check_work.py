@@ -34,23 +34,23 @@ def run(options: Any) -> tuple[str, bool]:
     choose_threads()
     run = run_folder.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)
-    subjects, threat = _asked(options, run)
+    models, threat = _asked(options, run)
     folder = _folder(options, run)
     on_record = _on_record(options, run, but=folder)
-    numbers = [recorded_number(on_record, subject, images, threat) for subject in subjects]
+    numbers = [recorded_number(on_record, model, images, threat) for model in models]
     surrogates = surrogates_of(options)
-    placed([subject.network for subject in subjects] + list(surrogates.values()), options.device)
-    for subject in subjects:  # all are looked at before anything is written
-        gate.refuse_unfit(subject, images, threat, batch_size=options.batch_size)
+    placed([model.network for model in models] + list(surrogates.values()), options.device)
+    for model in models:  # all are looked at before anything is written
+        gate.refuse_unfit(model, images, threat, batch_size=options.batch_size)
     speaks = not process_group().rank
     if speaks and not (folder / "check.json").exists():
         files.write_json(folder / "check.json", {})  # from now on its records are a gate's, even if it is cut short
     found = {}
-    for subject, number in zip(subjects, numbers, strict=True):
+    for model, number in zip(models, numbers, strict=True):
         if speaks:
-            print(f"{subject.name}: {len(images)} images, verdicts -> {folder}", flush=True)
-        found[subject.name] = gate.check(
-            subject,
+            print(f"{model.name}: {len(images)} images, verdicts -> {folder}", flush=True)
+        found[model.name] = gate.check(
+            model,
             images,
             threat,
             number=number if number.trials or options.records else None,
@@ -58,7 +58,7 @@ def run(options: Any) -> tuple[str, bool]:
             folder=folder,
             seed=options.seed,
             batch_size=options.batch_size,
-            tell=partial(_tell, subject, images) if speaks else None,
+            tell=partial(_tell, model, images) if speaks else None,
         )
     passed = all(finding.passed for these in found.values() for finding in these)
     if not speaks:
@@ -67,20 +67,20 @@ def run(options: Any) -> tuple[str, bool]:
     return "\n\n".join(report(name, these) for name, these in found.items()), passed
 
 
-def _tell(subject: EvaluatedModel, images: ImageDataset, suite: Suite, batch_size: int) -> None:
+def _tell(model: EvaluatedModel, images: ImageDataset, suite: Suite, batch_size: int) -> None:
     """Say what the work costs, before it starts."""
-    print(cost_of([subject], images, suite, batch_size).among(process_group().count), flush=True)
+    print(cost_of([model], images, suite, batch_size).among(process_group().count), flush=True)
 
 
 def _asked(options: Any, run: run_folder.Run | None) -> tuple[list[EvaluatedModel], ThreatModel]:
     """Whom to check, and in which threat model."""
-    subjects, threat = subjects_of(options, run)
-    subjects = [subject for subject in subjects if subject.defended] or subjects
-    if not subjects:
+    models, threat = subjects_of(options, run)
+    models = [model for model in models if model.defended] or models
+    if not models:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not (options.threat or threat):
         raise InputError("The run was trained under no threat model: say which to check with --threat, as Linf:8/255.")
-    return subjects, parse_threat_model(options.threat or threat)
+    return models, parse_threat_model(options.threat or threat)
 
 
 def _folder(options: Any, run: run_folder.Run | None) -> Path:

@@ -182,8 +182,8 @@ def _cost(contestants: Sequence[Contestant], images: ImageDataset, suite: Suite,
     """How long it takes to attack them all, said before it starts."""
     seconds = 0.0
     for contestant in contestants:
-        subject, trials = EvaluatedModel(contestant.name, contestant.network), contestant.attacked(suite)[0]
-        seconds += cost_of([subject], images, trials, _at_once(contestant, options)).seconds
+        model, trials = EvaluatedModel(contestant.name, contestant.network), contestant.attacked(suite)[0]
+        seconds += cost_of([model], images, trials, _at_once(contestant, options)).seconds
     return (
         f"At most {spelled(seconds)} of attacks, as measured on one batch each; images that are lost early cost less."
     )
@@ -200,10 +200,10 @@ def _judged(
 ) -> tuple[Result, Result]:
     """Clean accuracy, and that under the worst attack."""
     trials, _ = contestant.attacked(suite)
-    subject = EvaluatedModel(contestant.name, contestant.network)
+    model = EvaluatedModel(contestant.name, contestant.network)
     place = folder / contestant.name.partition(" (")[0].replace(" ", "-")
     cells = evaluate(
-        [subject],
+        [model],
         images,
         trials,
         folder=place,

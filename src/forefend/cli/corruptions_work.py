@@ -37,19 +37,19 @@ def run(options: Any) -> str:
         wanted = _published(options, images)
     else:
         wanted = _made(options, images)
-    subjects, _ = subjects_of(options, held)
-    if not subjects:
+    models, _ = subjects_of(options, held)
+    if not models:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     if not options.allow_weak_classifier:
-        measure_alone(subjects, options)
-    placed([subject.network for subject in subjects], options.device)
-    folder = Path(options.out) if options.out else _folder(options, held, subjects)
+        measure_alone(models, options)
+    placed([model.network for model in models], options.device)
+    folder = Path(options.out) if options.out else _folder(options, held, models)
     print(
-        f"{len(subjects)} subjects, {len(images)} images, {len(wanted)} corruptions × severities -> {folder}",
+        f"{len(models)} subjects, {len(images)} images, {len(wanted)} corruptions × severities -> {folder}",
         flush=True,
     )
     conditions = [Condition(CLEAN, ALL, lambda: images), *wanted]
-    cells = measure(subjects, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
+    cells = measure(models, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
     return corruption_table.text(cells)
 
 
@@ -109,9 +109,9 @@ def _grid(names: Sequence[str], options: Any) -> list[tuple[str, int]]:
     return [(name, severity) for name in names for severity in sorted(set(options.severities))]
 
 
-def _folder(options: Any, held: run_folder.Run | None, subjects: Sequence[EvaluatedModel]) -> Path:
+def _folder(options: Any, held: run_folder.Run | None, models: Sequence[EvaluatedModel]) -> Path:
     """Where a measurement goes that was given no place: named after all that could make it another one."""
-    names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
+    names = "-".join(dict.fromkeys(model.name.replace(" ", "-").replace("/", "-") for model in models))
     parent = (held.folder if held else Path(options.runs)) / "corruptions"
     kind = f"-from-{Path(options.published).resolve().name}" if options.published else ""
     chosen = "".join(f"-{name}" for name in dict.fromkeys(options.corruptions))[:80]

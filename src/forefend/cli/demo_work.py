@@ -41,13 +41,11 @@ def run(folder: Path, seed: int) -> None:
     }
     started = run_folder.start(folder, config)
     print(f"[1/3] {len(train)} real digits: training {', '.join([*GUIDES, UNSEEN])} naturally", flush=True)
-    networks = {name: _classifier(folder, name, train, seed) for name in (*GUIDES, UNSEEN)}
+    nets = {name: _classifier(folder, name, train, seed) for name in (*GUIDES, UNSEEN)}
     print(f"[2/3] training one preprocessor in front of {' and '.join(GUIDES)}, both frozen", flush=True)
-    defense = _defense(started, {name: networks[name] for name in GUIDES}, train, seed)
+    defense = _defense(started, {name: nets[name] for name in GUIDES}, train, seed)
     print("[3/3] attacking all three, alone and defended: white-box PGD-20, 2 restarts", flush=True)
-    cells = evaluate(
-        _subjects(networks, defense), test, general.curve([Linf(r) for r in RADII]), folder=folder, seed=seed
-    )
+    cells = evaluate(_subjects(nets, defense), test, general.curve([Linf(r) for r in RADII]), folder=folder, seed=seed)
     print("\n" + tables.text(cells) + "\n")
     x, _, _ = test.batch(torch.arange(10))
     with torch.no_grad():
@@ -66,17 +64,17 @@ def _classifier(folder: Path, name: str, train: ImageDataset, seed: int) -> torc
 def _defense(run: run_folder.Run, guides: dict[str, torch.nn.Module], train: ImageDataset, seed: int) -> Defense:
     """The preprocessor trained in front of the guides, and saved."""
     preprocessor = new_preprocessor("narrow-unet", train, seed)
-    cast = Networks(preprocessor, [Guide(network, name) for name, network in guides.items()])
-    fit(RECIPE, train, cast, run=run, seed=seed, accelerator=accelerator_on("cpu"))
-    defense = defense_of(RECIPE, train, cast)
+    networks = Networks(preprocessor, [Guide(network, name) for name, network in guides.items()])
+    fit(RECIPE, train, networks, run=run, seed=seed, accelerator=accelerator_on("cpu"))
+    defense = defense_of(RECIPE, train, networks)
     defense.save(run.folder)
     return defense
 
 
-def _subjects(networks: dict[str, torch.nn.Module], defense: Defense) -> list[EvaluatedModel]:
+def _subjects(nets: dict[str, torch.nn.Module], defense: Defense) -> list[EvaluatedModel]:
     """Each classifier alone and behind the defense."""
     return [
         EvaluatedModel(name, Defended(defense, network) if defended else network, defended, defense.has_seen(network))
-        for name, network in networks.items()
+        for name, network in nets.items()
         for defended in (False, True)
     ]

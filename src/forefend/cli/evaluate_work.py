@@ -35,25 +35,25 @@ def run(options: Any) -> str:
     suite_of = choose(options.suite, SUITES, "suite")
     run = run_folder.Run(Path(options.run)) if options.run else None
     images = images_for(options, run)
-    subjects, threat = subjects_of(options, run)
+    models, threat = subjects_of(options, run)
     if not options.allow_weak_classifier:
-        measure_alone(subjects, options)
+        measure_alone(models, options)
     if not (options.threat or threat):
         raise InputError(
             "The run was trained under no threat model: say which to measure with --threat, as Linf:8/255."
         )
-    if not subjects:
+    if not models:
         raise InputError(f"{options.run} knows no classifier to stand behind it: name one with --classifiers.")
     threats = list(dict.fromkeys(parse_threat_model(text) for text in options.threat or [threat]))
     surrogates = surrogates_of(options)
-    placed([*(subject.network for subject in subjects), *surrogates.values()], options.device)
+    placed([*(model.network for model in models), *surrogates.values()], options.device)
     suite = select_suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
-    folder = Path(options.out) if options.out else _folder(options, run, subjects, threats, suite)
-    check(subjects, images, suite, folder=folder, seed=options.seed)
+    folder = Path(options.out) if options.out else _folder(options, run, models, threats, suite)
+    check(models, images, suite, folder=folder, seed=options.seed)
     ready()
-    with joined(share(options, subjects, images, suite, folder), options.words):
+    with joined(share(options, models, images, suite, folder), options.words):
         cells = evaluate(
-            subjects,
+            models,
             images,
             suite,
             folder=folder,
@@ -67,16 +67,16 @@ def run(options: Any) -> str:
 def _folder(
     options: Any,
     run: run_folder.Run | None,
-    subjects: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     threats: Sequence[ThreatModel],
     suite: Suite,
 ) -> Path:
     """Where an evaluation goes that was given no place: named after all that could make it another one."""
-    names = "-".join(dict.fromkeys(subject.name.replace(" ", "-").replace("/", "-") for subject in subjects))
+    names = "-".join(dict.fromkeys(model.name.replace(" ", "-").replace("/", "-") for model in models))
     spelled = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     parent = (run.folder if run else Path(options.runs)) / "evaluations"
     computed = options.precision
-    if any(falls_back(suite, device_of(subject.network)) for subject in subjects):
+    if any(falls_back(suite, device_of(model.network)) for model in models):
         computed = "fp32"  # bf16 was asked for, if only by the suite
     protocol = [options.suite, *filter(None, [computed]), *(Path(word).stem for word in options.surrogates)]
     parts = [Path(options.data).stem, names[:80], *protocol, spelled, str(options.images or "all"), f"s{options.seed}"]

@@ -124,8 +124,8 @@ class Finder:
             network = new_classifier(architecture, images, self.seed)
             recipe.players(Networks(classifier=network))  # refuses a recipe that needs more than a classifier
             run = run_folder.start(folder, config)
-            cast, accelerator = Networks(classifier=network), accelerator_on(self.device)
-            fit(recipe, images, cast, run=run, seed=self.seed, augment=self.augment, accelerator=accelerator)
+            networks, accelerator = Networks(classifier=network), accelerator_on(self.device)
+            fit(recipe, images, networks, run=run, seed=self.seed, augment=self.augment, accelerator=accelerator)
             save_classifier(folder, network, architecture, images)
         shown = architecture if name == "natural" else f"{architecture}@{name}"
         return NamedClassifier(shown, str(folder), self._of_run(folder).network, architecture)

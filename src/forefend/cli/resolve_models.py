@@ -21,12 +21,12 @@ from forefend.runtime import run_folder
 from forefend.runtime.distributed import check_device
 
 
-def measure_alone(subjects: Sequence[EvaluatedModel], options: Any) -> None:
+def measure_alone(models: Sequence[EvaluatedModel], options: Any) -> None:
     """Refuse an undefended classifier that is near chance on 500 test images, before anything is written."""
     images = sample(images_of(options)("test"), 500, seed=0)
-    for subject in subjects:
-        if not subject.defended:
-            clean_accuracy(subject.name, subject.network, images)
+    for model in models:
+        if not model.defended:
+            clean_accuracy(model.name, model.network, images)
 
 
 def placed(networks: Iterable[nn.Module], device: str | None) -> None:

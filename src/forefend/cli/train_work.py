@@ -64,30 +64,39 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
     recipe.check()
-    ways = ways_of(recipe, options)
-    ways.check(recipe)  # refused before guides are trained on demand
+    config = ways_of(recipe, options)
+    config.check(recipe)  # refused before guides are trained on demand
     images = sampled(images_of(options)("train"), options)
-    networks = {role: options[role] for role in roles if role != "guides"}
-    config = training_config(name, recipe, images, options.seed) | networks
-    config |= {"data": options.data, "size": options.size}
-    config |= {name: options[name] for name, plain in WAYS.items() if options[name] != plain}
+    nets = {role: options[role] for role in roles if role != "guides"}
+    run_config = training_config(name, recipe, images, options.seed) | nets
+    run_config |= {"data": options.data, "size": options.size}
+    run_config |= {name: options[name] for name, plain in WAYS.items() if options[name] != plain}
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     with accelerator.main_process_first():
-        run_folder.check_free(folder, config, but=("guides", *_may_change(folder, options)))
+        run_folder.check_free(folder, run_config, but=("guides", *_may_change(folder, options)))
     found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
-    cast = _cast(roles, found, images, options)
-    recipe.players(cast)  # refuses a cast that does not fit before anything is written
-    config["guides"] = [guide.config() for guide in found.get("guides", [])]
+    networks = _cast(roles, found, images, options)
+    recipe.players(networks)  # refuses a cast that does not fit before anything is written
+    run_config["guides"] = [guide.config() for guide in found.get("guides", [])]
     with accelerator.main_process_first():
-        started = run_folder.start(folder, config, may_change=_may_change(folder, options))
-    words = [f"{role} {network}" for role, network in networks.items()]
+        started = run_folder.start(folder, run_config, may_change=_may_change(folder, options))
+    words = [f"{role} {network}" for role, network in nets.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
     augment = augmentation(options.data)
     with _nothing_half_begun(started):
-        fit(recipe, images, cast, run=started, seed=options.seed, augment=augment, accelerator=accelerator, ways=ways)
+        fit(
+            recipe,
+            images,
+            networks,
+            run=started,
+            seed=options.seed,
+            augment=augment,
+            accelerator=accelerator,
+            config=config,
+        )
     if accelerator.is_main_process:
-        _save(recipe, images, cast, ways, folder, options, found)
+        _save(recipe, images, networks, config, folder, options, found)
     return folder
 
 
@@ -147,32 +156,32 @@ def _cast(
     roles: tuple[str, ...], found: dict[str, list[NamedClassifier]], images: ImageDataset, options: Any
 ) -> Networks:
     """The networks by role. What is trained is new or a copy: no classifier that was found is touched."""
-    seed, networks = options.seed, dict[str, Any]()
-    networks["guides"] = [Guide(guide.network, guide.name) for guide in found.get("guides", [])]
+    seed, nets = options.seed, dict[str, Any]()
+    nets["guides"] = [Guide(guide.network, guide.name) for guide in found.get("guides", [])]
     if "preprocessor" in roles:
-        networks["preprocessor"] = new_preprocessor(options.preprocessor, images, seed)
+        nets["preprocessor"] = new_preprocessor(options.preprocessor, images, seed)
     if "discriminator" in roles:
         channels, size, _ = images.shape
-        networks["discriminator"] = initialized(
+        nets["discriminator"] = initialized(
             partial(discriminators.build, options.discriminator, channels=channels, size=size), seed
         )
     if "classifier" in roles:
-        networks["classifier"] = (
+        nets["classifier"] = (
             copy.deepcopy(found["classifier"][0].network)
             if found["classifier"]
             else new_classifier(options.classifier, images, seed)
         )
     if "source" in roles:
         source = found["source"][0].network
-        networks["classifier"] = initialized(partial(with_new_head, source, len(images.classes)), seed)
-    return Networks(**networks)
+        nets["classifier"] = initialized(partial(with_new_head, source, len(images.classes)), seed)
+    return Networks(**nets)
 
 
 def _save(
     recipe: Recipe,
     images: ImageDataset,
-    cast: Networks,
-    ways: TrainingConfig,
+    networks: Networks,
+    config: TrainingConfig,
     folder: Path,
     options: Any,
     found: dict[str, list[NamedClassifier]],
@@ -182,10 +191,10 @@ def _save(
     if defended:
         # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
         origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
-        defense_of(recipe, images, cast, ways=ways, origins=origins).save(folder)
+        defense_of(recipe, images, networks, config=config, origins=origins).save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier
         place = folder / "classifier" if defended else folder
-        save_classifier(place, cast.classifier, architecture, images)
+        save_classifier(place, networks.classifier, architecture, images)
         print(f"classifier saved in {place}")

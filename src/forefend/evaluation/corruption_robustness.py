@@ -91,7 +91,7 @@ class CorruptionResult:
 
 
 def measure(
-    subjects: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     conditions: Sequence[Condition],
     *,
     folder: Path | None = None,
@@ -104,7 +104,7 @@ def measure(
     stopped, and `corruptions.json` holds the cells.
 
     Args:
-        subjects: what to judge, each with a name of its own.
+        models: what to judge, each with a name of its own.
         conditions: the corruptions; all must be of the same images.
         folder: where the records go; None keeps nothing.
         seed: of the corruptions' random numbers.
@@ -114,18 +114,18 @@ def measure(
         InputError: images, labels, or what a subject returns cannot be used, conditions are of other images, or the
             folder holds another measurement's cells.
     """
-    rows = [(subject.name, subject.defended) for subject in subjects]
+    rows = [(model.name, model.defended) for model in models]
     if len(set(rows)) < len(rows):
         raise InputError("Two subjects have the same name: give each a name of its own, or their rows would mix.")
-    before = [state_digest(subject.network) for subject in subjects]
-    views = [frozen(subject.network) for subject in subjects]
+    before = [state_digest(model.network) for model in models]
+    views = [frozen(model.network) for model in models]
     marks = [
         f"{fingerprint(view)}:{architecture_digest(view)}" for view in views
     ]  # before anyone asks them: some count
-    courts = [_Court(*court) for court in zip(subjects, views, [seed] * len(views), marks, strict=True)]
+    courts = [_Court(*court) for court in zip(models, views, [seed] * len(views), marks, strict=True)]
     if folder:
         clean = conditions[0].images()
-        asked = asked_of([(court.subject, court.key(clean)) for court in courts], clean, [*map(str, conditions)], seed)
+        asked = asked_of([(court.model, court.key(clean)) for court in courts], clean, [*map(str, conditions)], seed)
         asked.check(folder, "corruptions.json")
     path = folder / "records.jsonl" if folder else None
     done = records.read(path) if path else []
@@ -137,7 +137,7 @@ def measure(
             raise InputError(
                 f"{condition} is of other images than {judged[0][0]}: measure them apart, or mend the set."
             )
-    if before != [state_digest(subject.network) for subject in subjects]:
+    if before != [state_digest(model.network) for model in models]:
         raise RuntimeError("A classifier changed while it was measured: its verdicts must not be trusted.")
     found = [c for i, court in enumerate(courts) for c in court.cells([(k, lost[i]) for k, lost in judged])]
     if folder:
@@ -150,7 +150,7 @@ def measure(
 class _Court:
     """One subject, and a frozen view of it to ask."""
 
-    subject: EvaluatedModel
+    model: EvaluatedModel
     network: nn.Module
     seed: int
     own: str
@@ -179,9 +179,9 @@ class _Court:
         scores = [fmean(not lost[index] for _, lost in pairs) for index in pairs[0][1]]
         accuracy, low, high = mean_interval(scores)
         return CorruptionResult(
-            classifier=self.subject.name,
-            seen=self.subject.seen,
-            defended=self.subject.defended,
+            classifier=self.model.name,
+            seen=self.model.seen,
+            defended=self.model.defended,
             corruption=name,
             severity=severity,
             made=any(condition.corrupt is not None for condition, _ in pairs),
@@ -207,7 +207,7 @@ class _Hearing:
         """For each subject, whether each image is lost, by dataset index."""
         images, began = condition.images(), time.monotonic()
         for court in self.courts:
-            check_model(court.network, images, court.subject.name)
+            check_model(court.network, images, court.model.name)
         digests: dict[int, str] = {}
         for part in torch.arange(len(images)).split(self.batch_size):
             x, y, index = images.batch(part)
@@ -248,7 +248,7 @@ class _Hearing:
         """The verdicts on record, of images that are still what they were."""
         known: dict[int, bool] = {}
         for record in self.done:
-            if (record.subject, record.trial, record.seed) == (key, trial, self.seed):
+            if (record.model, record.trial, record.seed) == (key, trial, self.seed):
                 marked = zip(record.index, record.lost, record.images, strict=False)
                 known |= {i: lost for i, lost, mark in marked if digests.get(i) == mark}
         return known

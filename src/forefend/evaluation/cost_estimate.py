@@ -47,26 +47,26 @@ class Cost:
         )
 
 
-def cost_of(subjects: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, batch_size: int) -> Cost:
+def cost_of(models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, batch_size: int) -> Cost:
     """Gradients and forward passes an image at most, and the time that they take as measured on a batch.
 
     Args:
-        subjects: what will be attacked; each is timed on its own.
+        models: what will be attacked; each is timed on its own.
         images: how many, and which are timed.
         suite: what will be run.
         batch_size: images attacked at once.
     """
     gradients, forwards = (sum(count) for count in zip(*((t.gradients(), t.forwards()) for t in suite), strict=True))
     seconds = 0.0
-    for subject in subjects:
-        gradient, forward = _timed(subject, images, min(batch_size, len(images)))
+    for model in models:
+        gradient, forward = _timed(model, images, min(batch_size, len(images)))
         seconds += len(images) * (gradients * gradient + forwards * forward)
     return Cost(gradients, forwards, seconds)
 
 
-def _timed(subject: EvaluatedModel, images: ImageDataset, count: int) -> tuple[float, float]:
+def _timed(model: EvaluatedModel, images: ImageDataset, count: int) -> tuple[float, float]:
     """Seconds of one image's gradient and of its forward pass, on the largest batch that memory holds."""
-    network, room = frozen(subject.network), AdaptiveBatchSize(count)
+    network, room = frozen(model.network), AdaptiveBatchSize(count)
     flows = has_gradient(network, _batch(network, images, 1)[0])  # where none does, the suite will be refused
 
     def tried(rows: Tensor) -> list[float]:

@@ -34,7 +34,7 @@ from forefend.runtime.rng import torch_seed
 
 
 def evaluate(
-    subjects: nn.Module | Sequence[EvaluatedModel],
+    models: nn.Module | Sequence[EvaluatedModel],
     images: ImageDataset,
     suite: Suite,
     *,
@@ -49,7 +49,7 @@ def evaluate(
     stopped, and `summary.json` holds the cells, `evaluation.json` what they are of.
 
     Args:
-        subjects: what to judge; a bare network stands for itself.
+        models: what to judge; a bare network stands for itself.
         images: test images.
         suite: the trials, such as `suites.quick(Linf("8/255"))`; none for clean accuracy alone.
         folder: where the records go; None keeps nothing.
@@ -62,19 +62,19 @@ def evaluate(
             holds another evaluation's summary.
         RuntimeError: an attack left its threat model.
     """
-    if isinstance(subjects, nn.Module):
-        subjects = [evaluated_model(subjects)]
-    if not isinstance(subjects, Sequence) or not all(isinstance(subject, EvaluatedModel) for subject in subjects):
+    if isinstance(models, nn.Module):
+        models = [evaluated_model(models)]
+    if not isinstance(models, Sequence) or not all(isinstance(model, EvaluatedModel) for model in models):
         raise InputError(
-            f"A torch module or a list of Subjects is judged, not a {type(subjects).__name__}: wrap a function in a "
+            f"A torch module or a list of Subjects is judged, not a {type(models).__name__}: wrap a function in a "
             "module, and give several networks as forefend.Subject(name, network) each."
         )
     folder = Path(folder) if folder else None
     suite, seed, batch_size = trials_of(suite), whole(seed, "seed"), whole(batch_size, "batch_size")
     check_data(images, "the images")
-    with _courts(subjects, images, suite, folder, seed, batch_size) as courts:
+    with _courts(models, images, suite, folder, seed, batch_size) as courts:
         if folder:
-            asked = _asked([(court.subject, court.docket.key) for court in courts], images, suite, seed)
+            asked = _asked([(court.model, court.docket.key) for court in courts], images, suite, seed)
             asked.check(folder)
         found = [cell for court in courts for cell in court.cells(suite, allow_weak)]
     if folder and not process_group().rank:
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def verdicts(
-    subject: EvaluatedModel,
+    model: EvaluatedModel,
     images: ImageDataset,
     suite: Suite,
     *,
@@ -95,7 +95,7 @@ def verdicts(
     """Which images each trial breaks, by dataset index: what `evaluate` counts, for one subject.
 
     Args:
-        subject: what to judge.
+        model: what to judge.
         images: test images.
         suite: the trials.
         folder: where the records go; None keeps nothing.
@@ -106,13 +106,13 @@ def verdicts(
         The images misclassified without an attack, then those that each trial breaks.
     """
     suite = trials_of(suite)
-    with _courts([subject], images, suite, folder, seed, batch_size) as (court,):
+    with _courts([model], images, suite, folder, seed, batch_size) as (court,):
         return court.verdicts(suite, allow_weak=True)
 
 
 @contextmanager
 def _courts(
-    subjects: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     images: ImageDataset,
     suite: Suite,
     folder: Path | None,
@@ -120,10 +120,10 @@ def _courts(
     batch_size: int,
 ) -> Iterator[list[_Court]]:
     """A court for each subject, which knows what is on record; afterwards all records are in one file."""
-    _check_names(subjects, suite)
+    _check_names(models, suite)
     among = process_group()
-    before = [state_digest(subject.network) for subject in subjects]
-    views = [replace(subject, network=channels_last_copy(subject.network)) for subject in subjects]
+    before = [state_digest(model.network) for model in models]
+    views = [replace(model, network=channels_last_copy(model.network)) for model in models]
     keys = [key_of(view.network, images) for view in views]
     _check_apart(views, keys)
     with torch_seed(seed):
@@ -138,7 +138,7 @@ def _courts(
             _Court(view, ResultStore(view.network, images, seed, folder, old, among, batch_size, key))
             for view, key in zip(views, keys, strict=True)
         ]
-    if before != [state_digest(subject.network) for subject in subjects]:
+    if before != [state_digest(model.network) for model in models]:
         raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
     among.wait()
     if folder and not among.rank:
@@ -146,20 +146,20 @@ def _courts(
     among.wait()
 
 
-def _check_apart(subjects: Sequence[EvaluatedModel], keys: Sequence[str]) -> None:
+def _check_apart(models: Sequence[EvaluatedModel], keys: Sequence[str]) -> None:
     """Refuse subjects that records could not tell apart."""
-    twice = [subject for subject, key in zip(subjects, keys, strict=True) if keys.count(key) > 1]
+    twice = [model for model, key in zip(models, keys, strict=True) if keys.count(key) > 1]
     if twice:
         raise InputError(
             f"{twice[0].name} and {twice[1].name} are the same network in weights and form: judge it once, by one name."
         )
 
 
-def check(subjects: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, *, folder: Path, seed: int) -> None:
+def check(models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, *, folder: Path, seed: int) -> None:
     """Refuse images, subjects, or a suite for them that cannot be used, before any work.
 
     Args:
-        subjects: what would be judged.
+        models: what would be judged.
         images: test images.
         suite: the trials.
         folder: where records and summary would go.
@@ -168,7 +168,7 @@ def check(subjects: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite
     Raises:
         InputError: as `evaluate` would.
     """
-    views = [replace(subject, network=channels_last_copy(subject.network)) for subject in subjects]
+    views = [replace(model, network=channels_last_copy(model.network)) for model in models]
     _asked([(view, key_of(view.network, images)) for view in views], images, suite, seed).check(folder)
     with torch_seed(0):
         _check_views(views, images, suite)
@@ -191,9 +191,9 @@ def asked_of(
         trials: under what, each by its identity.
         seed: of the evaluation.
     """
-    subjects = {row_of(view): key for view, key in views}
+    models = {row_of(view): key for view, key in views}
     index = " ".join(map(str, images.index.tolist()))
-    return Manifest(subjects, list(dict.fromkeys(trials)), len(images), index, digest_of(images), seed)
+    return Manifest(models, list(dict.fromkeys(trials)), len(images), index, digest_of(images), seed)
 
 
 def _check_views(views: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite) -> None:
@@ -213,9 +213,9 @@ def _on_record(folder: Path, among: ProcessGroup) -> list[Record]:
     return old
 
 
-def _check_names(subjects: Sequence[EvaluatedModel], suite: Suite) -> None:
+def _check_names(models: Sequence[EvaluatedModel], suite: Suite) -> None:
     """Refuse what could not be told apart in tables or records."""
-    rows = [(subject.name, subject.defended) for subject in subjects]
+    rows = [(model.name, model.defended) for model in models]
     twice = next((name for name, defended in rows if rows.count((name, defended)) > 1), None)
     if twice is not None:
         raise InputError(f"Two subjects are called {twice!r}: give each a name of its own, or their rows would mix.")
@@ -230,14 +230,14 @@ def _check_names(subjects: Sequence[EvaluatedModel], suite: Suite) -> None:
 class _Court:
     """One subject's evaluation."""
 
-    subject: EvaluatedModel
+    model: EvaluatedModel
     docket: ResultStore
 
     def cells(self, suite: Suite, allow_weak: bool) -> list[Result]:
         """The verdicts, counted."""
         clean, *attacked = self.verdicts(suite, allow_weak)
-        images, subject = self.docket.images, self.subject
-        stand = Stand(subject.name, subject.seen, subject.defended, len(images), self.docket.seed)
+        images, model = self.docket.images, self.model
+        stand = Stand(model.name, model.seen, model.defended, len(images), self.docket.seed)
         return results.cells(stand, clean.lost, attacked)
 
     def verdicts(self, suite: Suite, allow_weak: bool) -> list[Verdict]:
@@ -245,12 +245,12 @@ class _Court:
         images = self.docket.images
         clean = self.docket.verdicts(CLEAN, self._title("clean"), images.index.tolist(), self._clean)
         accuracy = (len(clean) - sum(clean.values())) / len(clean)
-        if not (allow_weak or self.subject.defended):
-            check_clean_accuracy(accuracy, len(images.classes), len(clean), self.subject.name)
+        if not (allow_weak or self.model.defended):
+            check_clean_accuracy(accuracy, len(images.classes), len(clean), self.model.name)
         standing = [index for index in clean if not clean[index]]
         wrong = frozenset(clean) - frozenset(standing)
         found = [Verdict(CLEAN, "", 0.0, wrong)]
-        device = device_of(self.subject.network)
+        device = device_of(self.model.network)
         for trial in (settled(trial, device) for trial in suite):
             run = partial(trial.run, self._job(trial))
             judged = self.docket.verdicts(str(trial), self._title(str(trial)), standing, run)
@@ -265,7 +265,7 @@ class _Court:
             attack=trial.attack,
             threat=trial.threat,
             restarts=trial.restarts,
-            f=trial.sees(self.subject.network),
+            f=trial.sees(self.model.network),
             wrong=self._wrong,
             fetch=docket.fetch,
             room=AdaptiveBatchSize(docket.batch_size),
@@ -274,7 +274,7 @@ class _Court:
 
     def _wrong(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.subject.network(x).argmax(1) != y
+            return self.model.network(x).argmax(1) != y
 
     def _clean(self, rows: Tensor) -> Iterator[Verdicts]:
         def judged(part: Tensor) -> Verdicts:
@@ -285,4 +285,4 @@ class _Court:
         return AdaptiveBatchSize(self.docket.batch_size).map(rows, judged)
 
     def _title(self, trial: str) -> str:
-        return f"{row_of(self.subject)}: {trial}"
+        return f"{row_of(self.model)}: {trial}"

@@ -26,9 +26,9 @@ class EvaluatedModel:
     seen: bool = False
 
 
-def row_of(subject: EvaluatedModel) -> str:
+def row_of(model: EvaluatedModel) -> str:
     """What tells a subject's rows from others'."""
-    return f"{subject.name}{' defended' if subject.defended else ''}"
+    return f"{model.name}{' defended' if model.defended else ''}"
 
 
 def evaluated_model(network: nn.Module) -> EvaluatedModel:

@@ -31,9 +31,9 @@ class Swift:
     precision: str = "bf16"
     proposes = True  # it takes the view's place: an image meets the same random starts (`trial.starts_of`)
 
-    def __call__(self, subject: nn.Module) -> Seen:
+    def __call__(self, model: nn.Module) -> Seen:
         """The copy, made when the first images come."""
-        seen = self.view(subject)
+        seen = self.view(model)
         return _Preparing(seen, self.precision) if isinstance(seen, nn.Module) else seen
 
     def __str__(self) -> str:

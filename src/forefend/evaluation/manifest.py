@@ -15,7 +15,7 @@ class Manifest:
     """What an evaluation was asked for.
 
     Args:
-        subjects: by name in tables, the key of each subject's records.
+        models: by name in tables, the key of each subject's records.
         trials: identities.
         images: how many were judged.
         index: their numbers in the set, as text.
@@ -23,7 +23,7 @@ class Manifest:
         seed: of the evaluation.
     """
 
-    subjects: Mapping[str, str]
+    models: Mapping[str, str]
     trials: Sequence[str]
     images: int
     index: str
@@ -60,9 +60,9 @@ class Manifest:
 
     def _loses(self, old: Manifest) -> Iterator[str]:
         """What the old summary holds and the new one would not."""
-        keys = set(self.subjects.values())  # names may change: of two of one name, each gets a fingerprint
-        for name in (name for name, key in old.subjects.items() if key not in keys):
-            if name in self.subjects:
+        keys = set(self.models.values())  # names may change: of two of one name, each gets a fingerprint
+        for name in (name for name, key in old.models.items() if key not in keys):
+            if name in self.models:
                 yield f"its {name} was another network, or judged on another set"
             else:
                 yield f"it judged {name} too"

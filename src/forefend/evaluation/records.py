@@ -13,7 +13,7 @@ class Record:
     """What one trial did to one batch of images.
 
     Args:
-        subject: key of what was judged: the fingerprints of the classifier and its defense, and the data.
+        model: key of what was judged: the fingerprints of the classifier and its defense, and the data.
         trial: identity of the attack, its threat model and what it sees; `none` for clean images.
         seed: the evaluation's seed.
         index: dataset index of each image.
@@ -22,7 +22,7 @@ class Record:
             without them can be recounted, not gone on from.
     """
 
-    subject: str
+    model: str
     trial: str
     seed: int
     index: list[int]

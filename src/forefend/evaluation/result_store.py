@@ -116,7 +116,7 @@ class ResultStore:
         """The verdicts on record, of images that are still what they were when they were judged."""
         found: dict[int, list[Any]] = {}
         for record in self.old:
-            if (record.subject, record.trial, record.seed) == (self.key, trial, self.seed):
+            if (record.model, record.trial, record.seed) == (self.key, trial, self.seed):
                 found |= {i: pair for i, *pair in zip(record.index, record.lost, record.images, strict=False)}
         known: dict[int, bool] = {}
         for part in torch.tensor([rows[i] for i in found if i in rows], dtype=torch.int64).split(self.batch_size):

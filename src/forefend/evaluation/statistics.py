@@ -86,5 +86,5 @@ def two_sided(a: int, b: int) -> float:
 
 
 def _log_term(count: int, n: int, p: float) -> float:
-    ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
-    return ways + count * math.log(p) + (n - count) * math.log1p(-p)
+    config = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
+    return config + count * math.log(p) + (n - count) * math.log1p(-p)

@@ -24,15 +24,15 @@ View = Callable[[nn.Module], Seen]
 
 
 @labeled("white_box")
-def white_box(subject: nn.Module) -> nn.Module:
+def white_box(model: nn.Module) -> nn.Module:
     """The attacker sees everything: the whole pipeline."""
-    return subject
+    return model
 
 
 @labeled("oblivious")
-def oblivious(subject: nn.Module) -> nn.Module:
+def oblivious(model: nn.Module) -> nn.Module:
     """The attacker knows the classifier and does not know that it is defended."""
-    return subject.classifier if isinstance(subject, Defended) else subject
+    return model.classifier if isinstance(model, Defended) else model
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Surrogate:
     network: nn.Module
     name: str
 
-    def __call__(self, subject: nn.Module) -> nn.Module:
+    def __call__(self, model: nn.Module) -> nn.Module:
         """The surrogate, whatever the subject."""
         return self.network
 
@@ -68,18 +68,18 @@ class Averaged:
     view: View = white_box
     averages = True  # an evaluation lets such a trial attack what answers at random
 
-    def __call__(self, subject: nn.Module) -> nn.Module:
+    def __call__(self, model: nn.Module) -> nn.Module:
         """The average of the view."""
-        return eot(self.view(subject), self.samples)
+        return eot(self.view(model), self.samples)
 
     def __str__(self) -> str:
         return f"eot {self.samples} {label_of(self.view)}"
 
 
 @labeled("through_bpda")
-def through_bpda(subject: nn.Module) -> nn.Module:
+def through_bpda(model: nn.Module) -> nn.Module:
     """The attacker runs the defense forwards, and takes it for the identity backwards."""
-    return bpda_defended(subject)
+    return bpda_defended(model)
 
 
 @dataclass(frozen=True, repr=False)

@@ -58,15 +58,15 @@ class AAA(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The autoencoder alone; the classifiers are frozen."""
-        check_guides(cast.guides)
-        adam = torch.optim.Adam(weights_of(cast.preprocessor, "AAA", "preprocessor"), self.lr)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, constant)}
+        check_guides(networks.guides)
+        adam = torch.optim.Adam(weights_of(networks.preprocessor, "AAA", "preprocessor"), self.lr)
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, adam, constant)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the drawn classifier serves the attack and the loss alike."""
-        guides, seen = (self.policy(cast.guides, batch.rng) for cast in (train, craft))
+        guides, seen = (self.policy(networks.guides, batch.rng) for networks in (train, craft))
         yield "preprocessor", self._loss(guides, seen, train.preprocessor, craft.preprocessor, batch)
 
     def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:

@@ -48,11 +48,11 @@ class Adversarial(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
-        weights = weights_of(cast.classifier, "Adversarial training", "classifier")
+        weights = weights_of(networks.classifier, "Adversarial training", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of the saddle-point problem, Eq. 2.1."""

@@ -51,11 +51,11 @@ class APEGAN(Recipe):
     lr: float = 2e-4
     beta1: float = 0.5
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """Generator and discriminator, each with its Adam; the classifier is frozen."""
-        check_guides(cast.guides)
+        check_guides(networks.guides)
         players = {}
-        for role, network in (("preprocessor", cast.preprocessor), ("discriminator", cast.discriminator)):
+        for role, network in (("preprocessor", networks.preprocessor), ("discriminator", networks.discriminator)):
             adam = torch.optim.Adam(weights_of(network, "APE-GAN", role), self.lr, betas=(self.beta1, 0.999))
             players[role] = Trainable({role: network}, adam, constant)
         return players

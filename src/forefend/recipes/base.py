@@ -138,7 +138,7 @@ class Recipe(ABC):
     asks_inner: ClassVar[bool] = False  # whether it runs `batch.inner(attack)` in place of its paper's attack
 
     @abstractmethod
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """Who learns, with which optimizer and schedule."""
 
     @abstractmethod
@@ -159,7 +159,7 @@ class Recipe(ABC):
     def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:  # noqa: B027 (most need none)
         """Look at the held-out training images after an epoch, and write what follows into the memory."""
 
-    def finish(self, cast: Networks, memory: Memory) -> None:  # noqa: B027 (most need none)
+    def finish(self, networks: Networks, memory: Memory) -> None:  # noqa: B027 (most need none)
         """Leave the networks as they shall be used, after the last epoch."""
 
     def check(self) -> None:

@@ -63,13 +63,13 @@ class DenoisedSmoothing(Recipe):
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The denoiser alone; the classifier is frozen."""
-        check_guides(cast.guides)
-        weights = weights_of(cast.preprocessor, "Denoised smoothing", "preprocessor")
+        check_guides(networks.guides)
+        weights = weights_of(networks.preprocessor, "Denoised smoothing", "preprocessor")
         adam = torch.optim.Adam(weights, self.lr, weight_decay=self.weight_decay)
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, schedule)}
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, adam, schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; the noisy image is not clipped, as smoothing does not."""

@@ -81,12 +81,12 @@ class HGD(Recipe):
     milestones: tuple[float, ...] = (0.6, 0.9)
     decay: float = 0.1
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The denoiser alone; the guide is frozen."""
-        check_guides(cast.guides)
-        adam = torch.optim.Adam(weights_of(cast.preprocessor, "HGD", "preprocessor"), self.lr)
+        check_guides(networks.guides)
+        adam = torch.optim.Adam(weights_of(networks.preprocessor, "HGD", "preprocessor"), self.lr)
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, adam, schedule)}
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, adam, schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step; several guides are averaged, as the paper's ensemble is."""

@@ -98,12 +98,12 @@ class JATP(JointTraining):
     Source: Zhou et al., arXiv 2106.05453.
     """
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The preprocessor alone; the target model is frozen."""
-        check_guides(cast.guides)
-        weights = weights_of(cast.preprocessor, "JATP", "preprocessor")
+        check_guides(networks.guides)
+        weights = weights_of(networks.preprocessor, "JATP", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1; several guides take turns."""
@@ -121,9 +121,9 @@ class JATPPrime(JointTraining):
     Source: Zhou et al., arXiv 2106.05453, section 4.2, "cross-model defense".
     """
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """Preprocessor and classifier, one optimizer."""
-        return _joint_player(self, cast)
+        return _joint_player(self, networks)
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1 with the target model in training."""
@@ -137,20 +137,22 @@ class JAT(JointTraining):
     Source: Cann et al., arXiv 2209.06931, section 4.1, after Zhou et al., arXiv 2106.05453.
     """
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """Preprocessor and classifier, one optimizer."""
-        return _joint_player(self, cast)
+        return _joint_player(self, networks)
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Algorithm 1 with the target model in training."""
         yield "pair", self.step((train.preprocessor, train.classifier), (craft.preprocessor, craft.classifier), batch)
 
 
-def _joint_player(recipe: JointTraining, cast: Networks) -> dict[str, Trainable]:
+def _joint_player(recipe: JointTraining, networks: Networks) -> dict[str, Trainable]:
     name = type(recipe).__name__
-    weights = weights_of(cast.preprocessor, name, "preprocessor") + weights_of(cast.classifier, name, "classifier")
-    networks = {"preprocessor": cast.preprocessor, "classifier": cast.classifier}
-    return {"pair": Trainable(networks, sgd(weights, recipe), step_decay(recipe.milestones, recipe.decay))}
+    weights = weights_of(networks.preprocessor, name, "preprocessor") + weights_of(
+        networks.classifier, name, "classifier"
+    )
+    pair = {"preprocessor": networks.preprocessor, "classifier": networks.classifier}
+    return {"pair": Trainable(pair, sgd(weights, recipe), step_decay(recipe.milestones, recipe.decay))}
 
 
 def _features(p: nn.Module, target: nn.Module, tap: str) -> Callable[[Tensor], Tensor]:

@@ -48,11 +48,11 @@ class MART(Recipe):
     milestones: tuple[float, ...] = (74 / 120, 89 / 120, 99 / 120)
     decay: float = 0.1
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
-        weights = weights_of(cast.classifier, "MART", "classifier")
+        weights = weights_of(networks.classifier, "MART", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Eq. 11: boosted cross-entropy, and the divergence weighed by 1 − p_y(x)."""

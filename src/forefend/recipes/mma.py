@@ -58,11 +58,11 @@ class MMA(Recipe):
         if self.threat.norm != "Linf":
             raise InputError(f"MMA here searches l∞ margins, and the threat model is {self.threat}: use Linf:RADIUS.")
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
-        weights = weights_of(cast.classifier, "MMA", "classifier")
+        weights = weights_of(networks.classifier, "MMA", "classifier")
         schedule = stepwise(self.milestones, self.factors)
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
     def remember(self, data: ImageDataset) -> Memory:
         """Each image's radius, kept from epoch to epoch."""

@@ -31,11 +31,11 @@ class Natural(Recipe):
     lr: float = 2e-3
     weight_decay: float = 1e-2
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
-        weights = weights_of(cast.classifier, "Natural training", "classifier")
+        weights = weights_of(networks.classifier, "Natural training", "classifier")
         adam = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
-        return {"classifier": Trainable({"classifier": cast.classifier}, adam, cosine)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, adam, cosine)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of empirical risk minimization."""

@@ -59,12 +59,12 @@ class NRP(Recipe):
                 f"NRP's perturbation is an l∞ one, and the threat model is {self.threat}: use Linf:RADIUS."
             )
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """Purifier and discriminator, each with its Adam; the feature network is the guide, frozen."""
-        check_guides(cast.guides)
-        if len(cast.guides) > 1:
-            raise InputError(f"NRP reads the features of one guide, and {len(cast.guides)} were given: name one.")
-        roles = {"preprocessor": cast.preprocessor, "discriminator": cast.discriminator}
+        check_guides(networks.guides)
+        if len(networks.guides) > 1:
+            raise InputError(f"NRP reads the features of one guide, and {len(networks.guides)} were given: name one.")
+        roles = {"preprocessor": networks.preprocessor, "discriminator": networks.discriminator}
         return {
             role: Trainable({role: network}, torch.optim.Adam(weights_of(network, "NRP", role), self.lr), constant)
             for role, network in roles.items()

@@ -67,17 +67,19 @@ class Robustifier(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The robustifier alone; the classifiers are frozen."""
-        check_guides(cast.guides)
-        weights = weights_of(cast.preprocessor, "Robustifier", "preprocessor")
+        check_guides(networks.guides)
+        weights = weights_of(networks.preprocessor, "Robustifier", "preprocessor")
         return {
-            "preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), one_cycle(self.warm_up))
+            "preprocessor": Trainable(
+                {"preprocessor": networks.preprocessor}, sgd(weights, self), one_cycle(self.warm_up)
+            )
         }
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Eq. 6, averaged over the guides that serve this step."""
-        guides, seen = (self.policy(cast.guides, batch.rng) for cast in (train, craft))
+        guides, seen = (self.policy(networks.guides, batch.rng) for networks in (train, craft))
         losses = [
             self._loss(train.preprocessor, guide, Defended(craft.preprocessor, attacked), batch)
             for guide, attacked in zip(guides, seen, strict=True)
@@ -94,9 +96,9 @@ class Robustifier(Recipe):
                     right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
         keep_best(memory, float(torch.cat(right).mean()), craft.preprocessor)
 
-    def finish(self, cast: Networks, memory: Memory) -> None:
+    def finish(self, networks: Networks, memory: Memory) -> None:
         """Put the best epoch's weights back."""
-        put_back_best(memory, cast.preprocessor)
+        put_back_best(memory, networks.preprocessor)
 
     def _attack(self, f: Defended, batch: Batch) -> Tensor:
         attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))

@@ -57,12 +57,12 @@ class RTFE(Recipe):
 
     asks_inner: ClassVar[bool] = True
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The preprocessor alone; the guides are frozen."""
-        check_guides(cast.guides)
-        weights = weights_of(cast.preprocessor, "RTFE", "preprocessor")
+        check_guides(networks.guides)
+        weights = weights_of(networks.preprocessor, "RTFE", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": cast.preprocessor}, sgd(weights, self), schedule)}
+        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""

@@ -48,11 +48,11 @@ class TRADES(Recipe):
     milestones: tuple[float, ...] = (74 / 76,)
     decay: float = 0.1
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier in training."""
-        weights = weights_of(cast.classifier, "TRADES", "classifier")
+        weights = weights_of(networks.classifier, "TRADES", "classifier")
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """One step of Eq. 5; gradients flow through both arguments of the divergence."""

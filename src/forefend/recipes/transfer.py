@@ -124,12 +124,12 @@ class Transfer(Recipe):
 
     least_steps: ClassVar[int] = 0
 
-    def players(self, cast: Networks) -> dict[str, Trainable]:
+    def players(self, networks: Networks) -> dict[str, Trainable]:
         """The classifier, of which some layers learn."""
-        weights_of(cast.classifier, "Transfer learning", "classifier")
-        weights = [p for module in self.layers(cast.classifier) for p in module.parameters()]
+        weights_of(networks.classifier, "Transfer learning", "classifier")
+        weights = [p for module in self.layers(networks.classifier) for p in module.parameters()]
         schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": cast.classifier}, sgd(weights, self), schedule)}
+        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
     def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
         """Half the loss on clean images and half on attacked ones, each in a forward pass of its own."""
@@ -153,9 +153,9 @@ class Transfer(Recipe):
                 right += [(f(x).argmax(1) == batch.y).float() for x in seen]
         keep_best(memory, float(torch.cat(right).mean()), f)
 
-    def finish(self, cast: Networks, memory: Memory) -> None:
+    def finish(self, networks: Networks, memory: Memory) -> None:
         """Put the best epoch's weights back."""
-        put_back_best(memory, cast.classifier)
+        put_back_best(memory, networks.classifier)
 
     def _attack(self, f: nn.Module, batch: Batch, y: Tensor) -> Tensor:
         """FGSM or PGD from x itself: the paper starts neither at random."""

@@ -20,10 +20,10 @@ def rows_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     shows the worst of them, image by image.
     """
     columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius))))
-    subjects = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
+    models = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
     heading = ["classifier", "defense", *(_column(norm, radius) for norm, radius in columns)]
     rows = []
-    for classifier, seen, defended in subjects:
+    for classifier, seen, defended in models:
         own = [c for c in cells if (c.classifier, c.seen, c.defended) == (classifier, seen, defended)]
         role = f" ({'guide' if seen else 'unseen'})" if any(c.defended for c in cells) else ""
         rows.append([classifier + role, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])

@@ -17,9 +17,9 @@ from forefend.training.config import AS_THE_PAPERS, TrainingConfig
 def defense_of(
     recipe: Recipe,
     data: ImageDataset,
-    cast: Networks,
+    networks: Networks,
     *,
-    ways: TrainingConfig = AS_THE_PAPERS,
+    config: TrainingConfig = AS_THE_PAPERS,
     origins: Sequence[tuple[str, str]] = (),
 ) -> Defense:
     """The trained preprocessor with its card: it can be saved, loaded again, and tells its guides from others.
@@ -27,27 +27,27 @@ def defense_of(
     Args:
         recipe: what it was trained with.
         data: what it was trained on.
-        cast: the networks, after training.
-        ways: how it was trained: whether its weights are an average.
+        networks: the networks, after training.
+        config: how it was trained: whether its weights are an average.
         origins: names and fingerprints of classifiers that training went on from.
 
     Raises:
         InputError: the preprocessor is no architecture of ours.
     """
-    beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in cast.guides]
+    beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in networks.guides]
     beside += [{"name": origin, "fingerprint": print_} for origin, print_ in origins]
-    if any(True for _ in cast.classifier.parameters()):
-        beside.append({"name": "classifier", "fingerprint": fingerprint(cast.classifier)})
+    if any(True for _ in networks.classifier.parameters()):
+        beside.append({"name": "classifier", "fingerprint": fingerprint(networks.classifier)})
     card = DefenseCard(
-        architecture=preprocessors.name_of(cast.preprocessor),
-        settings=dict(cast.preprocessor.settings),  # type: ignore[arg-type]
+        architecture=preprocessors.name_of(networks.preprocessor),
+        settings=dict(networks.preprocessor.settings),  # type: ignore[arg-type]
         threat=str(recipe.settings().get("threat", "")),
         recipe=next((name for name, kind in RECIPES.items() if type(recipe) is kind), type(recipe).__name__),
         data=data.name,
         guides=beside,
-        ema=ways.ema,
+        ema=config.ema,
     )
-    return Defense(cast.preprocessor, card).eval()
+    return Defense(networks.preprocessor, card).eval()
 
 
 def training_config(name: str, recipe: Recipe, images: ImageDataset, seed: int) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from forefend.recipes.base import Networks, Recipe
 from forefend.training.config import TrainingConfig
 
 
-def begun(recipe: Recipe, data: ImageDataset, cast: Networks, *, seed: int, ways: TrainingConfig) -> dict[str, Any]:
+def begun(
+    recipe: Recipe, data: ImageDataset, networks: Networks, *, seed: int, config: TrainingConfig
+) -> dict[str, Any]:
     """What a training must have in common with one that goes on from its checkpoint, as JSON values.
 
     Not who watches it, nor how images are augmented, for a function's name says little; and nothing of a setting whose
@@ -19,9 +21,9 @@ def begun(recipe: Recipe, data: ImageDataset, cast: Networks, *, seed: int, ways
     Args:
         recipe: what is done at each step.
         data: training images.
-        cast: the networks, whose guides count.
+        networks: the networks, whose guides count.
         seed: of everything random.
-        ways: how it is done.
+        config: how it is done.
     """
     return {
         "recipe": type(recipe).__name__,
@@ -29,9 +31,9 @@ def begun(recipe: Recipe, data: ImageDataset, cast: Networks, *, seed: int, ways
         "data": data.name,
         "images": len(data),
         "pixels": digest_of(data),
-        "guides": [guide.fingerprint() for guide in cast.guides],
+        "guides": [guide.fingerprint() for guide in networks.guides],
         "seed": seed,
-        "ways": _steady(ways.settings()),
+        "ways": _steady(config.settings()),
     }
 
 

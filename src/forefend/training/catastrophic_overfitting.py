@@ -78,9 +78,9 @@ class Monitor:
                 f"A watch looks at {self.images} images under {self.steps} steps, expected at least 1 each."
             )
 
-    def look(self, cast: Networks, threat: ThreatModel, batch: Batch) -> dict[str, float]:
+    def look(self, networks: Networks, threat: ThreatModel, batch: Batch) -> dict[str, float]:
         """Accuracy under FGSM and under PGD, in [0, 1], over all guides; call it on networks in crafting form."""
-        f = pipelines(cast.preprocessor, list(cast.guides) or [cast.classifier])
+        f = pipelines(networks.preprocessor, list(networks.guides) or [networks.classifier])
         attacks = {
             "fgsm": fgsm(threat, Mean(ce)),
             f"pgd-{self.steps}": PGD(threat, self.steps, threat.radius / 4, loss=Mean(ce)),

@@ -17,7 +17,7 @@ from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
 
-def flops_per_image(recipe: Recipe, images: ImageDataset, cast: Networks) -> float:
+def flops_per_image(recipe: Recipe, images: ImageDataset, networks: Networks) -> float:
     """Operations that training takes for one image in one epoch, measured on a few steps of one batch.
 
     Operations are those of `compute.Compute`. Looking at held-out images is not counted. Where steps differ, as with
@@ -26,25 +26,25 @@ def flops_per_image(recipe: Recipe, images: ImageDataset, cast: Networks) -> flo
     Args:
         recipe: what to do at each step.
         images: training images.
-        cast: the networks; copies of them are trained, and thrown away.
+        networks: the networks; copies of them are trained, and thrown away.
     """
     batch = images.subset(torch.arange(min(recipe.batch_size, len(images))))
-    steps = max(1, len(cast.guides))
+    steps = max(1, len(networks.guides))
     # Two trainings, one step and 1 + steps of them: whatever is done once in each is no part of a step.
-    first, all_ = (_flops(recipe, batch, cast, epochs) for epochs in (1, 1 + steps))
+    first, all_ = (_flops(recipe, batch, networks, epochs) for epochs in (1, 1 + steps))
     return (all_ - first) / (steps * len(batch))
 
 
-def training_flops(recipe: Recipe, images: ImageDataset, cast: Networks) -> float:
+def training_flops(recipe: Recipe, images: ImageDataset, networks: Networks) -> float:
     """Operations of a whole training run: those of its steps.
 
     Args:
         recipe: with its epochs.
         images: training images, held-out ones among them.
-        cast: the networks.
+        networks: the networks.
     """
     trained = split(images, recipe.hold_out, seed=0)[0] if recipe.hold_out else images
-    return flops_per_image(recipe, images, cast) * len(trained) * recipe.epochs
+    return flops_per_image(recipe, images, networks) * len(trained) * recipe.epochs
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def allowance(budget: float, per_image: float, images: int) -> Allowance:
     return Allowance(epochs, shown, epochs * shown * per_image)
 
 
-def _flops(recipe: Recipe, batch: ImageDataset, cast: Networks, epochs: int) -> int:
+def _flops(recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int) -> int:
     """Operations of that many steps on one batch, and of what stands before and after them."""
     changes = {"epochs": epochs} | ({"hold_out": 0.0} if recipe.hold_out else {})
     short: Recipe = replace(recipe, **changes)  # type: ignore[type-var]
-    copies = {role: copy.deepcopy(getattr(cast, role)) for role in ("preprocessor", "classifier", "discriminator")}
-    twin = replace(cast, **copies)
+    copies = {role: copy.deepcopy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
+    twin = replace(networks, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return counted(lambda: fit(short, batch, twin, ways=TrainingConfig(watch=None))).flops
+        return counted(lambda: fit(short, batch, twin, config=TrainingConfig(watch=None))).flops

@@ -18,25 +18,25 @@ Crafting = Callable[[Networks, Tensor], View]  # the networks in training, a few
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def live(cast: Networks, x: Tensor) -> View:
+def live(networks: Networks, x: Tensor) -> View:
     """The networks themselves in crafting form, sharing every tensor: what is attacked is what is trained.
 
     Args:
-        cast: the networks in training.
+        networks: the networks in training.
         x: a few images, `(B, C, H, W)` in [0, 1].
     """
-    craft = cast.crafting()
+    craft = networks.crafting()
     return lambda: craft
 
 
-def prepared(cast: Networks, x: Tensor, *, precision: str = "fp32") -> View:
+def prepared(networks: Networks, x: Tensor, *, precision: str = "fp32") -> View:
     """Fast stand-ins (`fast.prepare`): guides made once, networks in training followed before each step.
 
     Whoever reads features is given the network itself: a folded layer no longer puts out what the layer does. The
     discriminator stays as it is, for no attack asks it.
 
     Args:
-        cast: the networks in training.
+        networks: the networks in training.
         x: a few images, `(B, C, H, W)` in [0, 1], on the networks' device.
         precision: `fp32`, the same function up to rounding, or `bf16`, whose outputs are off by about a hundredth.
 
@@ -44,13 +44,13 @@ def prepared(cast: Networks, x: Tensor, *, precision: str = "fp32") -> View:
         InputError: an unknown precision, or images that a network does not take.
     """
     tell("What attacks see computes", precision, x.device)
-    craft = cast.crafting()
+    craft = networks.crafting()
     moving = []
-    for network, view in ((cast.preprocessor, craft.preprocessor), (cast.classifier, craft.classifier)):
+    for network, view in ((networks.preprocessor, craft.preprocessor), (networks.classifier, craft.classifier)):
         if next(network.parameters(), None) is not None:
             moving.append(optimized_copy(network, x, precision=precision))
             _hasten(view, moving[-1])
-    guides = [Guide(guide.classifier, guide.name) for guide in cast.guides]
+    guides = [Guide(guide.classifier, guide.name) for guide in networks.guides]
     for guide in guides:
         _hasten(guide.classifier, optimized_copy(guide.classifier, x, precision=precision))
     craft = replace(craft, guides=guides)
@@ -63,9 +63,9 @@ def prepared(cast: Networks, x: Tensor, *, precision: str = "fp32") -> View:
     return view_now
 
 
-def prepared_bf16(cast: Networks, x: Tensor) -> View:
+def prepared_bf16(networks: Networks, x: Tensor) -> View:
     """Fast stand-ins whose weights and features are bfloat16: they tell an attack where to go, faster still."""
-    return prepared(cast, x, precision="bf16")
+    return prepared(networks, x, precision="bf16")
 
 
 def _hasten(view: Network, stand_in: OptimizedCopy) -> None:

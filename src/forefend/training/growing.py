@@ -85,11 +85,11 @@ class Sizes:
                 f"The radius of {other} means something else on smaller images: leave --sizes away, or use Linf:RADIUS."
             )
 
-    def check_cast(self, cast: Networks, x: Tensor, memory: Memory) -> None:
+    def check_cast(self, networks: Networks, x: Tensor, memory: Memory) -> None:
         """Refuse networks that do not take the smaller images, and what is kept for each pixel; without gradients.
 
         Args:
-            cast: the networks in crafting form.
+            networks: the networks in crafting form.
             x: a few images of full size, `(B, C, H, W)` in [0, 1].
             memory: what recipe and inner attack keep for each image.
 
@@ -105,8 +105,8 @@ class Sizes:
                         f"{_words(size)}: leave --sizes away, or --inner warm-started."
                     )
             small = F.interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
-            for name, network in _networks(cast):
-                wanted = small.shape if network is cast.preprocessor else network(x).shape
+            for name, network in _networks(networks):
+                wanted = small.shape if network is networks.preprocessor else network(x).shape
                 _ask(name, network, small, wanted)
 
 
@@ -127,12 +127,12 @@ def _ask(name: str, network: Callable[[Tensor], Any], small: Tensor, wanted: tup
         )
 
 
-def _networks(cast: Networks) -> Iterator[tuple[str, Callable[[Tensor], Any]]]:
+def _networks(networks: Networks) -> Iterator[tuple[str, Callable[[Tensor], Any]]]:
     """The networks that take part, with what to call them; an identity that stands for none does not."""
-    yield "the preprocessor", cast.preprocessor
-    for guide in cast.guides:
+    yield "the preprocessor", networks.preprocessor
+    for guide in networks.guides:
         yield guide.name, guide
-    for name, network in (("the classifier", cast.classifier), ("the discriminator", cast.discriminator)):
+    for name, network in (("the classifier", networks.classifier), ("the discriminator", networks.discriminator)):
         if next(network.parameters(), None) is not None:
             yield name, network
 

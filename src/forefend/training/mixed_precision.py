@@ -17,37 +17,42 @@ from forefend.runtime.precision import fitting, tell
 
 
 @contextmanager
-def mixed_precision(cast: Networks, precision: str) -> Iterator[Networks]:
+def mixed_precision(networks: Networks, precision: str) -> Iterator[Networks]:
     """The networks in training form, computing in `precision`; they are given back as they were.
 
     Each network enters autocast when it is called and leaves it with its output in float32, so that a recipe's losses
     are float32 without its knowing. bfloat16 has the range of float32, and needs no loss scaling.
 
     Args:
-        cast: the networks; those that are trained stay the very same modules, the guides get views of their own.
+        networks: the networks; those that are trained stay the very same modules, the guides get views of their own.
         precision: `fp32`, where the cast comes back as it is, or `bf16`, which on a device without such arithmetic
             becomes `fp32`.
 
     Raises:
         InputError: an unknown precision.
     """
-    every = nn.ModuleList([cast.preprocessor, cast.classifier, cast.discriminator, *cast.guides])
+    every = nn.ModuleList([networks.preprocessor, networks.classifier, networks.discriminator, *networks.guides])
     device = device_of(every)
     dtype, _ = fitting(precision, device)
     tell("The weights' step computes", precision, device)
     if dtype is torch.float32:
-        yield cast
+        yield networks
         return
-    cast = replace(cast, guides=[Guide(guide.classifier, guide.name) for guide in cast.guides])
-    networks = [cast.preprocessor, cast.classifier, cast.discriminator, *(guide.classifier for guide in cast.guides)]
+    networks = replace(networks, guides=[Guide(guide.classifier, guide.name) for guide in networks.guides])
+    nets = [
+        networks.preprocessor,
+        networks.classifier,
+        networks.discriminator,
+        *(guide.classifier for guide in networks.guides),
+    ]
     hooks = []
-    for network in networks:
+    for network in nets:
         if next(network.parameters(), None) is not None:
             autocast = _Autocast()
             hooks.append(network.register_forward_pre_hook(autocast.enter))
             hooks.append(network.register_forward_hook(autocast.leave, always_call=True))
     try:
-        yield cast
+        yield networks
     finally:
         for hook in hooks:
             hook.remove()

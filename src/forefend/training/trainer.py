@@ -47,14 +47,14 @@ class _State:
 def fit(
     recipe: Recipe,
     data: ImageDataset,
-    cast: Networks,
+    networks: Networks,
     *,
     run: Run | str | Path | None = None,
     seed: int = 0,
     augment: Augment | None = None,
     accelerator: Accelerator | None = None,
     checkpoint_every: float = 60.0,
-    ways: TrainingConfig = AS_THE_PAPERS,
+    config: TrainingConfig = AS_THE_PAPERS,
 ) -> None:
     """Train the cast's networks in place; guides are proved untouched, and modes are given back as they were.
 
@@ -65,54 +65,58 @@ def fit(
     Args:
         recipe: what to do at each step.
         data: training images.
-        cast: the networks; only those that the recipe's players own are trained.
+        networks: the networks; only those that the recipe's players own are trained.
         run: the folder of checkpoint and log, made if need be; what was begun there goes on. None keeps nothing.
         seed: of data order, augmentation and attack starts; initialization is the caller's.
         augment: label-preserving change of a batch; None for none.
         accelerator: device and processes; None takes CUDA where it is, else the CPU. Of several processes every one
             begins with the first one's weights.
         checkpoint_every: seconds between checkpoints; there is one after each epoch too.
-        ways: how it is done: what attacks see, precision, averaging, cheaper inner attacks, smaller images, a watch.
+        config: how it is done: what attacks see, precision, averaging, cheaper inner attacks, smaller images, a watch.
 
     Raises:
         InputError: a hyper-parameter is out of range, a network does not fit, the run is another training's, training
             has collapsed, or the loss is no longer a number.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and the state saved.
     """
-    for given, kind, what in ((recipe, Recipe, "recipe"), (cast, Networks, "cast"), (ways, TrainingConfig, "ways")):
+    for given, kind, what in (
+        (recipe, Recipe, "recipe"),
+        (networks, Networks, "cast"),
+        (config, TrainingConfig, "ways"),
+    ):
         check_kind(given, kind, f"fit's {what}")
     check_data(data, "fit's data")
     seed = whole(seed, "seed")
     recipe.check()
-    ways.check(recipe)
+    config.check(recipe)
     accelerator = accelerator or accelerator_on()
     run = run_in(run) if run else None
     leave_group_at_exit()
-    cast.to(accelerator.device)
-    broadcast_weights((cast.preprocessor, cast.classifier, cast.discriminator), accelerator)
-    untouched = [guide.likeness() for guide in cast.guides]
-    batches = _batches(recipe, data, ways, seed=seed, augment=augment, accelerator=accelerator)
-    players, memory = recipe.players(cast), recipe.remember(batches.data) | ways.inner.remember(batches.data)
+    networks.to(accelerator.device)
+    broadcast_weights((networks.preprocessor, networks.classifier, networks.discriminator), accelerator)
+    untouched = [guide.likeness() for guide in networks.guides]
+    batches = _batches(recipe, data, config, seed=seed, augment=augment, accelerator=accelerator)
+    players, memory = recipe.players(networks), recipe.remember(batches.data) | config.inner.remember(batches.data)
     few = batches.few(2).x
     with torch.no_grad():
-        cast.crafting().check(few, len(data.classes))
-        ways.sizes.check_cast(cast.crafting(), few, memory)
-    view = ways.craft(cast, few)  # before the weights are restored, so that stand-ins are made alike each time
-    which = begun(recipe, data, cast, seed=seed, ways=ways) if run else {}
-    loop = _Loop(recipe, batches, cast, players, memory, accelerator, view, ways, which)
+        networks.crafting().check(few, len(data.classes))
+        config.sizes.check_cast(networks.crafting(), few, memory)
+    view = config.craft(networks, few)  # before the weights are restored, so that stand-ins are made alike each time
+    which = begun(recipe, data, networks, seed=seed, config=config) if run else {}
+    loop = _Loop(recipe, batches, networks, players, memory, accelerator, view, config, which)
     state = _resume(run, loop)
-    networks = [network for player in players.values() for network in player.networks.values()]
+    nets = [network for player in players.values() for network in player.networks.values()]
     with (
         as_begun(state.threads or None),
         stoppable() as received,
         _generator(accelerator),
-        restore_modes(*networks),
-        mixed_precision(cast, ways.precision) as train,
+        restore_modes(*nets),
+        mixed_precision(networks, config.precision) as train,
     ):
         _take_all(loop, train, state, run=run, received=received, checkpoint_every=checkpoint_every)
     ema.put(state.average, players)
-    recipe.finish(cast, memory)
-    if untouched != [guide.likeness() for guide in cast.guides]:
+    recipe.finish(networks, memory)
+    if untouched != [guide.likeness() for guide in networks.guides]:
         raise RuntimeError("A guide changed during training: its weights must not be trusted, and this is a defect.")
 
 
@@ -146,12 +150,12 @@ class _Loop:
 
     recipe: Recipe
     batches: Batches
-    cast: Networks
+    networks: Networks
     players: dict[str, Trainable]
     memory: Memory
     accelerator: Accelerator
     view: View
-    ways: TrainingConfig
+    config: TrainingConfig
     begun: dict[str, Any]  # which training it is; empty where nothing is kept
 
     craft: Networks = field(init=False)
@@ -159,8 +163,8 @@ class _Loop:
     before: Memory = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "craft", self.cast.crafting())
-        object.__setattr__(self, "watch", self.ways.watching(self.recipe))
+        object.__setattr__(self, "craft", self.networks.crafting())
+        object.__setattr__(self, "watch", self.config.watching(self.recipe))
 
     def take(self, state: _State, train: Networks) -> None:
         """One step: the recipe yields losses, and each player moves in turn."""
@@ -179,8 +183,8 @@ class _Loop:
             self._move(self.players[name], loss * share, batch.progress)
             total, count = state.sums.get(name, (0.0, 0))
             state.sums[name] = [total + value, count + 1]
-        if self.ways.ema is not None:
-            ema.follow(state.average, self.players, self.ways.ema, state.step)
+        if self.config.ema is not None:
+            ema.follow(state.average, self.players, self.config.ema, state.step)
         state.step += 1
 
     def merge(self) -> None:
@@ -239,7 +243,7 @@ class _Loop:
 def _batches(
     recipe: Recipe,
     data: ImageDataset,
-    ways: TrainingConfig,
+    config: TrainingConfig,
     *,
     seed: int,
     augment: Augment | None,
@@ -254,8 +258,8 @@ def _batches(
         epochs=recipe.epochs,
         seed=seed,
         augment=augment,
-        inner=ways.inner,
-        sizes=ways.sizes,
+        inner=config.inner,
+        sizes=config.sizes,
         accelerator=accelerator,
     )
 
@@ -263,7 +267,7 @@ def _batches(
 def _resume(run: Run | None, loop: _Loop) -> _State:
     progress = checkpoint.restore(run.checkpoint, loop.players, loop.memory, loop.begun) if run else None
     state = _State(**progress) if progress else _State()
-    if loop.ways.ema is not None:
+    if loop.config.ema is not None:
         state.average = ema.fitting(state.average, loop.players, resumed=state.step > 0)
     elif state.average:
         raise InputError("The checkpoint holds an average of the weights: go on with the --ema that it was begun with.")

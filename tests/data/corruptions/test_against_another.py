@@ -40,7 +40,7 @@ class Scripted:
 
     trial = ""
 
-    def at(self, **_: object) -> Scripted:
+    def fold_in(self, **_: object) -> Scripted:
         return self
 
     def normal(self, x: Tensor) -> Tensor:

@@ -201,7 +201,7 @@ def test_preprocessors_without_weights_are_told_apart(tmp_path: Path) -> None:
     images, network = toy_images(4, split="test"), classifier()
     plain = certify(Defended(nn.Hardtanh(-9, 9), network), images, QUICK, folder=tmp_path)
     darkened = certify(Defended(nn.Hardtanh(0, 0.5), network), images, QUICK, folder=tmp_path)
-    assert {c.subject for c in plain}.isdisjoint(c.subject for c in darkened)
+    assert {c.model for c in plain}.isdisjoint(c.model for c in darkened)
     assert len(certificate.read(tmp_path / "certificates.jsonl")) == 8
 
 

@@ -108,15 +108,15 @@ def robust() -> nn.Module:
 @pytest.fixture(scope="module")
 def rtfe(natural: nn.Module) -> nn.Module:
     """A preprocessor trained by RTFE in front of the natural classifier."""
-    cast = train(RTFE(**INNER, epochs=5), digits(), Networks(unet(), [Guide(natural)]))
-    return Defended(cast.preprocessor.eval(), natural)
+    networks = train(RTFE(**INNER, epochs=5), digits(), Networks(unet(), [Guide(natural)]))
+    return Defended(networks.preprocessor.eval(), natural)
 
 
 def gate(
     network: nn.Module, images: ImageDataset | None = None, threat: ThreatModel = THREAT, **more: Any
 ) -> list[CheckResult]:
-    subject = EvaluatedModel("it", network, isinstance(network, Defended))
-    return check(subject, images or some(), threat, **{"budget": SMALL} | more)
+    model = EvaluatedModel("it", network, isinstance(network, Defended))
+    return check(model, images or some(), threat, **{"budget": SMALL} | more)
 
 
 def failed(findings: list[CheckResult]) -> set[str]:
@@ -237,8 +237,8 @@ def test_a_random_defense_is_caught_without_eot_on_record_and_allowed_with_it(ro
 
 
 def test_a_denoiser_known_by_oblivious_records_alone_is_caught(natural: nn.Module) -> None:
-    cast = train(HGD(**INNER, epochs=1, guidance=logit), digits(), Networks(unet(), [Guide(natural)]))
-    defended = Defended(cast.preprocessor.eval(), natural)
+    networks = train(HGD(**INNER, epochs=1, guidance=logit), digits(), Networks(unet(), [Guide(natural)]))
+    defended = Defended(networks.preprocessor.eval(), natural)
     images = some(20)
     everyone = frozenset(images.index.tolist())
     assert failed(gate(defended, images, number=Number([BLIND], everyone, everyone))) == {RECORDS, NUMBER}

@@ -133,8 +133,8 @@ def _distance(edge: Tensor) -> Tensor:
     far = torch.where(edge, 0.0, float(FAR))
     while True:
         around = F.pad(far, (2, 2, 2, 2), value=float(FAR))
-        ways = [around[:, :, 2 + i : 2 + i + height, 2 + j : 2 + j + width] + length for i, j, length in STEPS]
-        nearer = torch.stack([far, *ways]).amin(0)
+        config = [around[:, :, 2 + i : 2 + i + height, 2 + j : 2 + j + width] + length for i, j, length in STEPS]
+        nearer = torch.stack([far, *config]).amin(0)
         if torch.equal(nearer, far):
             return far
         far = nearer

@@ -117,7 +117,7 @@ class Certificate:
 
     Args:
         name: what tables call the network that was smoothed.
-        subject: key of what was certified: the data and the network's fingerprint.
+        model: key of what was certified: the data and the network's fingerprint.
         smoothing: the noise, the samples and alpha, as `str(Smoothing)`.
         index: dataset index of the image.
         image: digest of the image and its label, so that a certificate is not taken for another image's.
@@ -130,7 +130,7 @@ class Certificate:
     """
 
     name: str
-    subject: str
+    model: str
     smoothing: str
     index: int
     image: str

@@ -152,10 +152,10 @@ class _Clerk:
         """The certificates on record for this network and smoothing, by index."""
         key = (self._subject(), str(self.smoothed.smoothing))
         done = certificate.read(self.path) if self.path else []
-        return {c.index: c for c in done if (c.subject, c.smoothing) == key}
+        return {c.index: c for c in done if (c.model, c.smoothing) == key}
 
     def certify(self, known: dict[int, Certificate]) -> list[Certificate]:
-        subject, found, new = self._subject(), [], 0
+        model, found, new = self._subject(), [], 0
         with Progress(f"{self.name}: certify", len(self.images), unit="images") as progress:
             for row in range(len(self.images)):
                 batch = self.images.batch(torch.tensor([row]))
@@ -163,7 +163,7 @@ class _Clerk:
                 (image,) = fingerprints(batch[0], batch[1])
                 certificate = known.get(int(index))
                 if certificate is None or certificate.image != image:
-                    certificate = self._certificate((subject, image), x, int(y), int(index))
+                    certificate = self._certificate((model, image), x, int(y), int(index))
                     new += 1
                     if self.path:
                         files.append(self.path, certificate)
@@ -177,7 +177,7 @@ class _Clerk:
         guess, votes, radius = self.smoothed.certify(x.to(device_of(self.smoothed.network)), index)
         return Certificate(
             name=self.name,
-            subject=of[0],
+            model=of[0],
             smoothing=str(self.smoothed.smoothing),
             index=index,
             image=of[1],

@@ -130,9 +130,9 @@ def denoised_smoothing(rules: Rules, architecture: str, *, sigma: float, copies:
     """A denoiser trained with the stability loss on the whole budget, and the mean over noisy copies behind it."""
     recipe = DenoisedSmoothing(sigma=sigma, objective=stability)
     network = new_preprocessor(architecture, rules.images, rules.seed)
-    cast = Networks(network, [Guide(rules.classifier.network, rules.classifier.name)])
+    networks = Networks(network, [Guide(rules.classifier.network, rules.classifier.name)])
     folder = rules.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
-    spent = _trained(rules, folder, recipe, cast, {"preprocessor": architecture})
+    spent = _trained(rules, folder, recipe, networks, {"preprocessor": architecture})
     denoiser = load(folder)
     pipeline = MeanOverNoise(Defended(denoiser, rules.classifier.network), sigma, copies)
     title = f"denoised smoothing ({architecture}, sigma {sigma:g}, {copies} copies)"
@@ -148,10 +148,10 @@ def fine_tuned(rules: Rules, lr: float, inner: dict[str, Any]) -> Contestant:
         inner: `steps` and `relative_step` of the inner attack, where they are not the recipe's own.
     """
     recipe = Adversarial(threat=rules.threat, lr=lr, **inner)
-    cast = Networks(classifier=copy.deepcopy(rules.classifier.network))
+    networks = Networks(classifier=copy.deepcopy(rules.classifier.network))
     spelled = str(rules.threat).replace("/", "_").replace(":", "")
     folder = rules.folder / f"adversarial-fine-tuning-{spelled}-lr{lr:g}"
-    spent = _trained(rules, folder, recipe, cast, {"classifier": rules.classifier.architecture})
+    spent = _trained(rules, folder, recipe, networks, {"classifier": rules.classifier.architecture})
     own = load_card(folder / "classifier.json")
     return Contestant(f"adversarial fine-tuning (lr {lr:g})", own, own, plainly, spent)
 
@@ -167,20 +167,20 @@ def check_rivals(architecture: str, *, sigma: float, copies: int, lr: float) -> 
     Adversarial(lr=lr).check()
 
 
-def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Networks, networks: dict[str, str]) -> float:
+def _trained(rules: Rules, folder: Path, recipe: Recipe, networks: Networks, nets: dict[str, str]) -> float:
     """Train on what the budget pays, in a run of its own that goes on where it stopped; the operations spent."""
     recipe.check()
-    per_image = flops_per_image(recipe, rules.images, cast)
+    per_image = flops_per_image(recipe, rules.images, networks)
     paid = allowance(rules.budget, per_image, len(rules.images))
     recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
     images = rules.images
     if paid.images < len(images):
         images = sample(images, paid.images, rules.seed)
-    config = training_config(_name_of(recipe), recipe, images, rules.seed) | networks
-    config |= {"data": rules.data, "guides": [], "from": rules.classifier.config() | {"spec": ""}}
-    config |= {"budget_flops": rules.budget, "training_flops": paid.flops}
-    run = run_folder.start(folder, config)
-    done = "defense.json" if "preprocessor" in networks else "classifier.json"
+    run_config = training_config(_name_of(recipe), recipe, images, rules.seed) | nets
+    run_config |= {"data": rules.data, "guides": [], "from": rules.classifier.config() | {"spec": ""}}
+    run_config |= {"budget_flops": rules.budget, "training_flops": paid.flops}
+    run = run_folder.start(folder, run_config)
+    done = "defense.json" if "preprocessor" in nets else "classifier.json"
     if not (run.folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
         augment = augmentation(rules.data)
@@ -188,14 +188,14 @@ def _trained(rules: Rules, folder: Path, recipe: Recipe, cast: Networks, network
         fit(
             recipe,
             images,
-            cast,
+            networks,
             run=run,
             seed=rules.seed,
             augment=augment,
             accelerator=rules.accelerator,
-            ways=TrainingConfig(watch=None),
+            config=TrainingConfig(watch=None),
         )
-        _save(run.folder, recipe, images, cast, networks)
+        _save(run.folder, recipe, images, networks, nets)
     return paid.flops
 
 
@@ -204,9 +204,9 @@ def _name_of(recipe: Recipe) -> str:
     return "adversarial" if isinstance(recipe, Adversarial) else "denoised-smoothing"
 
 
-def _save(folder: Path, recipe: Recipe, images: ImageDataset, cast: Networks, networks: dict[str, str]) -> None:
-    if "preprocessor" in networks:
-        defense_of(recipe, images, cast).save(folder)
+def _save(folder: Path, recipe: Recipe, images: ImageDataset, networks: Networks, nets: dict[str, str]) -> None:
+    if "preprocessor" in nets:
+        defense_of(recipe, images, networks).save(folder)
         return
-    assert isinstance(cast.classifier, Normalized)
-    save_classifier(folder, cast.classifier, networks["classifier"], images)
+    assert isinstance(networks.classifier, Normalized)
+    save_classifier(folder, networks.classifier, nets["classifier"], images)

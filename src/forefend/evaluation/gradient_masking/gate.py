@@ -68,7 +68,7 @@ FULL: Final = CheckBudget()
 
 
 def check(
-    subject: EvaluatedModel,
+    model: EvaluatedModel,
     images: ImageDataset,
     threat: ThreatModel,
     *,
@@ -83,7 +83,7 @@ def check(
     """Try to catch masked gradients.
 
     Args:
-        subject: whose robustness is in question.
+        model: whose robustness is in question.
         images: test images; a hundred or two will do.
         threat: the threat model of the number in question.
         number: the number in question, as records hold it; None where there is none.
@@ -97,21 +97,21 @@ def check(
     Raises:
         InputError: the threat model, the images or the subject cannot be used.
     """
-    refuse_unfit(subject, images, threat, batch_size=batch_size, budget=budget)
+    refuse_unfit(model, images, threat, batch_size=batch_size, budget=budget)
     classes = len(images.classes)
     with torch_seed(0):
         batch = images.batch(torch.arange(min(len(images), batch_size)))
-        facts, landscape = diagnostics.probe(subject.network, batch, threat, budget.samples)
+        facts, landscape = diagnostics.probe(model.network, batch, threat, budget.samples)
     seen = frozenset(images.index.tolist())
     evidence = Evidence(seen, classes, threat.norm, {}, {}, number, facts, landscape)
     if not evidence.facts["logits"]:  # evaluation refuses such a network, rightly
         return [look(evidence) for look in OF_ANY]
     # A pipeline may draw once for all images of a batch: small batches keep one draw from deciding everything.
     size = min(batch_size, 8) if evidence.facts["random"] else batch_size
-    judge = partial(verdicts, subject, folder=folder, seed=seed, batch_size=size)
+    judge = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
     attacker = _Attacker(threat, budget, bool(evidence.facts["random"]))
     suite = attacker.black_box(surrogates or {})
-    suite += attacker.round_the_defense() if isinstance(subject.network, Defended) else []
+    suite += attacker.round_the_defense() if isinstance(model.network, Defended) else []
     if not evidence.facts["flows"]:
         if tell:
             tell(suite, size)
@@ -127,7 +127,7 @@ def check(
 
 
 def refuse_unfit(
-    subject: EvaluatedModel,
+    model: EvaluatedModel,
     images: ImageDataset,
     threat: ThreatModel,
     *,
@@ -143,12 +143,12 @@ def refuse_unfit(
         raise InputError(f"The gate cannot attack in {threat}: give Linf or L2 with one radius above 0.")
     classes = len(images.classes)
     budget.reference(threat, classes, "standard")  # what it refuses is refused before the others have run
-    _check(subject, images.batch(torch.arange(min(len(images), batch_size))), classes)
+    _check(model, images.batch(torch.arange(min(len(images), batch_size))), classes)
 
 
-def _check(subject: EvaluatedModel, batch: tuple[Tensor, Tensor, Tensor], classes: int) -> None:
+def _check(model: EvaluatedModel, batch: tuple[Tensor, Tensor, Tensor], classes: int) -> None:
     """Refuse what evaluation will refuse, but probabilities, which are a finding."""
-    network = frozen(subject.network)
+    network = frozen(model.network)
     x, y = batch[:2]
 
     def shifted(x: Tensor) -> Any:
@@ -159,7 +159,7 @@ def _check(subject: EvaluatedModel, batch: tuple[Tensor, Tensor, Tensor], classe
     check_images(x)
     check_labels(y, classes)
     with torch.no_grad(), torch_seed(0):
-        check_classifier(shifted, x[:2].to(device_of(network)), classes, subject.name)
+        check_classifier(shifted, x[:2].to(device_of(network)), classes, model.name)
 
 
 def _with_verdicts(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:

@@ -16,14 +16,14 @@ from forefend.threat_models.base import ThreatModel
 
 
 def recorded_number(
-    on_record: Sequence[Record], subject: EvaluatedModel, images: ImageDataset, threat: ThreatModel
+    on_record: Sequence[Record], model: EvaluatedModel, images: ImageDataset, threat: ThreatModel
 ) -> Number:
     """What is on record of this very subject, on this set of images, in this threat model.
 
     An image that was only ever classified stands up to nothing; one that was misclassified needs no attack.
     """
-    key = key_of(frozen(subject.network), images)
-    ours = [r for r in on_record if r.subject == key and (f" in {threat} [" in r.trial or r.trial == CLEAN)]
+    key = key_of(frozen(model.network), images)
+    ours = [r for r in on_record if r.model == key and (f" in {threat} [" in r.trial or r.trial == CLEAN)]
     digests = _digests(images) if ours else {}
     verdicts = [(record.trial, _still_true(record, digests)) for record in ours]
     attacked = frozenset(i for trial, those in verdicts if trial != CLEAN for i in those)
