@@ -263,9 +263,7 @@ def test_an_identity_is_readable_and_stable(python: Callable[..., str]) -> None:
     identity = "PGD-10(Linf:8/255, step=2/255, loss=ce, start=random_start)"
     assert str(BASE) == identity
     assert str(fgsm(L2(0.5))) == "PGD-1(L2:0.5, step=0.5, loss=ce, start=from_x)"
-    program = (
-        "from forefend.attacks.pgd import PGD; from forefend.threat_models.lp import Linf; print(PGD(Linf('8/255'), 10, 2/255))"
-    )
+    program = "from forefend.attacks.pgd import PGD; from forefend.threat_models.lp import Linf; print(PGD(Linf('8/255'), 10, 2/255))"
     assert python(program) == identity
 
 
