@@ -49,7 +49,7 @@ FROZEN = {
         0.6247650384902954,
         0.1202344298362732,
     ),
-    "Momentum-20(Linf:8/255, step=0.003137254901960784, decay=1, loss=ce, shown=as_it_is, smooth=unfiltered) in Linf:8/255 [transfer from net b8e8f57678ba9722]": (
+    "Momentum-20(Linf:8/255, step=0.003137254901960784, decay=1, loss=ce, shown=as_it_is, smooth=unfiltered) in Linf:8/255 [transfer from net b8e8f57678ba9722]": (  # noqa: E501
         0.6053553819656372,
         0.08642971515655518,
     ),
@@ -81,11 +81,11 @@ FROZEN = {
         0.48894208669662476,
         0.7310241460800171,
     ),
-    "ProjectedWasserstein-20(Wasserstein:8/255(window=5, exact=2), step=0.01, loss=ce, start=at_x) in Wasserstein:8/255(window=5, exact=2) [white_box]": (
+    "ProjectedWasserstein-20(Wasserstein:8/255(window=5, exact=2), step=0.01, loss=ce, start=at_x) in Wasserstein:8/255(window=5, exact=2) [white_box]": (  # noqa: E501
         0.7823338508605957,
         0.35940736532211304,
     ),
-    "Momentum-40(Linf:8/255, step=0.007, decay=0, loss=ce, shown=as_it_is, smooth=Gaussian 15 to 3) in Linf:8/255 [white_box]": (
+    "Momentum-40(Linf:8/255, step=0.007, decay=0, loss=ce, shown=as_it_is, smooth=Gaussian 15 to 3) in Linf:8/255 [white_box]": (  # noqa: E501
         0.518474817276001,
         0.32875341176986694,
     ),
