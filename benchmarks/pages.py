@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from forefend.checks import InputError
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
-
-
-def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, a line break at its end."""
-    return "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])
+from forefend.runtime.formatting import percent
 
 
 def accuracy(lost: int, n: int) -> str:
     """Robust accuracy in % with its 95% Wilson interval."""
-    low, high = wilson(n - lost, n)
-    return f"{100 * (n - lost) / n:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
+    return percent((n - lost) / n, *wilson(n - lost, n))
 
 
 def filled(document: str, blocks: Mapping[str, str]) -> str:
@@ -28,13 +23,13 @@ def filled(document: str, blocks: Mapping[str, str]) -> str:
 
     Args:
         document: Markdown.
-        blocks: what comes in, by name, each with a line break at its end.
+        blocks: the content by name, with or without a line break at its end.
 
     Raises:
         InputError: there is not exactly one place for a block.
     """
     for name, content in blocks.items():
-        made = f"<!-- {name} -->\n{content}<!-- end -->"
+        made = "\n".join([f"<!-- {name} -->", content.removesuffix("\n"), "<!-- end -->"])
         document, count = re.subn(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: made, document, flags=re.DOTALL)  # noqa: B023
         if count != 1:
             raise InputError(f"The page has {count} places for the block {name!r}, expected one: restore it.")

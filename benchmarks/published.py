@@ -14,11 +14,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import filled, table
+from benchmarks.pages import filled
 from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, Result
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
+from forefend.runtime.formatting import markdown_table
 
 ROOT = Path("results/published")
 Z99 = 2.5758293035489004  # the normal quantile that leaves 0.5 % above it
@@ -65,7 +66,8 @@ def main() -> int:
 def renewed(document: str, root: Path) -> str:
     """The page with its table made anew from the records."""
     heading = ["classifier", "attack", "published", "ours, 99 % interval", "n", "inside"]
-    return filled(document, {"published": table(heading, (row for name in PUBLISHED for row in rows_of(root, name)))})
+    rows = (row for name in PUBLISHED for row in rows_of(root, name))
+    return filled(document, {"published": markdown_table(heading, rows)})
 
 
 def rows_of(root: Path, name: str) -> list[list[str]]:

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import filled, table
+from benchmarks.pages import filled
+from benchmarks.speed import table
 from benchmarks.speed.results import Figure
 from forefend.checks import InputError
 from forefend.runtime import files
+from forefend.runtime.formatting import markdown_table
 
 BENCH = Path("results/bench")
 DOCUMENTS = {  # and where each one's figures lie
@@ -109,7 +111,7 @@ def recipes(own: list[Figure]) -> str:
         rows.append(
             [name, f"{of['gradients']:.1f}", f"{of['tflops']:.3f}", f"{of['clean']:.1%}", f"{of['robust']:.1%}"]
         )
-    return table(heading, rows)
+    return markdown_table(heading, rows) + "\n"
 
 
 def machine(found: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import accuracy, renew, table
+from benchmarks.pages import accuracy, renew
 from benchmarks.parity.paired import Lost, paired
 from forefend.evaluation import records
 from forefend.evaluation.results import CLEAN
 from forefend.runtime import files
+from forefend.runtime.formatting import markdown_table
 
 from .protocol import ALONE, AUTOATTACKED, EIGHTHS, FAITHFUL, FAST, RESULTS, SEEDS, TASKS, WAYS, place
 
@@ -65,10 +66,10 @@ def blocks(root: Path = RESULTS) -> dict[str, str]:
     """The page's tables by name."""
     made = {}
     for task in TASKS:
-        made[f"{task} runs"] = table(
+        made[f"{task} runs"] = markdown_table(
             ["way", "seed", "gradients", "CPU s", "clean", *ATTACKS.values()], runs(root, task)
         )
-        made[f"{task} promises"] = table(
+        made[f"{task} promises"] = markdown_table(
             ["way", "under", "n", "difference", "seed by seed", "gradients", "CPU time", "promise", "kept"],
             (row for promise in PROMISES for row in kept(root, task, promise)),
         )

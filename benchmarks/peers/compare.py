@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.pages import accuracy, filled, table
+from benchmarks.pages import accuracy, filled
 from forefend.runtime import files
+from forefend.runtime.formatting import markdown_table
 
 from .verdicts import DISTRIBUTIONS, OURS, PEERS, SIGNIFICANT, Pair, folders, pairs
 
@@ -66,13 +67,13 @@ def verdict_table(found: Iterable[Pair]) -> str:
         ]
         for p in found
     ]
-    return table(heading, rows)
+    return markdown_table(heading, rows)
 
 
 def cost_table(root: Path) -> str:
     """What each attacker cost, from x and at random, and how often it left its threat model."""
     heading = ["classifier", "attacker", "version", "torch", "CPU s", "wall s", "images outside", "furthest"]
-    return table(heading, (cost_row(folder, peer) for folder in folders(root) for peer in (OURS, *PEERS)))
+    return markdown_table(heading, (cost_row(folder, peer) for folder in folders(root) for peer in (OURS, *PEERS)))
 
 
 def cost_row(folder: Path, peer: str) -> list[str]:

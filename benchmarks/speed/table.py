@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.speed.results import Figure
+from forefend.runtime.formatting import markdown_table
 
 HEADING = ["case", "subject", "against", "ratio", "quartiles", "bar", "robust", "gradients an image"]
 
@@ -22,8 +23,7 @@ def text(figures: Sequence[Figure]) -> str:
 
 def markdown(figures: Sequence[Figure]) -> str:
     """A table in Markdown, its lines ended."""
-    rows = [HEADING, ["---"] * len(HEADING), *map(row, figures)]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    return markdown_table(HEADING, map(row, figures)) + "\n"
 
 
 def row(figure: Figure) -> list[str]:

@@ -13,6 +13,7 @@ from forefend.evaluation.certification.certificate import (
     predicted,
 )
 from forefend.evaluation.statistics import wilson
+from forefend.runtime.formatting import percent, text_table
 
 
 def text(rows: Mapping[str, Sequence[Certificate]], radii: Sequence[float], smoothing: SmoothingConfig) -> str:
@@ -24,10 +25,8 @@ def text(rows: Mapping[str, Sequence[Certificate]], radii: Sequence[float], smoo
         smoothing: what all of them were certified with.
     """
     heading = ["smoothed", "clean", "abstained", *(f"L2 {radius:g}" for radius in radii), "ACR"]
-    lines = [heading, *(_row(name, found, radii) for name, found in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([shown[0], "-" * (sum(widths) + 2 * len(widths) - 2), *shown[1:], caption(smoothing)])
+    table = text_table(heading, [_row(name, found, radii) for name, found in rows.items()])
+    return table + "\n" + caption(smoothing)
 
 
 def caption(smoothing: SmoothingConfig) -> str:
@@ -47,5 +46,4 @@ def _row(name: str, found: Sequence[Certificate], radii: Sequence[float]) -> lis
 
 
 def _share(count: int, n: int) -> str:
-    low, high = wilson(count, n)
-    return f"{100 * count / n:.1f} [{100 * low:.1f}–{100 * high:.1f}] n={n}"
+    return percent(count / n, *wilson(count, n), n)

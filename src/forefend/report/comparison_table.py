@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from forefend.evaluation.comparison.results import Row
 from forefend.evaluation.results import Result
+from forefend.runtime.formatting import markdown_table, percent, text_table
 
 HEADING = [
     *("contestant", "clean", "worst attack", "attacked", "classifier changed", "training GFLOP"),
@@ -37,16 +38,12 @@ def verdict(rows: Sequence[Row], ours: str) -> str:
 
 def text(rows: Sequence[Row]) -> str:
     """A table for the terminal."""
-    lines = [HEADING, *map(_words, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+    return text_table(HEADING, map(_words, rows))
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """A table in Markdown."""
-    lines = [HEADING, ["---"] * len(HEADING), *map(_words, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(HEADING, map(_words, rows))
 
 
 def _words(row: Row) -> list[str]:
@@ -72,7 +69,7 @@ def _short(row: Row) -> str:
 
 
 def _cell(cell: Result) -> str:
-    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}] n={cell.n}"
+    return percent(cell.accuracy, cell.low, cell.high, cell.n)
 
 
 def _percent(row: Row) -> str:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forefend.evaluation.corruption_robustness import ALL, CLEAN, MEAN, NOT_COMPARABLE, CorruptionResult
+from forefend.runtime.formatting import markdown_table, percent, text_table
 
 
 def text(cells: Sequence[CorruptionResult]) -> str:
     """A table for each subject, for the terminal, and what was measured."""
-    blocks = []
-    for title, heading, rows in tables_of(cells):
-        widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-        lines = ["  ".join(w.ljust(n) for w, n in zip(row, widths, strict=True)).rstrip() for row in [heading, *rows]]
-        blocks.append("\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]))
+    blocks = [f"{title}\n{text_table(heading, rows)}" for title, heading, rows in tables_of(cells)]
     return "\n\n".join([*blocks, caption(cells)])
 
 
 def markdown(cells: Sequence[CorruptionResult]) -> str:
     """The same in Markdown."""
-    blocks = []
-    for title, heading, rows in tables_of(cells):
-        lines = [heading, ["---"] * len(heading), *rows]
-        blocks.append(f"**{title}**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    blocks = [f"**{title}**\n\n{markdown_table(heading, rows)}" for title, heading, rows in tables_of(cells)]
     return "\n\n".join([*blocks, caption(cells)])
 
 
@@ -63,4 +57,4 @@ def _row(
 
 
 def _share(cell: CorruptionResult | None) -> str:
-    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}]" if cell else ""
+    return percent(cell.accuracy, cell.low, cell.high) if cell else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, WORST, Result
+from forefend.runtime.formatting import markdown_table, percent, text_table
 from forefend.threat_models.base import write_radius
 
 Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
@@ -45,10 +46,7 @@ def attacks_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
 
 def text(cells: Sequence[Result]) -> str:
     """A table for the terminal."""
-    heading, rows = rows_of(cells)
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in [heading, *rows]]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n" + caption(cells)
+    return text_table(*rows_of(cells)) + "\n" + caption(cells)
 
 
 def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
@@ -58,9 +56,7 @@ def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
         cells: an evaluation's.
         layout: from cells to heading and rows: rows_of or attacks_of.
     """
-    heading, rows = layout(cells)
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(cells)
+    return markdown_table(*layout(cells)) + "\n\n" + caption(cells)
 
 
 def renewed(document: str, root: Path) -> str:
@@ -104,4 +100,4 @@ def _hardest(cells: Sequence[Result], norm: str, radius: float) -> str:
     if not here:
         return "–"
     cell = next((c for c in here if c.attack == WORST), here[0])
-    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}] n={cell.n}"
+    return percent(cell.accuracy, cell.low, cell.high, cell.n)

@@ -1,0 +1,33 @@
+"""Tables as text and Markdown, and shares with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def text_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table for the terminal: aligned columns, a rule under the heading, no trailing blanks.
+
+    Args:
+        heading: one cell for each column.
+        rows: as many cells each.
+    """
+    cells = [heading, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table in Markdown, without a line break at its end."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heading, ["---"] * len(heading), *rows])
+
+
+def percent(share: float, low: float, high: float, n: int | None = None) -> str:
+    """Format a share in percent with its interval and, where it is given, the number of images.
+
+    >>> percent(0.981, 0.966, 0.99, 539)
+    '98.1 [96.6–99.0] n=539'
+    """
+    count = "" if n is None else f" n={n}"
+    return f"{100 * share:.1f} [{100 * low:.1f}–{100 * high:.1f}]{count}"
