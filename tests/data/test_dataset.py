@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
 
 from forefend.checks import InputError
-from forefend.data import ImageDataset, from_tensors, sample, split
+from forefend.data import ImageDataset, as_image_dataset, from_tensors, sample, split
 from forefend.data.dataset import InMemoryDataset, stratified
 
 labels = st.lists(st.integers(0, 4), min_size=2, max_size=60).map(lambda y: torch.tensor([*y, 4]))
@@ -139,10 +143,13 @@ Y = torch.tensor([0, 1, 2, 0])
         (GOOD.where(GOOD < 0.5, torch.nan), Y, "NaN"),
         (GOOD[0], Y, r"expected \(B, C, H, W\)"),
         (GOOD[:, :2], Y, "2 channels"),
-        ((GOOD * 255).byte(), Y, "x.float\\(\\) / 255"),
+        ((GOOD * 255).int(), Y, "x.float\\(\\) / 255"),
+        ((GOOD[:, :2] * 255).byte(), Y, "2 channels"),
+        ((GOOD[:0] * 255).byte(), Y[:0], "no images"),
         (GOOD * 255, Y, "divide by 255"),
         (GOOD[:0], Y[:0], "no images"),
-        (GOOD.numpy(), Y, "not ndarray"),
+        (GOOD.tolist(), Y, "not list"),
+        (GOOD.numpy() * 255, Y, "divide by 255"),
         (GOOD, Y[:3], "3 labels for 4 images"),
         (GOOD, Y.float(), "expected int64"),
         (GOOD, Y * torch.nan, "expected int64"),
@@ -169,3 +176,92 @@ def test_tensors_come_back_as_they_were() -> None:
     assert torch.equal(x, GOOD)
     assert (x.dtype, y.dtype, index.dtype, x.requires_grad) == (torch.float32, torch.int64, torch.int64, False)
     assert (images.classes, images.name, images.split) == (("0", "1", "2"), "mine", "train")
+
+
+class Arrays(Dataset[tuple[np.ndarray, int]]):
+    """A dataset of 8-bit numpy images, without torch's types."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        if row >= 100:
+            raise IndexError(row)
+        return np.full((1, 2, 2), row, np.uint8), row % 3
+
+
+PAIRS = TensorDataset(GOOD, Y)
+
+
+def read_all(images: ImageDataset) -> tuple[Tensor, list[int], list[int]]:
+    x, y, index = images.batch(torch.arange(len(images)))
+    return x, y.tolist(), index.tolist()
+
+
+def test_as_image_dataset_of_image_dataset_returns_it() -> None:
+    images = tiny(Y)
+    assert as_image_dataset(images) is images
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (GOOD, Y),
+        [GOOD.double(), Y.int()],
+        (GOOD.numpy(), Y.numpy()),
+        PAIRS,
+        Subset(PAIRS, [0, 1, 2, 3]),
+        DataLoader(PAIRS),
+        DataLoader(PAIRS, batch_size=3, shuffle=True, drop_last=True),
+        DataLoader(Subset(PAIRS, range(4)), batch_size=2, sampler=[0, 1, 2, 3]),
+    ],
+)
+def test_as_image_dataset_of_each_form_keeps_images_in_order(given: Any) -> None:
+    images = as_image_dataset(given, name="mine")
+    x, y, index = read_all(images)
+    assert torch.equal(x, GOOD)
+    assert (x.dtype, y, index) == (torch.float32, Y.tolist(), [0, 1, 2, 3])
+    assert (images.name, images.split, images.classes) == ("mine", "test", ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("given", [Arrays(), DataLoader(Arrays(), batch_size=7, shuffle=True)])
+def test_as_image_dataset_of_uint8_keeps_uint8(given: Any) -> None:
+    images = as_image_dataset(given)
+    assert isinstance(images, InMemoryDataset)
+    assert images.pixels.dtype == torch.uint8
+    x, y, _ = read_all(images)
+    torch.testing.assert_close(x[:, 0, 0, 0], torch.arange(100) / 255)
+    assert y == [row % 3 for row in range(100)]
+    assert as_image_dataset((images.pixels.numpy(), images.labels), classes=10).classes == tuple("0123456789")
+
+
+def test_as_image_dataset_of_sampled_loader_reads_the_sample() -> None:
+    images = as_image_dataset(DataLoader(Arrays(), batch_size=2, sampler=SubsetRandomSampler([5, 9, 70])))
+    assert sorted((read_all(images)[0][:, 0, 0, 0] * 255).round().tolist()) == [5, 9, 70]
+    assert images.index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (GOOD, "Tensor was given"),
+        ((GOOD, Y, Y), "tuple was given"),
+        ({"x": GOOD}, "dict was given"),
+        ((GOOD, Y.tolist()), "not list"),
+        (TensorDataset(GOOD), "expected pairs"),
+        (TensorDataset(GOOD * 4, Y), "divide by 255"),
+        (TensorDataset(GOOD, Y / 2), "expected int64"),
+        ([(torch.rand(1, 8, 8), 0)], "list was given"),
+        (DataLoader([(torch.rand(1, n, n), 0) for n in (8, 9)], batch_size=2), "one size"),
+        (DataLoader([(object(), 0)]), "pairs of an image"),
+        (DataLoader(TensorDataset(GOOD[:0], Y[:0])), "at least one image"),
+    ],
+)
+def test_as_image_dataset_of_other_things_raises(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_image_dataset(given)
+
+
+def test_as_image_dataset_with_too_few_classes_raises() -> None:
+    with pytest.raises(InputError, match="for 2 classes"):
+        as_image_dataset((GOOD, Y), classes=2)

@@ -1,6 +1,7 @@
-"""Images: the published sets, your own archives and folders, and those you already hold.
+"""Image data sets.
 
-`load` reads, `from_tensors` wraps; `sample` and `split` draw, seeded and stratified; `crop_flip` augments.
+`load` reads published sets, archives and folders. `from_tensors` and `as_image_dataset` wrap images in memory.
+`sample` and `split` draw seeded stratified subsets. `crop_flip` augments a batch.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from pathlib import Path
 from forefend.checks import InputError, unknown
 from forefend.data import cifar, digits, image_folder, mnist, npz, registry, svhn
 from forefend.data.augmentation import augmentation, crop_flip
-from forefend.data.dataset import ImageDataset, check_split, from_tensors, sample, split
+from forefend.data.dataset import ImageDataset, as_image_dataset, check_split, from_tensors, sample, split
 from forefend.data.download import download as fetch
 
-__all__ = ["ImageDataset", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
+__all__ = ["ImageDataset", "as_image_dataset", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
 READERS: dict[str, Callable[[str, str, Sequence[Path]], ImageDataset]] = {
     "cifar-10": cifar.read,
     "cifar-100": cifar.read,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from forefend.checks import InputError, check_images, check_labels
 
 
+@runtime_checkable
 class ImageDataset(Protocol):
     """Labeled images of one split, read in batches."""
 
@@ -105,27 +108,99 @@ class InMemoryDataset:
 
 
 def from_tensors(
-    name: str, x: Tensor, y: Tensor, *, classes: Sequence[str] | None = None, split: str = "test"
+    name: str,
+    x: Tensor | NDArray[Any],
+    y: Tensor | NDArray[Any],
+    *,
+    classes: Sequence[str] | int | None = None,
+    split: str = "test",
 ) -> ImageDataset:
-    """Images and labels that the caller already holds; they are kept on the CPU.
+    """Return a dataset of images and labels held in memory, on the CPU.
 
     Args:
-        name: what to call them in records.
-        x: `(N, C, H, W)`, float in [0, 1]; C is 1 or 3.
+        name: the name of the set in records.
+        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8; C is 1 or 3. uint8 stays uint8 in memory.
         y: `(N,)`, integers.
-        classes: names of the classes; None numbers them 0 … max(y).
-        split: "train" or "test"; validation images are only ever taken from "train".
+        classes: names or number of the classes; None numbers them 0 … max(y).
+        split: "train" or "test"; validation images are only taken from "train".
 
     Raises:
-        InputError: images outside [0, 1], not floats or of the wrong shape; labels that do not fit; an unknown split.
+        InputError: images outside [0, 1] or of the wrong type or shape, labels that do not fit, or an unknown split.
+
+    >>> images = from_tensors("mine", torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]))
+    >>> len(images), images.shape, images.classes
+    (4, (3, 8, 8), ('0', '1'))
     """
     check_split(split)
-    check_images(x)
+    x, y = (torch.from_numpy(given) if isinstance(given, np.ndarray) else given for given in (x, y))
     if not isinstance(y, Tensor):
-        raise InputError(f"Labels must be a torch tensor of class numbers, not {type(y).__name__}.")
-    names = tuple(classes) if classes is not None else numbered(y)
+        raise InputError(f"Labels must be a torch tensor or numpy array of integers, not {type(y).__name__}.")
+    eight_bits = getattr(x, "dtype", None) == torch.uint8
+    check_images(x[:1] / 255 if eight_bits else x)
+    if classes is None:
+        classes = numbered(y)
+    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
     check_labels(y, len(names), len(x))
-    return InMemoryDataset(name, split, x.detach().float().cpu(), y.long().cpu(), torch.arange(len(x)), names)
+    pixels = x.detach().cpu() if eight_bits else x.detach().float().cpu()
+    return InMemoryDataset(name, split, pixels, y.long().cpu(), torch.arange(len(x)), names)
+
+
+def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] | int | None = None) -> ImageDataset:
+    """Return the test images of any usual form as an ImageDataset.
+
+    A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of its dataset, so
+    that the index of an image is its position there, in every run.
+
+    Args:
+        given: an ImageDataset, returned unchanged; a pair (x, y) as for `from_tensors`; a torch Dataset of pairs
+            (image, label); or a DataLoader of batches of them. Images are not normalized.
+        name: the name of the set in records.
+        classes: names or number of the classes; None numbers them 0 … max(y).
+
+    Raises:
+        InputError: another type, or images or labels that `from_tensors` refuses.
+
+    >>> pairs = torch.utils.data.TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 2, 1, 0]))
+    >>> as_image_dataset(pairs).labels
+    tensor([0, 2, 1, 0])
+    """
+    if isinstance(given, ImageDataset):
+        return given
+    if isinstance(given, Dataset):
+        given = DataLoader(given, batch_size=64)
+    if isinstance(given, DataLoader):
+        given = _read(given)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError(
+            f"A {type(given).__name__} was given as images, expected a pair (x, y), a torch Dataset or DataLoader, or "
+            "what forefend.data.load returns."
+        )
+    return from_tensors(name, *given, classes=classes)
+
+
+def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
+    """Read every batch of a loader, in the order of its dataset unless its sampler selects images."""
+    if loader.batch_size is not None and isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        loader = DataLoader(
+            loader.dataset,
+            loader.batch_size,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
+        )
+    try:
+        batches = list(loader)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"The images cannot be read in batches ({str(error).splitlines()[0]}): the dataset must return pairs of an "
+            "image of one size, as a tensor in [0, 1], and an integer label."
+        ) from error
+    if not batches:
+        raise InputError("The DataLoader gives no batch: at least one image is needed.")
+    if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
+        raise InputError(f"The DataLoader gives a {type(batches[0]).__name__}, expected pairs (images, labels).")
+    x, y = (torch.cat([torch.as_tensor(part) for part in parts]) for parts in zip(*batches, strict=True))
+    return x, y
 
 
 def sample(images: ImageDataset, count: int, seed: int) -> ImageDataset:
