@@ -1,3 +1,5 @@
+"""Files that are written whole or not at all, lines that are appended, and the format number of JSON files."""
+
 from __future__ import annotations
 
 import json
@@ -6,12 +8,15 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
+
+FORMAT = 1  # of every JSON file and checkpoint; a change that older versions cannot read raises it
 
 
 def append(path: Path, *records: Any) -> None:
@@ -85,6 +90,31 @@ def read_json(path: Path) -> Any:
         raise InputError(f"There is no {path}: check the folder's name.") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
+
+
+def write_versioned(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object that names the format of its file: `{"format": FORMAT, ...}`."""
+    write_json(path, {"format": FORMAT, **content})
+
+
+def read_versioned(path: Path) -> Any:
+    """Read what `write_versioned` wrote, without its format.
+
+    Files from before formats, among them lists, are returned unchanged.
+
+    Raises:
+        InputError: there is no such file, it is not JSON, or a newer forefend wrote it.
+    """
+    content = read_json(path)
+    if isinstance(content, dict):
+        check_format(content.pop("format", FORMAT), path)
+    return content
+
+
+def check_format(found: Any, path: Path) -> None:
+    """Refuse a file of a newer format; `found` is a number, or its text as in the metadata of a checkpoint."""
+    if not str(found).isdecimal() or int(found) > FORMAT:
+        raise InputError(f"{path} has format {found}, this forefend reads formats up to {FORMAT}: install a newer one.")
 
 
 def about() -> dict[str, Any]:

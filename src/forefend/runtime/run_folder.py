@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import about, make, read_json, write, write_json
+from forefend.runtime.files import about, make, read_versioned, write, write_versioned
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Run:
             InputError: the folder is not a run.
         """
         try:
-            return dict(read_json(self.folder / "config.json")["config"].items())
+            return dict(read_versioned(self.folder / "config.json")["config"].items())
         except (KeyError, TypeError, AttributeError):
             raise InputError(f"{self.folder}/config.json is not a run's: choose another folder.") from None
 
@@ -87,9 +87,9 @@ def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] 
     config = json.loads(json.dumps(config))
     check_free(folder, config, but=may_change)
     if not (folder / "config.json").exists():
-        write_json(folder / "config.json", {"config": config, "about": about()})
+        write_versioned(folder / "config.json", {"config": config, "about": about()})
     elif dict(run.config) != config:
-        write_json(folder / "config.json", {**read_json(folder / "config.json"), "config": config})
+        write_versioned(folder / "config.json", {**read_versioned(folder / "config.json"), "config": config})
     return run
 
 
