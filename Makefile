@@ -1,11 +1,11 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11 or 3.12 and a package index, and again after that.
+# Every target works in a fresh clone with Python 3.11 or 3.12 and a package index.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Small networks on few cores: one thread a process is faster than several that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types tables clean
+.PHONY: demo test test-all lint types docs tables clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/forefend demo
@@ -22,6 +22,11 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# Warnings are errors: a broken link or a docstring that does not parse fails the build.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 tables: $(VENV)/.installed-dev
 	$(BIN)/forefend report --readme README.md
@@ -43,5 +48,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed-demo
 
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache

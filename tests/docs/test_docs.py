@@ -158,7 +158,7 @@ def test_a_wrong_quotation_is_seen() -> None:
 
 
 def test_every_way_of_training_is_told_and_what_is_told_is_a_way() -> None:
-    text = (ROOT / "docs" / "training.md").read_text()
+    text = (ROOT / "docs" / "guides" / "train-faster.md").read_text()
     config = {"craft": CRAFTING, "inner": INNER_ATTACKS, "sizes": SIZES, "on-collapse": ANSWERS}
     told = {match for match in re.findall(r"`--([a-z-]+) ([a-z0-9-]+)`", text) if match[0] in config}
     defaults = {"live", "as-published", "stop"}  # the text says what is done where nothing is asked for
