@@ -24,7 +24,6 @@ from forefend.runtime.formatting import markdown_table
 
 BENCH = Path("results/bench")
 DOCUMENTS = {  # and where each one's figures lie
-    Path("README.md"): BENCH / "bench.json",
     BENCH / "README.md": BENCH / "bench.json",
     BENCH / "without-bfloat16/README.md": BENCH / "without-bfloat16/bench.json",
 }

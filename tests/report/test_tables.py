@@ -84,3 +84,18 @@ def test_a_documents_tables_are_made_anew_from_their_evaluations(tmp_path: Path)
     assert tables.renewed(renewed, tmp_path) == renewed
     with pytest.raises(InputError, match=r"summary.json"):
         tables.renewed(document.replace("results", "elsewhere"), tmp_path)
+
+
+def test_headline_shows_the_largest_radius_without_and_with_the_defense(tmp_path: Path) -> None:
+    results.save(tmp_path / "here", some_cells())
+    text = tables.renewed("<!-- headline here#cnn -->\n<!-- end -->", tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| [here](here)"))
+    assert row.startswith("| [here](here) | cnn (guide) | Linf 8/255 | FGSM, PGD | 5.0 [")
+    assert "| 45.0 [" in row
+    assert tables.renewed(text, tmp_path) == text
+
+
+def test_headline_of_a_classifier_without_attacks_is_refused(tmp_path: Path) -> None:
+    results.save(tmp_path / "here", some_cells())
+    with pytest.raises(InputError, match="'vgg'"):
+        tables.renewed("<!-- headline here#vgg -->\n<!-- end -->", tmp_path)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from forefend.checks import InputError
 from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, WORST, Result
 from forefend.runtime.formatting import markdown_table, percent, text_table
@@ -62,7 +63,8 @@ def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
 def renewed(document: str, root: Path) -> str:
     """A document whose every `<!-- table FOLDER -->` … `<!-- end -->` block holds that evaluation's table.
 
-    A block that begins with `attacks` in place of `table` has a row for each attack.
+    A block that begins with `attacks` in place of `table` has a row for each attack. A `headline` block names several
+    evaluations, each as `FOLDER#CLASSIFIER`.
 
     Args:
         document: Markdown.
@@ -73,14 +75,45 @@ def renewed(document: str, root: Path) -> str:
     """
 
     def block(found: re.Match[str]) -> str:
-        table = markdown(results.load(root / found["folder"]), LAYOUTS[found["kind"]])
-        return f"<!-- {found['kind']} {found['folder']} -->\n{table}\n<!-- end -->"
+        kind, names = found["kind"], found["names"]
+        if kind == "headline":
+            table = headline(names.split(), root)
+        else:
+            table = markdown(results.load(root / names), LAYOUTS[kind])
+        return f"<!-- {kind} {names} -->\n{table}\n<!-- end -->"
 
-    pattern = r"<!-- (?P<kind>table|attacks) (?P<folder>\S+) -->\n.*?<!-- end -->"
+    pattern = r"<!-- (?P<kind>table|attacks|headline) (?P<names>\S.*?) -->\n.*?<!-- end -->"
     return re.sub(pattern, block, document, flags=re.DOTALL)
 
 
 LAYOUTS: dict[str, Layout] = {"table": rows_of, "attacks": attacks_of}
+
+
+def headline(names: Sequence[str], root: Path) -> str:
+    """A table with one classifier of each evaluation at its largest radius, without and with the defense.
+
+    Args:
+        names: each `FOLDER#CLASSIFIER`.
+        root: where the folders' names start.
+
+    Raises:
+        InputError: a folder holds no summary, or no attack on that classifier.
+    """
+    rows = []
+    for name in names:
+        folder, _, classifier = name.partition("#")
+        own = [c for c in results.load(root / folder) if c.classifier == classifier and c.norm]
+        if not own:
+            raise InputError(f"{root / folder} holds no attack on {classifier!r}: name a classifier of its table.")
+        norm, radius = max((c.norm, c.radius) for c in own)
+        attacks = dict.fromkeys(c.attack for c in own if c.attack != WORST)
+        figures = [_hardest([c for c in own if c.defended == defended], norm, radius) for defended in (False, True)]
+        role = "guide" if own[0].seen else "unseen"
+        what = [f"[{Path(folder).name}]({folder})", f"{classifier} ({role})", _column(norm, radius), ", ".join(attacks)]
+        rows.append([*what, *figures, str(own[0].seed)])
+    heading = ["run", "classifier", "radius", "attacks", "without defense", "with defense", "seed"]
+    note = "accuracy in %, [95% Wilson interval]; an image is robust only if every attack named fails on it"
+    return markdown_table(heading, rows) + "\n\n" + note
 
 
 def caption(cells: Sequence[Result]) -> str:
