@@ -11,7 +11,7 @@ from forefend.losses import huber_vector
 from forefend.recipes import HGD, MMA, RECIPES, RTFE, Natural, Transfer
 from forefend.recipes.base import Recipe
 from forefend.recipes.ensemble import in_turn
-from forefend.recipes.hyperparameters import CHOICES, build, hyperparameters_of, purpose
+from forefend.recipes.hyperparameters import CHOICES, build, hyperparameters_of
 from forefend.threat_models.lp import L2
 
 every_recipe = pytest.mark.parametrize("recipe", [pytest.param(recipe, id=name) for name, recipe in RECIPES.items()])
@@ -38,8 +38,8 @@ def test_plain_values_there_and_back_change_nothing(recipe: type[Recipe]) -> Non
 
 @every_recipe
 def test_a_recipe_says_what_it_is_for_in_one_line(recipe: type[Recipe]) -> None:
-    assert 20 < len(purpose(recipe)) < 160
-    assert "\n" not in purpose(recipe)
+    assert 20 < len(recipe.purpose()) < 160
+    assert "\n" not in recipe.purpose()
 
 
 def test_plain_values_become_what_they_name() -> None:

@@ -13,12 +13,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, source, settings}}")
     as_json = parser.parse_args(arguments).json
     from forefend.recipes import RECIPES
-    from forefend.recipes.hyperparameters import hyperparameters_of, purpose, source
+    from forefend.recipes.hyperparameters import hyperparameters_of
 
     listing = {
         name: {
-            "purpose": purpose(recipe),
-            "source": source(recipe),
+            "purpose": recipe.purpose(),
+            "source": recipe.source(),
             "settings": {s.name: {"default": s.default, "meaning": s.meaning} for s in hyperparameters_of(recipe)},
         }
         for name, recipe in RECIPES.items()
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(listing, indent=1, ensure_ascii=False))
         return 0
     for name, recipe in RECIPES.items():
-        print(f"{name}: {purpose(recipe)}\n    {source(recipe)}")
+        print(f"{name}: {recipe.purpose()}\n    {recipe.source()}")
         for s in hyperparameters_of(recipe):
             print(f"    {s.name:14} {s.default!s:14} {s.meaning}")
     return 0

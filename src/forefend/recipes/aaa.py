@@ -23,7 +23,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class AAA(Recipe):
-    """Train an autoencoder in front of frozen classifiers with cross-entropy, reconstruction, or both.
+    """Train an autoencoder in front of frozen classifiers (Vaishnavi et al., arXiv 1909.05921).
 
     Source: Vaishnavi et al., arXiv 1909.05921, with its MNIST attack; λ, the networks and the epochs are in a
     supplement that could not be had.
@@ -42,6 +42,9 @@ class AAA(Recipe):
         batch_size: images a step (not stated; 128).
         lr: Adam's learning rate (1e-3).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.3)
     steps: int = 40

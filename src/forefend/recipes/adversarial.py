@@ -18,7 +18,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class Adversarial(Recipe):
-    """Train a classifier itself on attacked images: the reference that a preprocessor is measured against.
+    """Train a classifier on adversarial examples (Madry et al., arXiv 1706.06083).
 
     Source: Madry et al., arXiv 1706.06083, Eq. 2.1, with their CIFAR-10 hyper-parameters.
 
@@ -34,6 +34,8 @@ class Adversarial(Recipe):
         milestones: shares of training after which the learning rate falls (half and three quarters).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 7

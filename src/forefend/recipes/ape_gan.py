@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class APEGAN(Recipe):
-    """Train a generator to undo adversarial perturbations, against a discriminator that tells its output from clean images.
+    """Train a generator to remove perturbations, as a GAN (Shen et al., arXiv 1707.05474).
 
     Source: Shen et al., arXiv 1707.05474; the JATP paper's examples (2106.05453, section 4.1).
 
@@ -38,6 +39,9 @@ class APEGAN(Recipe):
         lr: Adam's learning rate, of both (public code: 2e-4).
         beta1: Adam's first moment, of both (public code: 0.5).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "discriminator", "guides")
+    default_preprocessor: ClassVar[str] = "ape-gan"
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 40

@@ -5,6 +5,8 @@ A recipe is a frozen dataclass whose fields are its paper's hyper-parameters and
 
 from __future__ import annotations
 
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -131,11 +133,25 @@ class Batch:
 class Recipe(ABC):
     """One paper's training method, or one baseline's."""
 
+    roles: ClassVar[tuple[str, ...]]  # of preprocessor, guides, classifier, discriminator, and source (to be retrained)
+    default_preprocessor: ClassVar[str] = "narrow-unet"  # architecture, as the command line names it
+    default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet",)
     epochs: int
     batch_size: int
     hold_out: float = 0.0  # share of the training set kept for `validate`
     least_steps: ClassVar[int] = 1  # of the inner attack; 0 where a recipe can do without one
     asks_inner: ClassVar[bool] = False  # whether it runs `batch.inner(attack)` in place of its paper's attack
+
+    @classmethod
+    def purpose(cls) -> str:
+        """The purpose in one line: the first sentence of the docstring."""
+        return (inspect.getdoc(cls) or "").splitlines()[0]
+
+    @classmethod
+    def source(cls) -> str:
+        """The paper that the recipe comes from, as the docstring states it; empty without one."""
+        stated = re.search(r"Source: (.*?)(?:\n\n|$)", inspect.getdoc(cls) or "", flags=re.DOTALL)
+        return " ".join(stated[1].split()) if stated else ""
 
     @abstractmethod
     def players(self, networks: Networks) -> dict[str, Trainable]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def classification(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DenoisedSmoothing(Recipe):
-    """Train a denoiser on Gaussian noise in front of a frozen classifier, which may then be smoothed.
+    """Train a denoiser on Gaussian noise, for smoothing (Salman et al., arXiv 2003.01908).
 
     Source: Salman et al., arXiv 2003.01908.
 
@@ -53,6 +54,8 @@ class DenoisedSmoothing(Recipe):
         milestones: shares of training after which the learning rate falls (every 30 of 90 epochs).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
 
     sigma: float = 0.25
     objective: Objective = reconstruction

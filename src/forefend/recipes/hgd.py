@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def label(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HGD(Recipe):
-    """Train a denoiser on adversarial examples so that the guide's response to them is that to clean images.
+    """Train a denoiser guided by a classifier's features (Liao et al., arXiv 1712.02976).
 
     Source: Liao et al., arXiv 1712.02976; the JATP paper's setting (2106.05453, section 4.1) where they differ.
 
@@ -69,6 +70,8 @@ class HGD(Recipe):
         milestones: shares of training after which the learning rate falls (authors' code: 60% and 90%).
         decay: factor on the learning rate at each milestone (authors' code: 0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 40

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -83,17 +81,6 @@ def hyperparameters_of(recipe: type[Recipe]) -> list[Hyperparameter]:
         Hyperparameter(name, kind, plain[name], " ".join(meanings[name].split()), read)
         for name, (kind, read) in kinds.items()
     ]
-
-
-def purpose(recipe: type[Recipe]) -> str:
-    """The recipe's one-line purpose: the first sentence of its docstring."""
-    return (parse_docstring(recipe.__doc__ or "").short_description or "").replace("\n", " ")
-
-
-def source(recipe: type[Recipe]) -> str:
-    """The paper that the recipe comes from, as its docstring states it; empty where there is none."""
-    stated = re.search(r"Source: (.*?)(?:\n\n|$)", inspect.getdoc(recipe) or "", flags=re.DOTALL)
-    return " ".join(stated[1].split()) if stated else ""
 
 
 def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:

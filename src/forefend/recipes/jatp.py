@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,10 +94,13 @@ class JointTraining(Recipe):
 
 @dataclass(frozen=True)
 class JATP(JointTraining):
-    """Train a preprocessor in front of an adversarially trained classifier so that it degrades its robustness less.
+    """Train a preprocessor in front of a robust classifier (Zhou et al., arXiv 2106.05453).
 
     Source: Zhou et al., arXiv 2106.05453.
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet@trades",)
 
     def players(self, networks: Networks) -> dict[str, Trainable]:
         """The preprocessor alone; the target model is frozen."""
@@ -116,10 +120,12 @@ class JATP(JointTraining):
 
 @dataclass(frozen=True)
 class JATPPrime(JointTraining):
-    """Train preprocessor and classifier together with JATP's loss; the preprocessor alone then serves others.
+    """Train preprocessor and classifier together with JATP's loss (Zhou et al., 2106.05453).
 
     Source: Zhou et al., arXiv 2106.05453, section 4.2, "cross-model defense".
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "classifier")
 
     def players(self, networks: Networks) -> dict[str, Trainable]:
         """Preprocessor and classifier, one optimizer."""
@@ -132,10 +138,12 @@ class JATPPrime(JointTraining):
 
 @dataclass(frozen=True)
 class JAT(JointTraining):
-    """Train a U-Net and a randomly initialized classifier together: the joint baseline of the RTFE paper.
+    """Train a U-Net and a new classifier together (joint baseline of RTFE, arXiv 2209.06931).
 
     Source: Cann et al., arXiv 2209.06931, section 4.1, after Zhou et al., arXiv 2106.05453.
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "classifier")
 
     def players(self, networks: Networks) -> dict[str, Trainable]:
         """Preprocessor and classifier, one optimizer."""

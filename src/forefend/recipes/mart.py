@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class MART(Recipe):
-    """Train a classifier on attacked images, weighing stability by how wrong it is on the clean ones.
+    """Train a classifier with misclassification-aware weights (Wang et al., ICLR 2020).
 
     Source: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples", ICLR 2020,
     Eq. 11, with the values of the authors' ResNet-18 script.
@@ -35,6 +36,8 @@ class MART(Recipe):
         milestones: shares of training after which the learning rate falls (from epochs 75, 90 and 100 of 120 on).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class MMA(Recipe):
-    """Train a classifier to widen each image's own margin: the attack's radius is the image's distance to the boundary.
+    """Train a classifier to maximize each image's margin (Ding et al., arXiv 1812.02637).
 
     Source: Ding et al., arXiv 1812.02637, with the authors' code's values.
 
@@ -39,6 +40,8 @@ class MMA(Recipe):
         milestones: shares of training after which the learning rate falls (20, 30 and 40 of 50 thousand steps).
         factors: what the learning rate is multiplied by after each (0.3, 0.1 and 0.03).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     threat: ThreatModel = Linf(12 / 255)
     steps: int = 10

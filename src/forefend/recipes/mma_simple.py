@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class MMASimple(Recipe):
-    """Train a classifier on attacked images where it is right, and on clean ones where it is wrong, at one radius.
+    """Attack only correctly classified images (the code of Zhou et al., arXiv 2106.05453).
 
     Source: what Zhou et al.'s published code calls MMA (beside arXiv 2106.05453); the method of that name is `mma`.
 
@@ -34,6 +35,8 @@ class MMASimple(Recipe):
         milestones: shares of training after which the learning rate falls (from the 75th epoch of 90 on).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 10

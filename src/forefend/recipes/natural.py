@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from forefend.recipes.schedules import cosine
 
 @dataclass(frozen=True)
 class Natural(Recipe):
-    """Train a classifier on clean images with cross-entropy: what guides and undefended classifiers are made of.
+    """Train a classifier on clean images with cross-entropy.
 
     Source: ours; the papers do not fix it for our networks, and Adam with a cosine schedule suits all of them.
 
@@ -25,6 +26,8 @@ class Natural(Recipe):
         lr: Adam's largest learning rate (ours).
         weight_decay: decoupled weight decay (ours).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     epochs: int = 10
     batch_size: int = 128

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class NRP(Recipe):
-    """Train a purifier on self-supervised perturbations, which distort features and need no label.
+    """Train a purifier on self-supervised perturbations (Naseer et al., arXiv 2006.04924).
 
     Source: Naseer et al., arXiv 2006.04924; training after the published CIFAR-10 port, as its code was not released.
 
@@ -40,6 +41,8 @@ class NRP(Recipe):
         batch_size: images a step (CIFAR-10 port: 300).
         lr: Adam's learning rate, of both (1e-4).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "discriminator", "guides")
 
     threat: ThreatModel = Linf(16 / 255)
     steps: int = 100

@@ -24,7 +24,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class Robustifier(Recipe):
-    """Train a U-Net in front of a frozen classifier for robustness and fidelity, in pixels and in activations.
+    """Train a U-Net for robustness and fidelity (Norouzzadeh et al., ICML 2021 workshop).
 
     Source: Norouzzadeh et al., "Empirical robustification of pre-trained classifiers", 2021.
 
@@ -47,6 +47,9 @@ class Robustifier(Recipe):
         momentum: SGD's momentum (0.9).
         weight_decay: SGD's weight decay (5e-4).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 5

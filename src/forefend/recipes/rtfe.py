@@ -22,7 +22,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class RTFE(Recipe):
-    """Train a preprocessor so that each guide answers on attacked images as it does on clean ones.
+    """Train a preprocessor to keep the guides' clean logits (Cann et al., arXiv 2209.06931).
 
     One guide is the paper's section 3.2, several its section 3.3 (RTFE-ensemble). Source: arXiv 2209.06931; the
     schedule is Madry et al.'s, scaled to 60 epochs.
@@ -41,6 +41,9 @@ class RTFE(Recipe):
         milestones: shares of training after which the learning rate falls (Madry et al.: half and three quarters).
         decay: factor on the learning rate at each milestone (Madry et al.: 0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from forefend.threat_models.lp import Linf
 
 @dataclass(frozen=True)
 class TRADES(Recipe):
-    """Train a classifier to be right on clean images and to answer the same on attacked ones.
+    """Trade off accuracy and robustness of a classifier (Zhang et al., arXiv 1901.08573).
 
     Source: Zhang et al., arXiv 1901.08573, Eq. 5, with the authors' CIFAR-10 script's values.
 
@@ -35,6 +36,8 @@ class TRADES(Recipe):
         milestones: shares of training after which the learning rate falls (from the 75th epoch of 76 on).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("classifier",)
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 10

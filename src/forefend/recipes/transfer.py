@@ -85,7 +85,7 @@ def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Transfer(Recipe):
-    """Retrain a source classifier, or the end of it, for a new task, naturally or on attacked images.
+    """Retrain a source classifier, or its end, for new data (Davchev et al., arXiv 1905.02675).
 
     Source: Davchev et al., arXiv 1905.02675, and its authors' code. Sources come from `natural`, or from this recipe
     with layers everything on a source of the same data.
@@ -106,6 +106,8 @@ class Transfer(Recipe):
         milestones: shares of training after which the learning rate falls (every 20 of 50 epochs).
         decay: factor on the learning rate at each milestone (0.1).
     """
+
+    roles: ClassVar[tuple[str, ...]] = ("source",)
 
     threat: ThreatModel = Linf(8 / 256)
     steps: int = 7
