@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError, check_clean_accuracy, check_images, check_labels, check_logits, choose, unknown
+from forefend.checks import (
+    InputError,
+    check_clean_accuracy,
+    check_images,
+    check_labels,
+    check_logits,
+    choose,
+    unknown_name,
+)
 
 GREY = torch.full((2, 3, 4, 4), 0.5)
 LOGITS = torch.tensor([[2.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
@@ -138,4 +146,4 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: 
     with pytest.raises(InputError) as refusal:
         choose(name, known, "recipe")
     assert str(refusal.value) == f"There is no recipe called {name!r}: {hint}"
-    assert str(unknown(name, iter(known), "recipe")) == str(refusal.value)
+    assert str(unknown_name(name, iter(known), "recipe")) == str(refusal.value)

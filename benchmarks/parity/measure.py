@@ -106,7 +106,7 @@ def judge(name: str, way: str, seed: int, suite: Suite, count: int) -> None:
     evaluate([model], images, suite, folder=folder, batch_size=task.batch)
     path = records.part(folder, 0)
     light = [replace(record, images=[]) for record in records.read(path)]
-    files.write(path, b"".join(map(files.line_of, light)))
+    files.write(path, b"".join(map(files.json_line, light)))
 
 
 VERBS: dict[str, Callable[[str, str, int], None]] = {"train": train, "pgd": pgd, "autoattack": autoattack}

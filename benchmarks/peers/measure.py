@@ -84,7 +84,7 @@ def measure(peer: str, comparison: Comparison, folder: Path, count: int) -> None
         pgd = comparison.attack(start)
         tolls[start.__name__] = attack(peer, network, images, pgd, path)
         print(f"{folder.name}, {peer}, {start.__name__}: {tolls[start.__name__]}", flush=True)
-    about = files.about()
+    about = files.provenance()
     versions = {**about["versions"], DISTRIBUTIONS[peer]: metadata.version(DISTRIBUTIONS[peer])}
     trials = {start: asdict(toll) for start, toll in tolls.items()}
     written = {"versions": versions, "machine": about["machine"], "time": about["time"], "trials": trials}

@@ -60,7 +60,7 @@ class Target:
             )
         else:
             index = torch.arange(count)
-            x = KeyedRNG(index, trial="bench").uniform(torch.empty(count, 3, 32, 32))
+            x = KeyedRNG(index, purpose="bench").uniform(torch.empty(count, 3, 32, 32))
             with torch.no_grad():
                 y = self.network().cpu()(x).argmax(1)
         return x.to(device()), y.to(device()), index.to(device())

@@ -14,7 +14,7 @@ from benchmarks.speed.cases import AttackCase, read
 from benchmarks.speed.results import Maker, Outcome, Work
 from benchmarks.speed.timing import timed
 from benchmarks.speed.worker import serve
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 from forefend.runtime.rng import KeyedRNG
 
 from ..peers.peers import Craft as Step
@@ -57,7 +57,7 @@ def until_end(craft: Craft, case: str) -> Work:
         return {"seconds": seconds, **about, **judged(network, x_adv, x, y, assault)}
 
     torch.manual_seed(0)
-    cost = counted(attacked, network)
+    cost = count_compute(attacked, network)
     about = {"images": len(x), "gradients": cost.gradients / len(x), "forwards": cost.forwards / len(x)}
     return run
 

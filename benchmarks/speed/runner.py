@@ -113,7 +113,7 @@ def _row(point: Point, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def _write(out: Path, settings: Mapping[str, Any], found: Findings) -> None:
     written = {
-        "about": files.about(),
+        "about": files.provenance(),
         "machine": environments.machine(),
         "settings": settings,
         "load": found.load | {"at the end": list(os.getloadavg())},

@@ -50,10 +50,10 @@ def choose(name: str, table: Mapping[str, Value], noun: str) -> Value:
     """
     if name in table:
         return table[name]
-    raise unknown(name, table, noun)
+    raise unknown_name(name, table, noun)
 
 
-def unknown(name: str, known: Iterable[str], noun: str) -> InputError:
+def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
     """The error to raise for a name that nothing answers to: it suggests the nearest of `known`."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
@@ -78,7 +78,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
                 raise InputError(f"The number given for {name} is {shown}, expected {wanted}.")
 
 
-def check_kind(given: object, kind: type, what: str) -> None:
+def check_type(given: object, kind: type, what: str) -> None:
     """Refuse what stands in the place of another thing.
 
     Args:
@@ -107,7 +107,7 @@ def check_data(given: object, what: str) -> None:
         )
 
 
-def whole(given: Any, name: str) -> int:
+def as_integer(given: Any, name: str) -> int:
     """A whole number, numpy's and torch's too, that suits the setting of this name.
 
     Raises:

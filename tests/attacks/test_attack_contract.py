@@ -122,7 +122,7 @@ def images(count: int, channels: int = 3, size: int = 6) -> Tensor:
 
 def problem(count: int, channels: int = 3) -> tuple[Linear, Tensor, Tensor, KeyedRNG]:
     f, x = Linear(channels).eval(), images(count, channels)
-    return f, x, f(x).argmax(1), KeyedRNG(torch.arange(count) + 5, seed=2, trial="contract")
+    return f, x, f(x).argmax(1), KeyedRNG(torch.arange(count) + 5, seed=2, purpose="contract")
 
 
 @QUICK

@@ -28,7 +28,15 @@ from forefend.checks import InputError
 from forefend.losses import ce, margin
 from forefend.models.classifiers.pretrained import load_weights
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.transport import inside, into_box, lengths, seen, still, transported, work
+from forefend.threat_models.transport import (
+    apply_coupling,
+    gather_windows,
+    identity_coupling,
+    offset_lengths,
+    project_to_box,
+    transport_cost,
+    valid_offsets,
+)
 from forefend.threat_models.wasserstein import Wasserstein
 
 optimize = pytest.importorskip("scipy.optimize")
@@ -62,7 +70,7 @@ def value(prediction: Tensor, target: Any) -> Tensor:
 def dense(x: Tensor, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One image's moves that stay on it: their place in the coupling, and source sums, target sums, lengths."""
     shape = (x.shape[1], window**2, x[0, 0].numel())
-    places = inside(x, window)[0].expand(shape).flatten().nonzero().flatten()
+    places = valid_offsets(x, window)[0].expand(shape).flatten().nonzero().flatten()
     count, pixels = len(places), x[0].numel()
     rows, columns = np.zeros((pixels, count)), np.zeros((pixels, count))
     for number, place in enumerate(places.tolist()):
@@ -70,8 +78,8 @@ def dense(x: Tensor, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
         one[place] = 1
         coupling = one.view(1, *shape)
         rows[:, number] = coupling.sum(2).flatten().numpy()
-        columns[:, number] = transported(coupling, x).flatten().numpy()
-    length = lengths(window, x).expand(shape).flatten()[places].numpy()
+        columns[:, number] = apply_coupling(coupling, x).flatten().numpy()
+    length = offset_lengths(window, x).expand(shape).flatten()[places].numpy()
     return places.numpy(), rows, columns, length
 
 
@@ -130,14 +138,16 @@ def test_full_pixels_matter_in_these_cases() -> None:
 def test_a_projection_is_the_nearest_affordable_coupling(seed: int, share: float) -> None:
     """The optimum of ½|π − wanted|² by scipy's SLSQP, with the moves inside the image as its variables."""
     x = images(seed, (1, 1, 2, 3), -0.3, 1)
-    wanted = still(x, 3) + 0.4 * torch.randn(1, 1, 9, 6, generator=torch.Generator().manual_seed(seed)).double()
+    wanted = (
+        identity_coupling(x, 3) + 0.4 * torch.randn(1, 1, 9, 6, generator=torch.Generator().manual_seed(seed)).double()
+    )
     budget = share * THREAT.budget(x)
     mine = projected(wanted, x, budget, halvings=45)
     places, rows, _, length = dense(x, 3)
     target = wanted.flatten()[places].numpy()
     found = optimize.minimize(
         lambda p: ((p - target) ** 2).sum() / 2,
-        np.clip(still(x, 3).flatten()[places].numpy(), 0, None),
+        np.clip(identity_coupling(x, 3).flatten()[places].numpy(), 0, None),
         jac=lambda p: p - target,
         bounds=[(0, None)] * len(places),
         constraints=[
@@ -150,7 +160,7 @@ def test_a_projection_is_the_nearest_affordable_coupling(seed: int, share: float
     got = mine.flatten()[places].numpy()
     np.testing.assert_allclose(got, found.x, atol=2e-5)
     assert ((got - target) ** 2).sum() / 2 <= found.fun + 1e-7
-    assert float(work(mine)) <= float(budget) + 1e-9
+    assert float(transport_cost(mine)) <= float(budget) + 1e-9
 
 
 @given(seed=seeds)
@@ -158,22 +168,25 @@ def test_a_projection_is_the_nearest_affordable_coupling(seed: int, share: float
 def test_a_projection_meets_its_conditions(seed: int) -> None:
     """Karush, Kuhn and Tucker: no move of mass inside the budget comes nearer to what was wanted."""
     x = images(seed, (2, 2, 4, 4), -0.3, 1)
-    wanted = still(x, 5) + 0.2 * torch.randn(2, 2, 25, 16, generator=torch.Generator().manual_seed(seed)).double()
+    wanted = (
+        identity_coupling(x, 5)
+        + 0.2 * torch.randn(2, 2, 25, 16, generator=torch.Generator().manual_seed(seed)).double()
+    )
     budget = THREAT.budget(x)
     mine = projected(wanted, x, budget, halvings=45)
     torch.testing.assert_close(mine.sum(2), x.flatten(2), atol=1e-9, rtol=0)
     assert (mine >= 0).all()
-    assert (mine[~inside(x, 5).expand_as(mine)] == 0).all()
-    assert (work(mine) <= budget + 1e-9).all()
+    assert (mine[~valid_offsets(x, 5).expand_as(mine)] == 0).all()
+    assert (transport_cost(mine) <= budget + 1e-9).all()
     for seed_of_other in range(5):
-        other = favored(seen(torch.randn_like(x), 5), x, budget, 0.1 * 3**seed_of_other)
+        other = favored(gather_windows(torch.randn_like(x), 5), x, budget, 0.1 * 3**seed_of_other)
         # The angle between what was cut off and every feasible direction is not acute.
         assert (((wanted - mine) * (other - mine)).sum((1, 2, 3)) <= 1e-7).all()
 
 
 def test_what_is_affordable_already_is_projected_for_free() -> None:
     x = images(0, (2, 1, 4, 4))
-    coupling = at_random(THREAT, x, draw_for(x)) / 2 + still(x, 5) / 2
+    coupling = at_random(THREAT, x, draw_for(x)) / 2 + identity_coupling(x, 5) / 2
     torch.testing.assert_close(projected(coupling, x, THREAT.budget(x)), coupling, atol=1e-12, rtol=0)
 
 
@@ -187,10 +200,10 @@ def test_without_entropy_frank_wolfe_solves_the_linear_programme(channels: int, 
     best = optimum(uphill, x, threat, ceiling=1e9)
     misses = []
     for entropy in (1e-1, 1e-2, 1e-3, 1e-5):
-        coupling = favored(seen(uphill[None], 5), x, threat.budget(x), entropy, halvings=50)
-        assert float(work(coupling)) <= float(threat.budget(x)) + 1e-9
+        coupling = favored(gather_windows(uphill[None], 5), x, threat.budget(x), entropy, halvings=50)
+        assert float(transport_cost(coupling)) <= float(threat.budget(x)) + 1e-9
         torch.testing.assert_close(coupling.sum(2), x.flatten(2))
-        misses.append(best - float((uphill * transported(coupling, x)).sum()))
+        misses.append(best - float((uphill * apply_coupling(coupling, x)).sum()))
     assert misses[-1] == pytest.approx(0, abs=1e-4 * float(x.sum()))
     assert all(later <= sooner + 1e-9 for sooner, later in pairwise(misses))
 
@@ -198,12 +211,12 @@ def test_without_entropy_frank_wolfe_solves_the_linear_programme(channels: int, 
 def test_the_softened_choice_by_hand() -> None:
     """One pixel of mass 0.5 beside an empty one that gains 1: at entropy 1 and no price, it splits as e⁰ to e¹."""
     x = torch.tensor([0.5, 0.0], dtype=torch.float64).view(1, 1, 1, 2)
-    uphill = seen(torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2), 3)
+    uphill = gather_windows(torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2), 3)
     free = favored(uphill, x, torch.tensor([9.0]).double(), 1.0)
     gone = 0.5 * 2.718281828459045 / 3.718281828459045
-    torch.testing.assert_close(transported(free, x).flatten(), torch.tensor([0.5 - gone, gone]).double())
+    torch.testing.assert_close(apply_coupling(free, x).flatten(), torch.tensor([0.5 - gone, gone]).double())
     tight = favored(uphill, x, torch.tensor([0.1]).double(), 1.0)
-    torch.testing.assert_close(transported(tight, x).flatten(), torch.tensor([0.4, 0.1]).double())
+    torch.testing.assert_close(apply_coupling(tight, x).flatten(), torch.tensor([0.4, 0.1]).double())
 
 
 @ATTACKS
@@ -295,7 +308,7 @@ def test_the_number_of_steps_is_the_number_of_gradients(attack: Any, x: Tensor, 
 def test_a_random_start_is_the_draw_s(attack: Any, x: Tensor) -> None:
     threat = Wasserstein(0.1)
     coupling = at_random(threat, x, draw_for(x))
-    torch.testing.assert_close(work(coupling), threat.budget(x))
+    torch.testing.assert_close(transport_cost(coupling), threat.budget(x))
     assert not torch.equal(coupling, at_random(threat, x, draw_for(x, seed=1)))
     f, y = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), torch.zeros(6, dtype=torch.int64)
     random = replace(attack, start=at_random, steps=2)
@@ -348,13 +361,13 @@ def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None
 def test_mending_costs_distance_and_leaves_the_box_intact() -> None:
     """The published reading lets pixels exceed 1; with into_box none does, and the budget is spent again."""
     x = images(5, (2, 1, 6, 6), -1, 3)
-    wanted = still(x, 5) + 0.5 * seen(weights_like(x)[None], 5)
+    wanted = identity_coupling(x, 5) + 0.5 * gather_windows(weights_like(x)[None], 5)
     budget = THREAT.budget(x)
-    loose, boxed = (projected(wanted, x, budget, mend=mend) for mend in (as_moved, into_box))
-    assert transported(loose, x).amax() > 1.1
-    assert transported(boxed, x).amax() <= 1 + 1e-9
-    assert (work(boxed) > work(into_box(loose, x)) + 0.01).all()
-    assert (work(boxed) <= budget + 1e-9).all()
+    loose, boxed = (projected(wanted, x, budget, mend=mend) for mend in (as_moved, project_to_box))
+    assert apply_coupling(loose, x).amax() > 1.1
+    assert apply_coupling(boxed, x).amax() <= 1 + 1e-9
+    assert (transport_cost(boxed) > transport_cost(project_to_box(loose, x)) + 0.01).all()
+    assert (transport_cost(boxed) <= budget + 1e-9).all()
 
 
 def mnist(folder: Path, count: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from benchmarks.speed.benchmarks import roofline
 from benchmarks.speed.results import Point
 from forefend import losses
 from forefend.attacks import pgd
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 
 
 def test_the_convolutions_are_found_with_what_they_are_given() -> None:
@@ -19,7 +19,7 @@ def test_the_convolutions_are_found_with_what_they_are_given() -> None:
     assert [call.shape for call in calls] == [(2, 3, 8, 8), (2, 4, 4, 4)]
     # Forwards and back to the input: twice two operations for each weight and output pixel.
     by_hand = 4 * 2 * 4 * 4 * (4 * 3 * 9 + 5 * 4)
-    assert counted(lambda: [call() for call in calls]).flops == by_hand
+    assert count_compute(lambda: [call() for call in calls]).flops == by_hand
     assert not any(layer._forward_pre_hooks for layer in network)
 
 
@@ -39,6 +39,6 @@ def test_a_share_is_the_ratio_of_the_rates() -> None:
 def test_the_whole_gradient_is_its_convolutions_and_little_else(small_target: None) -> None:
     f, x, y = roofline._set_up("random weights in fp32")
     calls = roofline.convolutions(f, x)
-    convolutions = counted(lambda: [call() for call in calls]).flops
-    gradient = counted(lambda: pgd.input_gradient(f, x, y, losses.ce)).flops
+    convolutions = count_compute(lambda: [call() for call in calls]).flops
+    gradient = count_compute(lambda: pgd.input_gradient(f, x, y, losses.ce)).flops
     assert convolutions == pytest.approx(gradient, rel=0.02)  # but for the last linear layer

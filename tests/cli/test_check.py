@@ -17,7 +17,7 @@ from forefend.cli import check_work
 from forefend.cli.resolve_classifiers import Finder
 from forefend.data import ImageDataset, sample
 from forefend.data import load as load_images
-from forefend.data.dataset import fingerprints
+from forefend.data.dataset import image_digests
 from forefend.evaluation.gradient_masking import gate
 from forefend.evaluation.gradient_masking.evidence import CheckResult
 from forefend.evaluation.records import Record
@@ -177,10 +177,10 @@ def test_verdicts_of_other_sets_forms_and_pixels_do_not_count(here: Path) -> Non
     key, images = bare()
     index = images.index.tolist()
     x, y, _ = images.batch(torch.arange(8))
-    own = Record(key, WHITE, 0, index[:2], [True, False], fingerprints(x, y)[:2])
+    own = Record(key, WHITE, 0, index[:2], [True, False], image_digests(x, y)[:2])
     data, weights, form = key.split(":")
     others = [f"mnist/test:{weights}:{form}", f"digits/train:{weights}:{form}", f"{data}:{weights}:00000000"]
-    stale = Record(key, WHITE, 0, index[2:4], [False, False], ["00000000", fingerprints(x, y)[3]])
+    stale = Record(key, WHITE, 0, index[2:4], [False, False], ["00000000", image_digests(x, y)[3]])
     recorded(here / "results", own, stale, *(Record(other, WHITE, 0, index, [False] * 8) for other in others))
     assert stands().startswith("of 3 images judged by both, the records leave 66.7 %")
 

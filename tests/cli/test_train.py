@@ -151,7 +151,7 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monke
     monkeypatch.setattr(trainer, "_take_all", watched)
     try:
         for fitting in (2, 1):
-            monkeypatch.setattr(threads, "fitting_threads", lambda *_, fitting=fitting: fitting)
+            monkeypatch.setattr(threads, "suitable_threads", lambda *_, fitting=fitting: fitting)
             done(f"{TINY} --out run")
             assert kept(here / "run" / "checkpoint.safetensors")["threads"]["value"] == 2
             assert torch.get_num_threads() == fitting  # whatever comes after

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, T
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset, as_image_dataset, from_tensors, sample, split
-from forefend.data.dataset import InMemoryDataset, stratified
+from forefend.data.dataset import InMemoryDataset, stratified_rows
 
 labels = st.lists(st.integers(0, 4), min_size=2, max_size=60).map(lambda y: torch.tensor([*y, 4]))
 seeds = st.integers(0, 2**32 - 1)
@@ -83,7 +83,7 @@ def test_a_larger_sample_of_balanced_classes_holds_the_smaller_one() -> None:
 
 
 def test_the_draw_never_changes() -> None:
-    assert stratified(torch.arange(3).repeat(10), 6, seed=0).tolist() == [6, 8, 10, 11, 16, 24]
+    assert stratified_rows(torch.arange(3).repeat(10), 6, seed=0).tolist() == [6, 8, 10, 11, 16, 24]
 
 
 def test_a_sample_of_a_shuffled_subset_is_sorted_by_index() -> None:

@@ -55,7 +55,7 @@ def test_a_batch_of_no_pictures_is_empty(pets: Path) -> None:
 
 def test_pictures_are_evaluated_and_an_evaluation_of_them_goes_on(pets: Path) -> None:
     network, images = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), load(str(pets), "train", size=8)
-    suite = general(Linf(0.1))
+    suite = general.quick(Linf(0.1))
     cells = [evaluate(network, images, suite, folder=pets / "out", allow_weak=True) for _ in range(2)]
     assert cells[0] == cells[1]
     assert {cell.n for cell in cells[0]} == {3}

@@ -83,7 +83,7 @@ def test_the_held_out_images_are_the_seed_s_and_their_draws_stay() -> None:
     assert held(0) == held(0) != held(1)
     first, second, _ = (batches[0] for batches in looked()["held"])
     assert torch.equal(first.rng.uniform(first.x), second.rng.uniform(second.x))
-    assert not torch.equal(first.rng.uniform(first.x), first.rng.fold_in(trial="train").uniform(first.x))
+    assert not torch.equal(first.rng.uniform(first.x), first.rng.fold_in(purpose="train").uniform(first.x))
     assert [batches[0].progress for batches in looked()["held"]] == pytest.approx([1 / 3, 2 / 3, 1])
 
 

@@ -122,7 +122,7 @@ def test_sampled_serves_one_drawn_uniformly_for_each_step() -> None:
 def test_sampled_depends_on_step_and_seed_and_not_on_the_images() -> None:
     steps = range(64)
     served = [sampled(THREE, DRAW.fold_in(step=step)) for step in steps]
-    assert [sampled(THREE, KeyedRNG(torch.tensor([9]), seed=1, trial="x", step=step)) for step in steps] == served
+    assert [sampled(THREE, KeyedRNG(torch.tensor([9]), seed=1, purpose="x", step=step)) for step in steps] == served
     assert [sampled(THREE, KeyedRNG(torch.arange(4), seed=2, step=step)) for step in steps] != served
 
 

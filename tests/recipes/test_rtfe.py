@@ -89,7 +89,7 @@ def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
     for rng in seen:
         x, y = images.batch(rng.index)[0], images.labels[rng.index]
         sgd.zero_grad()
-        plain_loss(g, networks.guides, x, y, rng.fold_in(trial="train").uniform(x)).backward()
+        plain_loss(g, networks.guides, x, y, rng.fold_in(purpose="train").uniform(x)).backward()
         sgd.step()
     assert len(seen) == 3
     for ours, plain in zip(networks.preprocessor.state_dict().values(), g.state_dict().values(), strict=True):

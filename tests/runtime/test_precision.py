@@ -18,7 +18,7 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import general
 from forefend.models.optimized_copy import optimized_copy
 from forefend.recipes import RTFE
-from forefend.runtime.precision import fitting, full, tell
+from forefend.runtime.precision import full_float32, report_fallback, supported_dtype
 from forefend.threat_models.lp import Linf
 from forefend.training.crafting import prepared_bf16
 from forefend.training.mixed_precision import mixed_precision
@@ -37,17 +37,17 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "arm_bf16"])
 def test_a_processor_that_has_bfloat16_is_told_by_any_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "l2_cache_size": 524288, name: True})
-    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+    assert supported_dtype("bf16", CPU) == (torch.bfloat16, "")
 
 
 def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None:
-    assert fitting("bf16", CPU) == (torch.float32, REASON)
-    assert fitting("fp32", CPU) == (torch.float32, "")
+    assert supported_dtype("bf16", CPU) == (torch.float32, REASON)
+    assert supported_dtype("fp32", CPU) == (torch.float32, "")
 
 
 def test_where_torch_does_not_tell_it_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert fitting("bf16", CPU) == (torch.bfloat16, "")
+    assert supported_dtype("bf16", CPU) == (torch.bfloat16, "")
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -56,7 +56,7 @@ def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytes
         return able or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", has)
-    dtype, told = fitting("bf16", torch.device("cuda"))
+    dtype, told = supported_dtype("bf16", torch.device("cuda"))
     assert dtype is (torch.bfloat16 if able else torch.float32)
     assert bool(told) is not able
 
@@ -82,7 +82,7 @@ def test_verdicts_and_proofs_are_in_full_float32_and_the_setting_is_given_back()
     optimized_copy(Noting(), torch.rand(2, 1, 6, 6))
     assert Noting.asked
     assert not any(Noting.asked)
-    evaluate(Noting(), toy_images(), general(Linf(0.1)), allow_weak=True)
+    evaluate(Noting(), toy_images(), general.quick(Linf(0.1)), allow_weak=True)
     assert not any(Noting.asked[-20:])
     assert settings() == before
 
@@ -93,7 +93,7 @@ def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
     before = conv.fp32_precision
     try:
         conv.fp32_precision = theirs
-        with full():
+        with full_float32():
             assert conv.fp32_precision == ("none" if theirs == before else "ieee")
         assert conv.fp32_precision == theirs
     finally:
@@ -102,7 +102,7 @@ def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of an x86 processor")
 def test_this_processor_is_told_as_the_kernel_tells_it(python: Callable[..., str]) -> None:
-    program = "import torch; from forefend.precision import fitting; print(fitting('bf16', torch.device('cpu'))[0])"
+    program = "import torch; from forefend.runtime.precision import supported_dtype; print(supported_dtype('bf16', torch.device('cpu'))[0])"
     flags = Path("/proc/cpuinfo").read_text().split()
     assert python(program) == str(torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32)
 
@@ -130,7 +130,7 @@ def test_training_is_then_the_one_in_float32(without: None) -> None:
 
 def test_an_unknown_precision_is_refused_whatever_the_machine(without: None) -> None:
     with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):
-        fitting("fp16", CPU)
+        supported_dtype("fp16", CPU)
 
 
 TRAIN = (
@@ -165,7 +165,7 @@ def test_of_several_processes_the_first_one_tells(
 ) -> None:
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
-        tell("It computes", "bf16", CPU)
+        report_fallback("It computes", "bf16", CPU)
         assert capsys.readouterr().out.count(SENTENCE) == (rank == "0")
 
 
@@ -200,7 +200,7 @@ def test_a_cascade_s_folder_says_what_was_computed(
 def test_a_cascade_tells_of_it_and_its_records_name_what_was_computed(
     without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = general([Linf(0.05)], 4)
+    suite = general.cascade([Linf(0.05)], 4)
     judge = partial(evaluate, classifier(), toy_images(8), suite, allow_weak=True)
     judge(folder=tmp_path / "without")
     assert capsys.readouterr().out.count(f"The copies that propose compute {SENTENCE}") == 1

@@ -18,7 +18,7 @@ from forefend.models.guide import Guide
 from forefend.recipes import AAA, RTFE, Natural
 from forefend.recipes.base import Networks
 from forefend.recipes.ensemble import every, in_turn
-from forefend.runtime.profiling import counted, medians
+from forefend.runtime.profiling import count_compute, median_seconds
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 from forefend.training.compute_budget import allowance, flops_per_image, training_flops
@@ -29,17 +29,17 @@ LINEAR = 2 * (4 * 36) * 4
 
 def test_a_convolution_forwards_and_backwards() -> None:
     conv, x = nn.Conv2d(1, 4, 3, padding=1), torch.rand(2, 1, 6, 6)
-    assert counted(lambda: conv(x)).flops == 2 * CONV
-    assert counted(lambda: torch.autograd.grad(conv(x).sum(), conv.weight)).flops == 2 * 2 * CONV
+    assert count_compute(lambda: conv(x)).flops == 2 * CONV
+    assert count_compute(lambda: torch.autograd.grad(conv(x).sum(), conv.weight)).flops == 2 * 2 * CONV
     still = frozen(conv)
-    assert counted(lambda: torch.autograd.grad(still(x.requires_grad_()).sum(), x)).flops == 2 * 2 * CONV
+    assert count_compute(lambda: torch.autograd.grad(still(x.requires_grad_()).sum(), x)).flops == 2 * 2 * CONV
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_a_linear_layer_in_every_mode(mode: type) -> None:
     layer = nn.Linear(5, 7)
     with mode():
-        assert counted(lambda: layer(torch.rand(3, 5))).flops == 2 * 3 * 5 * 7
+        assert count_compute(lambda: layer(torch.rand(3, 5))).flops == 2 * 3 * 5 * 7
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -47,7 +47,7 @@ def test_an_attack_of_k_steps(steps: int) -> None:
     f, x, y = frozen(toy_networks.classifier()), torch.rand(5, 1, 6, 6), torch.zeros(5, dtype=torch.int64)
     attack = PGD(Linf(0.1), steps, 0.05)
     hooks = len(f._forward_hooks)
-    found = counted(lambda: attack(f, x, y, rng=KeyedRNG(torch.arange(5))), f)
+    found = count_compute(lambda: attack(f, x, y, rng=KeyedRNG(torch.arange(5))), f)
     assert found.flops == steps * 5 * 2 * (CONV + LINEAR)
     assert found.forwards == found.gradients == steps * 5
     assert found.seconds > 0
@@ -63,20 +63,20 @@ def test_a_pass_without_a_gradient_is_no_gradient() -> None:
         f(torch.rand(2, 1, 6, 6)).sum().backward()
         f(torch.rand(4, 1, 6, 6))
 
-    found = counted(work, f)
+    found = count_compute(work, f)
     assert (found.forwards, found.gradients) == (9, 2)
 
 
 def test_what_fails_leaves_no_hook() -> None:
     f = toy_networks.classifier()
     with pytest.raises(RuntimeError):
-        counted(lambda: f(torch.rand(2, 3, 6, 6)), f)
+        count_compute(lambda: f(torch.rand(2, 3, 6, 6)), f)
     assert not f._forward_hooks
 
 
 def test_time_is_taken_in_turns() -> None:
     order: list[str] = []
-    found = medians([lambda: order.append("a"), lambda: order.append("b")], rounds=3)
+    found = median_seconds([lambda: order.append("a"), lambda: order.append("b")], rounds=3)
     assert order == ["a", "b"] * 4
     assert len(found) == 2
     assert all(0 <= seconds < 1 for seconds in found)
@@ -96,7 +96,7 @@ def test_natural_training_by_hand() -> None:
 def test_what_was_foretold_is_what_training_takes() -> None:
     images, recipe = toy_networks.toy_images(24), RTFE(epochs=5, batch_size=8, steps=2)
     foretold = training_flops(recipe, images, toy_networks.toy_cast())
-    taken = counted(lambda: toy_networks.train(recipe, images, toy_networks.toy_cast())).flops
+    taken = count_compute(lambda: toy_networks.train(recipe, images, toy_networks.toy_cast())).flops
     assert foretold == pytest.approx(taken, rel=0.01)  # fit tries the networks on two images first
 
 
@@ -146,5 +146,5 @@ def test_counting_changes_no_result() -> None:
     x = torch.rand(2, 1, 6, 6)
     f = toy_networks.classifier()
     seen: list[Tensor] = []
-    counted(lambda: seen.append(f(x)))
+    count_compute(lambda: seen.append(f(x)))
     assert torch.equal(seen[0], f(x))

@@ -43,28 +43,31 @@ def reference(index: int, place: int, key: str) -> float:
 
 
 @given(
-    index=st.integers(-(2**63), 2**63 - 1), seed=st.integers(0, 2**40), restart=st.integers(0, 9), trial=st.text("ab|")
+    index=st.integers(-(2**63), 2**63 - 1),
+    seed=st.integers(0, 2**40),
+    restart=st.integers(0, 9),
+    purpose=st.text("ab|"),
 )
-def test_the_numbers_are_splitmix64_s(index: int, seed: int, restart: int, trial: str) -> None:
-    got = drawn([index], seed=seed, trial=trial, restart=restart, step=7).flatten()
-    assert got[0] == reference(index, 1, f"{seed}|{trial}|{restart}|7")
-    assert got[23] == reference(index, 24, f"{seed}|{trial}|{restart}|7")
+def test_the_numbers_are_splitmix64_s(index: int, seed: int, restart: int, purpose: str) -> None:
+    got = drawn([index], seed=seed, purpose=purpose, restart=restart, step=7).flatten()
+    assert got[0] == reference(index, 1, f"{seed}|{purpose}|{restart}|7")
+    assert got[23] == reference(index, 24, f"{seed}|{purpose}|{restart}|7")
 
 
 def test_the_numbers_are_the_same_for_ever() -> None:
-    got = drawn([0, 49_999], seed=3, trial="PGD-10(Linf:8/255)", restart=1)
+    got = drawn([0, 49_999], seed=3, purpose="PGD-10(Linf:8/255)", restart=1)
     assert (got.flatten(1)[:, [0, 23]] * 2**24).tolist() == GOLDEN
-    assert KeyedRNG(torch.tensor([0]), seed=3, trial="guide", step=5).integer() == GOLDEN_NUMBER
+    assert KeyedRNG(torch.tensor([0]), seed=3, purpose="guide", step=5).integer() == GOLDEN_NUMBER
 
 
 def test_another_process_draws_the_same(python: Callable[..., str]) -> None:
     program = (
-        "import torch; from forefend.draw import Draw\n"
-        "d = Draw(torch.tensor([5, 9]), seed=2, trial='start', restart=3, step=4)\n"
-        "print(d.uniform(torch.zeros(2, 1, 2, 2)).flatten().tolist(), d.number())"
+        "import torch; from forefend.runtime.rng import KeyedRNG\n"
+        "d = KeyedRNG(torch.tensor([5, 9]), seed=2, purpose='start', restart=3, step=4)\n"
+        "print(d.uniform(torch.zeros(2, 1, 2, 2)).flatten().tolist(), d.integer())"
     )
-    rng = KeyedRNG(torch.tensor([5, 9]), seed=2, trial="start", restart=3, step=4)
-    here = f"{rng.uniform(torch.zeros(2, 1, 2, 2)).flatten().tolist()} {rng.number()}"
+    rng = KeyedRNG(torch.tensor([5, 9]), seed=2, purpose="start", restart=3, step=4)
+    here = f"{rng.uniform(torch.zeros(2, 1, 2, 2)).flatten().tolist()} {rng.integer()}"
     assert python(program) == here
 
 
@@ -82,27 +85,27 @@ def test_an_image_s_numbers_do_not_depend_on_its_batch(index: list[int], data: s
 
 
 def test_every_part_of_the_key_changes_the_numbers() -> None:
-    base = KeyedRNG(torch.tensor([7]), seed=0, trial="a", restart=0, step=0)
+    base = KeyedRNG(torch.tensor([7]), seed=0, purpose="a", restart=0, step=0)
     others = [
         base,
-        KeyedRNG(torch.tensor([8]), seed=0, trial="a"),
-        KeyedRNG(torch.tensor([7]), seed=1, trial="a"),
-        base.fold_in(trial="b"),
-        base.fold_in(trial=""),
+        KeyedRNG(torch.tensor([8]), seed=0, purpose="a"),
+        KeyedRNG(torch.tensor([7]), seed=1, purpose="a"),
+        base.fold_in(purpose="b"),
+        base.fold_in(purpose=""),
         base.fold_in(restart=1),
         base.fold_in(step=1),
-        base.fold_in(trial="a|0", restart=0),
+        base.fold_in(purpose="a|0", restart=0),
     ]
     for one, other in combinations(others, 2):
         assert (one.uniform(like(one.index)) == other.uniform(like(other.index))).float().mean() < 0.1
     assert len({rng.integer() for rng in others}) == len(others) - 1  # the image is no part of this one
-    assert base.at() == base.fold_in(trial="a", restart=0, step=0)
+    assert base.fold_in() == base.fold_in(purpose="a", restart=0, step=0)
 
 
 def test_at_keeps_what_it_is_not_told_to_change() -> None:
-    rng = KeyedRNG(torch.tensor([7]), seed=5, trial="a", restart=2, step=3)
+    rng = KeyedRNG(torch.tensor([7]), seed=5, purpose="a", restart=2, step=3)
     assert rng.fold_in(step=4) == KeyedRNG(rng.index, 5, "a", 2, 4)
-    assert rng.fold_in(restart=0, trial="") == KeyedRNG(rng.index, 5, "", 0, 3)
+    assert rng.fold_in(restart=0, purpose="") == KeyedRNG(rng.index, 5, "", 0, 3)
 
 
 def test_uniform_numbers_are_uniform() -> None:

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from forefend.runtime.signals import Interrupted, stoppable
+from forefend.runtime.signals import Interrupted, catch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_noted_and_the_work_goes_on(number: int) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with stoppable() as received:
+    with catch_signals() as received:
         assert received == []
         os.kill(os.getpid(), number)
         assert received == [number]
@@ -20,7 +20,7 @@ def test_a_signal_is_noted_and_the_work_goes_on(number: int) -> None:
 
 
 def twice() -> None:
-    with stoppable() as received:
+    with catch_signals() as received:
         os.kill(os.getpid(), signal.SIGTERM)
         assert received
         os.kill(os.getpid(), signal.SIGTERM)
@@ -37,7 +37,7 @@ def test_off_the_main_thread_the_caller_s_handlers_stay() -> None:
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
-        with stoppable() as received:
+        with catch_signals() as received:
             seen.append((list(received), signal.getsignal(signal.SIGINT) is before))
 
     thread = threading.Thread(target=work)

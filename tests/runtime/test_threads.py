@@ -17,7 +17,14 @@ from forefend.evaluation.cost_estimate import Cost
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites import general
 from forefend.runtime import threads
-from forefend.runtime.threads import allowed, as_begun, choose_threads, fitting_threads, one_thread, processes_in_memory
+from forefend.runtime.threads import (
+    available_cores,
+    choose_threads,
+    one_thread,
+    processes_in_memory,
+    suitable_threads,
+    use_threads,
+)
 from forefend.threat_models.lp import Linf
 
 
@@ -44,7 +51,7 @@ def _threads_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_others_are_left_their_cores(cores_allowed: float, cores: int, load: float, expected: int) -> None:
-    assert fitting_threads(cores_allowed, cores, load) == expected
+    assert suitable_threads(cores_allowed, cores, load) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 1.5), ("900000 100000", 6.0), ("max 100000", 6.0)])
@@ -54,18 +61,18 @@ def test_affinity_and_quota_both_bind(
     (tmp_path / "cpu.max").write_text(quota + "\n")
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    assert allowed() == expected
+    assert available_cores() == expected
 
 
 def test_where_neither_is_known_all_cores_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert allowed() == 5
+    assert available_cores() == 5
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, load: float) -> None:
-    monkeypatch.setattr(threads, "allowed", lambda: 4.0)
+    monkeypatch.setattr(threads, "available_cores", lambda: 4.0)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
 
@@ -79,7 +86,7 @@ def test_torch_is_told(load: float, expected: int, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("begun", "expected"), [(3, 3), (None, 2)])
 def test_what_was_begun_goes_on_with_its_threads_for_a_while(begun: int | None, expected: int) -> None:
     torch.set_num_threads(2)
-    with as_begun(begun):
+    with use_threads(begun):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == 2
 
@@ -89,7 +96,7 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert choose_threads() == 2
-    with as_begun(3):
+    with use_threads(3):
         assert torch.get_num_threads() == 2
 
 
@@ -152,7 +159,7 @@ def test_work_is_shared_where_that_is_worth_it(
         return Cost(1, 0, seconds)
 
     monkeypatch.setattr(parallel, "cost_of", cost_of)
-    monkeypatch.setattr(parallel, "allowed", lambda: 4.0)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 4.0)
     monkeypatch.setattr(parallel, "processes_in_memory", lambda: 2)
     models = [EvaluatedModel("it", classifier())]
     assert parallel.share(options, models, toy_images(20), suite, Path("out")) == count

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forefend.checks import InputError
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, read_radius, write_radius
+from forefend.threat_models.base import ThreatModel, format_radius, parse_radius
 from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.parsing import parse_threat_model
 
@@ -215,13 +215,13 @@ def test_identities_are_exact_and_distinct(a: float, b: float) -> None:
 def test_neighboring_levels_and_their_decimals_are_told_apart() -> None:
     radii = [k / 255 for k in range(256)] + [float(f"{k / 255:.4f}") for k in range(1, 255) if k % 51]
     radii += [math.nextafter(8 / 255, 1), math.nextafter(0.3, 0)]
-    assert len({write_radius(radius) for radius in radii}) == len(radii)
-    assert write_radius(8 / 255) == "8/255"
+    assert len({format_radius(radius) for radius in radii}) == len(radii)
+    assert format_radius(8 / 255) == "8/255"
 
 
 def test_text_and_number_are_the_same_radius() -> None:
     assert Linf("8/255") == Linf(8 / 255)
-    assert read_radius("0.5") == read_radius(0.5) == read_radius("1/2") == 0.5
+    assert parse_radius("0.5") == parse_radius(0.5) == parse_radius("1/2") == 0.5
     assert Linf("8/255") != L2("8/255")
     assert Linf("8/255").radius == 8 / 255
 

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.transport import (
-    inside,
-    into_box,
-    lengths,
-    mass,
-    scattered,
-    seen,
-    shortened,
-    spending,
-    still,
-    transported,
-    work,
+    apply_coupling,
+    gather_windows,
+    identity_coupling,
+    offset_lengths,
+    project_to_box,
+    random_moves,
+    scale_to_budget,
+    solve_for_budget,
+    total_mass,
+    transport_cost,
+    valid_offsets,
 )
 
 seeds = st.integers(0, 2**31)
@@ -34,16 +34,16 @@ def images(seed: int, shape: tuple[int, ...] = (2, 3, 4, 5)) -> Tensor:
 def random_coupling(x: Tensor, window: int, seed: int = 0) -> Tensor:
     """Every pixel's mass spread at random over the window, as far as that lies on the image."""
     shape = (*x.shape[:2], window**2, x[0, 0].numel())
-    weight = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) * inside(x, window)
+    weight = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) * valid_offsets(x, window)
     return x.flatten(2).unsqueeze(2) * weight / weight.sum(2, keepdim=True)
 
 
 def test_lengths_by_hand() -> None:
     root2, root5, root8 = 2**0.5, 5**0.5, 8**0.5
     torch.testing.assert_close(
-        lengths(3, torch.zeros(1))[:, 0], torch.tensor([root2, 1, root2, 1, 0, 1, root2, 1, root2])
+        offset_lengths(3, torch.zeros(1))[:, 0], torch.tensor([root2, 1, root2, 1, 0, 1, root2, 1, root2])
     )
-    five = lengths(5, torch.zeros(1)).view(5, 5)
+    five = offset_lengths(5, torch.zeros(1)).view(5, 5)
     torch.testing.assert_close(five[0], torch.tensor([root8, root5, 2, root5, root8]))
     assert five[2, 2] == 0
 
@@ -51,17 +51,17 @@ def test_lengths_by_hand() -> None:
 def test_mass_goes_where_the_offset_says() -> None:
     x = torch.zeros(1, 1, 3, 4)
     x[0, 0, 1, 1] = 0.8
-    coupling = still(x, 3)
+    coupling = identity_coupling(x, 3)
     # Offset 5 of 3 × 3 is one to the right, offset 0 one up and one to the left; pixel 5 is row 1, column 1.
     coupling[0, 0, 4, 5], coupling[0, 0, 5, 5], coupling[0, 0, 0, 5] = 0.4, 0.3, 0.1
     expected = torch.zeros(1, 1, 3, 4)
     expected[0, 0, 1, 1], expected[0, 0, 1, 2], expected[0, 0, 0, 0] = 0.4, 0.3, 0.1
-    torch.testing.assert_close(transported(coupling, x), expected)
-    torch.testing.assert_close(work(coupling), torch.tensor([0.3 + 0.1 * 2**0.5]))
+    torch.testing.assert_close(apply_coupling(coupling, x), expected)
+    torch.testing.assert_close(transport_cost(coupling), torch.tensor([0.3 + 0.1 * 2**0.5]))
 
 
 def test_only_moves_that_stay_on_the_image_are_inside() -> None:
-    on = inside(torch.zeros(1, 1, 2, 2), 3)[0, 0]
+    on = valid_offsets(torch.zeros(1, 1, 2, 2), 3)[0, 0]
     assert on[:, 0].nonzero().flatten().tolist() == [4, 5, 7, 8]
     assert on[:, 3].nonzero().flatten().tolist() == [0, 1, 3, 4]
 
@@ -69,33 +69,33 @@ def test_only_moves_that_stay_on_the_image_are_inside() -> None:
 @WINDOWS
 def test_staying_changes_nothing_and_costs_nothing(window: int) -> None:
     x = images(0)
-    torch.testing.assert_close(transported(still(x, window), x), x)
-    assert (work(still(x, window)) == 0).all()
+    torch.testing.assert_close(apply_coupling(identity_coupling(x, window), x), x)
+    assert (transport_cost(identity_coupling(x, window)) == 0).all()
 
 
 @WINDOWS
 @given(seed=seeds)
 def test_mass_is_conserved_in_each_channel(window: int, seed: int) -> None:
     x = images(seed)
-    moved = transported(random_coupling(x, window, seed), x)
+    moved = apply_coupling(random_coupling(x, window, seed), x)
     torch.testing.assert_close(moved.sum((2, 3)), x.sum((2, 3)))
-    torch.testing.assert_close(mass(moved), moved.sum((1, 2, 3)))
+    torch.testing.assert_close(total_mass(moved), moved.sum((1, 2, 3)))
 
 
 @WINDOWS
 def test_seen_is_the_transpose_of_transported(window: int) -> None:
     x, g = images(0), torch.randn(2, 3, 4, 5, dtype=torch.float64)
     coupling = torch.randn(2, 3, window**2, 20, dtype=torch.float64)
-    torch.testing.assert_close((transported(coupling, x) * g).sum(), (coupling * seen(g, window)).sum())
+    torch.testing.assert_close((apply_coupling(coupling, x) * g).sum(), (coupling * gather_windows(g, window)).sum())
 
 
 @given(seed=seeds, share=st.floats(0, 1.5))
 def test_shortening_spends_the_budget_and_no_more(seed: int, share: float) -> None:
     x = images(seed)
     coupling = random_coupling(x, 5, seed)
-    budget = share * work(coupling)
-    short = shortened(coupling, x, budget)
-    torch.testing.assert_close(work(short), torch.minimum(budget, work(coupling)))
+    budget = share * transport_cost(coupling)
+    short = scale_to_budget(coupling, x, budget)
+    torch.testing.assert_close(transport_cost(short), torch.minimum(budget, transport_cost(coupling)))
     torch.testing.assert_close(short.sum(2), x.flatten(2))
     assert (short >= 0).all()
 
@@ -103,20 +103,20 @@ def test_shortening_spends_the_budget_and_no_more(seed: int, share: float) -> No
 def test_shortening_mends_what_sums_to_x_by_rounding_alone() -> None:
     x = images(1)
     coupling = random_coupling(x, 3) * (1 + 1e-6)
-    short = shortened(coupling, x, work(coupling))
+    short = scale_to_budget(coupling, x, transport_cost(coupling))
     torch.testing.assert_close(short.sum(2), x.flatten(2), atol=1e-15, rtol=0)
 
 
 def test_overflow_goes_back_to_its_sources_in_shares_by_hand() -> None:
     x = torch.tensor([0.4, 0.8, 0.6], dtype=torch.float64).view(1, 1, 1, 3)
-    coupling = still(x, 3)
+    coupling = identity_coupling(x, 3)
     # Both neighbors send 0.2 into the middle, which then holds 1.2: each gets 0.1 back.
     coupling[0, 0, :, 0] = torch.tensor([0, 0, 0, 0, 0.2, 0.2, 0, 0, 0])
     coupling[0, 0, :, 2] = torch.tensor([0, 0, 0, 0.2, 0.4, 0, 0, 0, 0])
-    boxed = into_box(coupling, x)
+    boxed = project_to_box(coupling, x)
     expected = torch.tensor([0.3, 1.0, 0.5], dtype=torch.float64).view(1, 1, 1, 3)
-    torch.testing.assert_close(transported(boxed, x), expected)
-    torch.testing.assert_close(work(boxed), torch.tensor([0.2], dtype=torch.float64))
+    torch.testing.assert_close(apply_coupling(boxed, x), expected)
+    torch.testing.assert_close(transport_cost(boxed), torch.tensor([0.2], dtype=torch.float64))
 
 
 @WINDOWS
@@ -124,8 +124,8 @@ def test_overflow_goes_back_to_its_sources_in_shares_by_hand() -> None:
 def test_returns_end_inside_the_box_and_lower_every_move(window: int, seed: int) -> None:
     x = images(seed)
     coupling = random_coupling(x, window, seed)
-    boxed = into_box(coupling, x)
-    assert transported(boxed, x).max() <= 1 + 1e-12
+    boxed = project_to_box(coupling, x)
+    assert apply_coupling(boxed, x).max() <= 1 + 1e-12
     torch.testing.assert_close(boxed.sum(2), x.flatten(2))
     moves = torch.arange(window**2) != window**2 // 2
     assert (boxed[:, :, moves] <= coupling[:, :, moves] + 1e-12).all()
@@ -134,34 +134,34 @@ def test_returns_end_inside_the_box_and_lower_every_move(window: int, seed: int)
 
 def test_a_white_image_takes_everything_back() -> None:
     x = torch.ones(1, 1, 4, 4, dtype=torch.float64)
-    boxed = into_box(random_coupling(x, 3), x)
-    assert transported(boxed, x).max() <= 1 + 1e-12
+    boxed = project_to_box(random_coupling(x, 3), x)
+    assert apply_coupling(boxed, x).max() <= 1 + 1e-12
 
 
 def test_an_image_inside_the_box_is_left_alone() -> None:
     x = images(3) / 30
     coupling = random_coupling(x, 5)
-    torch.testing.assert_close(into_box(coupling, x), coupling)
+    torch.testing.assert_close(project_to_box(coupling, x), coupling)
 
 
 def test_scattering_sends_every_pixel_whole_to_one_place_on_the_image() -> None:
     x, rng = images(4), KeyedRNG(torch.tensor([7, 9]))
-    coupling = scattered(x, 5, rng)
+    coupling = random_moves(x, 5, rng)
     assert ((coupling > 0).sum(2) == (x.flatten(2) > 0)).all()
-    assert (coupling[~inside(x, 5).expand_as(coupling)] == 0).all()
-    torch.testing.assert_close(transported(coupling, x).sum((2, 3)), x.sum((2, 3)))
-    assert torch.equal(scattered(x[1:], 5, rng.select(torch.tensor([1]))), coupling[1:])
+    assert (coupling[~valid_offsets(x, 5).expand_as(coupling)] == 0).all()
+    torch.testing.assert_close(apply_coupling(coupling, x).sum((2, 3)), x.sum((2, 3)))
+    assert torch.equal(random_moves(x[1:], 5, rng.select(torch.tensor([1]))), coupling[1:])
 
 
 def test_the_budget_is_spent_exactly_where_the_solution_jumps() -> None:
     """One pixel of mass 1 beside an empty one: it goes at a price below 0.5 and stays above it."""
     x = torch.tensor([1.0, 0.0], dtype=torch.float64).view(1, 1, 1, 2)
-    gone = still(x, 3)
+    gone = identity_coupling(x, 3)
     gone[0, 0, 4, 0], gone[0, 0, 5, 0] = 0, 1
 
     def solve(price: Tensor) -> Tensor:
-        return torch.where(price.view(-1, 1, 1, 1) < 0.5, gone, still(x, 3))
+        return torch.where(price.view(-1, 1, 1, 1) < 0.5, gone, identity_coupling(x, 3))
 
     for budget in (0.0, 0.3, 1.0, 2.0):
-        spent = spending(solve, torch.tensor([budget]).double(), torch.tensor([1.0]).double(), halvings=10)
-        torch.testing.assert_close(work(spent), torch.tensor([min(budget, 1.0)]).double())
+        spent = solve_for_budget(solve, torch.tensor([budget]).double(), torch.tensor([1.0]).double(), halvings=10)
+        torch.testing.assert_close(transport_cost(spent), torch.tensor([min(budget, 1.0)]).double())

@@ -120,7 +120,7 @@ def test_a_step_gets_its_size_and_the_last_ones_are_as_published() -> None:
     for step, (a, b) in enumerate(zip(plain, growing, strict=True)):
         assert torch.equal(a.y, b.y)
         assert torch.equal(a.index, b.index)
-        assert (a.progress, a.rng.step, a.rng.trial) == (b.progress, b.rng.step, b.rng.trial)
+        assert (a.progress, a.rng.step, a.rng.purpose) == (b.progress, b.rng.step, b.rng.purpose)
         assert torch.equal(b.x, GROWING.resized(a.x, step / 6))  # after the augmentation
     assert all(torch.equal(a.x, b.x) for a, b in zip(plain[4:], growing[4:], strict=True))
 

@@ -64,7 +64,7 @@ def test_a_batch_carries_its_images_labels_progress_and_draw() -> None:
         assert torch.equal(batch.x, x)
         assert torch.equal(batch.y, y)
         assert batch.progress == pytest.approx(step / 6)
-        assert (batch.rng.step, batch.rng.trial) == (step, "train")
+        assert (batch.rng.step, batch.rng.purpose) == (step, "train")
         assert torch.equal(batch.rng.index, batch.index)
 
 
@@ -93,7 +93,7 @@ def test_augmentation_gets_the_batch_and_a_draw_of_its_own() -> None:
 
     spy = Spy([], [])
     train(spy, toy_images(), toy_cast(), augment=darken)
-    assert {rng.trial for rng in draws} == {"augment"}
+    assert {rng.purpose for rng in draws} == {"augment"}
     assert [rng.step for rng in draws] == list(range(6))
     assert torch.equal(spy.seen[0].x, toy_images().batch(spy.seen[0].index)[0] / 2)
 

@@ -12,7 +12,7 @@ from benchmarks.speed.cases import AttackCase, read
 from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
 from benchmarks.speed.timing import timed
 from forefend.models.optimized_copy import optimized_copy
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 from forefend.runtime.rng import KeyedRNG
 
 NAME = "attack"
@@ -72,7 +72,7 @@ def work(craft: Craft, precision: str | None, case: str) -> Work:
         return {"seconds": taken, **about, **judged(network, x_adv.detach(), x, y, assault)}
 
     torch.manual_seed(0)
-    cost = counted(attacked, f)
+    cost = count_compute(attacked, f)
     about = {
         "images": len(x),
         "gradients": cost.gradients / len(x),

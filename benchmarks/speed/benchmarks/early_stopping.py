@@ -16,7 +16,7 @@ from forefend.evaluation.attack_runner import Job, Run, run_all_steps, stop_at_s
 from forefend.models.freezing import channels_last_copy
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.batch_size import AdaptiveBatchSize
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 
 NAME = "early exit"
 QUICK = [AttackCase("resnet20", 10, images=64)]
@@ -77,7 +77,7 @@ def work(run: Run, precision: str | None, case: str) -> Work:
             verdicts |= dict(zip(images, lost, strict=True))
         return verdicts
 
-    cost = counted(judged, f)
+    cost = count_compute(judged, f)
     about = {
         "images": len(index),
         "gradients": cost.gradients / len(index),

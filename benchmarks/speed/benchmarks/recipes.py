@@ -28,7 +28,7 @@ from forefend.recipes import RECIPES, TRADES, Natural
 from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.transfer import with_new_head
 from forefend.runtime.distributed import accelerator_on
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 from forefend.training.trainer import fit
@@ -68,7 +68,7 @@ def _trained(name: str, recipe: Recipe, images: ImageDataset) -> dict[str, float
     """What a training run cost, and the accuracies of what it left."""
     networks = cast_of(name, images)
     with contextlib.redirect_stderr(io.StringIO()), leaves() as passes:
-        cost = counted(lambda: fit(recipe, images, networks, accelerator=accelerator_on()))
+        cost = count_compute(lambda: fit(recipe, images, networks, accelerator=accelerator_on()))
     network = frozen(_result(name, networks)).cpu()
     x, y, index = sample(data.load("digits", "test"), TESTED, seed=0).batch(torch.arange(TESTED))
     x_adv = PGD(THREAT, 20, THREAT.radius / 8)(network, x, y, rng=KeyedRNG(index))

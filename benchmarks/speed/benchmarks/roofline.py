@@ -14,8 +14,8 @@ from benchmarks.speed.timing import device, timed
 from forefend.attacks.pgd import input_gradient
 from forefend.losses import ce
 from forefend.models.optimized_copy import optimized_copy
-from forefend.runtime.precision import PRECISIONS, fitting
-from forefend.runtime.profiling import counted
+from forefend.runtime.precision import PRECISIONS, supported_dtype
+from forefend.runtime.profiling import count_compute
 
 NAME = "roofline"
 WHOLE, ALONE, BEST = "ours", "its convolutions alone", "a 3x3 convolution of 64 channels"
@@ -55,7 +55,7 @@ def alone(case: str) -> Work:
 
 def best(case: str) -> Work:
     """A convolution that suits the machine: 64 channels of 32 x 32, 64 images."""
-    dtype, _ = fitting(case.rpartition(" ")[2], device())
+    dtype, _ = supported_dtype(case.rpartition(" ")[2], device())
     layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device(), dtype).requires_grad_(False)
     call = Call(layer.to(memory_format=torch.channels_last), (64, 64, 32, 32), dtype)  # type: ignore[call-overload]
 
@@ -129,7 +129,7 @@ def _set_up(case: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _measured(work: Callable[[], object]) -> Work:
-    gflops = counted(work).flops / 1e9
+    gflops = count_compute(work).flops / 1e9
 
     def run() -> Outcome:
         _, seconds = timed(work)

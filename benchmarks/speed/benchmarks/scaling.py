@@ -67,7 +67,7 @@ def _scene(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any],
         torch.manual_seed(0)
         front: nn.Module = DenoisingUNet(3, (16, 32, 64), (2, 2, 2)).eval().to(device())
     index = torch.arange(batch, device=device())
-    x = KeyedRNG(index, trial="bench").uniform(torch.empty(batch, 3, side, side, device=device()))
+    x = KeyedRNG(index, purpose="bench").uniform(torch.empty(batch, 3, side, side, device=device()))
     classifiers = [random_resnet20() for _ in range(guides)]
     prepared = [optimized_copy(network, x, precision="bf16") for network in (front, *classifiers)]
     return pipelines(prepared[0], prepared[1:]), x, index % 10, index

@@ -75,7 +75,7 @@ class Scene:
         if self.target:
             x, y, _ = (tensor.cpu() for tensor in TARGETS[self.target].images(count))
         else:
-            x = KeyedRNG(torch.arange(count), trial="bench").uniform(torch.empty(count, 3, self.size, self.size))
+            x = KeyedRNG(torch.arange(count), purpose="bench").uniform(torch.empty(count, 3, self.size, self.size))
             y = torch.arange(count) % 10
         return data.from_tensors("bench", x, y, split="train")
 

@@ -15,7 +15,7 @@ from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, each_radius, over_images
+from forefend.threat_models.base import ThreatModel, broadcast_per_image, radius_per_image
 from forefend.threat_models.lp import Linf
 
 Lost = Callable[[Any, Any], Tensor]
@@ -30,7 +30,7 @@ def to_the_edge(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
         return threat.noise(x, rng)
     noise = 2 * rng.uniform(x) - 1
     largest = noise.abs().flatten(1).amax(1)
-    return threat.project(x + over_images(each_radius(threat, x) / largest) * noise, x)
+    return threat.project(x + broadcast_per_image(radius_per_image(threat, x) / largest) * noise, x)
 
 
 @labeled("misclassified")
@@ -109,7 +109,7 @@ class APGD:
             **dict.fromkeys(("x_adv", "x_before", "x_best", "x_lost"), x_adv),
             **dict.fromkeys(("taken", "since", "rises"), none),  # gradients; moves and rises since the last checkpoint
             "interval": none + max(int(0.22 * self.steps), 1),
-            "size": 2 * each_radius(self.threat, x),
+            "size": 2 * radius_per_image(self.threat, x),
             "best_gradient": torch.zeros_like(x),
             # The authors' code compares the loss after the first move with zero; so does this, for equal verdicts.
             "before": x.new_zeros(len(x)),
@@ -132,7 +132,7 @@ class APGD:
 
     def finish(self, state: State) -> Tensor:
         """The last lost image met, else the one of highest loss."""
-        return torch.where(over_images(state["lost"]), state["x_lost"], state["x_best"])
+        return torch.where(broadcast_per_image(state["lost"]), state["x_lost"], state["x_best"])
 
     def _checked(self, state: State, gradient: Tensor) -> tuple[State, Tensor]:
         """At each image's checkpoint: halve its step and go back to its best image unless the loss got on."""
@@ -142,7 +142,7 @@ class APGD:
         back = due & ((state["rises"] <= _RISING * interval) | stuck)
         shorter = (interval - max(int(0.03 * self.steps), 1)).clamp_min(max(int(0.06 * self.steps), 1))
         checked = {
-            "x_adv": torch.where(over_images(back), state["x_best"], state["x_adv"]),
+            "x_adv": torch.where(broadcast_per_image(back), state["x_best"], state["x_adv"]),
             "size": torch.where(back, state["size"] / 2, state["size"]),
             "halved": torch.where(due, back, state["halved"]),
             "best_at_check": torch.where(due, best, state["best_at_check"]),
@@ -150,13 +150,13 @@ class APGD:
             "since": state["since"].masked_fill(due, 0),
             "rises": state["rises"].masked_fill(due, 0),
         }
-        return state | checked, torch.where(over_images(back), state["best_gradient"], gradient)
+        return state | checked, torch.where(broadcast_per_image(back), state["best_gradient"], gradient)
 
     def _moved(self, state: State, gradient: Tensor, x: Tensor) -> State:
         """A projected step along the gradient, mixed with the move before it, projected again."""
         x_adv = state["x_adv"]
         stepped = self.threat.project(x_adv + self.threat.step(gradient, state["size"]), x)
-        weight = over_images(_MOMENTUM * (state["taken"] > 1).to(x.dtype))
+        weight = broadcast_per_image(_MOMENTUM * (state["taken"] > 1).to(x.dtype))
         mixed = x_adv + (stepped - x_adv) * (1 - weight) + (x_adv - state["x_before"]) * weight
         return state | {"x_adv": self.threat.project(mixed, x), "x_before": x_adv}
 
@@ -171,8 +171,8 @@ def _remembered(state: State, loss: Tensor, gradient: Tensor, lost: Tensor) -> S
         "rises": state["rises"] + (moved & (loss > state["before"])),
         "before": torch.where(moved, loss, state["before"]),
         "best": torch.where(better, loss, state["best"]),
-        "x_best": torch.where(over_images(better), x_adv, state["x_best"]),
-        "best_gradient": torch.where(over_images(better), gradient, state["best_gradient"]),
+        "x_best": torch.where(broadcast_per_image(better), x_adv, state["x_best"]),
+        "best_gradient": torch.where(broadcast_per_image(better), gradient, state["best_gradient"]),
         "lost": state["lost"] | lost,
-        "x_lost": torch.where(over_images(lost), x_adv, state["x_lost"]),
+        "x_lost": torch.where(broadcast_per_image(lost), x_adv, state["x_lost"]),
     }

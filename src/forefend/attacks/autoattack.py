@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
@@ -64,7 +64,7 @@ class AutoAttack:
         if self.classes < 2:
             raise InputError(f"AutoAttack was given {self.classes} classes, expected at least 2.")
         if self.version not in ("standard", "rand"):
-            raise unknown(self.version, ("standard", "rand"), "version of AutoAttack")
+            raise unknown_name(self.version, ("standard", "rand"), "version of AutoAttack")
         if self.queries < 1:
             raise InputError(
                 f"Square with {self.queries} queries does nothing: give at least 1, AutoAttack's own is 5000."

@@ -62,4 +62,4 @@ def at_step(rng: KeyedRNG, attack: Iterative, step: int | Tensor) -> KeyedRNG:
         attack: whose steps are counted.
         step: from 0, one or `(B,)` of them.
     """
-    return rng.fold_in(trial=f"{rng.trial}|step", step=rng.step * attack.steps + step)
+    return rng.fold_in(purpose=f"{rng.purpose}|step", step=rng.step * attack.steps + step)

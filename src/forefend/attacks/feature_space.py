@@ -161,7 +161,7 @@ def another_class(pool: Tensor, y: Tensor, rng: KeyedRNG) -> Tensor:
     if not bool((counts > 0).all()):
         label = int(y[counts == 0][0])
         raise InputError(f"The pool of {len(pool)} images holds none of another class than {label}: give a mixed one.")
-    chance = rng.fold_in(trial=f"{rng.trial}|another class").uniform(counts.double()[:, None]).squeeze(1)
+    chance = rng.fold_in(purpose=f"{rng.purpose}|another class").uniform(counts.double()[:, None]).squeeze(1)
     rank = (chance * counts).long()
     return (others.cumsum(1) > rank[:, None]).long().argmax(1)
 

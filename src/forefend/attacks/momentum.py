@@ -16,7 +16,7 @@ from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, write_radius
+from forefend.threat_models.base import ThreatModel, format_radius
 
 Shown = Callable[[Tensor, KeyedRNG], Tensor]
 Filter = Callable[[Tensor], Tensor]
@@ -132,7 +132,7 @@ class Momentum:
 
     def __str__(self) -> str:
         names = ", ".join(f"{field}={label_of(getattr(self, field))}" for field in ("loss", "shown", "smooth"))
-        size = write_radius(self.step_size)
+        size = format_radius(self.step_size)
         return f"Momentum-{self.steps}({self.threat}, step={size}, decay={self.decay:g}, {names})"
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:

@@ -14,7 +14,7 @@ from forefend.losses import Loss, ce
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, each_radius, over_images
+from forefend.threat_models.base import ThreatModel, broadcast_per_image, radius_per_image
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +62,7 @@ class NFGSM:
             target: what the loss compares with, usually the labels `(B,)`.
             rng: where the noise comes from.
         """
-        radius = over_images(each_radius(self.threat, x))
+        radius = broadcast_per_image(radius_per_image(self.threat, x))
         noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
         with eval_and_no_grad(f):
             gradient = input_gradient(f, noisy, target, self.loss)

@@ -14,7 +14,7 @@ from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, write_radius
+from forefend.threat_models.base import ThreatModel, format_radius
 
 Start = Callable[[ThreatModel, Tensor, KeyedRNG], Tensor]
 
@@ -69,7 +69,7 @@ class PGD:
 
     def __str__(self) -> str:
         return (
-            f"PGD-{self.steps}({self.threat}, step={write_radius(self.step_size)}, "
+            f"PGD-{self.steps}({self.threat}, step={format_radius(self.step_size)}, "
             f"loss={label_of(self.loss)}, start={label_of(self.start)})"
         )
 

@@ -15,7 +15,7 @@ from forefend.checks import InputError
 from forefend.losses import Loss, margin
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, each_radius, over_images
+from forefend.threat_models.base import ThreatModel, broadcast_per_image, radius_per_image
 from forefend.threat_models.lp import L2, Linf
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which a square's area halves
@@ -89,11 +89,11 @@ class Square:
         _, paint = _PAINTERS[type(self.threat)]
         with torch.no_grad():
             painted = paint(self.threat, x_best, x, self._sides(taken - 1, x), rng)
-            x_try = torch.where(over_images(taken > 0), painted, x_best)
+            x_try = torch.where(broadcast_per_image(taken > 0), painted, x_best)
             loss = self.loss(f(x_try), target)
             better = loss > best
             return {
-                "x_best": torch.where(over_images(better), x_try, x_best),
+                "x_best": torch.where(broadcast_per_image(better), x_try, x_best),
                 "best": torch.where(better, loss, best),
                 "taken": taken + 1,
             }
@@ -115,14 +115,16 @@ def _stripes(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Every column of every channel at one of the two ends of the l∞ ball."""
     _, channels, _, width = x.shape
     signs = _signs(_few(rng, x, channels * width)).view(-1, channels, 1, width)
-    return threat.project(x + over_images(each_radius(threat, x)) * signs.to(x.dtype), x)
+    return threat.project(x + broadcast_per_image(radius_per_image(threat, x)) * signs.to(x.dtype), x)
 
 
 def _square(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, rng: KeyedRNG) -> Tensor:
     """A square with each channel at one of the two ends of the l∞ ball."""
     u = _few(rng, x, 2 + x.shape[1])
     rows, columns = _placed(u[:, :2], side, x)
-    end = threat.project(x + over_images(each_radius(threat, x)) * _signs(u[:, 2:])[:, :, None, None].to(x.dtype), x)
+    end = threat.project(
+        x + broadcast_per_image(radius_per_image(threat, x)) * _signs(u[:, 2:])[:, :, None, None].to(x.dtype), x
+    )
     return torch.where(_inside(rows, columns, side), end, x_best)
 
 
@@ -154,7 +156,9 @@ def _moved_mass(threat: ThreatModel, x_best: Tensor, x: Tensor, side: Tensor, rn
     signs = _signs(u[:, 5:])[:, :, None, None].to(x.dtype)
     kept = delta * here / (energy * here).sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     shape = _bump(rows, columns, side, u[:, 4] < 0.5).to(x.dtype) * signs + kept
-    unused = (over_images(each_radius(threat, x)).square() - energy.sum((1, 2, 3), keepdim=True)).clamp_min(0)
+    unused = (
+        broadcast_per_image(radius_per_image(threat, x)).square() - energy.sum((1, 2, 3), keepdim=True)
+    ).clamp_min(0)
     length = (unused / x.shape[1] + (energy * (here | there)).sum((2, 3), keepdim=True)).sqrt()
     given = shape * (length / _lengths(shape).clamp_min(1e-12))
     return _stretched(threat, x, torch.where(here, given, delta.masked_fill(there, 0)))
@@ -221,7 +225,7 @@ def _from_middles(places: Tensor, side: Tensor) -> Tensor:
 def _stretched(threat: ThreatModel, x: Tensor, delta: Tensor) -> Tensor:
     """The perturbation at the full l2 radius, then clipped to the box."""
     length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return (x + delta * over_images(each_radius(threat, x) / length)).clamp(0, 1)
+    return (x + delta * broadcast_per_image(radius_per_image(threat, x) / length)).clamp(0, 1)
 
 
 def _lengths(delta: Tensor) -> Tensor:

@@ -21,15 +21,15 @@ from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.transport import (
-    inside,
-    into_box,
-    lengths,
-    scattered,
-    seen,
-    shortened,
-    spending,
-    still,
-    transported,
+    apply_coupling,
+    gather_windows,
+    identity_coupling,
+    offset_lengths,
+    project_to_box,
+    random_moves,
+    scale_to_budget,
+    solve_for_budget,
+    valid_offsets,
 )
 from forefend.threat_models.wasserstein import Wasserstein
 
@@ -51,13 +51,13 @@ _HALVINGS = 16
 @labeled("at_x")
 def at_x(threat: Wasserstein, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin with the coupling that moves nothing."""
-    return still(x, threat.window)
+    return identity_coupling(x, threat.window)
 
 
 @labeled("at_random")
 def at_random(threat: Wasserstein, x: Tensor, rng: KeyedRNG) -> Tensor:
     """Begin with every pixel sending the same share of its mass to a random place, as much as the radius allows."""
-    return shortened(scattered(x, threat.window, rng), x, threat.budget(x))
+    return scale_to_budget(random_moves(x, threat.window, rng), x, threat.budget(x))
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,12 +103,12 @@ class ProjectedWasserstein:
         """
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         window, room = self.threat.window, torch.zeros_like(x)
-        sources = transported(inside(x, window).to(x.dtype).expand_as(coupling), x)
+        sources = apply_coupling(valid_offsets(x, window).to(x.dtype).expand_as(coupling), x)
         with eval_and_no_grad(f):
             for _ in range(self.steps):
                 uphill = _uphill(f, coupling, x, target, self.loss)
-                coupling = projected(coupling + self.step_size * uphill - seen(room, window), x, budget)
-                room = (room + _PROJECTED_PACE * (transported(coupling, x) - 1) / sources).clamp_min(0)
+                coupling = projected(coupling + self.step_size * uphill - gather_windows(room, window), x, budget)
+                room = (room + _PROJECTED_PACE * (apply_coupling(coupling, x) - 1) / sources).clamp_min(0)
         return _image(coupling, x, budget)
 
 
@@ -158,9 +158,9 @@ class FrankWolfeWasserstein:
         room = torch.zeros_like(x)
         with eval_and_no_grad(f):
             for t in range(self.steps):
-                over = transported(coupling, x) - 1
+                over = apply_coupling(coupling, x) - 1
                 room = (room + _FRANK_WOLFE_PACE * over).clamp_min(0)
-                price = seen((room + over).clamp_min(0), self.threat.window)
+                price = gather_windows((room + over).clamp_min(0), self.threat.window)
                 uphill = _uphill(f, coupling, x, target, self.loss) - price
                 best = favored(uphill, x, budget, self.entropy)
                 coupling = coupling + 2 / (t + 2) * (best - coupling)
@@ -190,8 +190,8 @@ def projected(
     Source: Wu et al., 2008.02883, whose bisection this is.
     """
     window, has = round(coupling.shape[2] ** 0.5), x.flatten(2).unsqueeze(2)
-    length = lengths(window, x)
-    wanted = coupling.masked_fill(~inside(x, window), float("-inf"))
+    length = offset_lengths(window, x)
+    wanted = coupling.masked_fill(~valid_offsets(x, window), float("-inf"))
     stay = wanted[:, :, [window**2 // 2]]
     # From this price on, staying beats every move by all of the pixel's mass.
     dearest = ((has + wanted - stay) / length.clamp_min(1)).flatten(1).amax(1).clamp_min(0)
@@ -199,7 +199,7 @@ def projected(
     def at(price: Tensor) -> Tensor:
         return mend(_on_simplex(wanted - price.view(-1, 1, 1, 1) * length, has), x)
 
-    return spending(at, budget, dearest, halvings=halvings)
+    return solve_for_budget(at, budget, dearest, halvings=halvings)
 
 
 def favored(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings: int = _HALVINGS) -> Tensor:
@@ -216,15 +216,15 @@ def favored(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings:
     the budget.
     """
     window, has = round(uphill.shape[2] ** 0.5), x.flatten(2).unsqueeze(2)
-    length = lengths(window, x)
-    gain = uphill.masked_fill(~inside(x, window), float("-inf"))
+    length = offset_lengths(window, x)
+    gain = uphill.masked_fill(~valid_offsets(x, window), float("-inf"))
     # No move of one pixel or more gains more than this; 50 entropies on top leave e⁻⁵⁰ of the mass moving.
     dearest = 2 * uphill.abs().flatten(1).amax(1) + 50 * entropy
 
     def at(price: Tensor) -> Tensor:
         return has * ((gain - price.view(-1, 1, 1, 1) * length) / entropy).softmax(2)
 
-    return spending(at, budget, dearest, halvings=halvings)
+    return solve_for_budget(at, budget, dearest, halvings=halvings)
 
 
 def _on_simplex(wanted: Tensor, has: Tensor) -> Tensor:
@@ -244,15 +244,15 @@ def _on_simplex(wanted: Tensor, has: Tensor) -> Tensor:
 
 def _uphill(f: Callable[[Tensor], Any], coupling: Tensor, x: Tensor, target: Any, loss: Loss) -> Tensor:
     """Gradient of the loss with respect to the coupling, over the image gradient's largest entry."""
-    gradient = input_gradient(f, transported(coupling, x).clamp(0, 1), target, loss)
+    gradient = input_gradient(f, apply_coupling(coupling, x).clamp(0, 1), target, loss)
     largest = gradient.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return seen(gradient / largest.view(-1, 1, 1, 1), round(coupling.shape[2] ** 0.5))
+    return gather_windows(gradient / largest.view(-1, 1, 1, 1), round(coupling.shape[2] ** 0.5))
 
 
 def _image(coupling: Tensor, x: Tensor, budget: Tensor) -> Tensor:
     """The image that a coupling makes: within budget and box, mass conserved, in float64 until the very end."""
-    boxed = projected(coupling, x, budget, mend=into_box).double()
+    boxed = projected(coupling, x, budget, mend=project_to_box).double()
     x64 = x.double()
-    coupling = shortened(boxed, x64, budget.double() * (1 - _MARGIN))
+    coupling = scale_to_budget(boxed, x64, budget.double() * (1 - _MARGIN))
     # Boxed already, but in float32: a clamp alone would lose the mass of its rounding.
-    return transported(into_box(coupling, x64), x64).clamp(0, 1).to(x.dtype)
+    return apply_coupling(project_to_box(coupling, x64), x64).clamp(0, 1).to(x.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from forefend.checks import InputError, choose, unknown
+from forefend.checks import InputError, choose, unknown_name
 from forefend.cli.resolve_data import finder_of, images_of
 from forefend.cli.resolve_models import images_for, placed
 from forefend.data import ImageDataset, sample
@@ -77,7 +77,7 @@ def run(options: Any) -> str:
     rules, recipe = _rules(options, run, guides, classifier, threat, accelerator)
     print(f"{run.folder.name} took {rules.budget / 1e9:.1f} GFLOP to train: so may each rival", flush=True)
     folder = Path(options.out) if options.out else rules.folder / _place(options, threat)
-    files.make(folder)  # refused before anyone is trained
+    files.make_folder(folder)  # refused before anyone is trained
     contestants = _contestants(options, rules, recipe, defense)
     placed([contestant.network for contestant in contestants], options.device)
     print(f"{len(contestants)} contestants, {len(images)} images -> {folder}", flush=True)
@@ -109,7 +109,7 @@ def _chosen(options: Any, guides: Sequence[NamedClassifier]) -> NamedClassifier:
     if options.classifier is None:
         return guides[0]
     if options.classifier not in names:
-        raise unknown(options.classifier, names, "guide of this run")
+        raise unknown_name(options.classifier, names, "guide of this run")
     return names[options.classifier]
 
 
@@ -235,6 +235,6 @@ def _told(rows: Sequence[Row], folder: Path, options: Any, rules: Rules, guides:
         "rows": [row.plain() for row in rows],
         "verdict": sentence,
     }
-    files.write_json(folder / "compare.json", found | {"about": files.about()})
+    files.write_json(folder / "compare.json", found | {"about": files.provenance()})
     files.write(folder / "compare.md", f"{comparison_table.markdown(rows)}\n\n{about}\n\n{sentence}\n".encode())
     return f"{comparison_table.text(rows)}\n{about}\n\n{sentence}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.cli.resolve_models import images_for, measure_alone, placed, subjects_of
 from forefend.data import ImageDataset, corruption_sets, corruptions
 from forefend.evaluation.corruption_robustness import ALL, CLEAN, Condition, measure
@@ -55,10 +55,10 @@ def run(options: Any) -> str:
 
 def _made(options: Any, images: ImageDataset) -> list[Condition]:
     """The corruptions of our own shelf, those of color only where there is any."""
-    fitting = [name for name in corruptions.CORRUPTIONS if images.shape[0] == 3 or name not in corruptions.COLOURED]
+    fitting = [name for name in corruptions.CORRUPTIONS if images.shape[0] == 3 or name not in corruptions.COLOR_ONLY]
     names = list(dict.fromkeys(options.corruptions or fitting))
     for name in names:
-        corruptions.find(name)
+        corruptions.find_corruption(name)
         if name not in fitting:
             raise InputError(f"The images of {images.name} are gray, and {name} changes colors: leave it out.")
     return [Condition(name, level, lambda: images, _corrupter(name, level)) for name, level in _grid(names, options)]
@@ -74,7 +74,7 @@ def _published(options: Any, images: ImageDataset) -> list[Condition]:
     held = corruption_sets.corruptions(root)
     for name in options.corruptions:
         if name not in held:
-            raise unknown(name, held, f"corruption in {root}")
+            raise unknown_name(name, held, f"corruption in {root}")
     names = list(dict.fromkeys(options.corruptions or held))
     read = partial(_read, root, images, options.size)
     return [Condition(name, level, partial(read, name, level)) for name, level in _grid(names, options)]

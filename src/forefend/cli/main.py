@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 
 # verb: (module, purpose). Modules are imported when their verb is typed, so that --help is instant.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if words else 2
     try:
         if words[0] not in COMMANDS:
-            raise unknown(words[0], COMMANDS, "command")
+            raise unknown_name(words[0], COMMANDS, "command")
         with _terminable():
             code = int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
         sys.stdout.flush()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forefend.checks import InputError, choose, unknown
+from forefend.checks import InputError, choose, unknown_name
 from forefend.data import ImageDataset, sample
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.models import classifiers
@@ -94,7 +94,7 @@ class Finder:
                 f"{spec} is a file of weights: say of which architecture, as ARCHITECTURE:{spec}; a network of a class "
                 "of your own is judged from Python, with forefend.evaluate."
             )
-        raise unknown(spec, classifiers.ARCHITECTURES, "run, JSON card or architecture")
+        raise unknown_name(spec, classifiers.ARCHITECTURES, "run, JSON card or architecture")
 
     def _of_run(self, folder: Path) -> NamedClassifier:
         if not (folder / "classifier.json").exists():

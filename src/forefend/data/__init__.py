@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.data import cifar, digits, image_folder, mnist, npz, registry, svhn
 from forefend.data.augmentation import augmentation, crop_flip
 from forefend.data.dataset import ImageDataset, as_image_dataset, check_split, from_tensors, sample, split
@@ -55,15 +55,15 @@ def load(
         return image_folder.read(Path(name), split, size)
     if os.sep in name:
         raise InputError(f"There is no folder of pictures {name}, and it is no .npz file: check the path.")
-    raise unknown(name, [*READERS, "digits"], "data set")
+    raise unknown_name(name, [*READERS, "digits"], "data set")
 
 
 def _files(name: str, split: str, data_dir: str | Path | None, download: bool) -> list[Path]:
     home = Path(data_dir if data_dir is not None else os.environ.get("FOREFEND_DATA", ".data"))
-    paths = registry.find(name, split, home)
+    paths = registry.find_files(name, split, home)
     if not paths and download:
         fetch(name, home)
-        paths = registry.find(name, split, home)
+        paths = registry.find_files(name, split, home)
     if not paths:
         spec = registry.SETS[name]
         raise InputError(

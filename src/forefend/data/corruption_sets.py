@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.data.cifar import CIFAR10, CIFAR100
 from forefend.data.dataset import ImageDataset, InMemoryDataset
-from forefend.data.image_folder import SUFFIXES, Pictures
+from forefend.data.image_folder import SUFFIXES, ImageFolder
 
 SEVERITIES = (1, 2, 3, 4, 5)
 PUBLISHED = 10_000  # CIFAR-10-C's and CIFAR-100-C's images at each severity
@@ -68,7 +68,7 @@ def read(
     """
     known = corruptions(root)
     if corruption not in known:
-        raise unknown(corruption, known, f"corruption in {root}")
+        raise unknown_name(corruption, known, f"corruption in {root}")
     if severity not in SEVERITIES:
         raise InputError(f"The severity is {severity}, expected a whole number from 1 to 5.")
     if paths := _arrays(root):
@@ -141,4 +141,4 @@ def _of_folder(root: Path, home: Path, classes: Sequence[str] | None, size: int)
     if not files:
         raise InputError(f"{home} holds no pictures: expected <class>/<picture>.jpeg.")
     paths, labels = tuple(file for file, _ in files), torch.tensor([y for _, y in files], dtype=torch.int64)
-    return Pictures(root.resolve().name, "test", paths, labels, torch.arange(len(files)), names, size)
+    return ImageFolder(root.resolve().name, "test", paths, labels, torch.arange(len(files)), names, size)

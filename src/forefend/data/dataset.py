@@ -82,7 +82,7 @@ class InMemoryDataset:
     classes: tuple[str, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.name, self.split, len(self.pixels))
+        check_not_empty(self.name, self.split, len(self.pixels))
         check_labels(self.labels, len(self.classes), len(self.pixels))
 
     @property
@@ -138,7 +138,7 @@ def from_tensors(
     eight_bits = getattr(x, "dtype", None) == torch.uint8
     check_images(x[:1] / 255 if eight_bits else x)
     if classes is None:
-        classes = numbered(y)
+        classes = numbered_classes(y)
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
     check_labels(y, len(names), len(x))
     pixels = x.detach().cpu() if eight_bits else x.detach().float().cpu()
@@ -218,7 +218,7 @@ def sample(images: ImageDataset, count: int, seed: int) -> ImageDataset:
         raise InputError(f"A sample of {count} images was asked for, expected at least 1.")
     if count >= len(images):
         return images
-    rows = stratified(images.labels, count, seed)
+    rows = stratified_rows(images.labels, count, seed)
     return images.subset(rows[images.index[rows].argsort()])
 
 
@@ -245,13 +245,13 @@ def split(images: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, 
         raise InputError(f"The held-out share is {share}, expected a number between 0 and 1, such as 0.1.")
     if len(images) < 2:
         raise InputError(f"{images.name!r} has one training image, expected at least two to hold one out.")
-    held = stratified(images.labels, min(max(round(share * len(images)), 1), len(images) - 1), seed)
+    held = stratified_rows(images.labels, min(max(round(share * len(images)), 1), len(images) - 1), seed)
     rest = torch.ones(len(images), dtype=torch.bool)
     rest[held] = False
     return images.subset(rest.nonzero()[:, 0]), images.subset(held)
 
 
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
     """`count` of the row numbers of `labels`, ascending, every class keeping its share by largest remainder.
 
     Equal remainders are settled by the seed, so that no class is favored for its number.
@@ -269,21 +269,21 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
 
-def fingerprints(x: Tensor, y: Tensor) -> list[str]:
+def image_digests(x: Tensor, y: Tensor) -> list[str]:
     """Eight hexadecimal digits over the pixels and label of each image: what a record knows an image by."""
     pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
     return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
-def digest_of(images: ImageDataset) -> str:
+def dataset_digest(images: ImageDataset) -> str:
     """Sixteen hexadecimal digits over every label and number, and over the pixels of 64 images at most."""
     rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
     x, y, _ = images.batch(rows)
-    words = [images.labels.tolist(), images.index.tolist(), fingerprints(x, y)]
+    words = [images.labels.tolist(), images.index.tolist(), image_digests(x, y)]
     return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
-def numbered(y: Tensor) -> tuple[str, ...]:
+def numbered_classes(y: Tensor) -> tuple[str, ...]:
     """Names for classes that have none: the numbers from 0 to the highest label."""
     highest = int(y.max()) if y.numel() and not y.is_floating_point() else 0
     return tuple(map(str, range(max(highest, 0) + 1)))
@@ -295,7 +295,7 @@ def check_split(split: str) -> None:
         raise InputError(f"The split is {split!r}, expected 'train' or 'test'.")
 
 
-def refuse_empty(name: str, split: str, count: int) -> None:
+def check_not_empty(name: str, split: str, count: int) -> None:
     """Refuse a set of no images."""
     if count == 0:
         raise InputError(f"The {split} split of {name!r} holds no images: at least one is needed.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from forefend.checks import InputError
-from forefend.data.dataset import ImageDataset, InMemoryDataset, stratified
+from forefend.data.dataset import ImageDataset, InMemoryDataset, stratified_rows
 
 TEST_SHARE = 0.3
 
@@ -29,7 +29,7 @@ def read(split: str) -> ImageDataset:
     published = load_digits()
     labels = torch.from_numpy(published.target).long()
     test = torch.zeros(len(labels), dtype=torch.bool)
-    test[stratified(labels, round(TEST_SHARE * len(labels)), seed=0)] = True
+    test[stratified_rows(labels, round(TEST_SHARE * len(labels)), seed=0)] = True
     rows = (test if split == "test" else ~test).nonzero()[:, 0]
     x = torch.from_numpy(published.images).float().div(16).unsqueeze(1)
     return InMemoryDataset("digits", split, x[rows], labels[rows], rows, tuple("0123456789"))

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from forefend.checks import InputError, choose
-from forefend.data.registry import SETS, Published, find, verify
+from forefend.data.registry import SETS, PublishedSet, find_files, verify
 
 
 def download(name: str, data_dir: str | Path) -> Path:
@@ -42,7 +42,7 @@ def download(name: str, data_dir: str | Path) -> Path:
 def _held(name: str, data_dir: Path) -> Path | None:
     """Where the whole set lies already, each file proved; None when some of it is absent or differs."""
     try:
-        paths = [find(name, split, data_dir) for split in SETS[name].splits]
+        paths = [find_files(name, split, data_dir) for split in SETS[name].splits]
     except InputError:
         return None
     return paths[0][0].parent if all(paths) else None
@@ -64,7 +64,7 @@ def _fetch(url: str, digest: str, folder: Path) -> Path:
         ) from None
 
 
-def _unpack(archive: Path, spec: Published, folder: Path) -> None:
+def _unpack(archive: Path, spec: PublishedSet, folder: Path) -> None:
     """Take the files of the splits out of an archive, whatever else it holds, each proved before it gets its name."""
     with tarfile.open(archive) as members:
         for member in members:

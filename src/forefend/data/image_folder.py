@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError
-from forefend.data.dataset import ImageDataset, refuse_empty
+from forefend.data.dataset import ImageDataset, check_not_empty
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,12 +47,12 @@ def read(path: Path, split: str, size: int | None) -> ImageDataset:
         raise InputError(f"{home} has the class {stray[0]!r}, which {path / 'train'} lacks: classes must agree.")
     files = [(file, classes.index(name)) for name in held for file in _pictures(home / name)]
     paths, labels = tuple(file for file, _ in files), torch.tensor([y for _, y in files], dtype=torch.int64)
-    return Pictures(path.resolve().name, split, paths, labels, torch.arange(len(files)), classes, size)
+    return ImageFolder(path.resolve().name, split, paths, labels, torch.arange(len(files)), classes, size)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ImageFolder:
     """Images that stay on disk until a batch of them is asked for.
 
     Args:
@@ -77,7 +77,7 @@ class Pictures:
     size: int
 
     def __post_init__(self) -> None:
-        refuse_empty(self.name, self.split, len(self.paths))
+        check_not_empty(self.name, self.split, len(self.paths))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,7 +93,7 @@ class Pictures:
         pixels = torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
         return pixels.float().div_(255), self.labels[rows], self.index[rows]
 
-    def subset(self, rows: Tensor) -> Pictures:
+    def subset(self, rows: Tensor) -> ImageFolder:
         """The images at `rows` alone, in that order."""
         paths = tuple(self.paths[row] for row in rows.tolist())
         return replace(self, paths=paths, labels=self.labels[rows], index=self.index[rows])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from forefend.checks import InputError, check_images
-from forefend.data.dataset import ImageDataset, InMemoryDataset, numbered, refuse_empty
+from forefend.data.dataset import ImageDataset, InMemoryDataset, check_not_empty, numbered_classes
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -37,7 +37,7 @@ def read(path: Path, split: str) -> ImageDataset:
         classes = tuple(map(str, arrays["classes"].tolist()))
     else:
         # Counted over both splits: a test split may lack a class that was trained on.
-        classes = numbered(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
+        classes = numbered_classes(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
     return InMemoryDataset(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
 
 
@@ -65,7 +65,7 @@ def _pair(path: Path, arrays: Arrays, split: str) -> tuple[NDArray[Any], NDArray
 
 
 def _pixels(path: Path, x: NDArray[Any], split: str) -> Tensor:
-    refuse_empty(path.name, split, len(x) if x.ndim else 0)
+    check_not_empty(path.name, split, len(x) if x.ndim else 0)
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise InputError(f"{path} holds images of type {x.dtype}, expected uint8, or floats in [0, 1].")
     stored = np.uint8 if x.dtype == np.uint8 else np.float32

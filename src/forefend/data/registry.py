@@ -12,7 +12,7 @@ from forefend.checks import InputError
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSet:
     """One published set.
 
     Args:
@@ -61,13 +61,13 @@ _SVHN = {
     "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
 }
 SETS = {
-    "mnist": Published(
+    "mnist": PublishedSet(
         folder="mnist",
         splits=_IDX_SPLITS,
         digests=_MNIST | _MNIST_UNPACKED,
         urls={f"https://ossci-datasets.s3.amazonaws.com/mnist/{file}": digest for file, digest in _MNIST.items()},
     ),
-    "fashion-mnist": Published(
+    "fashion-mnist": PublishedSet(
         folder="fashion-mnist",
         splits=_IDX_SPLITS,
         digests=_FASHION | _FASHION_UNPACKED,
@@ -76,7 +76,7 @@ SETS = {
             for file, digest in _FASHION.items()
         },
     ),
-    "cifar-10": Published(
+    "cifar-10": PublishedSet(
         folder="cifar-10-batches-py",
         splits={"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
         digests={
@@ -89,13 +89,13 @@ SETS = {
         },
         urls={"https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a"},
     ),
-    "cifar-100": Published(
+    "cifar-100": PublishedSet(
         folder="cifar-100-python",
         splits={"train": ("train",), "test": ("test",)},
         digests={"train": "md5:16019d7e3df5f24257cddd939b257f8d", "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc"},
         urls={"https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"},
     ),
-    "svhn": Published(
+    "svhn": PublishedSet(
         folder="svhn",
         splits={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
         digests=_SVHN,
@@ -104,7 +104,7 @@ SETS = {
 }
 
 
-def find(name: str, split: str, data_dir: Path) -> list[Path]:
+def find_files(name: str, split: str, data_dir: Path) -> list[Path]:
     """The files of one split, in order, each proved to be the published one; none where some are absent.
 
     Args:

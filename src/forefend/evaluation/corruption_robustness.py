@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset
-from forefend.data.dataset import fingerprints
+from forefend.data.dataset import image_digests
 from forefend.evaluation import records
 from forefend.evaluation.evaluate import asked_of
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -28,7 +28,7 @@ from forefend.evaluation.statistics import Z95, wilson
 from forefend.models.fingerprint import architecture_digest, fingerprint, state_digest
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime import files
-from forefend.runtime.precision import full
+from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import KeyedRNG
 
 CLEAN = "none"
@@ -160,7 +160,7 @@ class _Court:
         return f"{images.name}/{images.split}:{self.own}"
 
     def lost(self, x: Tensor, y: Tensor) -> list[bool]:
-        with full(), torch.no_grad():
+        with full_float32(), torch.no_grad():
             wrong: Tensor = self.network(x.to(device_of(self.network))).argmax(1).cpu() != y
         return [bool(w) for w in wrong.tolist()]
 
@@ -211,7 +211,7 @@ class _Hearing:
         digests: dict[int, str] = {}
         for part in torch.arange(len(images)).split(self.batch_size):
             x, y, index = images.batch(part)
-            digests |= dict(zip(index.tolist(), fingerprints(x, y), strict=True))
+            digests |= dict(zip(index.tolist(), image_digests(x, y), strict=True))
         known = [self._known(court.key(images), str(condition), digests) for court in self.courts]
         numbers = images.index.tolist()
         todo = torch.tensor([row for row, i in enumerate(numbers) if any(i not in k for k in known)], dtype=torch.int64)
@@ -240,7 +240,7 @@ class _Hearing:
             lost = court.lost(x, y)
             record = Record(court.key(images), str(condition), self.seed, index.tolist(), lost, marks)
             if self.path:
-                files.make(self.path.parent)
+                files.make_folder(self.path.parent)
                 files.append(self.path, record)
             verdicts |= dict(zip(record.index, lost, strict=True))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, check_clean_accuracy, check_data, whole
+from forefend.checks import InputError, as_integer, check_clean_accuracy, check_data
 from forefend.data import ImageDataset
-from forefend.data.dataset import digest_of
+from forefend.data.dataset import dataset_digest
 from forefend.evaluation import records, results
 from forefend.evaluation.attack_runner import Job, Verdicts, trial_seed
 from forefend.evaluation.evaluated_model import EvaluatedModel, evaluated_model, row_of
@@ -29,7 +29,7 @@ from forefend.models.freezing import channels_last_copy, device_of
 from forefend.runtime import files
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import ProcessGroup, process_group
-from forefend.runtime.precision import full, tell
+from forefend.runtime.precision import full_float32, report_fallback
 from forefend.runtime.rng import torch_seed
 
 
@@ -70,7 +70,7 @@ def evaluate(
             "module, and give several networks as forefend.Subject(name, network) each."
         )
     folder = Path(folder) if folder else None
-    suite, seed, batch_size = trials_of(suite), whole(seed, "seed"), whole(batch_size, "batch_size")
+    suite, seed, batch_size = trials_of(suite), as_integer(seed, "seed"), as_integer(batch_size, "batch_size")
     check_data(images, "the images")
     with _courts(models, images, suite, folder, seed, batch_size) as courts:
         if folder:
@@ -131,9 +131,9 @@ def _courts(
     old = _on_record(folder, among) if folder else []
     for device in {device_of(view.network) for view in views}:
         if falls_back(suite, device):
-            tell("The copies that propose compute", "bf16", device)
+            report_fallback("The copies that propose compute", "bf16", device)
     # Whatever draws from torch's own generators draws the same each time, and the caller's are untouched.
-    with full(), torch_seed(seed):
+    with full_float32(), torch_seed(seed):
         yield [
             _Court(view, ResultStore(view.network, images, seed, folder, old, among, batch_size, key))
             for view, key in zip(views, keys, strict=True)
@@ -193,7 +193,7 @@ def asked_of(
     """
     models = {row_of(view): key for view, key in views}
     index = " ".join(map(str, images.index.tolist()))
-    return Manifest(models, list(dict.fromkeys(trials)), len(images), index, digest_of(images), seed)
+    return Manifest(models, list(dict.fromkeys(trials)), len(images), index, dataset_digest(images), seed)
 
 
 def _check_views(views: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite) -> None:
@@ -205,7 +205,7 @@ def _check_views(views: Sequence[EvaluatedModel], images: ImageDataset, suite: S
 def _on_record(folder: Path, among: ProcessGroup) -> list[Record]:
     """What earlier evaluations wrote into the folder, the same in every process."""
     if not among.rank:
-        files.make(folder)
+        files.make_folder(folder)
         records.gather(folder)
     among.wait()
     old = records.read(records.part(folder, 0))

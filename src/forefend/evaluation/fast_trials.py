@@ -12,7 +12,7 @@ from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.trial import Averaged, Cascade, Seen, Suite, Trial, View, white_box
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.labels import label_of
-from forefend.runtime.precision import actual
+from forefend.runtime.precision import effective_precision
 
 
 @dataclass(frozen=True)
@@ -98,4 +98,4 @@ def falls_back(suite: Suite, device: torch.device) -> bool:
 def _settled(view: View, device: torch.device) -> View:
     if isinstance(view, Averaged):
         return replace(view, view=_settled(view.view, device))
-    return replace(view, precision=actual(view.precision, device)) if isinstance(view, Swift) else view
+    return replace(view, precision=effective_precision(view.precision, device)) if isinstance(view, Swift) else view

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from forefend.checks import InputError
-from forefend.runtime.files import about, read_json, write_json
+from forefend.runtime.files import provenance, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Manifest:
 
     def keep(self, folder: Path) -> None:
         """Write `evaluation.json` into the folder, beside the summary that it tells of."""
-        write_json(folder / "evaluation.json", {**asdict(self), "about": about()})
+        write_json(folder / "evaluation.json", {**asdict(self), "about": provenance()})
 
     def _loses(self, old: Manifest) -> Iterator[str]:
         """What the old summary holds and the new one would not."""

@@ -15,7 +15,7 @@ from forefend.evaluation.trial import Suite
 from forefend.models.freezing import device_of
 from forefend.runtime.distributed import process_group
 from forefend.runtime.launch import may_start
-from forefend.runtime.threads import allowed, one_thread, processes_in_memory
+from forefend.runtime.threads import available_cores, one_thread, processes_in_memory
 
 WORTH_STARTING = 60.0  # seconds of work from which other processes are worth their start
 
@@ -49,7 +49,7 @@ def _check_asked(options: Any, models: Sequence[EvaluatedModel], count: int) -> 
     Raises:
         InputError: more processes than GPUs, or than cores.
     """
-    held, what = (torch.cuda.device_count(), "GPUs") if _on_gpu(models) else (math.ceil(allowed()), "cores")
+    held, what = (torch.cuda.device_count(), "GPUs") if _on_gpu(models) else (math.ceil(available_cores()), "cores")
     if count > held:
         raise InputError(f"{count} processes on {held} {what}: give --processes no more than those.")
     if count < options.processes:

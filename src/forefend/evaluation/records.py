@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forefend.checks import InputError
-from forefend.runtime.files import append, whole_lines
+from forefend.runtime.files import append, complete_lines
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read(path: Path) -> list[Record]:
     Raises:
         InputError: a whole line is not a record.
     """
-    return [_record(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
+    return [_record(path, number, line) for number, line in enumerate(complete_lines(path), start=1)]
 
 
 def part(folder: Path, rank: int) -> Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.data import ImageDataset
-from forefend.data.dataset import fingerprints
+from forefend.data.dataset import image_digests
 from forefend.evaluation import records
 from forefend.evaluation.attack_runner import Verdicts
 from forefend.evaluation.records import Record
@@ -61,7 +61,7 @@ class ResultStore:
     def fetch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and dataset index of some rows, where the network lives; each is remembered by a digest."""
         x, y, index = self.images.batch(rows)
-        self._digests.update(zip(index.tolist(), fingerprints(x, y), strict=True))
+        self._digests.update(zip(index.tolist(), image_digests(x, y), strict=True))
         device = device_of(self.network)
         return x.to(device), y.to(device), index.to(device)
 
@@ -121,6 +121,6 @@ class ResultStore:
         known: dict[int, bool] = {}
         for part in torch.tensor([rows[i] for i in found if i in rows], dtype=torch.int64).split(self.batch_size):
             x, y, numbers = self.images.batch(part)
-            pairs = zip(numbers.tolist(), fingerprints(x, y), strict=True)
+            pairs = zip(numbers.tolist(), image_digests(x, y), strict=True)
             known |= {i: found[i][0] for i, digest in pairs if found[i][1] == digest}
         return known

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import frozen
 
@@ -94,7 +94,7 @@ def _tap(classifier: nn.Module, name: str) -> nn.Module:
     for prefix in ("", "network."):  # a wrapped classifier's taps keep the names they have inside
         if prefix + name in modules:
             return modules[prefix + name]
-    raise unknown(name, (m.removeprefix("network.") for m in modules if m), "tap in this classifier")
+    raise unknown_name(name, (m.removeprefix("network.") for m in modules if m), "tap in this classifier")
 
 
 def _keep(activations: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:

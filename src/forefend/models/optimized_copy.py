@@ -16,7 +16,7 @@ from forefend.checks import InputError, check_images
 from forefend.models.batchnorm_folding import Affine, affine, foldable, folded, jittered, layers
 from forefend.models.freezing import channels_last, frozen
 from forefend.runtime.batch_size import out_of_memory
-from forefend.runtime.precision import fitting, full
+from forefend.runtime.precision import full_float32, supported_dtype
 from forefend.runtime.rng import KeyedRNG
 
 Plan = dict[str, str | None]  # each BatchNorm to rewrite: into the layer of that name, or into an Affine
@@ -42,9 +42,9 @@ def optimized_copy(network: nn.Module, x: Tensor, *, precision: str = "fp32") ->
     if not isinstance(network, nn.Module):
         raise InputError(f"Only a torch module can be prepared, not a {type(network).__name__}: wrap it in one.")
     check_images(x)
-    dtype, reason = fitting(precision, x.device)
+    dtype, reason = supported_dtype(precision, x.device)
     images = _trial(x)
-    with full():
+    with full_float32():
         plan, notes = _proved(network, images)
     if dtype is torch.float32:
         return OptimizedCopy(network, plan, dtype, (*notes, f"It computes in fp32, for {reason}.") if reason else notes)
@@ -200,7 +200,7 @@ def _some(names: list[str]) -> str:
 def _trial(x: Tensor) -> Tensor:
     """Two of these images, and two of noise."""
     some = x[:2].detach()
-    noise = KeyedRNG(torch.arange(2), trial="prepare").uniform(some[[0, -1]])
+    noise = KeyedRNG(torch.arange(2), purpose="prepare").uniform(some[[0, -1]])
     return torch.cat((some, noise))
 
 

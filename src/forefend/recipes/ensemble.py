@@ -18,7 +18,7 @@ def every(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
 @labeled("sampled")
 def sampled(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
     """One guide a step, drawn uniformly (AAA; Robustifier's ensembles)."""
-    return [guides[rng.fold_in(trial="guide").integer() % len(guides)]]
+    return [guides[rng.fold_in(purpose="guide").integer() % len(guides)]]
 
 
 @labeled("in_turn")

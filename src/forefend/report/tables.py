@@ -10,7 +10,7 @@ from forefend.checks import InputError
 from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, WORST, Result
 from forefend.runtime.formatting import markdown_table, percent, text_table
-from forefend.threat_models.base import write_radius
+from forefend.threat_models.base import format_radius
 
 Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
 
@@ -125,7 +125,7 @@ def caption(cells: Sequence[Result]) -> str:
 
 
 def _column(norm: str, radius: float) -> str:
-    return f"{norm} {write_radius(radius)}" if norm else "clean"
+    return f"{norm} {format_radius(radius)}" if norm else "clean"
 
 
 def _hardest(cells: Sequence[Result], norm: str, radius: float) -> str:

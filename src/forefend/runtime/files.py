@@ -22,15 +22,15 @@ FORMAT = 1  # of every JSON file and checkpoint; a change that older versions ca
 def append(path: Path, *records: Any) -> None:
     """Add a line for each record, a dataclass of plain values, and hand them to the operating system."""
     with path.open("ab") as file:
-        file.write(b"".join(map(line_of, records)))
+        file.write(b"".join(map(json_line, records)))
 
 
-def line_of(record: Any) -> bytes:
+def json_line(record: Any) -> bytes:
     """A record, a dataclass of plain values, as it stands in its file."""
     return (json.dumps(asdict(record), separators=(",", ":")) + "\n").encode()
 
 
-def whole_lines(path: Path) -> list[bytes]:
+def complete_lines(path: Path) -> list[bytes]:
     """The lines of a file that is appended to; none when it does not exist.
 
     A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
@@ -47,7 +47,7 @@ def whole_lines(path: Path) -> list[bytes]:
 
 def write(path: Path, content: bytes) -> None:
     """Write `content` beside `path` and rename it into place; whatever stops it leaves the old file whole."""
-    make(path.parent)
+    make_folder(path.parent)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -61,7 +61,7 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
-def make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the folder where there is none.
 
     Raises:
@@ -117,7 +117,7 @@ def check_format(found: Any, path: Path) -> None:
         raise InputError(f"{path} has format {found}, this forefend reads formats up to {FORMAT}: install a newer one.")
 
 
-def about() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Who made a file: versions, machine, command and time, for the reader of a record."""
     versions = {name: _version(name) for name in ("forefend", "torch", "numpy", "accelerate")}
     return {

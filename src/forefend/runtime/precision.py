@@ -14,7 +14,7 @@ from forefend.checks import choose
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def fitting(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
+def supported_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
     """The numbers to compute in on this device, and why, where they are not those that were asked for.
 
     Lower precision is asked for to save time. A processor without bfloat16 arithmetic imitates it, which takes many
@@ -33,12 +33,12 @@ def fitting(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
     return torch.float32, f"this {device.type} has no bfloat16 arithmetic and would be slower"
 
 
-def actual(precision: str, device: torch.device) -> str:
+def effective_precision(precision: str, device: torch.device) -> str:
     """The precision that is computed in on this device where `precision` is asked for."""
-    return "fp32" if fitting(precision, device)[1] else precision
+    return "fp32" if supported_dtype(precision, device)[1] else precision
 
 
-def tell(what: str, precision: str, device: torch.device) -> None:
+def report_fallback(what: str, precision: str, device: torch.device) -> None:
     """Say in the first of several processes that what was asked for is computed in fp32, if it is.
 
     Args:
@@ -46,13 +46,13 @@ def tell(what: str, precision: str, device: torch.device) -> None:
         precision: that was asked for.
         device: that it computes on.
     """
-    reason = fitting(precision, device)[1]
+    reason = supported_dtype(precision, device)[1]
     if reason and os.environ.get("RANK", "0") == "0":
         print(f"{what} in fp32, for {reason}.", flush=True)
 
 
 @contextmanager
-def full() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Let a GPU convolve float32 as float32, and give torch's setting back afterwards.
 
     By default it rounds what it multiplies to ten bits of mantissa (TF32), so that two forms of one network disagree

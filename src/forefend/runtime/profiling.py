@@ -33,7 +33,7 @@ class Compute:
     gradients: int = 0
 
 
-def counted(work: Callable[[], object], network: nn.Module | None = None) -> Compute:
+def count_compute(work: Callable[[], object], network: nn.Module | None = None) -> Compute:
     """Do the work once and count.
 
     Args:
@@ -51,7 +51,7 @@ def counted(work: Callable[[], object], network: nn.Module | None = None) -> Com
     return Compute(counter.flops, seconds, **passes)
 
 
-def medians(works: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def median_seconds(works: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """The median seconds of each piece of work, done in turns, so that a busy machine is unfair to none.
 
     Args:

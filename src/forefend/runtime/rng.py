@@ -1,4 +1,4 @@
-"""Draw: randomness keyed by seed, trial, restart, step and image.
+"""Draw: randomness keyed by seed, purpose, restart, step and image.
 
 The numbers for an image depend on its key alone, so the same image gets the same start whatever batch it travels in:
 refill, resume, halved batches and more processes change no verdict. There is no state to save.
@@ -28,14 +28,14 @@ class KeyedRNG:
     Args:
         index: dataset index of each image, `(B,)` int64.
         seed: the run's seed.
-        trial: what the numbers are for: an attack's identity, "augment", …
+        purpose: what the numbers are for: an attack's identity, "augment", …
         restart: which restart of the attack; also `(B,)`, where images of one batch are at different ones.
         step: which step of training or of the attack; also `(B,)`.
     """
 
     index: Tensor
     seed: int = 0
-    trial: str = ""
+    purpose: str = ""
     restart: int | Tensor = 0
     step: int | Tensor = 0
 
@@ -49,12 +49,12 @@ class KeyedRNG:
         return torch.special.ndtri(middle).to(x.dtype)
 
     def fold_in(
-        self, *, trial: str | None = None, restart: int | Tensor | None = None, step: int | Tensor | None = None
+        self, *, purpose: str | None = None, restart: int | Tensor | None = None, step: int | Tensor | None = None
     ) -> KeyedRNG:
-        """The same images' source for another trial, restart or step."""
+        """The same images' source for another purpose, restart or step."""
         return replace(
             self,
-            trial=self.trial if trial is None else trial,
+            purpose=self.purpose if purpose is None else purpose,
             restart=self.restart if restart is None else restart,
             step=self.step if step is None else step,
         )
@@ -72,7 +72,7 @@ class KeyedRNG:
         return self._key(self.restart, self.step) >> 1
 
     def _key(self, restart: int, step: int) -> int:
-        key = f"{self.seed}|{self.trial}|{restart}|{step}".encode()
+        key = f"{self.seed}|{self.purpose}|{restart}|{step}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
 
     def _keys(self) -> Tensor:

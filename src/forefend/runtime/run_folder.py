@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import about, make, read_versioned, write, write_versioned
+from forefend.runtime.files import make_folder, provenance, read_versioned, write, write_versioned
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def run_in(folder: Run | str | Path) -> Run:
         InputError: it cannot be made.
     """
     run = folder if isinstance(folder, Run) else Run(Path(folder))
-    make(run.folder)
+    make_folder(run.folder)
     return run
 
 
@@ -87,7 +87,7 @@ def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] 
     config = json.loads(json.dumps(config))
     check_free(folder, config, but=may_change)
     if not (folder / "config.json").exists():
-        write_versioned(folder / "config.json", {"config": config, "about": about()})
+        write_versioned(folder / "config.json", {"config": config, "about": provenance()})
     elif dict(run.config) != config:
         write_versioned(folder / "config.json", {**read_versioned(folder / "config.json"), "config": config})
     return run

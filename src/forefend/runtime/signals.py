@@ -14,7 +14,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable() -> Iterator[list[int]]:
+def catch_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step is finished before the loop obeys; a second one is not waited for.
 
     Returns:

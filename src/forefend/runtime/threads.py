@@ -20,19 +20,19 @@ def choose_threads() -> int:
     On a busy machine every thread waits for the one that was sent away, so that two take longer than one. Choose before
     any work is done, which would itself count as the machine's.
     """
-    if not _settled():
-        torch.set_num_threads(fitting_threads(allowed(), os.cpu_count() or 1, os.getloadavg()[0]))
+    if not _set_by_environment():
+        torch.set_num_threads(suitable_threads(available_cores(), os.cpu_count() or 1, os.getloadavg()[0]))
     return torch.get_num_threads()
 
 
 @contextmanager
-def as_begun(threads: int | None) -> Iterator[None]:
+def use_threads(threads: int | None) -> Iterator[None]:
     """Go on for a while with the threads that something was begun with: another number rounds otherwise.
 
     Args:
         threads: how many; None, and what the environment has settled, leave what is.
     """
-    with _threads(torch.get_num_threads() if threads is None or _settled() else threads):
+    with _threads(torch.get_num_threads() if threads is None or _set_by_environment() else threads):
         yield
 
 
@@ -53,7 +53,7 @@ def processes_in_memory() -> int:
     return 1 + free // largest
 
 
-def fitting_threads(allowed: float, cores: int, load: float) -> int:
+def suitable_threads(available_cores: float, cores: int, load: float) -> int:
     """How many threads suit a machine: the cores that this process may use, less those at work for others.
 
     Args:
@@ -62,11 +62,11 @@ def fitting_threads(allowed: float, cores: int, load: float) -> int:
         load: how many processes have wanted to run in the last minute, over the whole machine.
     """
     # Who may use some cores alone meets its share of the load there.
-    busy = load * min(1.0, allowed / cores)
-    return max(1, round(allowed - busy))
+    busy = load * min(1.0, available_cores / cores)
+    return max(1, round(available_cores - busy))
 
 
-def allowed() -> float:
+def available_cores() -> float:
     """The cores that this process may use, by its affinity and its container's quota."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
@@ -76,7 +76,7 @@ def allowed() -> float:
         return cores
 
 
-def _settled() -> bool:
+def _set_by_environment() -> bool:
     """Whether the environment has the last word."""
     return bool(os.environ.get("OMP_NUM_THREADS"))
 

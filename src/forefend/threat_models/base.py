@@ -32,7 +32,7 @@ class ThreatModel(ABC):
 
     def __str__(self) -> str:
         """The identity written into records, e.g. `Linf:8/255`; `parse` reads it back."""
-        return f"{self.norm}:{write_radius(self.radius)}"
+        return f"{self.norm}:{format_radius(self.radius)}"
 
     @property
     def norm(self) -> str:
@@ -66,7 +66,7 @@ class ThreatModel(ABC):
         return self.excess(x_adv, x) <= ROUNDING * max(1.0, float(torch.as_tensor(self.radius).max()))
 
 
-def read_radius(radius: float | str | Tensor) -> float | Tensor:
+def parse_radius(radius: float | str | Tensor) -> float | Tensor:
     """A radius from a number or text: `"8/255"`, `"0.3"`, `0.3`; a tensor of radii is handed through.
 
     Raises:
@@ -84,7 +84,7 @@ def read_radius(radius: float | str | Tensor) -> float | Tensor:
     return value
 
 
-def write_radius(radius: float | Tensor) -> str:
+def format_radius(radius: float | Tensor) -> str:
     """The shortest exact spelling of a radius: `0.3`, `8/255`; a tensor of radii is `per image`."""
     if isinstance(radius, Tensor):
         return "per image"
@@ -95,15 +95,15 @@ def write_radius(radius: float | Tensor) -> str:
     return f"{levels}/255" if levels / 255 == radius else repr(radius)
 
 
-def each_radius(threat: ThreatModel, x: Tensor) -> Tensor:
+def radius_per_image(threat: ThreatModel, x: Tensor) -> Tensor:
     """The radius of each image, `(B,)`."""
     return torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
 
 
-def over_images(values: Tensor) -> Tensor:
+def broadcast_per_image(values: Tensor) -> Tensor:
     """One value an image, `(B,)`, shaped to broadcast over its pixels."""
     return values.view(-1, 1, 1, 1)
 
 
-def _per_image(radius: float | Tensor, x: Tensor) -> float | Tensor:
+def per_image(radius: float | Tensor, x: Tensor) -> float | Tensor:
     return radius.view(-1, *[1] * (x.ndim - 1)) if isinstance(radius, Tensor) else radius

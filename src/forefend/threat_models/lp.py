@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError
-from forefend.threat_models.base import ThreatModel, _per_image, read_radius
+from forefend.threat_models.base import ThreatModel, parse_radius, per_image
 
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
@@ -27,7 +27,7 @@ class Linf(ThreatModel):
     radius: float
 
     def __init__(self, radius: float | str | Tensor) -> None:
-        object.__setattr__(self, "radius", read_radius(radius))
+        object.__setattr__(self, "radius", parse_radius(radius))
         if isinstance(self.radius, float) and self.radius > 1:
             raise InputError(
                 f"An l∞ radius of {radius} is above 1, and pixels are in [0, 1]: did you mean {self.radius:g}/255?"
@@ -35,7 +35,7 @@ class Linf(ThreatModel):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Clip to x ± radius and to [0, 1]."""
-        radius = _per_image(self.radius, x)
+        radius = per_image(self.radius, x)
         return torch.minimum(torch.maximum(x_adv, x - radius), x + radius).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -44,11 +44,11 @@ class Linf(ThreatModel):
 
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
         """Uniform in the box of ± radius, as Madry et al. start (1706.06083)."""
-        return self.project(x + _per_image(self.radius, x) * (2 * rng.uniform(x) - 1), x)
+        return self.project(x + per_image(self.radius, x) * (2 * rng.uniform(x) - 1), x)
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`size` times the sign of the gradient."""
-        return _per_image(size, gradient) * gradient.sign()
+        return per_image(size, gradient) * gradient.sign()
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -65,13 +65,13 @@ class L2(ThreatModel):
     radius: float
 
     def __init__(self, radius: float | str | Tensor) -> None:
-        object.__setattr__(self, "radius", read_radius(radius))
+        object.__setattr__(self, "radius", parse_radius(radius))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Shorten the perturbation to `radius`, then clip to [0, 1]; clipping only brings it nearer to x."""
         delta = x_adv - x
         norm = _length(delta)
-        radius = _per_image(self.radius, x)
+        radius = per_image(self.radius, x)
         return (x + delta * (radius / norm.clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -81,15 +81,15 @@ class L2(ThreatModel):
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
         """A random direction of length `radius`, then clipped to [0, 1]."""
         direction = rng.normal(x)
-        return self.project(x + _per_image(self.radius, x) * direction / _length(direction).clamp_min(1e-12), x)
+        return self.project(x + per_image(self.radius, x) * direction / _length(direction).clamp_min(1e-12), x)
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """`size` times the gradient's direction; an image whose gradient is zero stays."""
         # The squares of a confident network's gradients (1e-25) are zero in float32: scale before measuring.
         tiny = torch.finfo(gradient.dtype).tiny
         largest = gradient.abs().flatten(1).amax(1).clamp_min(tiny)
-        direction = gradient / _per_image(largest, gradient)
-        return _per_image(size, gradient) * direction / _length(direction).clamp_min(tiny)
+        direction = gradient / per_image(largest, gradient)
+        return per_image(size, gradient) * direction / _length(direction).clamp_min(tiny)
 
 
 def _length(delta: Tensor) -> Tensor:

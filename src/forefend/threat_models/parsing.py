@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.wasserstein import Wasserstein
@@ -36,7 +36,7 @@ def parse_threat_model(text: str) -> ThreatModel:
         return Linf(radius)
     if norm.lower() == "l2":
         return L2(radius)
-    raise unknown(norm, ("Linf", "L2", "Wasserstein"), "norm")
+    raise unknown_name(norm, ("Linf", "L2", "Wasserstein"), "norm")
 
 
 def as_threat_model(given: ThreatModel | str) -> ThreatModel:

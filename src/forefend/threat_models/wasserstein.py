@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError
-from forefend.threat_models.base import ThreatModel, read_radius, write_radius
-from forefend.threat_models.transport import inside, into_box, lengths, mass, scattered, shortened, transported
+from forefend.threat_models.base import ThreatModel, format_radius, parse_radius
+from forefend.threat_models.transport import (
+    apply_coupling,
+    offset_lengths,
+    project_to_box,
+    random_moves,
+    scale_to_budget,
+    total_mass,
+    valid_offsets,
+)
 
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
@@ -52,16 +60,16 @@ class Wasserstein(ThreatModel):
             raise InputError(f"A window of {window} pixels has no middle with a neighbor: give an odd side such as 5.")
         if exact < 0:
             raise InputError(f"The exact cost of {exact} images cannot be checked: give 0 or more.")
-        object.__setattr__(self, "radius", read_radius(radius))
+        object.__setattr__(self, "radius", parse_radius(radius))
         object.__setattr__(self, "window", window)
         object.__setattr__(self, "exact", exact)
 
     def __str__(self) -> str:
-        return f"Wasserstein:{write_radius(self.radius)}(window={self.window}, exact={self.exact})"
+        return f"Wasserstein:{format_radius(self.radius)}(window={self.window}, exact={self.exact})"
 
     def budget(self, x: Tensor) -> Tensor:
         """The work allowed, radius times each image's mass: `(B,)`, mass times pixels, typed like `x`."""
-        return torch.as_tensor(self.radius, dtype=x.dtype, device=x.device) * mass(x)
+        return torch.as_tensor(self.radius, dtype=x.dtype, device=x.device) * total_mass(x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Clamp to [0, 1], mend each channel's mass, and draw towards x until the exact cost is allowed.
@@ -73,7 +81,7 @@ class Wasserstein(ThreatModel):
             InputError: no moves inside the window lead to an image.
         """
         if bool((outside := ~self.allows(x_adv, x)).any()):
-            fixed, clean = _mended(x_adv[outside], x[outside]), x[outside].double()
+            fixed, clean = _repair_mass(x_adv[outside], x[outside]), x[outside].double()
             distance = self.distance(fixed, clean)
             if not bool(distance.isfinite().all()):
                 raise InputError(
@@ -91,14 +99,14 @@ class Wasserstein(ThreatModel):
         Raises:
             InputError: SciPy is not installed.
         """
-        costs = [_least_work(*pair, self.window) for pair in zip(x_adv, x, strict=True)]
+        costs = [_exact_cost(*pair, self.window) for pair in zip(x_adv, x, strict=True)]
         return _per_mass(torch.tensor(costs, dtype=torch.float64, device=x.device), x)
 
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
         """Every pixel sends the same share of its mass to a random place of its window; the radius sets the share."""
         x64 = x.double()
-        moved = shortened(scattered(x64, self.window, rng), x64, self.budget(x64) * (1 - _UNMATCHED))
-        return transported(into_box(moved, x64), x64).clamp(0, 1).to(x.dtype)
+        moved = scale_to_budget(random_moves(x64, self.window, rng), x64, self.budget(x64) * (1 - _UNMATCHED))
+        return apply_coupling(project_to_box(moved, x64), x64).clamp(0, 1).to(x.dtype)
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """Refused: which way mass can go depends on the image, not on the gradient alone.
@@ -126,10 +134,10 @@ class Wasserstein(ThreatModel):
 
 def _per_mass(cost: Tensor, x: Tensor) -> Tensor:
     """Cost over mass; a black image that stayed black did not move."""
-    return torch.where(cost == 0, 0.0, cost / mass(x.double()))
+    return torch.where(cost == 0, 0.0, cost / total_mass(x.double()))
 
 
-def _mended(x_adv: Tensor, x: Tensor) -> Tensor:
+def _repair_mass(x_adv: Tensor, x: Tensor) -> Tensor:
     """The image in the box, float64, each channel's mass made that of `x` by scaling pixels, or their rest to 1."""
     y = x_adv.double().clamp(0, 1)
     has, wants = y.sum((2, 3), keepdim=True), x.double().sum((2, 3), keepdim=True)
@@ -139,14 +147,14 @@ def _mended(x_adv: Tensor, x: Tensor) -> Tensor:
     return torch.where(has > wants, lower, higher).clamp(0, 1)
 
 
-def _least_work(x_adv: Tensor, x: Tensor, window: int) -> float:
+def _exact_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
     """The least cost of moving one image, `(C, H, W)`, to another: its channels' sum."""
     if not bool(x_adv.isfinite().all()):
         return float("nan")
-    return sum(_channel_work(a[None, None], b[None, None], window) for a, b in zip(x_adv, x, strict=True))
+    return sum(_channel_cost(a[None, None], b[None, None], window) for a, b in zip(x_adv, x, strict=True))
 
 
-def _channel_work(x_adv: Tensor, x: Tensor, window: int) -> float:
+def _channel_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
     """The optimum of one channel's linear programme; what cannot be matched is paid for dearly, and means infinity."""
     optimize, sparse = _scipy()
     x, x_adv = x.double().cpu(), x_adv.double().clamp_min(0).cpu()
@@ -155,7 +163,7 @@ def _channel_work(x_adv: Tensor, x: Tensor, window: int) -> float:
     places = torch.cat([source, target + pixels, torch.arange(2 * pixels)])
     variables = torch.cat([torch.arange(arcs).repeat(2), torch.arange(arcs, arcs + 2 * pixels)])
     conserved = sparse.csc_matrix((torch.ones(len(places)).numpy(), (places.numpy(), variables.numpy())))
-    length = lengths(window, x).flatten()
+    length = offset_lengths(window, x).flatten()
     # No detour of moves is longer than this, so that nothing is left unmatched that could have been moved.
     cost = torch.cat([length[offset], (pixels * length.max()).repeat(2 * pixels)])
     holds = torch.cat([x.flatten(), x_adv.flatten()])
@@ -173,7 +181,7 @@ def _arcs(x_adv: Tensor, x: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor
     number = torch.arange(x.numel())
     way = torch.arange(window) - window // 2
     step = (way[:, None] * x.shape[3] + way[None, :]).flatten()
-    offset, source = inside(x, window)[0, 0].nonzero(as_tuple=True)
+    offset, source = valid_offsets(x, window)[0, 0].nonzero(as_tuple=True)
     target = source + step[offset]
     useful = (x.flatten()[number[source]] > 0) & (x_adv.flatten()[target] > 0)
     return offset[useful], source[useful], target[useful]

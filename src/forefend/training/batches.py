@@ -67,7 +67,7 @@ class Batches:
         rng, progress = KeyedRNG(index, self.seed, "train", step=step), step / self.steps
 
         def moved(x: Tensor) -> Tensor:
-            return x if self.augment is None else self.augment(x, rng.fold_in(trial="augment"))
+            return x if self.augment is None else self.augment(x, rng.fold_in(purpose="augment"))
 
         inner = AtLeast() if FALLEN in memory else self.inner
         moment = Moment(progress, epoch, mine, memory, moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from forefend.data import ImageDataset
-from forefend.data.dataset import digest_of
+from forefend.data.dataset import dataset_digest
 from forefend.recipes.base import Networks, Recipe
 from forefend.training.config import TrainingConfig
 
@@ -30,7 +30,7 @@ def begun(
         "settings": _steady(recipe.settings()),
         "data": data.name,
         "images": len(data),
-        "pixels": digest_of(data),
+        "pixels": dataset_digest(data),
         "guides": [guide.fingerprint() for guide in networks.guides],
         "seed": seed,
         "ways": _steady(config.settings()),

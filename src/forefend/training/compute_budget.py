@@ -12,7 +12,7 @@ import torch
 from forefend.checks import InputError
 from forefend.data import ImageDataset, split
 from forefend.recipes.base import Networks, Recipe
-from forefend.runtime.profiling import counted
+from forefend.runtime.profiling import count_compute
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
@@ -91,4 +91,4 @@ def _flops(recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int)
     copies = {role: copy.deepcopy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
     twin = replace(networks, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return counted(lambda: fit(short, batch, twin, config=TrainingConfig(watch=None))).flops
+        return count_compute(lambda: fit(short, batch, twin, config=TrainingConfig(watch=None))).flops

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.models.guide import Guide
 from forefend.models.optimized_copy import OptimizedCopy, optimized_copy
 from forefend.recipes.base import Networks
-from forefend.runtime.precision import tell
+from forefend.runtime.precision import report_fallback
 
 View = Callable[[], Networks]  # asked once before each training step
 Crafting = Callable[[Networks, Tensor], View]  # the networks in training, a few images such as they see
@@ -43,7 +43,7 @@ def prepared(networks: Networks, x: Tensor, *, precision: str = "fp32") -> View:
     Raises:
         InputError: an unknown precision, or images that a network does not take.
     """
-    tell("What attacks see computes", precision, x.device)
+    report_fallback("What attacks see computes", precision, x.device)
     craft = networks.crafting()
     moving = []
     for network, view in ((networks.preprocessor, craft.preprocessor), (networks.classifier, craft.classifier)):

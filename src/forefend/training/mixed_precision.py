@@ -13,7 +13,7 @@ from torch import nn
 from forefend.models.freezing import device_of
 from forefend.models.guide import Guide
 from forefend.recipes.base import Networks
-from forefend.runtime.precision import fitting, tell
+from forefend.runtime.precision import report_fallback, supported_dtype
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def mixed_precision(networks: Networks, precision: str) -> Iterator[Networks]:
     """
     every = nn.ModuleList([networks.preprocessor, networks.classifier, networks.discriminator, *networks.guides])
     device = device_of(every)
-    dtype, _ = fitting(precision, device)
-    tell("The weights' step computes", precision, device)
+    dtype, _ = supported_dtype(precision, device)
+    report_fallback("The weights' step computes", precision, device)
     if dtype is torch.float32:
         yield networks
         return

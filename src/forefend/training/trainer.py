@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from forefend.checks import InputError, check_data, check_kind, whole
+from forefend.checks import InputError, as_integer, check_data, check_type
 from forefend.data import ImageDataset, split
 from forefend.models.freezing import restore_modes
 from forefend.recipes.base import Memory, Networks, Recipe, Trainable
@@ -22,8 +22,8 @@ from forefend.recipes.model_selection import LR_FACTOR
 from forefend.runtime.distributed import accelerator_on, broadcast_weights, leave_group_at_exit
 from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run, run_in
-from forefend.runtime.signals import Interrupted, stoppable
-from forefend.runtime.threads import as_begun
+from forefend.runtime.signals import Interrupted, catch_signals
+from forefend.runtime.threads import use_threads
 from forefend.training import checkpoint, ema
 from forefend.training.batches import Augment, Batches, at_hand
 from forefend.training.begun import begun
@@ -84,9 +84,9 @@ def fit(
         (networks, Networks, "cast"),
         (config, TrainingConfig, "ways"),
     ):
-        check_kind(given, kind, f"fit's {what}")
+        check_type(given, kind, f"fit's {what}")
     check_data(data, "fit's data")
-    seed = whole(seed, "seed")
+    seed = as_integer(seed, "seed")
     recipe.check()
     config.check(recipe)
     accelerator = accelerator or accelerator_on()
@@ -107,8 +107,8 @@ def fit(
     state = _resume(run, loop)
     nets = [network for player in players.values() for network in player.networks.values()]
     with (
-        as_begun(state.threads or None),
-        stoppable() as received,
+        use_threads(state.threads or None),
+        catch_signals() as received,
         _generator(accelerator),
         restore_modes(*nets),
         mixed_precision(networks, config.precision) as train,
@@ -172,7 +172,7 @@ class _Loop:
             self.before.update({name: tensor.clone() for name, tensor in self.memory.items()})
         batch, share = self.batches.at(state.step, self.memory)
         # Dropout draws from torch's own generator: keyed by step, it needs no state to be saved.
-        torch.manual_seed(batch.rng.fold_in(trial="torch", restart=self.accelerator.process_index).integer())
+        torch.manual_seed(batch.rng.fold_in(purpose="torch", restart=self.accelerator.process_index).integer())
         for player in self.players.values():
             for network in player.networks.values():
                 network.train()

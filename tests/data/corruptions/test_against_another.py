@@ -38,7 +38,7 @@ PAST_THE_BORDER = ("motion_blur", "large", 5)
 class Scripted:
     """Draws the very numbers that the other implementation was given."""
 
-    trial = ""
+    purpose = ""
 
     def fold_in(self, **_: object) -> Scripted:
         return self

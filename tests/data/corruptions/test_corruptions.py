@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError
-from forefend.data.corruptions import COLOURED, CORRUPTIONS, SEVERITIES, corrupt, find
-from forefend.data.corruptions.blur import smeared
-from forefend.data.corruptions.noise import poisson
-from forefend.data.corruptions.resample import averaged, clipped_zoom, doubled, mirrored, repeated, smoothed
+from forefend.data.corruptions import COLOR_ONLY, CORRUPTIONS, SEVERITIES, corrupt, find_corruption
+from forefend.data.corruptions.blur import directional_blur
+from forefend.data.corruptions.noise import poisson_quantile
+from forefend.data.corruptions.resample import box_resize, clipped_zoom, edge, gaussian_smooth, reflect, symmetric
 from forefend.data.corruptions.weather import plasma
 from forefend.runtime.rng import KeyedRNG
 
@@ -39,7 +39,7 @@ SHAPES = [(2, 3, 32, 32), (2, 1, 28, 28), (1, 1, 8, 8), (1, 3, 12, 21), (1, 3, 1
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [(n, s) for n in CORRUPTIONS for s in SHAPES if s[1] == 3 or n not in COLOURED]
+    ("name", "shape"), [(n, s) for n in CORRUPTIONS for s in SHAPES if s[1] == 3 or n not in COLOR_ONLY]
 )
 def test_images_stay_images(name: str, shape: tuple[int, int, int, int]) -> None:
     x = images(*shape)
@@ -94,9 +94,9 @@ def test_severities_grow(name: str) -> None:
 
 def test_frost_is_refused_by_name_and_the_unknown_with_a_hint() -> None:
     with pytest.raises(InputError, match="needs photographs of frost: leave it out"):
-        find("frost")
+        find_corruption("frost")
     with pytest.raises(InputError, match="did you mean 'fog'"):
-        find("fogg")
+        find_corruption("fogg")
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1])
@@ -153,13 +153,13 @@ def test_poisson_counts_are_scipys_quantiles() -> None:
     u = torch.cat([bits, 2**24 - 1 - bits]).double() / 2**24
     mean, u = torch.meshgrid(means, u, indexing="ij")
     wanted = torch.from_numpy(stats.poisson.ppf((u + 2**-25).numpy(), mean.numpy()))
-    assert torch.equal(poisson(mean, u), wanted.clamp_min(0))
+    assert torch.equal(poisson_quantile(mean, u), wanted.clamp_min(0))
 
 
 def test_a_smear_goes_where_it_is_told() -> None:
     x = torch.zeros(2, 1, 9, 9)
     x[:, :, 4, 4] = 1
-    row, column = smeared(x, 2, 1.0, torch.tensor([0.0, 90.0]))[:, 0]
+    row, column = directional_blur(x, 2, 1.0, torch.tensor([0.0, 90.0]))[:, 0]
     assert torch.nonzero(row > 0).tolist() == [[4, k] for k in range(5)]
     assert torch.allclose(column, row.T)
     weights = torch.exp(-(torch.arange(5.0) ** 2) / 2)
@@ -168,19 +168,19 @@ def test_a_smear_goes_where_it_is_told() -> None:
 
 def test_borders() -> None:
     place = torch.arange(-4, 7)
-    assert repeated(place, 3).tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2]
-    assert mirrored(place, 3).tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
-    assert doubled(place, 3).tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
-    assert mirrored(place, 1).unique().tolist() == [0]
+    assert edge(place, 3).tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2]
+    assert reflect(place, 3).tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
+    assert symmetric(place, 3).tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
+    assert reflect(place, 1).unique().tolist() == [0]
 
 
 def test_blur_zoom_and_boxes() -> None:
     x = images(1, 2, 9, 7)
-    assert smoothed(x, 0) is x
-    assert torch.allclose(smoothed(x, 50.0, fold=doubled).std((2, 3)), torch.zeros(2), atol=1e-2)
+    assert gaussian_smooth(x, 0) is x
+    assert torch.allclose(gaussian_smooth(x, 50.0, fold=symmetric).std((2, 3)), torch.zeros(2), atol=1e-2)
     assert torch.equal(clipped_zoom(x, 1.0), x)
-    assert torch.allclose(averaged(images(1, 1, 4, 4), (2, 2)), torch.nn.functional.avg_pool2d(images(1, 1, 4, 4), 2))
-    assert torch.equal(averaged(x, (18, 7))[:, :, ::2], x)
+    assert torch.allclose(box_resize(images(1, 1, 4, 4), (2, 2)), torch.nn.functional.avg_pool2d(images(1, 1, 4, 4), 2))
+    assert torch.equal(box_resize(x, (18, 7))[:, :, ::2], x)
 
 
 def test_a_fractal_without_noise_in_most_places_is_what_the_hand_reckons() -> None:

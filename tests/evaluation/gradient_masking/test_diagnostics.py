@@ -22,7 +22,7 @@ from forefend.threat_models.lp import L2, Linf
 SIZE = 6
 X = torch.rand(12, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 0.6 + 0.2
 Y = torch.arange(12) % 3
-DRAW = KeyedRNG(torch.arange(12), trial="landscape")
+DRAW = KeyedRNG(torch.arange(12), purpose="landscape")
 
 
 def linear(classes: int = 3) -> nn.Module:

@@ -21,7 +21,7 @@ from forefend.data.corruptions.spatter import spatter
 from forefend.data.corruptions.weather import brightness, fog, snow
 from forefend.runtime.rng import KeyedRNG
 
-__all__ = ["COLOURED", "CORRUPTIONS", "SEVERITIES", "Corruption", "check_severity", "corrupt", "find"]
+__all__ = ["COLOR_ONLY", "CORRUPTIONS", "SEVERITIES", "Corruption", "check_severity", "corrupt", "find_corruption"]
 
 
 class Corruption(Protocol):
@@ -51,10 +51,10 @@ CORRUPTIONS: dict[str, Corruption] = {
     "jpeg_compression": jpeg_compression,
     "saturate": saturate,
 }
-COLOURED = ("saturate",)  # those that mean nothing for gray images
+COLOR_ONLY = ("saturate",)  # those that mean nothing for gray images
 
 
-def find(name: str) -> Corruption:
+def find_corruption(name: str) -> Corruption:
     """The corruption of that name.
 
     Raises:
@@ -79,7 +79,7 @@ def corrupt(name: str, x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     Raises:
         InputError: an unknown name, images or a severity that cannot be used.
     """
-    corruption = find(name)
+    corruption = find_corruption(name)
     check_images(x)
     check_severity(severity)
-    return corruption(x, severity, rng=rng.fold_in(trial=f"{rng.trial}|{name}|{severity}"))
+    return corruption(x, severity, rng=rng.fold_in(purpose=f"{rng.purpose}|{name}|{severity}"))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forefend.data.corruptions.resample import clipped_zoom, mirrored, smoothed
+from forefend.data.corruptions.resample import clipped_zoom, gaussian_smooth, reflect
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
@@ -50,16 +50,16 @@ ZOOM = Scale(
 
 def gaussian_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """A Gaussian blur, the pixels at the border repeated outside."""
-    return smoothed(x, SIGMA.at(severity, x)).clamp(0, 1)
+    return gaussian_smooth(x, SIGMA.at(severity, x)).clamp(0, 1)
 
 
 def defocus_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """Each point spread to a disc, as by a lens out of focus."""
-    kernel = disc(*DISC.at(severity, x)).to(x)
+    kernel = disk_kernel(*DISC.at(severity, x)).to(x)
     margin = len(kernel) // 2
     for dim in (2, 3):
         place = torch.arange(-margin, x.shape[dim] + margin, device=x.device)
-        x = x.index_select(dim, mirrored(place, x.shape[dim]))
+        x = x.index_select(dim, reflect(place, x.shape[dim]))
     channels = x.shape[1]
     return F.conv2d(x, kernel.expand(channels, 1, *kernel.shape), groups=channels).clamp(0, 1)
 
@@ -71,15 +71,15 @@ def glass_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     one is written over the first. So it is here.
     """
     sigma, reach, rounds = GLASS.at(severity, x)
-    x = (smoothed(x, sigma) * 255).floor() / 255  # the published sets shuffle 8-bit pixels, cut and not rounded
+    x = (gaussian_smooth(x, sigma) * 255).floor() / 255  # the published sets shuffle 8-bit pixels, cut and not rounded
     u = rng.uniform(x.new_empty(len(x), rounds, *x.shape[2:], 2))
-    return smoothed(_taken(x, (2 * reach * u).long() - reach, reach), sigma).clamp(0, 1)
+    return gaussian_smooth(_swap_pixels(x, (2 * reach * u).long() - reach, reach), sigma).clamp(0, 1)
 
 
 def motion_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """A smear in a direction between −45° and 45°, strongest at its beginning."""
     radius, sigma = SMEAR.at(severity, x)
-    return smeared(x, radius, sigma, 90 * rng.uniform(x[:, 0, 0, 0]) - 45).clamp(0, 1)
+    return directional_blur(x, radius, sigma, 90 * rng.uniform(x[:, 0, 0, 0]) - 45).clamp(0, 1)
 
 
 def zoom_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
@@ -89,7 +89,7 @@ def zoom_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     return (torch.stack([x, *views]).mean(0)).clamp(0, 1)
 
 
-def disc(radius: float, rim: float) -> Tensor:
+def disk_kernel(radius: float, rim: float) -> Tensor:
     """The weights of a disc whose rim is smoothed, `(K, K)`, float64, K odd."""
     half = 8 if radius <= 8 else math.ceil(radius)
     place = torch.arange(-half, half + 1, dtype=torch.float64)
@@ -101,7 +101,7 @@ def disc(radius: float, rim: float) -> Tensor:
     size = len(place)
     for dim in (0, 1):
         parts = [
-            weight * flat.index_select(dim, mirrored(torch.arange(size) + move, size))
+            weight * flat.index_select(dim, reflect(torch.arange(size) + move, size))
             for move, weight in zip(range(-margin, margin + 1), weights, strict=True)
         ]
         flat = torch.stack(parts).sum(0)
@@ -109,7 +109,7 @@ def disc(radius: float, rim: float) -> Tensor:
     return flat[used : size - used, used : size - used]
 
 
-def smeared(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
+def directional_blur(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
     """One-sided Gaussian smear along a straight line of pixels, the border repeated outside.
 
     Args:
@@ -132,7 +132,7 @@ def smeared(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
     return out
 
 
-def _taken(x: Tensor, jump: Tensor, reach: int) -> Tensor:
+def _swap_pixels(x: Tensor, jump: Tensor, reach: int) -> Tensor:
     """Each pixel replaced by a neighbor, from the last row and column to the first, over what is already replaced.
 
     Args:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forefend.checks import InputError
-from forefend.data.corruptions.resample import averaged, doubled, smoothed
+from forefend.data.corruptions.resample import box_resize, gaussian_smooth, symmetric
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
@@ -72,18 +72,18 @@ def saturate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 def elastic_transform(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """A random affine map, then waves of displacement."""
     height, sigma, reach = (share * min(x.shape[2:]) for share in ELASTIC.at(severity, x))
-    corners = rng.fold_in(trial=f"{rng.trial}|affine").uniform(x.new_empty(len(x), 3, 2))
+    corners = rng.fold_in(purpose=f"{rng.purpose}|affine").uniform(x.new_empty(len(x), 3, 2))
     x = _sampled(x, affine((2 * corners - 1) * reach, x), "mirrored")
     noise = 2 * rng.uniform(x.new_empty(len(x), 2, *x.shape[2:])) - 1
-    waves = height * smoothed(noise, sigma, truncate=3, fold=doubled) if height else 0 * noise
+    waves = height * gaussian_smooth(noise, sigma, truncate=3, fold=symmetric) if height else 0 * noise
     return _sampled(x, _grid(x) + waves.permute(0, 2, 3, 1), "doubled").clamp(0, 1)
 
 
 def pixelate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """Made smaller by averaging, then as large as before by repeating pixels."""
     share, (height, width) = PIXELS.at(severity, x), x.shape[2:]
-    small = averaged(x, (max(int(share * height), 1), max(int(share * width), 1)))
-    return averaged(small, (height, width)).clamp(0, 1)
+    small = box_resize(x, (max(int(share * height), 1), max(int(share * width), 1)))
+    return box_resize(small, (height, width)).clamp(0, 1)
 
 
 def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:

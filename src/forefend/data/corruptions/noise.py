@@ -25,7 +25,7 @@ def gaussian_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 def shot_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """Each pixel a Poisson count of light whose mean is its brightness."""
     light = SHOT.at(severity, x)
-    return (poisson(x * light, rng.uniform(x.double())).to(x.dtype) / light).clamp(0, 1)
+    return (poisson_quantile(x * light, rng.uniform(x.double())).to(x.dtype) / light).clamp(0, 1)
 
 
 def impulse_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
@@ -39,7 +39,7 @@ def speckle_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     return (x + SPECKLE.at(severity, x) * x * rng.normal(x)).clamp(0, 1)
 
 
-def poisson(mean: Tensor, u: Tensor) -> Tensor:
+def poisson_quantile(mean: Tensor, u: Tensor) -> Tensor:
     """Poisson counts by inverting the distribution function: the least k with P(K ≤ k) ≥ u.
 
     Args:

@@ -12,25 +12,25 @@ from torch import Tensor
 Fold = Callable[[Tensor, int], Tensor]  # positions outside a line of so many pixels to positions inside it
 
 
-def repeated(place: Tensor, length: int) -> Tensor:
+def edge(place: Tensor, length: int) -> Tensor:
     """Outside lies the last pixel: a a | a b c | c c."""
     return place.clamp(0, length - 1)
 
 
-def mirrored(place: Tensor, length: int) -> Tensor:
+def reflect(place: Tensor, length: int) -> Tensor:
     """Outside lies the mirror image about the last pixel: c b | a b c | b a."""
     period = max(2 * (length - 1), 1)
     place = place.remainder(period)
     return torch.minimum(place, period - place)
 
 
-def doubled(place: Tensor, length: int) -> Tensor:
+def symmetric(place: Tensor, length: int) -> Tensor:
     """Outside lies the mirror image about the last pixel's edge: b a | a b c | c b."""
     place = place.remainder(2 * length)
     return torch.minimum(place, 2 * length - 1 - place)
 
 
-def smoothed(x: Tensor, sigma: float, *, truncate: float = 4, fold: Fold = repeated) -> Tensor:
+def gaussian_smooth(x: Tensor, sigma: float, *, truncate: float = 4, fold: Fold = edge) -> Tensor:
     """A Gaussian blur of each channel.
 
     Args:
@@ -67,7 +67,7 @@ def clipped_zoom(x: Tensor, factor: float) -> Tensor:
     return large[:, :, top : top + height, left : left + width]
 
 
-def averaged(x: Tensor, size: tuple[int, int]) -> Tensor:
+def box_resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resized as Pillow's BOX does: each new pixel is the mean of the old pixels whose center lies in it.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forefend.data.corruptions.resample import luma, mirrored, smoothed
+from forefend.data.corruptions.resample import gaussian_smooth, luma, reflect
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
@@ -52,12 +52,14 @@ _TAN = 0.4142135623730951  # of 22.5°, between the directions that an edge may 
 def spatter(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """Drops of pale turquoise water that shine at their rims, or of brown mud that covers."""
     mean, deviation, sigma, least, strength, kind = LIQUID.at(severity, x)
-    liquid = smoothed(mean + deviation * rng.normal(x[:, :1]), sigma)
+    liquid = gaussian_smooth(mean + deviation * rng.normal(x[:, :1]), sigma)
     if kind == "water":
         depth = (torch.where(liquid < least, 0, liquid) * 255).floor()
-        drops = shine(depth.remainder(256))  # in the authors' 8-bit numbers, what is deeper than 255 begins again at 0
+        drops = water_highlights(
+            depth.remainder(256)
+        )  # in the authors' 8-bit numbers, what is deeper than 255 begins again at 0
         return (x + strength * drops * _color(WATER, x)).clamp(0, 1)
-    covered = smoothed((liquid > least).to(x.dtype), strength)
+    covered = gaussian_smooth((liquid > least).to(x.dtype), strength)
     covered = torch.where(covered < 0.8, 0, covered)
     return (x * (1 - covered) + covered * _color(MUD, x)).clamp(0, 1)
 
@@ -68,20 +70,20 @@ def _color(channels: tuple[float, float, float], x: Tensor) -> Tensor:
     return luma(color) if x.shape[1] == 1 else color
 
 
-def shine(liquid: Tensor) -> Tensor:
+def water_highlights(liquid: Tensor) -> Tensor:
     """How bright water of varying depth is in slanting light, in [0, 1], the brightest place 1 (dry images stay 0).
 
     Args:
         liquid: depth in whole numbers 0 … 255, `(B, 1, H, W)`.
     """
-    distance = _mean3(_distance(edges(liquid)).to(liquid)).floor()
+    distance = _mean3(_distance(canny_edges(liquid)).to(liquid)).floor()
     light = F.conv2d(_outside(_equalized(distance)), liquid.new_tensor(RELIEF)[None, None]).clamp(0, 255)
     bright = liquid * _mean3(light).round()
     shone: Tensor = bright / bright.amax((2, 3), keepdim=True).clamp_min(1e-12)
     return shone
 
 
-def edges(gray: Tensor) -> Tensor:
+def canny_edges(gray: Tensor) -> Tensor:
     """Canny's edges, `(B, 1, H, W)` bool: crests of the gradient, weak ones only if joined to a strong one.
 
     Args:
@@ -91,7 +93,7 @@ def edges(gray: Tensor) -> Tensor:
     around = F.pad(gray, (1, 1, 1, 1), mode="replicate")
     across, down = F.conv2d(around, torch.stack((sobel, sobel.T))[:, None]).split(1, 1)
     size = across.abs() + down.abs()
-    crest = _crest(size, across, down)
+    crest = _local_maxima(size, across, down)
     kept: Tensor = crest & (size > STRONG)
     weak = crest & (size > WEAK)
     while True:
@@ -101,7 +103,7 @@ def edges(gray: Tensor) -> Tensor:
         kept = grown
 
 
-def _crest(size: Tensor, across: Tensor, down: Tensor) -> Tensor:
+def _local_maxima(size: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """Whether the gradient is larger than at both neighbors in its own direction; the first must be beaten."""
     around = F.pad(size, (1, 1, 1, 1))
 
@@ -153,7 +155,7 @@ def _equalized(gray: Tensor) -> Tensor:
 def _outside(x: Tensor) -> Tensor:
     """A border of one pixel about each image, mirrored."""
     for dim in (2, 3):
-        x = x.index_select(dim, mirrored(torch.arange(-1, x.shape[dim] + 1, device=x.device), x.shape[dim]))
+        x = x.index_select(dim, reflect(torch.arange(-1, x.shape[dim] + 1, device=x.device), x.shape[dim]))
     return x
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from forefend.data.corruptions.blur import smeared
+from forefend.data.corruptions.blur import directional_blur
 from forefend.data.corruptions.resample import clipped_zoom, luma
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
@@ -49,8 +49,8 @@ def snow(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     flakes = clipped_zoom(mean + deviation * rng.normal(x[:, :1]), zoom)
     flakes = torch.where(flakes < least, 0, flakes.clamp(0, 1))
     flakes = (flakes * 255).floor() / 255  # drawn as an 8-bit picture, cut and not rounded
-    direction = 90 * rng.fold_in(trial=f"{rng.trial}|angle").uniform(x[:, 0, 0, 0]) - 135
-    flakes = smeared(flakes, radius, sigma, direction)
+    direction = 90 * rng.fold_in(purpose=f"{rng.purpose}|angle").uniform(x[:, 0, 0, 0]) - 135
+    flakes = directional_blur(flakes, radius, sigma, direction)
     whitened = kept * x + (1 - kept) * torch.maximum(x, 1.5 * luma(x) + 0.5)
     return (whitened + flakes + flakes.rot90(2, (2, 3))).clamp(0, 1)
 

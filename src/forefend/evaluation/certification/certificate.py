@@ -16,7 +16,7 @@ from typing import final
 
 from forefend.checks import InputError, check_numbers
 from forefend.evaluation.statistics import lower_bound, two_sided
-from forefend.runtime.files import whole_lines
+from forefend.runtime.files import complete_lines
 
 
 @final
@@ -153,7 +153,7 @@ def read(path: Path) -> list[Certificate]:
     Raises:
         InputError: a whole line is not a certificate.
     """
-    return [_certificate(path, number, line) for number, line in enumerate(whole_lines(path), start=1)]
+    return [_certificate(path, number, line) for number, line in enumerate(complete_lines(path), start=1)]
 
 
 def _certificate(path: Path, number: int, line: bytes) -> Certificate:

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from forefend.checks import check_numbers
 from forefend.data import ImageDataset
-from forefend.data.dataset import fingerprints
+from forefend.data.dataset import image_digests
 from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, SmoothingConfig
 from forefend.evaluation.model_checks import check_model
 from forefend.models.fingerprint import architecture_digest, fingerprint, state_digest
 from forefend.models.freezing import channels_last_copy, device_of
 from forefend.runtime import files
-from forefend.runtime.precision import full
+from forefend.runtime.precision import full_float32
 from forefend.runtime.progress import Progress
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
@@ -64,7 +64,7 @@ class SmoothedClassifier:
         with torch.no_grad():
             for numbers in torch.arange(count).split(self.batch_size):
                 copies = x.expand(len(numbers), *x.shape)
-                noise = KeyedRNG(numbers, source.seed, source.trial).normal(copies)
+                noise = KeyedRNG(numbers, source.seed, source.purpose).normal(copies)
                 logits = self.network(copies + self.smoothing.sigma * noise)
                 found = found + logits.argmax(1).bincount(minlength=logits.shape[1]).cpu()
         return found.tolist()
@@ -126,12 +126,12 @@ def certify(
     before = state_digest(network)
     smoothed = SmoothedClassifier(network, smoothing, batch_size)
     path = Path(folder) / "certificates.jsonl" if folder else None
-    with full(), torch_seed(0):  # the caller's own stay as they are
+    with full_float32(), torch_seed(0):  # the caller's own stay as they are
         check_model(smoothed.network, images, name)
         clerk = _Clerk(smoothed, images, name, path)
         known = clerk.known()
         if path:
-            files.make(path.parent)
+            files.make_folder(path.parent)
         found = clerk.certify(known)
     if before != state_digest(network):
         raise RuntimeError(f"{name} changed while it was certified: its certificates must not be trusted.")
@@ -160,7 +160,7 @@ class _Clerk:
             for row in range(len(self.images)):
                 batch = self.images.batch(torch.tensor([row]))
                 x, y, index = (t[0] for t in batch)
-                (image,) = fingerprints(batch[0], batch[1])
+                (image,) = image_digests(batch[0], batch[1])
                 certificate = known.get(int(index))
                 if certificate is None or certificate.image != image:
                     certificate = self._certificate((model, image), x, int(y), int(index))

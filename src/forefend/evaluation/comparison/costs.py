@@ -13,7 +13,7 @@ from forefend.evaluation.results import Result
 from forefend.evaluation.trial import Suite
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import device_of, frozen
-from forefend.runtime.profiling import counted, medians
+from forefend.runtime.profiling import count_compute, median_seconds
 
 ROUNDS = 21  # of each latency's median
 
@@ -25,12 +25,12 @@ def rows_of(
     x, _, _ = images.batch(torch.arange(64) % len(images))
     x = x.to(device_of(contestants[-1].network))
     networks = [frozen(contestant.network) for contestant in contestants]
-    alone = [1000 * seconds for seconds in medians([partial(_answer, n, x[:1]) for n in networks], ROUNDS)]
-    batched = [1000 * seconds / 64 for seconds in medians([partial(_answer, n, x) for n in networks], ROUNDS)]
+    alone = [1000 * seconds for seconds in median_seconds([partial(_answer, n, x[:1]) for n in networks], ROUNDS)]
+    batched = [1000 * seconds / 64 for seconds in median_seconds([partial(_answer, n, x) for n in networks], ROUNDS)]
     first = contestants[0].classifier
     rows = []
     for i, (contestant, network) in enumerate(zip(contestants, networks, strict=True)):
-        forward = counted(partial(_answer, network, x[:1])).flops
+        forward = count_compute(partial(_answer, network, x[:1])).flops
         more, kilobytes = (a - b for a, b in zip(_size(network), _size(first), strict=True))
         price = Price(contestant.training_flops, forward, alone[i], batched[i], int(more), kilobytes)
         changed = fingerprint(contestant.classifier) != fingerprint(first)

@@ -128,7 +128,7 @@ def _gradients(
     x, y, index = batch
 
     def part(rows: Tensor) -> tuple[int, int, dict[float, tuple[float, float]]]:
-        x_, y_, rng = x[rows], y[rows], KeyedRNG(index[rows], trial="landscape")
+        x_, y_, rng = x[rows], y[rows], KeyedRNG(index[rows], purpose="landscape")
         zero = int(zero_gradients(f, x_, y_).sum())
         return len(rows), zero, uphill(f, x_, y_, threat, rng, loss=margin)
 

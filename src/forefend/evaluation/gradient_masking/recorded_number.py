@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from forefend.data import ImageDataset
-from forefend.data.dataset import fingerprints
+from forefend.data.dataset import image_digests
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.evidence import Number
 from forefend.evaluation.records import Record
@@ -35,7 +35,7 @@ def recorded_number(
 def _digests(images: ImageDataset) -> dict[int, str]:
     """Each image's digest, by dataset index."""
     batches = (images.batch(rows) for rows in torch.arange(len(images)).split(256))
-    return {i: digest for x, y, index in batches for i, digest in zip(index.tolist(), fingerprints(x, y), strict=True)}
+    return {i: digest for x, y, index in batches for i, digest in zip(index.tolist(), image_digests(x, y), strict=True)}
 
 
 def _still_true(record: Record, digests: Mapping[int, str]) -> dict[int, bool]:

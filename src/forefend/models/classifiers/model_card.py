@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from forefend.checks import InputError, unknown
+from forefend.checks import InputError, unknown_name
 from forefend.data import ImageDataset
 from forefend.models.classifiers.normalized import Normalized
 from forefend.models.classifiers.pretrained import load_weights
@@ -61,7 +61,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
         )
     for key in card:
         if key not in _KINDS:
-            raise unknown(key, _KINDS, f"key of a classifier's card ({path.name})")
+            raise unknown_name(key, _KINDS, f"key of a classifier's card ({path.name})")
     missing = [key for key in _NEEDED if key not in card]
     if missing:
         hint = '; "mean": 0 and "std": 1 mean none' if {"mean", "std"} & set(missing) else ""
