@@ -1,4 +1,4 @@
-"""The examples and README's own block run as they are printed; the default suite only shortens the training."""
+"""The example runs as it is printed; the default suite only shortens the training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.command_line import done, guide
 
 import forefend as ff
-from forefend.cli.resolve_classifiers import Finder
 from forefend.recipes.base import Recipe
 from forefend.training import trainer
 
@@ -55,23 +53,3 @@ def test_the_example_protects_its_classifier(capsys: pytest.CaptureFixture[str])
     assert alone[0] > 90
     assert defended[0] > 90
     assert defended[2] > alone[2] + 30
-
-
-def blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-
-
-def test_the_block_in_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if not blocks():
-        pytest.skip("README.md has no Python block")
-    monkeypatch.chdir(tmp_path)
-    load, classifier = ff.data.load, Finder(lambda split: ff.data.load("digits", split), tmp_path).find(str(guide()))
-    done(f"train rtfe --guides {guide()} --images 60 --epochs 1 --steps 1 --out runs/demo")
-    monkeypatch.setattr(ff.data, "load", lambda *words: ff.data.sample(load(*words), 40, 0))
-    for block in blocks():
-        exec(compile(block, "README.md", "exec"), {"classifier": classifier.network})
-    out = capsys.readouterr().out
-    assert len(row(out, r"classifier \(guide\) +yes")) == 2
-    assert "n=40" in out
