@@ -18,6 +18,9 @@ settings.register_profile("house", deadline=None, derandomize=True, database=Non
 settings.load_profile("house")
 torch.set_num_threads(1)
 
+# Modules without tests of their own, which --doctest-modules would import.
+collect_ignore = ["helpers", "data/corruptions/make_oracle.py"]
+
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
