@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Small networks on few cores: one thread a process is faster than several that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types docs tables clean
+.PHONY: demo test test-all lint types docs tables bench bench-quick clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/forefend demo
@@ -35,6 +35,13 @@ tables: $(VENV)/.installed-dev
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.published
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.peers.compare
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.parity.page
+
+# Speed beside other libraries: make bench ARGS="--benchmarks attack memory"
+bench: $(VENV)/.installed-dev
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-quick: $(VENV)/.installed-dev
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.speed --quick $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forefend needs Python 3.11 or 3.12: name one, as in make demo PYTHON=python3.11")'

@@ -1,4 +1,4 @@
-"""Pages: documents in which what stands between two marks is made anew from records."""
+"""Documents with tables that are generated from records."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from forefend.checks import InputError
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
-from forefend.runtime.formatting import percent
 
 
-def accuracy(lost: int, n: int) -> str:
-    """Robust accuracy in % with its 95% Wilson interval."""
-    return percent((n - lost) / n, *wilson(n - lost, n))
+def accuracy(misclassified: int, n: int) -> str:
+    """Format robust accuracy in % with its 95% Wilson interval."""
+    low, high = wilson(n - misclassified, n)
+    # Not `percent`: 100 * (k / n) rounds some halves to another digit than 100 * k / n in the committed tables.
+    return f"{100 * (n - misclassified) / n:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
 
 
 def filled(document: str, blocks: Mapping[str, str]) -> str:
-    """The document with each block between `<!-- NAME -->` and `<!-- end -->` replaced.
+    """Return the document with each block between `<!-- NAME -->` and `<!-- end -->` replaced.
 
     Args:
         document: Markdown.
@@ -37,11 +38,11 @@ def filled(document: str, blocks: Mapping[str, str]) -> str:
 
 
 def renew(page: Path, blocks: Mapping[str, str], *, check: bool) -> bool:
-    """Write the page with its blocks replaced, or with `check` only look; whether it held them already."""
+    """Update the blocks of a page, unless `check`; return whether it contained them already."""
     old = page.read_text(encoding="utf-8")
     new = filled(old, blocks)
     if not check:
         files.write(page, new.encode())
     elif new != old:
-        print(f"The tables of {page} are not those of its records: run this without --check.", file=sys.stderr)
+        print(f"The tables of {page} differ from its records: run this without --check.", file=sys.stderr)
     return new == old

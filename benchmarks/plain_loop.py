@@ -1,7 +1,7 @@
-"""Adversarial training of a preprocessor as papers publish it: the yardstick for our training step.
+"""Adversarial training of a preprocessor as papers publish it: the baseline of our training step.
 
-Plain PyTorch in float32, channels first: every parameter asks for a gradient, and `loss.backward()` fills them all at
-each step of the attack, which sees the networks in eval mode, as ours does. Nothing is fast or slow on purpose.
+Plain PyTorch in float32, channels first. Every parameter requires a gradient, and `loss.backward()` computes all of
+them at each step of the attack, which attacks the networks in eval mode, like ours. Nothing is slowed on purpose.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Settings:
-    """What RTFE's paper sets (arXiv 2209.06931).
+    """The hyper-parameters of RTFE (arXiv 2209.06931).
 
     Args:
         radius: of the l∞ ball.
         steps: of the attack.
         step_size: of the attack.
-        lr: SGD's learning rate.
-        momentum: SGD's.
-        weight_decay: SGD's.
+        lr: learning rate of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
         milestones: steps after which the learning rate is divided by ten.
     """
 
@@ -40,13 +40,13 @@ class Settings:
 def train(
     g: nn.Module, f: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor]], settings: Settings
 ) -> Iterator[float]:
-    """Train g in front of f, and yield each step's loss once it has been taken.
+    """Train g in front of f, and yield the loss after each step.
 
     Args:
         g: the preprocessor.
-        f: the classifier, whose weights stay.
-        batches: images, labels, and the noise in [-1, 1] that the attack starts with.
-        settings: the numbers.
+        f: the frozen classifier.
+        batches: images, labels, and the noise in [-1, 1] that the attack starts from.
+        settings: the hyper-parameters.
     """
     optimizer = torch.optim.SGD(
         g.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -69,7 +69,7 @@ def train(
 
 
 def attack(g: nn.Module, f: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: Settings) -> Tensor:
-    """PGD on the cross-entropy."""
+    """Run PGD on the cross-entropy."""
     x, y, noise = batch
     x_adv = (x + settings.radius * noise).clamp(0, 1)
     for _ in range(settings.steps):

@@ -1,10 +1,10 @@
-"""Published robust classifiers, measured by our `standard`: does a 99 % interval of ours hold the published figure?
+"""Published robust classifiers, measured by our suite `standard`, beside the published accuracy.
 
 usage: PYTHONPATH=src:. python -m benchmarks.published [--check]
 
-Reads results/published/CLASSIFIER/summary.json, which `forefend evaluate --suite standard` left there, and renews the
-table in results/published/README.md. With --check nothing is written; the exit status is 1 if an interval misses its
-figure or the table is not the records' own.
+Reads results/published/CLASSIFIER/summary.json, which `forefend evaluate --suite standard` wrote, and updates the table
+in results/published/README.md. With --check nothing is written; the exit status is 1 if a published accuracy lies
+outside our 99 % interval or the table differs from the records.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, Result
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
-from forefend.runtime.formatting import markdown_table
+from forefend.runtime.formatting import markdown_table, percent
 
 ROOT = Path("results/published")
-Z99 = 2.5758293035489004  # the normal quantile that leaves 0.5 % above it
+Z99 = 2.5758293035489004  # the 99.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
 class Published:
-    """What others say of a checkpoint.
+    """Published accuracies of a checkpoint.
 
     Args:
-        clean: accuracy in %.
-        autoattack: in %, on 10,000 images, from AutoAttack's own table.
-        claimed: what its authors' attack left, in %.
+        clean: clean accuracy in %.
+        autoattack: accuracy under AutoAttack in %, on 10,000 images, from the table of its authors.
+        claimed: accuracy in % under the attack of the checkpoint's authors.
         by: that attack.
     """
 
@@ -49,7 +49,7 @@ PUBLISHED = {
 
 
 def main() -> int:
-    """Read the command line, compare, and return the exit status."""
+    """Compare, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--root", type=Path, default=ROOT)
@@ -64,47 +64,46 @@ def main() -> int:
 
 
 def renewed(document: str, root: Path) -> str:
-    """The page with its table made anew from the records."""
+    """Return the page with the table of the records."""
     heading = ["classifier", "attack", "published", "ours, 99 % interval", "n", "inside"]
     rows = (row for name in PUBLISHED for row in rows_of(root, name))
     return filled(document, {"published": markdown_table(heading, rows)})
 
 
 def rows_of(root: Path, name: str) -> list[list[str]]:
-    """Clean accuracy and AutoAttack of one classifier beside the published; what else ours found, and theirs."""
-    said = PUBLISHED[name]
+    """Return the rows of one classifier: clean, AutoAttack, Square, and PGD beside the attack of its authors."""
+    claim = PUBLISHED[name]
     rows = []
-    for title, figure, attack in (("none", said.clean, CLEAN), ("AutoAttack", said.autoattack, "AutoAttack")):
-        cell = cell_of(root, name, attack)
-        low, high = interval(cell)
+    for title, figure, attack in (("none", claim.clean, CLEAN), ("AutoAttack", claim.autoattack, "AutoAttack")):
+        result = result_of(root, name, attack)
+        low, high = interval(result)
         inside = "yes" if low <= figure / 100 <= high else "NO"
-        rows.append([name, title, f"{figure:.2f}", written(cell), str(cell.n), inside])
-    square, pgd = (cell_of(root, name, attack) for attack in ("Square", "transfer from the classifier"))
-    rows.append([name, "Square, 1,000 queries", "–", written(square), str(square.n), ""])
-    rows.append([name, f"ours PGD-20, theirs {said.by}", f"{said.claimed:.2f}", written(pgd), str(pgd.n), ""])
+        rows.append([name, title, f"{figure:.2f}", formatted(result), str(result.n), inside])
+    square, pgd = (result_of(root, name, attack) for attack in ("Square", "transfer from the classifier"))
+    rows.append([name, "Square, 1,000 queries", "–", formatted(square), str(square.n), ""])
+    rows.append([name, f"ours PGD-20, theirs {claim.by}", f"{claim.claimed:.2f}", formatted(pgd), str(pgd.n), ""])
     return rows
 
 
-def written(cell: Result) -> str:
-    """Accuracy in %, with its interval."""
-    low, high = interval(cell)
-    return f"{100 * cell.accuracy:.1f} [{100 * low:.1f}–{100 * high:.1f}]"
+def formatted(result: Result) -> str:
+    """Format accuracy in % with its interval."""
+    return percent(result.accuracy, *interval(result))
 
 
 def holds(root: Path, name: str) -> bool:
-    """Whether our 99 % interval holds the published AutoAttack figure."""
-    low, high = interval(cell_of(root, name, "AutoAttack"))
+    """Return whether our 99 % interval contains the published accuracy under AutoAttack."""
+    low, high = interval(result_of(root, name, "AutoAttack"))
     return low <= PUBLISHED[name].autoattack / 100 <= high
 
 
-def interval(cell: Result) -> tuple[float, float]:
-    """Wilson's interval at 99 %."""
-    return wilson(round(cell.accuracy * cell.n), cell.n, Z99)
+def interval(result: Result) -> tuple[float, float]:
+    """Return Wilson's interval at 99 %."""
+    return wilson(round(result.accuracy * result.n), result.n, Z99)
 
 
-def cell_of(root: Path, name: str, attack: str) -> Result:
-    """One cell of a classifier's evaluation."""
-    return next(cell for cell in results.load(root / name) if cell.attack == attack)
+def result_of(root: Path, name: str, attack: str) -> Result:
+    """Return one result of the evaluation of a classifier."""
+    return next(result for result in results.load(root / name) if result.attack == attack)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every peer on every comparison, one process after another, and the tables; about a quarter of an hour of one idle core.
-# usage: FOREFEND_DATA=… benchmarks/peers/all.sh [FOLDER]      (where environments.sh put them; .venvs by default)
+# Run every baseline on every comparison, then update the tables; about 15 minutes on one idle core.
+# usage: FOREFEND_DATA=… benchmarks/peers/all.sh [FOLDER]      (of environments.sh; default: .venvs)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-.venvs}

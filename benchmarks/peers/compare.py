@@ -1,10 +1,10 @@
-"""Compare the peers' verdicts with ours, from the records alone, and renew the tables in `results/peers/README.md`.
+"""Compare the verdicts of the baselines with ours, and update the tables in `results/peers/README.md`.
 
 usage: PYTHONPATH=src:. python -m benchmarks.peers.compare [--check]
 
-With --check nothing is written; the exit status is 1 if a bar is missed, a record is missing or the tables are not the
-records' own. Bars: without a random start the same verdict on at least 99.5 % of images; with one no difference that
-McNemar's exact test finds at p ≤ 0.01.
+Only records are read. With --check nothing is written; the exit status is 1 if a target is missed, a record is missing
+or the tables differ from the records. Targets: without a random start the same verdict on at least 99.5 % of images;
+with one no difference that McNemar's exact test finds at p ≤ 0.01.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.pages import accuracy, filled
+from benchmarks.peers.verdicts import DISTRIBUTIONS, OTHERS, OURS, SIGNIFICANT, Pair, folders, pairs
 from forefend.runtime import files
 from forefend.runtime.formatting import markdown_table
-
-from .verdicts import DISTRIBUTIONS, OURS, PEERS, SIGNIFICANT, Pair, folders, pairs
 
 ROOT = Path("results/peers")
 
 
 def main() -> int:
-    """Read the command line, compare, and return the exit status."""
+    """Compare, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--root", type=Path, default=ROOT)
@@ -39,12 +38,12 @@ def main() -> int:
         files.write(page, new.encode())
         return 0
     if new != old:
-        print(f"The tables of {page} are not those of its records: run this without --check.", file=sys.stderr)
+        print(f"The tables of {page} differ from its records: run this without --check.", file=sys.stderr)
     return int(bool(missed) or new != old)
 
 
 def renewed(document: str, root: Path) -> str:
-    """The document with what stands between each `<!-- NAME -->` and `<!-- end -->` made anew from the records."""
+    """Return the document with the tables of the records between each `<!-- NAME -->` and `<!-- end -->`."""
     found = pairs(root)
     return filled(
         document,
@@ -57,12 +56,22 @@ def renewed(document: str, root: Path) -> str:
 
 
 def verdict_table(found: Iterable[Pair]) -> str:
-    """A row for each pair."""
-    heading = ["classifier", "attack", "ours", "peer", "peer's", "same verdict", "lost to ours / theirs alone", "p", ""]
+    """Return a table with a row for each pair."""
+    heading = [
+        "classifier",
+        "attack",
+        "ours",
+        "baseline",
+        "baseline's",
+        "same verdict",
+        "broken by ours / baseline only",
+        "p",
+        "",
+    ]
     rows = [
         [
-            *(p.comparison, p.attack.partition(", loss")[0] + ")", accuracy(p.lost, p.n), p.peer),
-            *(accuracy(p.lost_too, p.n), f"{100 * p.same:.1f}", f"{p.ours_alone} / {p.theirs_alone}"),
+            *(p.comparison, p.attack.partition(", loss")[0] + ")", accuracy(p.broken, p.n), p.baseline),
+            *(accuracy(p.broken_by_baseline, p.n), f"{100 * p.same:.1f}", f"{p.ours_alone} / {p.theirs_alone}"),
             *(f"{p.p:.2f}" if p.p >= SIGNIFICANT else f"{p.p:.1g}", "" if p.passes else "**missed**"),
         ]
         for p in found
@@ -71,19 +80,19 @@ def verdict_table(found: Iterable[Pair]) -> str:
 
 
 def cost_table(root: Path) -> str:
-    """What each attacker cost, from x and at random, and how often it left its threat model."""
-    heading = ["classifier", "attacker", "version", "torch", "CPU s", "wall s", "images outside", "furthest"]
-    return markdown_table(heading, (cost_row(folder, peer) for folder in folders(root) for peer in (OURS, *PEERS)))
+    """Return a table of the cost of each baseline, and how often it left its threat model."""
+    heading = ["classifier", "library", "version", "torch", "CPU s", "wall s", "images outside", "furthest"]
+    return markdown_table(heading, (cost_row(folder, name) for folder in folders(root) for name in (OURS, *OTHERS)))
 
 
-def cost_row(folder: Path, peer: str) -> list[str]:
-    """What one attacker cost on one classifier."""
-    told = files.read_json(folder / f"{peer}.json")
-    tolls = list(told["trials"].values())
-    cpu, wall = (" / ".join(f"{toll[key]:.0f}" for toll in tolls) for key in ("cpu_seconds", "wall_seconds"))
-    outside, furthest = sum(toll["outside"] for toll in tolls), max(toll["furthest"] for toll in tolls)
-    versions = (told["versions"][name] for name in (DISTRIBUTIONS[peer], "torch"))
-    return [folder.name, peer, *versions, cpu, wall, str(outside), f"{furthest:.1g}"]
+def cost_row(folder: Path, name: str) -> list[str]:
+    """Return the cost of one library on one classifier."""
+    found = files.read_json(folder / f"{name}.json")
+    trials = list(found["trials"].values())
+    cpu, wall = (" / ".join(f"{trial[key]:.0f}" for trial in trials) for key in ("cpu_seconds", "wall_seconds"))
+    outside, furthest = sum(trial["outside"] for trial in trials), max(trial["furthest"] for trial in trials)
+    versions = (found["versions"][package] for package in (DISTRIBUTIONS[name], "torch"))
+    return [folder.name, name, *versions, cpu, wall, str(outside), f"{furthest:.1g}"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The comparisons: which classifier is attacked on which images, under which threat model, by which steps.
+"""The comparisons: classifier, images, threat model and steps of each.
 
-All classifiers were trained by others, and all but the last to be robust. The radii leave an accuracy between 0 and
-100 %, where two attacks can disagree.
+All classifiers are published ones, and all but the last were trained to be robust. The radii leave an accuracy between
+0 and 100 %, where two attacks can disagree.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Comparison:
 
     Args:
         weights: file in `$FOREFEND_DATA/classifiers`.
-        architecture: of the weights.
-        images: name of the data set whose test images are attacked.
-        threat: where the attacks must stay.
-        steps: how many they take.
-        step_size: how long each is, in the threat model's norm.
-        mean: of the classifier's normalization.
-        std: likewise.
+        architecture: of the classifier.
+        images: name of the data set; its test images are attacked.
+        threat: threat model of the attacks.
+        steps: of the attacks.
+        step_size: in the norm of the threat model.
+        mean: mean of the normalization.
+        std: standard deviation of the normalization.
     """
 
     weights: str
@@ -48,16 +48,16 @@ class Comparison:
     std: Pixel = 1.0
 
     def classifier(self) -> nn.Module:
-        """The classifier, images in [0, 1] to logits, in eval mode and asking for no parameter's gradient."""
+        """Return the classifier in eval mode, from images in [0, 1] to logits, with frozen parameters."""
         path = Path(os.environ.get("FOREFEND_DATA", ".data")) / "classifiers" / self.weights
         return frozen(load_weights(self.architecture, path, mean=self.mean, std=self.std))
 
     def sample(self, count: int) -> data.ImageDataset:
-        """So many test images, every class with its share; the same ones in every environment."""
+        """Return a stratified sample of test images, the same in every environment."""
         return data.sample(data.load(self.images, "test"), count, seed=0)
 
     def attack(self, start: Start) -> PGD:
-        """Our attack, whose settings the others take over."""
+        """Return our attack, whose settings the baselines take over."""
         return PGD(self.threat, self.steps, self.step_size, start=start)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Environments for the peers whose pins clash with each other's: FOLDER/torchattacks and FOLDER/art.
-# foolbox is among our own development tools. Each gets the very torch that our environment has.
-# usage: benchmarks/peers/environments.sh [FOLDER]      (.venvs by default; PYTHON is our environment's)
+# Create environments for baselines whose requirements conflict: FOLDER/torchattacks and FOLDER/art.
+# foolbox is one of our development dependencies. Each environment has the same torch as ours.
+# usage: benchmarks/peers/environments.sh [FOLDER]      (default: .venvs; PYTHON is the interpreter of our environment)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-.venvs}
@@ -15,4 +15,4 @@ environment() { # NAME packages
 mkdir -p "$folder"
 echo '*' > "$folder/.gitignore"
 environment torchattacks torchattacks==3.5.1
-environment art adversarial-robustness-toolbox==1.20.1 packaging  # which it imports and does not ask for
+environment art adversarial-robustness-toolbox==1.20.1 packaging  # imported by ART, but not among its dependencies

@@ -1,8 +1,8 @@
-"""Let one peer attack the comparisons' images, and append what our judge says to `OUT/COMPARISON/PEER.jsonl`.
+"""Attack the images of the comparisons with one baseline, and write records to `OUT/COMPARISON/BASELINE.jsonl`.
 
-usage: PYTHONPATH=src:. python -m benchmarks.peers.measure PEER [COMPARISON ...]
+usage: PYTHONPATH=src:. python -m benchmarks.peers.measure BASELINE [COMPARISON ...]
 
-It runs in the environment that has the peer, which needs torch, numpy and safetensors beside it.
+Run it in the environment of the baseline, which needs torch, numpy and safetensors too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers.baselines import BASELINES, Baseline
+from benchmarks.peers.comparisons import COMPARISONS, Comparison
+from benchmarks.peers.verdicts import DISTRIBUTIONS
 from forefend.attacks.pgd import PGD, from_x, random_start
 from forefend.data import ImageDataset
 from forefend.evaluation import records
@@ -26,23 +29,19 @@ from forefend.runtime import files
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
 
-from .comparisons import COMPARISONS, Comparison
-from .peers import CRAFTS, Craft
-from .verdicts import DISTRIBUTIONS
-
-BATCH = 50  # stays in a processor's cache
+BATCH = 50  # fits in the cache of a processor
 SEED = 0
 
 
 @dataclass
-class Toll:
-    """What one trial cost, and how often it left its threat model.
+class Cost:
+    """The time of one trial, and how often it left its threat model.
 
     Args:
-        wall_seconds: spent in the peer, judging excluded.
-        cpu_seconds: likewise, of this process.
-        outside: images further outside than `ThreatModel.allows` forgives as rounding.
-        furthest: by how much the worst of them, in the norm's units.
+        wall_seconds: spent in the baseline; classification is excluded.
+        cpu_seconds: the same as processor time of this process.
+        outside: number of images further outside than the rounding that `ThreatModel.allows` tolerates.
+        furthest: the largest distance outside, in the norm of the threat model.
     """
 
     wall_seconds: float = 0.0
@@ -54,85 +53,86 @@ class Toll:
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", choices=CRAFTS)
+    parser.add_argument("baseline", choices=BASELINES)
     parser.add_argument("comparisons", nargs="*", help=", ".join(COMPARISONS))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.comparisons or COMPARISONS:
-        measure(given.peer, COMPARISONS[name], given.out / name, given.images)
+        measure(given.baseline, COMPARISONS[name], given.out / name, given.images)
 
 
-def measure(peer: str, comparison: Comparison, folder: Path, count: int) -> None:
-    """Run a peer with and without a random start, and write its records and what they cost anew.
+def measure(baseline: str, comparison: Comparison, folder: Path, count: int) -> None:
+    """Run a baseline with and without a random start, and replace its records and costs.
 
     Args:
-        peer: its name in `CRAFTS`.
+        baseline: its name in `BASELINES`.
         comparison: what is attacked.
-        folder: where `PEER.jsonl` and `PEER.json` go.
-        count: how many images.
+        folder: for `BASELINE.jsonl` and `BASELINE.json`.
+        count: number of images.
     """
     network, images = comparison.classifier(), comparison.sample(count)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{peer}.jsonl"
+    path = folder / f"{baseline}.jsonl"
     path.unlink(missing_ok=True)
     x, y, index = images.batch(torch.arange(1))
-    CRAFTS[peer](network, x, y, comparison.attack(from_x), KeyedRNG(index))  # imports the library, which is not timed
-    tolls = {}
+    # Imports the library, so that this is not timed.
+    BASELINES[baseline](network, x, y, comparison.attack(from_x), KeyedRNG(index))
+    costs = {}
     for start in (from_x, random_start):
         pgd = comparison.attack(start)
-        tolls[start.__name__] = attack(peer, network, images, pgd, path)
-        print(f"{folder.name}, {peer}, {start.__name__}: {tolls[start.__name__]}", flush=True)
+        costs[start.__name__] = attack(baseline, network, images, pgd, path)
+        print(f"{folder.name}, {baseline}, {start.__name__}: {costs[start.__name__]}", flush=True)
     about = files.provenance()
-    versions = {**about["versions"], DISTRIBUTIONS[peer]: metadata.version(DISTRIBUTIONS[peer])}
-    trials = {start: asdict(toll) for start, toll in tolls.items()}
+    versions = {**about["versions"], DISTRIBUTIONS[baseline]: metadata.version(DISTRIBUTIONS[baseline])}
+    trials = {start: asdict(cost) for start, cost in costs.items()}
     written = {"versions": versions, "machine": about["machine"], "time": about["time"], "trials": trials}
-    files.write_json(folder / f"{peer}.json", written)
+    files.write_json(folder / f"{baseline}.json", written)
 
 
-def attack(peer: str, network: nn.Module, images: ImageDataset, pgd: PGD, path: Path) -> Toll:
-    """Run one trial and append its records to `path`, a batch a line."""
-    toll = Toll()
+def attack(baseline: str, network: nn.Module, images: ImageDataset, pgd: PGD, path: Path) -> Cost:
+    """Run one trial and append its records to `path`, one line per batch."""
+    cost = Cost()
     model = f"{images.name}/{images.split}:{fingerprint(network)}"
     for rows in torch.arange(len(images)).split(BATCH):
         x, y, index = images.batch(rows)
         rng = KeyedRNG(index, SEED, str(pgd))
-        x_adv = crafted(CRAFTS[peer], network, (x, y), pgd, rng, toll)
-        lost = judged(network, x_adv, x, y, pgd.threat, toll)
+        x_adv = attacked(BASELINES[baseline], network, (x, y), pgd, rng, cost)
+        lost = misclassified(network, x_adv, x, y, pgd.threat, cost)
         pixels = digests(x, y)
-        files.append(path, records.Record(model, f"{peer}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
-    return toll
+        files.append(path, records.Record(model, f"{baseline}: {pgd}", SEED, index.tolist(), lost.tolist(), pixels))
+    return cost
 
 
-def crafted(
-    craft: Craft, network: nn.Module, batch: tuple[Tensor, Tensor], pgd: PGD, rng: KeyedRNG, toll: Toll
+def attacked(
+    baseline: Baseline, network: nn.Module, batch: tuple[Tensor, Tensor], pgd: PGD, rng: KeyedRNG, cost: Cost
 ) -> Tensor:
-    """A peer's adversarial images; the others draw from torch's and numpy's own generators, which are seeded here."""
-    number = rng.fold_in(step=int(rng.index[0])).integer()  # each batch its own
+    """Return adversarial images of a baseline; the global generators of torch and numpy, which it uses, are seeded."""
+    number = rng.fold_in(step=int(rng.index[0])).integer()  # another for each batch
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     wall, cpu = time.perf_counter(), time.process_time()
-    x_adv = craft(network, *batch, pgd, rng)
-    toll.wall_seconds += time.perf_counter() - wall
-    toll.cpu_seconds += time.process_time() - cpu
+    x_adv = baseline(network, *batch, pgd, rng)
+    cost.wall_seconds += time.perf_counter() - wall
+    cost.cpu_seconds += time.process_time() - cpu
     return x_adv.detach()
 
 
-def judged(network: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, toll: Toll) -> Tensor:
-    """Whether the classifier errs, `(B,)` bool; an image outside the threat model is counted, and projected first."""
+def misclassified(network: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, cost: Cost) -> Tensor:
+    """Return whether each image is misclassified, `(B,)` bool; count and project images outside the threat model."""
     outside = ~threat.allows(x_adv, x)
     if bool(outside.any()):
-        toll.outside += int(outside.sum())
-        toll.furthest = max(toll.furthest, float(threat.excess(x_adv, x).max()))
+        cost.outside += int(outside.sum())
+        cost.furthest = max(cost.furthest, float(threat.excess(x_adv, x).max()))
         x_adv = torch.where(outside.view(-1, 1, 1, 1), threat.project(x_adv, x), x_adv)
     with torch.no_grad():
-        lost: Tensor = network(x_adv).argmax(1) != y
-    return lost
+        wrong: Tensor = network(x_adv).argmax(1) != y
+    return wrong
 
 
 def digests(x: Tensor, y: Tensor) -> list[str]:
-    """Eight hexadecimal digits over the pixels and label of each image, so that peers are compared on the same ones."""
+    """Return eight hexadecimal digits for the pixels and label of each image."""
     pairs = zip(x.contiguous(), y.tolist(), strict=True)
     return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 

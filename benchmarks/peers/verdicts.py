@@ -1,4 +1,4 @@
-"""The peers' verdicts beside ours, read from the records: on how many images they differ, and whether by chance."""
+"""Verdicts of the baselines beside ours, from the records: how many differ, and whether by chance."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from pathlib import Path
 from forefend.checks import InputError
 from forefend.evaluation import records
 
-SAME = 0.995  # bar without a random start: share of images with one verdict
-SIGNIFICANT = 0.01  # bar with one: McNemar's p must be above it
-OURS, PEERS = "ours", ("foolbox", "torchattacks", "art")
-DISTRIBUTIONS = {  # their names in the package index
+SAME = 0.995  # target without a random start: share of images with the same verdict
+SIGNIFICANT = 0.01  # target with one: McNemar's p must be larger
+OURS, OTHERS = "ours", ("foolbox", "torchattacks", "art")
+DISTRIBUTIONS = {  # names on the package index
     "ours": "forefend",
     "foolbox": "foolbox",
     "torchattacks": "torchattacks",
     "art": "adversarial-robustness-toolbox",
 }
 AGAIN = "run benchmarks/peers/all.sh again"
-Verdicts = Mapping[tuple[int, str], bool]  # (dataset index, digest of image and label) -> lost
+Verdicts = Mapping[tuple[int, str], bool]  # (dataset index, digest of image and label) -> misclassified
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One peer beside ours on one classifier, by one attack.
+    """One baseline beside ours on one classifier, by one attack.
 
     Args:
-        comparison: name of the classifier's comparison.
-        attack: identity of the attack, its start included.
-        peer: whose verdicts stand beside ours.
-        n: how many images were judged by both.
-        lost: how many our attack broke.
-        lost_too: how many the peer broke.
-        ours_alone: broken by our attack and not by the peer's.
-        theirs_alone: the other way round.
+        comparison: name of the comparison.
+        attack: identity of the attack, with its start.
+        baseline: the other library.
+        n: number of images.
+        broken: how many our attack breaks.
+        broken_by_baseline: how many the baseline breaks.
+        ours_alone: how many only our attack breaks.
+        theirs_alone: how many only the baseline breaks.
     """
 
     comparison: str
     attack: str
-    peer: str
+    baseline: str
     n: int
-    lost: int
-    lost_too: int
+    broken: int
+    broken_by_baseline: int
     ours_alone: int
     theirs_alone: int
 
     @property
     def at_random(self) -> bool:
-        """Whether the attack started at random."""
+        """Whether the attack has a random start."""
         return "start=random_start" in self.attack
 
     @property
@@ -64,16 +64,16 @@ class Pair:
 
     @property
     def passes(self) -> bool:
-        """Whether this pair clears its bar."""
+        """Whether this pair reaches its target."""
         return self.p > SIGNIFICANT if self.at_random else self.same >= SAME
 
 
 def mcnemar(b: int, c: int) -> float:
-    """McNemar's exact two-sided p: the chance that `b + c` disagreements fall at least as unevenly, each a fair coin.
+    """Return McNemar's exact two-sided p, the probability of at least as uneven a split of `b + c` fair coins.
 
     Args:
-        b: images broken by the one alone.
-        c: images broken by the other alone.
+        b: number of images that only the first breaks.
+        c: number of images that only the second breaks.
 
     Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions"; exact form.
     """
@@ -83,63 +83,62 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def pairs(root: Path) -> list[Pair]:
-    """Every peer beside ours, on every comparison in `root`, by every attack.
+    """Return every baseline beside ours, for every comparison in `root` and every attack.
 
     Raises:
-        InputError: a peer's records are missing, or it judged other images or a different classifier.
+        InputError: records are missing, or are of other images or of another classifier.
     """
     return [
-        pair(folder.name, attack, peer, verdicts, judged(folder, peer, attack))
+        pair(folder.name, attack, baseline, verdicts, _of_attack(folder, baseline, attack))
         for folder in folders(root)
         for attack, verdicts in trials(folder, OURS).items()
-        for peer in PEERS
+        for baseline in OTHERS
     ]
 
 
 def folders(root: Path) -> list[Path]:
-    """The comparisons' folders."""
+    """Return the folders of the comparisons."""
     return sorted(path for path in root.iterdir() if path.is_dir())
 
 
-def judged(folder: Path, peer: str, attack: str) -> Verdicts:
-    """A peer's verdicts under one attack."""
-    found = trials(folder, peer)
+def _of_attack(folder: Path, baseline: str, attack: str) -> Verdicts:
+    found = trials(folder, baseline)
     if attack not in found:
-        raise InputError(f"{folder}/{peer}.jsonl holds no record of {attack}: {AGAIN}.")
+        raise InputError(f"{folder}/{baseline}.jsonl holds no record of {attack}: {AGAIN}.")
     return found[attack]
 
 
-def trials(folder: Path, peer: str) -> Mapping[str, Verdicts]:
-    """A peer's verdicts by attack.
+def trials(folder: Path, baseline: str) -> Mapping[str, Verdicts]:
+    """Return the verdicts of a baseline by attack.
 
     Raises:
-        InputError: a record is of another peer, or not every record is of one classifier.
+        InputError: a record is of another baseline, or the records are of several classifiers.
     """
     found: dict[str, dict[tuple[int, str], bool]] = {}
-    path = folder / f"{peer}.jsonl"
-    models = {record.model for name in (OURS, peer) for record in records.read(folder / f"{name}.jsonl")}
+    path = folder / f"{baseline}.jsonl"
+    models = {record.model for name in (OURS, baseline) for record in records.read(folder / f"{name}.jsonl")}
     if len(models) > 1:
-        raise InputError(f"{path} is not of the classifier that ours attacked: {AGAIN}.")
+        raise InputError(f"{path} is of another classifier than the records of ours: {AGAIN}.")
     for record in records.read(path):
-        who, _, attack = record.trial.partition(": ")
-        if who != peer:
-            raise InputError(f"{path} holds a record of {who}: {AGAIN}.")
+        name, _, attack = record.trial.partition(": ")
+        if name != baseline:
+            raise InputError(f"{path} holds a record of {name}: {AGAIN}.")
         images = zip(record.index, record.images, strict=True)
         found.setdefault(attack, {}).update(zip(images, record.lost, strict=True))
     return found
 
 
-def pair(comparison: str, attack: str, peer: str, ours: Verdicts, theirs: Verdicts) -> Pair:
-    """Count two attackers' verdicts on the same images."""
+def pair(comparison: str, attack: str, baseline: str, ours: Verdicts, theirs: Verdicts) -> Pair:
+    """Count the verdicts of ours and of a baseline on the same images."""
     if ours.keys() != theirs.keys():
-        raise InputError(f"{peer} did not judge the images that ours did ({comparison}, {attack}): run both again.")
+        raise InputError(f"{baseline} attacked other images than ours ({comparison}, {attack}): run both again.")
     return Pair(
         comparison,
         attack,
-        peer,
+        baseline,
         n=len(ours),
-        lost=sum(ours.values()),
-        lost_too=sum(theirs.values()),
+        broken=sum(ours.values()),
+        broken_by_baseline=sum(theirs.values()),
         ours_alone=sum(ours[image] and not theirs[image] for image in ours),
         theirs_alone=sum(theirs[image] and not ours[image] for image in ours),
     )

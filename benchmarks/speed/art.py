@@ -1,11 +1,10 @@
-"""ART as a subject of the bench: ProjectedGradientDescentPyTorch, and the same with its own restarts."""
+"""Serve ART: ProjectedGradientDescentPyTorch, and the same with its own restarts."""
 
 from __future__ import annotations
 
+from benchmarks.peers.baselines import art
+from benchmarks.speed.baseline_worker import every_restart, pgd, serve_baseline
 from benchmarks.speed.benchmarks import early_stopping
 
-from ..peers.peers import art
-from .crafts import every_restart, pgd, serve_peer
-
 if __name__ == "__main__":
-    serve_peer("ART", "adversarial-robustness-toolbox", pgd(art), every_restart(early_stopping.ART, art))
+    serve_baseline("ART", "adversarial-robustness-toolbox", pgd(art), every_restart(early_stopping.ART, art))

@@ -1,4 +1,4 @@
-"""AutoAttack's APGD as a subject of the bench, from pyautoattack, its packaged code."""
+"""Serve APGD of AutoAttack, from its package pyautoattack."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
+from benchmarks.speed.baseline_worker import serve_baseline
 from benchmarks.speed.cases import AttackCase
 from forefend.runtime.rng import KeyedRNG
 
-from .crafts import serve_peer
 
-
-def craft(network: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
-    """APGD on the cross-entropy; its start counts as a step here, and what is misclassified already is left out."""
+def attack(network: nn.Module, x: Tensor, y: Tensor, case: AttackCase, rng: KeyedRNG) -> Tensor:
+    """Run APGD on the cross-entropy; its start counts as a step here, and it skips misclassified clean images."""
     library = import_module("pyautoattack.autopgd_base")
-    attack = library.APGDAttack(network, n_iter=assault.steps - 1, eps=assault.on.threat.radius, device=x.device)
-    return attack.perturb(x, y)
+    apgd = library.APGDAttack(network, n_iter=case.steps - 1, eps=case.model.threat.radius, device=x.device)
+    return apgd.perturb(x, y)
 
 
 if __name__ == "__main__":
-    serve_peer("AutoAttack", "pyautoattack", craft)
+    serve_baseline("AutoAttack", "pyautoattack", attack)

@@ -1,6 +1,6 @@
-"""Targets: what the bench attacks. Others' classifiers, alone and behind a network, on real images; and noise for want.
+"""The models that are attacked, and the attacks on them.
 
-The networks are handed out as loading leaves them: in eval mode, their weights asking for gradients.
+Models are returned as loading leaves them: in eval mode, with weights that require gradients.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-WIDTHS, DEPTHS = (32, 64, 128), (2, 2, 2)  # of the network in front: 472,256 parameters
+WIDTHS, DEPTHS = (32, 64, 128), (2, 2, 2)  # of the preprocessor: 472,256 parameters
 
 
 @dataclass(frozen=True)
-class Target:
-    """A classifier and how it is attacked.
+class BenchmarkModel:
+    """A model and the threat model that it is attacked under.
 
     Args:
         radius: of the l∞ threat model, as text.
-        network: builds it: images in [0, 1] to logits.
-        weights: file in the data folder's `classifiers` that it needs; none for random weights.
-        count: images attacked at once.
+        network: builds the network, from images in [0, 1] to logits.
+        weights: file in the folder `classifiers` of the data folder; "" for random weights.
+        count: number of images attacked at once.
     """
 
     radius: str
@@ -53,9 +53,9 @@ class Target:
         return Linf(self.radius)
 
     def images(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Test images of all classes, labels and dataset index; for random weights noise, and their own answers."""
+        """Return test images of all classes with labels and dataset index; noise and predictions for random weights."""
         if self.weights:
-            x, y, index = data.sample(data.load("cifar-10", "test", data_dir=folder()), count, seed=0).batch(
+            x, y, index = data.sample(data.load("cifar-10", "test", data_dir=data_folder()), count, seed=0).batch(
                 torch.arange(count)
             )
         else:
@@ -65,29 +65,30 @@ class Target:
                 y = self.network().cpu()(x).argmax(1)
         return x.to(device()), y.to(device()), index.to(device())
 
-    def lacks(self) -> str:
-        """The file that is not there, "" where nothing is missing."""
-        needed = [folder() / "classifiers" / self.weights, folder() / "cifar-10-batches-py"] if self.weights else []
+    def missing_file(self) -> str:
+        """Return the first file that is missing, "" where none is."""
+        folder = data_folder()
+        needed = [folder / "classifiers" / self.weights, folder / "cifar-10-batches-py"] if self.weights else []
         return next((str(path) for path in needed if not path.exists()), "")
 
 
-def folder() -> Path:
-    """Where data sets and others' classifiers lie."""
+def data_folder() -> Path:
+    """Return the folder of the data sets and of the published classifiers."""
     return Path(os.environ.get("FOREFEND_DATA", ".data"))
 
 
-def trained(architecture: str, weights: str, std: Sequence[float]) -> nn.Module:
-    """Others' classifier."""
-    network = load_weights(architecture, folder() / "classifiers" / weights, mean=CIFAR_MEAN, std=std)
+def pretrained(architecture: str, weights: str, std: Sequence[float]) -> nn.Module:
+    """Load a published classifier."""
+    network = load_weights(architecture, data_folder() / "classifiers" / weights, mean=CIFAR_MEAN, std=std)
     return network.eval().requires_grad_(True).to(device())
 
 
 @final
-class Behind(nn.Module):
-    """A classifier behind a U-Net of random weights, whose picture is mixed in so thinly that it can still see.
+class DefendedModel(nn.Module):
+    """A classifier behind a U-Net of random weights, whose output is mixed in so weakly that accuracy stays.
 
     Args:
-        classifier: images to logits.
+        classifier: from images to logits.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -98,18 +99,18 @@ class Behind(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)`."""
+        """Return logits `(B, K)`."""
         logits: Tensor = self.classifier(x + 0.05 * (self.front(x) - x))
         return logits
 
 
-def behind(classifier: Callable[[], nn.Module]) -> nn.Module:
-    """A classifier behind a U-Net."""
-    return Behind(classifier()).eval().to(device())
+def defended(classifier: Callable[[], nn.Module]) -> nn.Module:
+    """Build a classifier behind a U-Net."""
+    return DefendedModel(classifier()).eval().to(device())
 
 
 def random_resnet20() -> nn.Module:
-    """A classifier that was never trained."""
+    """Build an untrained classifier."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = classifiers.build("resnet20", channels=3, classes=10, size=32)
@@ -117,68 +118,68 @@ def random_resnet20() -> nn.Module:
 
 
 R20, R4B = "chenyaofo-cifar10-resnet20.pth", "abcrown-cifar10-resnet4b-robust.pth"
-resnet20 = partial(trained, "resnet20", R20, (0.2023, 0.1994, 0.2010))
-resnet4b = partial(trained, "resnet4b", R4B, (0.2471, 0.2435, 0.2616))
-TARGETS = {
-    "resnet20": Target("1/255", resnet20, R20),
-    "resnet20 at 8/255": Target("8/255", resnet20, R20),
-    "defended resnet20": Target("1/255", partial(behind, resnet20), R20, count=32),
-    "resnet4b": Target("8/255", resnet4b, R4B),
-    "random weights": Target("1/255", partial(behind, random_resnet20), count=32),
+resnet20 = partial(pretrained, "resnet20", R20, (0.2023, 0.1994, 0.2010))
+resnet4b = partial(pretrained, "resnet4b", R4B, (0.2471, 0.2435, 0.2616))
+MODELS = {
+    "resnet20": BenchmarkModel("1/255", resnet20, R20),
+    "resnet20 at 8/255": BenchmarkModel("8/255", resnet20, R20),
+    "defended resnet20": BenchmarkModel("1/255", partial(defended, resnet20), R20, count=32),
+    "resnet4b": BenchmarkModel("8/255", resnet4b, R4B),
+    "random weights": BenchmarkModel("1/255", partial(defended, random_resnet20), count=32),
 }
 
 
 @dataclass(frozen=True)
 class AttackCase:
-    """An attack on a target, as peers and ours are told to run it.
+    """An attack on a model, the same for every implementation.
 
     Args:
-        target: name of the target.
-        steps: gradients of one attempt.
+        name: of the model.
+        steps: gradients of one restart.
         restarts: attempts with different starts.
-        images: how many; None for as many as the target's batch.
-        apgd: whether APGD finds its own steps, else PGD takes steps of a quarter of the radius.
+        images: how many; None for the count of the model.
+        apgd: APGD if true, else PGD with steps of a quarter of the radius.
     """
 
-    target: str
+    name: str
     steps: int
     restarts: int = 1
     images: int | None = None
     apgd: bool = False
 
     def __str__(self) -> str:
-        times = f" x {self.restarts}" if self.restarts > 1 else ""
-        return f"{'APGD' if self.apgd else 'PGD'}-{self.steps}{times} on {self.target}"
+        restarts = f" x {self.restarts}" if self.restarts > 1 else ""
+        return f"{'APGD' if self.apgd else 'PGD'}-{self.steps}{restarts} on {self.name}"
 
     @property
-    def on(self) -> Target:
-        """The target itself."""
-        return TARGETS[self.target]
+    def model(self) -> BenchmarkModel:
+        """The model itself."""
+        return MODELS[self.name]
 
     @property
     def count(self) -> int:
-        """How many images are attacked."""
-        return self.images or self.on.count
+        """The number of images."""
+        return self.images or self.model.count
 
-    def ours(self) -> PGD | APGD:
-        """Our attack, whose settings the others take over."""
-        threat = self.on.threat
+    def attack(self) -> PGD | APGD:
+        """Return our attack, whose settings the baselines take over."""
+        threat = self.model.threat
         return APGD(threat, self.steps) if self.apgd else PGD(threat, self.steps, threat.radius / 4)
 
 
-def read(case: str) -> AttackCase:
-    """The assault that `str` wrote, such as `PGD-20 x 5 on resnet20`; images follow after a comma.
+def parse_case(text: str) -> AttackCase:
+    """Parse what `str` wrote, such as `PGD-20 x 5 on resnet20`; the number of images follows after a comma.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is no attack case.
     """
     try:
-        words, _, rest = case.partition(" on ")
+        attack, _, rest = text.partition(" on ")
         name, _, images = rest.partition(", ")
-        kind, _, numbers = words.partition("-")
+        kind, _, numbers = attack.partition("-")
         steps, _, restarts = numbers.partition(" x ")
-        choose(name, TARGETS, "target")
+        choose(name, MODELS, "model")
         count = int(images.removesuffix(" images")) if images else None
         return AttackCase(name, int(steps), int(restarts or 1), count, {"PGD": False, "APGD": True}[kind])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{case!r} is no assault, expected such as 'PGD-20 x 5 on resnet20' ({error}).") from None
+        raise InputError(f"{text!r} is no attack case, expected e.g. 'PGD-20 x 5 on resnet20' ({error}).") from None

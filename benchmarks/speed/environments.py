@@ -1,4 +1,4 @@
-"""Hosts: where the bench's subjects live. Ours here; peers each in an environment that has them. No torch here."""
+"""Start the process of each implementation in the environment that has its packages. No torch here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import Any, Protocol, final
 from benchmarks.speed.interleaving import BenchmarkError, BenchmarkProcess
 from benchmarks.speed.results import Point
 
-SOURCE = Path(__file__).parents[1]
-BENCHMARKS = SOURCE.parent / "benchmarks" / "speed"  # of the source tree; an installed package has none
+ROOT = Path(__file__).parents[2]
 
-
-# Peers by subject: their module in benchmarks/speed, and the environment that has them; "" for our own.
-PEERS: dict[str, tuple[str, str]] = {
+# Module in benchmarks/speed and environment of each baseline; "" for the environment of this process.
+BASELINES: dict[str, tuple[str, str]] = {
     "torchattacks": ("torchattacks", "torchattacks"),
     "torchattacks, model prepared by us": ("torchattacks", "torchattacks"),
     "adv-lib": ("adv_lib", "adv-lib"),
@@ -30,76 +28,72 @@ PEERS: dict[str, tuple[str, str]] = {
 }
 
 
-class Needy(Protocol):
-    """What may lack a file."""
+class HasFiles(Protocol):
+    """Anything that may miss a file."""
 
-    def lacks(self) -> str:
-        """The file that is not there, "" where nothing is missing."""
+    def missing_file(self) -> str:
+        """Return the first file that is missing, "" where none is."""
 
 
 @final
-class Hosts:
-    """The environments, and the processes that were started in them; used in a `with`, which ends them.
+class Environments:
+    """The processes of all implementations; a context manager that ends them.
 
     Args:
-        folder: in which each peer's environment lies, as `benchmarks/speed/environments.sh` makes them.
+        folder: contains the environments of the baselines, as `benchmarks/speed/environments.sh` creates them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._started: dict[str, BenchmarkProcess] = {}
 
-    def __enter__(self) -> Hosts:
+    def __enter__(self) -> Environments:
         return self
 
-    def __exit__(self, *why: object) -> None:
-        for subject in self._started.values():
-            subject.close()
+    def __exit__(self, *error: object) -> None:
+        for process in self._started.values():
+            process.close()
 
-    def subject(self, name: str) -> BenchmarkProcess:
-        """The subject's process, waiting to be asked: the one that was started before, if it was.
+    def process(self, implementation: str) -> BenchmarkProcess:
+        """Return the process of an implementation; start it on the first call.
 
         Raises:
-            SubjectError: its environment or its module is not there, or it does not start.
+            BenchmarkError: its environment is missing, or it does not start.
         """
-        if name not in self._started:
-            self._started[name] = self._start(name)
-        return self._started[name]
+        if implementation not in self._started:
+            self._started[implementation] = self._start(implementation)
+        return self._started[implementation]
 
-    def _start(self, subject: str) -> BenchmarkProcess:
-        environment = {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(SOURCE.parent)])}
-        if subject not in PEERS:
-            return BenchmarkProcess([sys.executable, "-m", "benchmarks.speed.worker"], environment)
-        module, name = PEERS[subject]
-        if not (BENCHMARKS / f"{module}.py").exists():
-            raise BenchmarkError("this is an installed package, and benchmarks/ is in the source tree alone")
+    def _start(self, implementation: str) -> BenchmarkProcess:
+        module, name = BASELINES.get(implementation, ("worker", ""))
         python = self.folder / name / "bin" / "python" if name else Path(sys.executable)
         if not python.exists():
-            raise BenchmarkError(f"there is no {python}: benchmarks/speed/environments.sh {self.folder} makes it")
-        return BenchmarkProcess([str(python.absolute()), "-m", f"benchmarks.speed.{module}"], environment)
+            raise BenchmarkError(f"there is no {python}: run benchmarks/speed/environments.sh {self.folder}")
+        command = [str(python.absolute()), "-m", f"benchmarks.speed.{module}"]
+        return BenchmarkProcess(command, {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])})
 
 
-def lacks(point: Point, targets: Mapping[str, Needy]) -> str:
-    """Why a point cannot be measured here, "" where it can: its target's file is missing.
+def missing_file(point: Point, models: Mapping[str, HasFiles]) -> str:
+    """Return why a point cannot be measured because its model misses a file; "" where it can.
 
     Args:
-        point: what is to be measured.
-        targets: by name; a case that names none lacks nothing.
+        point: what to measure.
+        models: by name; a case that names no model misses nothing.
     """
-    named = [name for name in targets if name in point.case]
-    missing = targets[max(named, key=len)].lacks() if named else ""
-    return missing and f"there is no {missing} (FOREFEND_DATA or --data-dir says where)"
+    named = [name for name in models if name in point.case]
+    missing = models[max(named, key=len)].missing_file() if named else ""
+    return missing and f"there is no {missing} (set FOREFEND_DATA or --data-dir)"
 
 
 def machine() -> dict[str, Any]:
-    """The processor, as its maker calls it, and how much there is of it."""
+    """Describe the processor, its cores and its memory."""
     found: dict[str, Any] = {"system": platform.platform(), "cores": os.cpu_count(), "processor": platform.processor()}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-        found["processor"] = flags.get("model name", found["processor"])
-        if "flags" in flags:  # an x86 processor's
-            found["bfloat16"] = bool({"avx512_bf16", "amx_bf16"} & set(flags["flags"].split()))
+        entries = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+        found["processor"] = entries.get("model name", found["processor"])
+        if "flags" in entries:  # x86 only
+            found["bfloat16"] = bool({"avx512_bf16", "amx_bf16"} & set(entries["flags"].split()))
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory_gib"] = round(pages / 2**30, 1)
     except (OSError, ValueError):  # not Linux

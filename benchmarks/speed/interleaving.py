@@ -1,6 +1,7 @@
-"""Rounds: subjects in processes of their own, each asked in turn, again and again, so that no one has the quiet minute.
+"""Processes that measure on request, and rounds in which they take turns. No torch here.
 
-A subject's process holds its networks and waits; what it is asked and what it answers are lines of JSON. No torch here.
+Each implementation has a process that keeps its networks in memory. Requests and answers are lines of JSON. The
+processes take turns, so that a quiet minute of a shared machine favors none of them.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from benchmarks.speed.results import Outcome, Point
 
 
 class BenchmarkError(RuntimeError):
-    """A subject's process could not be started, died, or could not do what it was asked; the message says why."""
+    """The process of an implementation did not start, ended, or failed; the message says why."""
 
 
 class BenchmarkProcess:
-    """A process that does measured work when it is asked to.
+    """A process that measures on request.
 
     Args:
-        command: what starts it; it must speak as `benchmarks.speed.worker` does.
-        environment: variables that are added to this process's own.
+        command: starts the process, which must answer like `benchmarks.speed.worker`.
+        environment: variables in addition to those of this process.
 
     Raises:
-        SubjectError: it did not start.
+        BenchmarkError: the process did not start.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
@@ -46,56 +47,56 @@ class BenchmarkProcess:
             self.close()
             raise
 
-    def ask(self, point: Point) -> Outcome:
-        """Have the point's work done once; the first time it is only set up.
+    def measure(self, point: Point) -> Outcome:
+        """Run the work of a point once; the first call for a point only sets it up.
 
         Raises:
-            SubjectError: the work failed, or the process died.
+            BenchmarkError: the work failed, or the process ended.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died before; its last words tell why
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its last line of errors says why
             print(json.dumps(asdict(point)), file=self._process.stdin, flush=True)
         return self._answer()
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
     def _answer(self) -> Outcome:
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        if not said:
-            _, last = self._process.communicate()
-            raise BenchmarkError((last.strip().splitlines() or ["it ended without a word"])[-1])
-        answer: dict[str, Any] = json.loads(said)
+        received = self._process.stdout.readline()
+        if not received:
+            _, errors = self._process.communicate()
+            raise BenchmarkError((errors.strip().splitlines() or ["the process ended without a message"])[-1])
+        answer: dict[str, Any] = json.loads(received)
         if "error" in answer:
             raise BenchmarkError(answer["error"])
         return answer
 
 
 def interleaved(
-    points: Sequence[Point], ask: Callable[[Point], Outcome], rounds: int
+    points: Sequence[Point], measure: Callable[[Point], Outcome], rounds: int
 ) -> tuple[dict[Point, list[Outcome]], dict[Point, str]]:
-    """Have every point set up, then ask all in turn, `rounds` times; each round begins with another one.
+    """Set up every point, then measure all of them in turn; each round begins with another point.
 
     Args:
         points: what to measure.
-        ask: has one point's work done.
-        rounds: how often each is measured.
+        measure: measures one point once.
+        rounds: how often each point is measured.
 
     Returns:
-        The outcomes of each point, and why those failed that did; a point that fails once is not asked again.
+        The outcomes of each point, and the error of each point that failed; such a point is not measured again.
     """
     failed: dict[Point, str] = {}
     found: dict[Point, list[Outcome]] = {point: [] for point in points}
-    for number in range(rounds + 1):  # the first of them sets up
+    for number in range(rounds + 1):  # the first round sets up
         first = max(0, number - 1) % max(1, len(points))
         for point in [*points[first:], *points[:first]]:
             if point in failed:
                 continue
             try:
-                answer = ask(point)
+                answer = measure(point)
             except BenchmarkError as error:
                 failed[point] = str(error)
                 continue

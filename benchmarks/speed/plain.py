@@ -1,40 +1,39 @@
-"""The plain training loop as a subject of the bench, on the very batches and starts that `fit` has."""
+"""Serve the plain training loop, on the same batches and random starts as `fit`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from benchmarks.plain_loop import Settings, train
 from benchmarks.speed.benchmarks import training_step
 from benchmarks.speed.results import Outcome, Work
 from benchmarks.speed.timing import device, now
 from benchmarks.speed.worker import serve
 from forefend.runtime.rng import KeyedRNG
 
-from ..plain_loop import Settings, train
-
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def work(case: str) -> Work:
-    """The scene's steps; setting up is not timed."""
-    scene = training_step.SCENES[case]
-    batches = batches_of(scene)
-    settings, f = settings_of(scene), scene.classifier().to(device())
+def work(name: str) -> Work:
+    """Set up the training steps of a case."""
+    case = training_step.CASES[name]
+    batches = batches_of(case)
+    settings, f = settings_of(case), case.classifier().to(device())
 
     def run() -> Outcome:
-        steps = train(scene.preprocessor().to(device()), f, batches, settings)
+        steps = train(case.preprocessor().to(device()), f, batches, settings)
         began = now()
         losses = list(steps)
-        return {"seconds": (now() - began) / scene.steps, "losses": losses, "images": scene.batch}
+        return {"seconds": (now() - began) / case.steps, "losses": losses, "images": case.batch}
 
     run()
     return run
 
 
-def settings_of(scene: training_step.Scene) -> Settings:
-    """RTFE's own numbers."""
-    recipe = scene.recipe()
+def settings_of(case: training_step.TrainingCase) -> Settings:
+    """Return the hyper-parameters of RTFE."""
+    recipe = case.recipe()
     return Settings(
         radius=recipe.threat.radius,
         steps=recipe.steps,
@@ -42,17 +41,17 @@ def settings_of(scene: training_step.Scene) -> Settings:
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        milestones=[round(share * scene.steps) for share in recipe.milestones],
+        milestones=[round(share * case.steps) for share in recipe.milestones],
     )
 
 
-def batches_of(scene: training_step.Scene) -> list[Batch]:
-    """The batches of one epoch as `fit` orders them, with the noise that its attack starts from."""
-    images = scene.images()
+def batches_of(case: training_step.TrainingCase) -> list[Batch]:
+    """Return the batches of one epoch in the order of `fit`, with the noise that its attack starts from."""
+    images = case.images()
     number = KeyedRNG(torch.empty(0), 0, "order", step=0).integer()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))
     found = []
-    for step, rows in enumerate(order.tensor_split(scene.steps)):
+    for step, rows in enumerate(order.tensor_split(case.steps)):
         x, y, index = images.batch(rows)
         noise = 2 * KeyedRNG(index, 0, "train", step=step).uniform(x) - 1
         found.append((x.to(device()), y.to(device()), noise.to(device())))

@@ -1,4 +1,4 @@
-"""Questions: the table of what `forefend bench` can measure."""
+"""The table of benchmarks."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from benchmarks.speed.benchmarks import (
     scaling,
     training_step,
 )
-from benchmarks.speed.results import Figure, Maker, Measured, Point
+from benchmarks.speed.results import Figure, Measured, Point, Setup
 
 
 class Benchmark(Protocol):
-    """One of the bench's files."""
+    """One file of `benchmarks/speed/benchmarks`."""
 
     @property
-    def SUBJECTS(self) -> Mapping[str, Maker]:  # noqa: N802 (a constant of each file)
-        """Who of ours sets up which work."""
+    def IMPLEMENTATIONS(self) -> Mapping[str, Setup]:  # noqa: N802 (a constant of each file)
+        """Our own implementations, each with the function that sets it up."""
 
     def points(self, quick: bool) -> Sequence[Point]:
-        """What to measure."""
+        """Return what to measure."""
 
     def figures(self, measured: Measured) -> Iterable[Figure]:
-        """The ratios that answer."""
+        """Yield the ratios."""
 
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -1,4 +1,4 @@
-"""Ratios: what interleaved rounds measured, and how many times faster one subject was than another. No torch here."""
+"""Ratios between measurements of interleaved rounds. No torch here."""
 
 from __future__ import annotations
 
@@ -9,50 +9,53 @@ from typing import Any
 
 from forefend.checks import InputError
 
-Outcome = Mapping[str, Any]  # what one piece of work found, "seconds" among it; plain JSON values
+Outcome = Mapping[str, Any]  # what one run of the work measured, "seconds" among it; plain JSON values
 Work = Callable[[], Outcome]
-Maker = Callable[[str], Work]  # from a case's name to the work, set up and done once
+Setup = Callable[[str], Work]  # from the name of a case to its work, set up and run once
+
+# Names of fields in bench.json where they differ from those in the code.
+ON_DISK = {"benchmark": "question", "implementation": "subject", "target": "bar"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One thing that is measured.
+    """One thing to measure.
 
     Args:
-        question: name of the bench's question.
+        benchmark: name of the benchmark.
         case: what is done, such as `PGD-20 on resnet20`.
-        subject: who does it, such as `ours` or `foolbox`.
+        implementation: what does it, such as `ours` or `foolbox`.
     """
 
-    question: str
+    benchmark: str
     case: str
-    subject: str
+    implementation: str
 
 
-Measured = Mapping[Point, Sequence[Outcome]]  # the outcomes of each point, a round each, in the order of the rounds
+Measured = Mapping[Point, Sequence[Outcome]]  # the outcomes of each point, one per round, in the order of the rounds
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One ratio with everything it needs to be believed.
+    """One ratio between two implementations.
 
     Args:
-        question: name of the bench's question.
+        benchmark: name of the benchmark.
         case: what was done.
-        subject: whose advantage this is.
-        against: over whom.
-        unit: what was divided: CPU seconds, bytes, gradients.
-        ratio: the median over the rounds of `against` over `subject`: above 1 the subject needs less.
+        implementation: the faster one if the ratio is above 1.
+        against: the one that it is compared with.
+        unit: the quantity that was divided: seconds, bytes, gradients.
+        ratio: the median over the rounds of `against` divided by `implementation`.
         low: the lower quartile.
         high: the upper quartile.
-        rounds: how many there were.
-        parity: what shows that both did the same: robust accuracies, gradients an image, losses.
-        bar: what the ratio should reach; None where nothing was promised.
+        rounds: the number of rounds.
+        parity: evidence that both did the same work: robust accuracies, gradients per image, losses.
+        target: the value that the ratio should reach; None where none was set.
     """
 
-    question: str
+    benchmark: str
     case: str
-    subject: str
+    implementation: str
     against: str
     unit: str
     ratio: float
@@ -60,23 +63,29 @@ class Figure:
     high: float
     rounds: int
     parity: dict[str, Any] = field(default_factory=dict)
-    bar: float | None = None
+    target: float | None = None
 
     @property
     def missed(self) -> bool:
-        """Whether a bar was set and not reached."""
-        return self.bar is not None and self.ratio < self.bar
+        """Whether a target was set and not reached."""
+        return self.target is not None and self.ratio < self.target
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self) | {"missed": self.missed}
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as they are named in `bench.json`."""
+        return {ON_DISK.get(name, name): value for name, value in asdict(self).items()} | {"missed": self.missed}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Figure:
+        """Return the figure that `to_json` wrote."""
+        names = {on_disk: name for name, on_disk in ON_DISK.items()}
+        return cls(**{names.get(key, key): value for key, value in fields.items() if key != "missed"})
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, lower and upper quartile, interpolated between the values as numpy's percentiles are.
+    """Return median, lower and upper quartile, interpolated between the values like numpy's percentiles.
 
     Raises:
-        InputError: no value.
+        InputError: there is no value.
     """
     if not values:
         raise InputError("No round was measured: give --rounds at least 1.")
@@ -86,47 +95,46 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def ratios(subject: Sequence[Outcome], against: Sequence[Outcome], unit: str = "seconds") -> list[float]:
-    """`against` over `subject` in each round; a round's two were measured next to each other."""
-    return [float(b[unit]) / float(a[unit]) for a, b in zip(subject, against, strict=True)]
+def ratios(implementation: Sequence[Outcome], against: Sequence[Outcome], unit: str = "seconds") -> list[float]:
+    """Return `against` divided by `implementation` in each round; both were measured close to each other in time."""
+    return [float(b[unit]) / float(a[unit]) for a, b in zip(implementation, against, strict=True)]
 
 
 def figure(
     measured: Measured,
-    subject: Point,
+    point: Point,
     against: Point,
     *,
-    bar: float | None = None,
+    target: float | None = None,
     unit: str = "seconds",
     **parity: Any,
 ) -> Figure:
-    """The figure of two measured points.
+    """Compute the ratio of two measured points.
 
     Args:
-        measured: every point's rounds.
-        subject: whose advantage is asked for.
-        against: over whom.
-        bar: what was promised.
-        unit: which of the outcomes' numbers is compared.
-        parity: what shows that both did the same.
+        measured: the rounds of every point.
+        point: the one in the denominator.
+        against: the one in the numerator.
+        target: the value that the ratio should reach.
+        unit: which number of the outcomes is compared.
+        parity: evidence that both did the same work.
     """
-    found = ratios(measured[subject], measured[against], unit)
+    found = ratios(measured[point], measured[against], unit)
     middle, low, high = quartiles(found)
-    case = subject.case if subject.case == against.case else f"{subject.case} / {against.case}"
-    return Figure(
-        subject.question, case, subject.subject, against.subject, unit, middle, low, high, len(found), parity, bar
-    )
+    case = point.case if point.case == against.case else f"{point.case} / {against.case}"
+    names = (point.benchmark, case, point.implementation, against.implementation)
+    return Figure(*names, unit, middle, low, high, len(found), parity, target)
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Slope, intercept and R² of the least-squares line through the points; R² is 1 where y does not vary."""
+    """Return slope, intercept and R² of the least-squares line; R² is 1 where y is constant."""
     slope, intercept = statistics.linear_regression(x, y)
     mean = statistics.fmean(y)
-    spread = sum((b - mean) ** 2 for b in y)
-    left = sum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
-    return slope, intercept, 1 - left / spread if spread else 1.0
+    total = sum((b - mean) ** 2 for b in y)
+    residual = sum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
+    return slope, intercept, 1 - residual / total if total else 1.0
 
 
-def nearest(measured: Measured, subject: Point, points: Iterable[Point]) -> Point | None:
-    """The point over which the subject's advantage in seconds is smallest; None where there is no point."""
-    return min(points, key=lambda point: figure(measured, subject, point).ratio, default=None)
+def nearest(measured: Measured, point: Point, others: Iterable[Point]) -> Point | None:
+    """Return the other point with the smallest ratio in seconds; None where there is no other point."""
+    return min(others, key=lambda other: figure(measured, point, other).ratio, default=None)

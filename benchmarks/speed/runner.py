@@ -1,4 +1,4 @@
-"""Measure speed: start the subjects, let them take turns, and write what came of it."""
+"""Run benchmarks and write their results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import environments, table
-from benchmarks.speed.cases import TARGETS
-from benchmarks.speed.environments import Hosts
+from benchmarks.speed.cases import MODELS
+from benchmarks.speed.environments import Environments
 from benchmarks.speed.interleaving import BenchmarkError, interleaved
 from benchmarks.speed.registry import BENCHMARKS
 from benchmarks.speed.results import Figure, Outcome, Point, quartiles
@@ -19,39 +19,39 @@ from forefend.checks import InputError, choose
 from forefend.runtime import files
 
 ROUNDS, QUICK_ROUNDS = 5, 3
-VARYING = ("seconds", "gflops_per_second", "per_gflop")  # from round to round; the rest of an answer does not
+VARYING = ("seconds", "gflops_per_second", "per_gflop")  # differ between rounds; the rest of an outcome does not
 
 
 @dataclass
 class Findings:
-    """What a bench has found so far.
+    """The results so far.
 
     Args:
         figures: the ratios.
-        measured: every point, its seconds in each round, and what else it answered.
+        measured: every point with its seconds in each round, and the rest of its outcome.
         absent: what was left out, and why.
-        load: the machine's load average before each question and after the last.
-        subjects: what each subject's process said of itself.
-        seconds: on the clock, of each question.
+        load: load averages of the machine before each benchmark and after the last.
+        implementations: what each process reported of itself.
+        seconds: of each benchmark, by the wall clock.
     """
 
     figures: list[Figure] = field(default_factory=list)
     measured: list[dict[str, Any]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     load: dict[str, list[float]] = field(default_factory=dict)
-    subjects: dict[str, Outcome] = field(default_factory=dict)
+    implementations: dict[str, Outcome] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def run(options: Any) -> str:
-    """Measure, write `bench.json` after each question, and return the table.
+    """Measure, write `bench.json` after each benchmark, and return the table.
 
     Raises:
-        InputError: an unknown question, no round, or a place that cannot be written to.
+        InputError: an unknown benchmark, no round, or an output folder that is a file.
     """
-    names = options.questions or list(BENCHMARKS)
+    names = options.benchmarks or list(BENCHMARKS)
     for name in names:
-        choose(name, BENCHMARKS, "question")
+        choose(name, BENCHMARKS, "benchmark")
     rounds = options.rounds if options.rounds is not None else QUICK_ROUNDS if options.quick else ROUNDS
     if rounds < 1:
         raise InputError(f"The number given for rounds is {rounds}, expected at least 1.")
@@ -61,53 +61,55 @@ def run(options: Any) -> str:
     if options.data_dir:
         os.environ["FOREFEND_DATA"] = options.data_dir
     found = Findings()
-    with Hosts(Path(options.peers)) as there:
+    with Environments(Path(options.environments)) as processes:
         for name in names:
             print(f"{name}: {rounds} rounds", flush=True)
             began = time.monotonic()
             found.load[name] = list(os.getloadavg())
-            measure(BENCHMARKS[name].points(options.quick), rounds, there, found)
+            measure(BENCHMARKS[name].points(options.quick), rounds, processes, found)
             found.seconds[name] = time.monotonic() - began
             _write(out, {"quick": options.quick, "rounds": rounds, "questions": names}, found)
-    left = [f"left out: {what}: {why}" for what, why in found.absent.items()]
-    return "\n".join([table.text(found.figures), *left])
+    absent = [f"left out: {what}: {why}" for what, why in found.absent.items()]
+    return "\n".join([table.text(found.figures), *absent])
 
 
-def measure(points: Sequence[Point], rounds: int, there: Hosts, found: Findings) -> None:
-    """Let one question's subjects take turns, and add what they found.
+def measure(points: Sequence[Point], rounds: int, processes: Environments, found: Findings) -> None:
+    """Run one benchmark, and add its results.
 
     Args:
-        points: the question's.
+        points: of the benchmark.
         rounds: how often each point is measured.
-        there: where the subjects live.
-        found: where it is added.
+        processes: of the implementations.
+        found: the results are added here.
     """
-    lacking = {point: environments.lacks(point, TARGETS) for point in points}
-    found.absent |= {f"{point.case}": why for point, why in lacking.items() if why}
-    points = [point for point in points if not lacking[point]]
-    for name in dict.fromkeys(point.subject for point in points):
+    missing = {point: environments.missing_file(point, MODELS) for point in points}
+    found.absent |= {point.case: why for point, why in missing.items() if why}
+    points = [point for point in points if not missing[point]]
+    for name in dict.fromkeys(point.implementation for point in points):
         try:
-            found.subjects[name] = there.subject(name).about
+            found.implementations[name] = processes.process(name).about
         except BenchmarkError as error:
             found.absent[name] = str(error)
-    asked = [point for point in points if point.subject in found.subjects]
-    measured, failed = interleaved(asked, lambda point: there.subject(point.subject).ask(point), rounds)
-    found.absent |= {f"{point.subject}, {point.case}": why for point, why in failed.items()}
-    found.figures += BENCHMARKS[points[0].question].figures(measured) if measured else []
+    present = [point for point in points if point.implementation in found.implementations]
+    measured, failed = interleaved(
+        present, lambda point: processes.process(point.implementation).measure(point), rounds
+    )
+    found.absent |= {f"{point.implementation}, {point.case}": why for point, why in failed.items()}
+    found.figures += BENCHMARKS[points[0].benchmark].figures(measured) if measured else []
     found.measured += [_row(point, outcomes) for point, outcomes in measured.items()]
 
 
 def _row(point: Point, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """A point's rounds as JSON values."""
+    """Return the rounds of a point as JSON values."""
     seconds = [float(outcome["seconds"]) for outcome in outcomes]
     middle, low, high = quartiles(seconds)
-    rest = {name: value for name, value in outcomes[0].items() if name not in (*VARYING, "batches")}
+    constant = {name: value for name, value in outcomes[0].items() if name not in (*VARYING, "batches")}
     rates = [outcome["gflops_per_second"] for outcome in outcomes if "gflops_per_second" in outcome]
     return {
-        **{"question": point.question, "case": point.case, "subject": point.subject},
+        **{"question": point.benchmark, "case": point.case, "subject": point.implementation},
         **{"seconds": middle, "low": low, "high": high, "rounds": seconds},
         **({"gflops_per_second": quartiles(rates)[0]} if rates else {}),
-        **rest,
+        **constant,
     }
 
 
@@ -118,9 +120,9 @@ def _write(out: Path, settings: Mapping[str, Any], found: Findings) -> None:
         "settings": settings,
         "load": found.load | {"at the end": list(os.getloadavg())},
         "seconds": found.seconds,
-        "figures": [figure.plain() for figure in found.figures],
+        "figures": [figure.to_json() for figure in found.figures],
         "measured": found.measured,
         "absent": found.absent,
-        "subjects": found.subjects,
+        "subjects": found.implementations,
     }
     files.write_json(out / "bench.json", written)

@@ -1,4 +1,4 @@
-"""Stopwatch: how long work takes; on a shared processor its own time counts, not the clock on the wall."""
+"""Measure the time of work: processor time of this process on a CPU, CUDA events on a GPU."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import TypeVar
 
 import torch
 
-Output = TypeVar("Result")
+Output = TypeVar("Output")
 
 
 def device() -> torch.device:
-    """The best device there is."""
+    """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gpu() -> str:
-    """The accelerator, as its maker calls it; "" where there is none."""
+    """Return the product name of the GPU; "" where there is none."""
     return torch.cuda.get_device_name() if device().type == "cuda" else ""
 
 
 def timed(work: Callable[[], Output]) -> tuple[Output, float]:
-    """Do the work; its result, and the seconds that this process computed, or those between two CUDA events.
+    """Run the work and measure it.
 
-    Args:
-        work: what to do.
+    On a shared CPU the time of this process counts, because other processes slow down the wall clock.
+
+    Returns:
+        The result of the work, and its seconds.
     """
     if device().type == "cpu":
         began = time.process_time()
@@ -41,7 +43,7 @@ def timed(work: Callable[[], Output]) -> tuple[Output, float]:
 
 
 def now() -> float:
-    """Seconds that this process has computed, or on an accelerator those on the clock once it has finished."""
+    """Return the processor time of this process, or on a GPU the wall clock once all kernels have finished."""
     if device().type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()

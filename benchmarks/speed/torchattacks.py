@@ -1,4 +1,4 @@
-"""torchattacks as a subject of the bench: PGD, APGD, and PGD again for those that stand."""
+"""Serve torchattacks: PGD, APGD, and PGD with restarts on the robust images."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
+from benchmarks.peers.baselines import repair_torchvision, torchattacks
+from benchmarks.speed.baseline_worker import pgd, serve_baseline
 from benchmarks.speed.benchmarks import attacks
 from benchmarks.speed.cases import AttackCase
 from forefend.runtime.rng import KeyedRNG
 
-from ..peers.peers import mend_torchvision, torchattacks
-from .crafts import pgd, serve_peer
 
-
-def craft(network: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
-    """PGD, restarts by its MultiAttack, which leaves out what is broken; APGD, whose start counts as a step here."""
-    mend_torchvision()
+def attack(network: nn.Module, x: Tensor, y: Tensor, case: AttackCase, rng: KeyedRNG) -> Tensor:
+    """Run PGD, with restarts by MultiAttack, which attacks the robust images only; or APGD, whose start is a step."""
+    repair_torchvision()
     library = import_module("torchattacks")
-    radius = assault.on.threat.radius
-    if assault.apgd:
-        return library.APGD(network, eps=radius, steps=assault.steps - 1)(x, y)
-    if assault.restarts == 1:
-        return pgd(torchattacks)(network, x, y, assault, rng)
-    one = library.PGD(network, eps=radius, alpha=radius / 4, steps=assault.steps, random_start=True)
-    return library.MultiAttack([one] * assault.restarts)(x, y)
+    radius = case.model.threat.radius
+    if case.apgd:
+        return library.APGD(network, eps=radius, steps=case.steps - 1)(x, y)
+    if case.restarts == 1:
+        return pgd(torchattacks)(network, x, y, case, rng)
+    one = library.PGD(network, eps=radius, alpha=radius / 4, steps=case.steps, random_start=True)
+    return library.MultiAttack([one] * case.restarts)(x, y)
 
 
 if __name__ == "__main__":
-    prepared = {(attacks.NAME, attacks.ON_OURS): attacks.maker(craft, "bf16")}
-    serve_peer("torchattacks", "torchattacks", craft, prepared)
+    optimized = {(attacks.NAME, attacks.ON_OURS): attacks.setup(attack, "bf16")}
+    serve_baseline("torchattacks", "torchattacks", attack, optimized)

@@ -1,4 +1,4 @@
-"""What the bench's tests stand on: a target so small that preparing it takes no time."""
+"""A model so small that its optimized copy takes no time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.speed.cases import TARGETS, Target
+from benchmarks.speed.cases import MODELS, BenchmarkModel
 
 
 @pytest.fixture
-def small_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network in place of the one of random weights."""
-    monkeypatch.setitem(TARGETS, "random weights", Target("8/255", partial(small_network, 3), count=4))
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the model of random weights by a small one."""
+    monkeypatch.setitem(MODELS, "random weights", BenchmarkModel("8/255", partial(small_network, 3), count=4))
 
 
 def small_network(seed: int) -> nn.Module:
-    """Images of 32 x 32 to logits, with BatchNorms to fold."""
+    """Return a network for images of 32 x 32 pixels, with BatchNorms to fold."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [layer for width in (3, 8, 8) for layer in (nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8))]

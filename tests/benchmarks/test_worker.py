@@ -1,8 +1,9 @@
-"""Worker: the other end of the line; what libraries print does not come between the answers."""
+"""The worker: answers that do not mix with the output of libraries."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,42 +12,42 @@ from benchmarks.speed.results import Point
 
 PROGRAM = """
 import os
-from forefend.worker import serve
+from benchmarks.speed.worker import serve
 made = []
-def maker(case):
+def setup(case):
     made.append(case)
     if case == "broken":
         raise ValueError("it is broken")
     def work():
-        print("a library greets")
+        print("a library prints")
         os.write(1, b"so does its C code")
         return {"seconds": 2.0, "made": list(made)}
     return work
-serve({("attack", "ours"): maker, ("memory", "ours"): maker}, {"torch": "?"})
+serve({("attack", "ours"): setup, ("memory", "ours"): setup}, {"torch": "?"})
 """
 
 
 @pytest.fixture
-def subject() -> BenchmarkProcess:
-    return BenchmarkProcess([sys.executable, "-c", PROGRAM], {})
+def process() -> Iterator[BenchmarkProcess]:
+    started = BenchmarkProcess([sys.executable, "-c", PROGRAM], {})
+    yield started
+    started.close()
 
 
-def test_work_is_set_up_once_and_forgotten_when_another_question_begins(subject: BenchmarkProcess) -> None:
+def test_serve_another_benchmark_frees_the_work(process: BenchmarkProcess) -> None:
     a, b, other = Point("attack", "a", "ours"), Point("attack", "b", "ours"), Point("memory", "c", "ours")
-    assert subject.about == {"torch": "?"}
-    assert subject.ask(a) == {}
-    assert subject.ask(b) == {}
-    assert subject.ask(a) == {"seconds": 2.0, "made": ["a", "b"]}
-    assert subject.ask(other) == {}
-    assert subject.ask(a) == {}  # set up anew
-    assert subject.ask(a)["made"] == ["a", "b", "c", "a"]
-    subject.close()
+    assert process.about == {"torch": "?"}
+    assert process.measure(a) == {}
+    assert process.measure(b) == {}
+    assert process.measure(a) == {"seconds": 2.0, "made": ["a", "b"]}
+    assert process.measure(other) == {}
+    assert process.measure(a) == {}  # set up anew
+    assert process.measure(a)["made"] == ["a", "b", "c", "a"]
 
 
-def test_a_failure_is_an_answer(subject: BenchmarkProcess) -> None:
+def test_serve_failure_is_an_answer(process: BenchmarkProcess) -> None:
     with pytest.raises(BenchmarkError, match="ValueError: it is broken"):
-        subject.ask(Point("attack", "broken", "ours"))
+        process.measure(Point("attack", "broken", "ours"))
     with pytest.raises(BenchmarkError, match="KeyError"):
-        subject.ask(Point("attack", "a", "nobody"))
-    assert subject.ask(Point("attack", "a", "ours")) == {}
-    subject.close()
+        process.measure(Point("attack", "a", "nobody"))
+    assert process.measure(Point("attack", "a", "ours")) == {}

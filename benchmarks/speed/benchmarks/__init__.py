@@ -1,6 +1,6 @@
-"""The bench's questions, one file each: what is measured, who does it, and which ratios answer.
+"""The benchmarks, one file each.
 
-Every file has `points(quick)`, what to measure; `SUBJECTS`, who of ours sets up which work; and `figures(measured)`.
-Subjects that a file names and does not have are peers: they live in `benchmarks/`, in environments that need torch,
-numpy and safetensors alone, so that nothing is imported here.
+Every file has `points(quick)`, what to measure; `IMPLEMENTATIONS`, our own implementations; and `figures(measured)`,
+the ratios. Other implementations that a file names are baselines: their processes run in environments with torch,
+numpy and safetensors only, so that nothing is imported here.
 """

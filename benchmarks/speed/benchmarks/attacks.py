@@ -1,4 +1,4 @@
-"""How fast is an attack? Ours beside others', each to its last step, on the same model and images."""
+"""Speed of attacks: ours and other libraries', each for all its steps, on the same model and images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.cases import AttackCase, read
-from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
+from benchmarks.speed.cases import AttackCase, parse_case
+from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure, nearest
 from benchmarks.speed.timing import timed
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.profiling import count_compute
@@ -25,51 +25,51 @@ FULL = [
 ]
 OURS = "ours"
 PLAIN = "ours, unprepared"
-PGD_PEERS = ("torchattacks", "adv-lib", "foolbox", "ART")
-APGD_PEERS = ("torchattacks", "adv-lib", "AutoAttack")
+PGD_BASELINES = ("torchattacks", "adv-lib", "foolbox", "ART")
+APGD_BASELINES = ("torchattacks", "adv-lib", "AutoAttack")
 ON_OURS = "torchattacks, model prepared by us"
-BARS = {"foolbox": 3.5, "ART": 3.5}  # over the others the best alone has one
+TARGETS = {"foolbox": 3.5, "ART": 3.5}  # of the other baselines only the fastest has a target
 BEST = 2.5
-Craft = Callable[
-    [nn.Module, Tensor, Tensor, AttackCase, KeyedRNG], Tensor
-]  # network, x, y, settings, our randomness -> x_adv
+# (network, x, y, settings, our source of random numbers) -> x_adv
+CaseAttack = Callable[[nn.Module, Tensor, Tensor, AttackCase, KeyedRNG], Tensor]
 
 
 def points(quick: bool) -> list[Point]:
-    """Ours prepared and not, ours in fp32, and every peer."""
+    """Return ours with an optimized copy in bf16 and fp32, ours without, and every baseline."""
     found = []
-    for assault in QUICK if quick else FULL:
-        peers = APGD_PEERS if assault.apgd else PGD_PEERS
-        subjects = [OURS, "ours, fp32", PLAIN, *peers] + ([ON_OURS] if not quick and not assault.apgd else [])
-        found += [Point(NAME, named(assault), subject) for subject in subjects]
+    for case in QUICK if quick else FULL:
+        baselines = APGD_BASELINES if case.apgd else PGD_BASELINES
+        optimized = [ON_OURS] if not quick and not case.apgd else []
+        names = [OURS, "ours, fp32", PLAIN, *baselines, *optimized]
+        found += [Point(NAME, named(case), name) for name in names]
     return found
 
 
-def named(assault: AttackCase) -> str:
-    """The case, with the number of images where it is not the target's own."""
-    return f"{assault}, {assault.count} images"
+def named(case: AttackCase) -> str:
+    """Return the case as text with its number of images."""
+    return f"{case}, {case.count} images"
 
 
-def work(craft: Craft, precision: str | None, case: str) -> Work:
-    """The attack on a case, set up: the model, the images, and what one run costs in gradients.
+def work(attack: CaseAttack, precision: str | None, name: str) -> Work:
+    """Set up an attack on a case, and count its gradients.
 
     Args:
-        craft: what attacks.
-        precision: in which the model is prepared for it; None leaves the model as it was loaded.
-        case: such as `PGD-20 on resnet20, 64 images`.
+        attack: the attack.
+        precision: of the optimized copy that is attacked; None attacks the model as it was loaded.
+        name: of the case, such as `PGD-20 on resnet20, 64 images`.
     """
-    assault = read(case)
-    network = assault.on.network()
-    x, y, index = assault.on.images(assault.count)
+    case = parse_case(name)
+    network = case.model.network()
+    x, y, index = case.model.images(case.count)
     f, seconds = timed(lambda: network if precision is None else optimized_copy(network, x, precision=precision))
 
     def attacked() -> Tensor:
-        return craft(f, x, y, assault, KeyedRNG(index, 0, case))
+        return attack(f, x, y, case, KeyedRNG(index, 0, name))
 
     def run() -> Outcome:
         torch.manual_seed(0)
         x_adv, taken = timed(attacked)
-        return {"seconds": taken, **about, **judged(network, x_adv.detach(), x, y, assault)}
+        return {"seconds": taken, **about, **verdicts(network, x_adv.detach(), x, y, case)}
 
     torch.manual_seed(0)
     cost = count_compute(attacked, f)
@@ -83,51 +83,59 @@ def work(craft: Craft, precision: str | None, case: str) -> Work:
     return run
 
 
-def judged(network: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, assault: AttackCase) -> dict[str, Any]:
-    """What the classifier itself, as it was loaded, says of adversarial images: a 1 for each that is lost."""
-    threat = assault.on.threat
+def verdicts(network: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, case: AttackCase) -> dict[str, Any]:
+    """Classify adversarial images with the model as it was loaded.
+
+    Returns:
+        `lost`, a 1 for each misclassified image and a 0 for each robust one; the robust accuracy; and how far the
+        furthest image lies outside the threat model.
+    """
+    threat = case.model.threat
     with torch.no_grad():
-        lost = network(threat.project(x_adv, x)).argmax(1) != y
+        misclassified = network(threat.project(x_adv, x)).argmax(1) != y
     return {
-        "lost": "".join(str(int(one)) for one in lost),
-        "robust": 1 - float(lost.float().mean()),
+        "lost": "".join(str(int(one)) for one in misclassified),
+        "robust": 1 - float(misclassified.float().mean()),
         "excess": float(threat.excess(x_adv, x).max()),
     }
 
 
-def ours(f: nn.Module, x: Tensor, y: Tensor, assault: AttackCase, rng: KeyedRNG) -> Tensor:
-    """Our attack to its last step."""
-    return assault.ours()(f, x, y, rng=rng)
+def ours(f: nn.Module, x: Tensor, y: Tensor, case: AttackCase, rng: KeyedRNG) -> Tensor:
+    """Run our attack for all its steps."""
+    return case.attack()(f, x, y, rng=rng)
 
 
-def maker(craft: Craft, precision: str | None = None) -> Maker:
-    """Sets up an attack for a case."""
-    return lambda case: work(craft, precision, case)
+def setup(attack: CaseAttack, precision: str | None = None) -> Setup:
+    """Return the function that sets up an attack for a case."""
+    return lambda name: work(attack, precision, name)
 
 
-SUBJECTS: Mapping[str, Maker] = {
-    OURS: maker(ours, "bf16"),
-    "ours, fp32": maker(ours, "fp32"),
-    PLAIN: maker(ours),
+IMPLEMENTATIONS: Mapping[str, Setup] = {
+    OURS: setup(ours, "bf16"),
+    "ours, fp32": setup(ours, "fp32"),
+    PLAIN: setup(ours),
 }
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """Ours over every other; the bar counts for the nearest peer on the model as it was loaded, and for two by name."""
+    """Compare ours with every other; the fastest baseline on the model as loaded has a target, and two by name."""
     for case in dict.fromkeys(point.case for point in measured):
         own = Point(NAME, case, OURS)
         if own not in measured:
             continue
         others = [point for point in measured if point.case == case and point != own]
-        peers = [point for point in others if not point.subject.startswith("ours") and point.subject != ON_OURS]
-        best = nearest(measured, own, peers)
+        best = nearest(measured, own, filter(_is_baseline, others))
         for point in others:
-            bar = BEST if point == best else BARS.get(point.subject)
-            yield figure(measured, own, point, bar=bar, **parity(measured, own, point))
+            target = BEST if point == best else TARGETS.get(point.implementation)
+            yield figure(measured, own, point, target=target, **parity(measured, own, point))
+
+
+def _is_baseline(point: Point) -> bool:
+    return not point.implementation.startswith("ours") and point.implementation != ON_OURS
 
 
 def parity(measured: Measured, a: Point, b: Point) -> dict[str, Any]:
-    """What two attacks achieved, and the share of images on which they agree."""
+    """Return what two attacks achieved, and the share of images with the same verdict."""
     first, second = measured[a][0], measured[b][0]
     same = sum(p == q for p, q in zip(first["lost"], second["lost"], strict=True)) / len(first["lost"])
     return {

@@ -1,4 +1,4 @@
-"""What does the last word cost? Cheap attacks first and AutoAttack on what they leave, beside AutoAttack on all."""
+"""Cost of AutoAttack after cheap attacks, beside AutoAttack on all images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from benchmarks.speed.benchmarks.attacks import parity
-from benchmarks.speed.benchmarks.early_stopping import errs, once
-from benchmarks.speed.cases import TARGETS
-from benchmarks.speed.results import Figure, Maker, Measured, Point, Work, figure
+from benchmarks.speed.benchmarks.early_stopping import misclassifies, outcome_of
+from benchmarks.speed.cases import MODELS
+from benchmarks.speed.results import Figure, Measured, Point, Setup, Work, figure
 from forefend.checks import InputError, choose
+from forefend.evaluation import suites
 from forefend.evaluation.attack_runner import Job, run_all_steps
-from forefend.evaluation.suites import general
 from forefend.evaluation.trial import Trial, starts_of
 from forefend.models.freezing import channels_last_copy
 from forefend.models.optimized_copy import OptimizedCopy
@@ -26,26 +26,26 @@ from forefend.threat_models.lp import Linf
 
 NAME = "verdict"
 OURS, ALONE = "ours", "AutoAttack alone"
-BAR = 10.0  # gradients that AutoAttack takes for one of ours; out of reach where many images stand
+TARGET = 10.0  # gradients of AutoAttack alone for each of ours; out of reach where many images are robust
 CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Trying:
-    """Which images are tried, and at what radius.
+class CascadeCase:
+    """The images that are attacked, and the radius.
 
     Args:
-        target: name of the target.
+        name: of the model.
         radius: of the l∞ threat model, as text.
         images: how many.
     """
 
-    target: str
+    name: str
     radius: str
     images: int
 
     def __str__(self) -> str:
-        return f"AutoAttack on {self.target} at {self.radius}, {self.images} images"
+        return f"AutoAttack on {self.name} at {self.radius}, {self.images} images"
 
     @property
     def threat(self) -> Linf:
@@ -53,80 +53,80 @@ class Trying:
         return Linf(self.radius)
 
 
-QUICK = [Trying("resnet20", "2/255", 8)]
+QUICK = [CascadeCase("resnet20", "2/255", 8)]
 FULL = [
-    Trying("resnet20", "2/255", 32),  # natural: next to none stands
-    Trying("resnet4b", "8/255", 24),  # one in eight
-    Trying("resnet4b", "2/255", 8),  # more than half, and those cost the same either way
+    CascadeCase("resnet20", "2/255", 32),  # natural: next to no image is robust
+    CascadeCase("resnet4b", "8/255", 24),  # one image in eight is robust
+    CascadeCase("resnet4b", "2/255", 8),  # more than half are robust, and cost the same either way
 ]
 
 
 def points(quick: bool) -> list[Point]:
-    """The cascade and AutoAttack alone."""
-    return [Point(NAME, str(trying), subject) for trying in (QUICK if quick else FULL) for subject in (OURS, ALONE)]
+    """Return the cascade and AutoAttack alone."""
+    return [Point(NAME, str(case), name) for case in (QUICK if quick else FULL) for name in (OURS, ALONE)]
 
 
-def read(case: str) -> Trying:
-    """What `str` wrote.
+def parse_case(text: str) -> CascadeCase:
+    """Parse what `str` wrote.
 
     Raises:
-        InputError: it wrote something else.
+        InputError: the text is no case.
     """
     try:
-        target, _, rest = case.removeprefix("AutoAttack on ").partition(" at ")
+        name, _, rest = text.removeprefix("AutoAttack on ").partition(" at ")
         radius, _, images = rest.partition(", ")
-        choose(target, TARGETS, "target")
-        return Trying(target, radius, int(images.removesuffix(" images")))
+        choose(name, MODELS, "model")
+        return CascadeCase(name, radius, int(images.removesuffix(" images")))
     except ValueError as error:
         raise InputError(
-            f"{case!r} is no case, expected such as 'AutoAttack on resnet20 at 2/255, 8 images' ({error})."
+            f"{text!r} is no case, expected e.g. 'AutoAttack on resnet20 at 2/255, 8 images' ({error})."
         ) from None
 
 
 def chain(threat: Linf) -> Trial:
-    """The cascade."""
-    return general([threat], CLASSES)[0]
+    """Return the cascade."""
+    return suites.cascade([threat], CLASSES)[0]
 
 
 def alone(threat: Linf) -> Trial:
-    """Its last stage on every image."""
+    """Return the last stage of the cascade, for every image."""
     return replace(chain(threat), name="AutoAttack", run=run_all_steps)
 
 
-def work(trial: Trial, case: str) -> Work:
-    """A trial of the images that are right without an attack, as an evaluation runs it: copies are prepared each time.
+def work(trial: Trial, text: str) -> Work:
+    """Set up a trial on the correctly classified images; as in an evaluation, every run makes its copies anew.
 
     Args:
-        trial: who attacks.
-        case: such as `AutoAttack on resnet20 at 2/255, 32 images`.
+        trial: the attack.
+        text: the case, such as `AutoAttack on resnet20 at 2/255, 32 images`.
     """
-    trying = read(case)
-    judge = channels_last_copy(TARGETS[trying.target].network())
-    x, y, index = TARGETS[trying.target].images(trying.images)
-    clean = (~errs(judge, x, y)).nonzero().squeeze(1)
+    case = parse_case(text)
+    evaluated = channels_last_copy(MODELS[case.name].network())
+    x, y, index = MODELS[case.name].images(case.images)
+    clean = (~misclassifies(evaluated, x, y)).nonzero().squeeze(1)
 
-    def judged() -> dict[int, bool]:
+    def evaluate() -> dict[int, bool]:
         verdicts = dict.fromkeys(index.tolist(), True)
-        for images, lost in trial.run(_job(trial, judge, (x, y, index)), clean):
-            verdicts |= dict(zip(images, lost, strict=True))
+        for images, misclassified in trial.run(_job(trial, evaluated, (x, y, index)), clean):
+            verdicts |= dict(zip(images, misclassified, strict=True))
         return verdicts
 
-    with asked(judge) as passes:
-        judged()
+    with counted_passes(evaluated) as passes:
+        evaluate()
     about = {name: count / len(x) for name, count in passes.items()} | {"images": len(x)}
-    return lambda: once(judged, index, about)
+    return lambda: outcome_of(evaluate, index, about)
 
 
-def _job(trial: Trial, judge: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Job:
-    """The trial against the network, all images at once."""
+def _job(trial: Trial, network: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Job:
+    """Return the trial against the network, with all images in one batch."""
     x, y, index = images
     return Job(
         name=starts_of(trial),
         attack=trial.attack,
         threat=trial.threat,
         restarts=trial.restarts,
-        f=trial.sees(judge),
-        wrong=partial(errs, judge),
+        f=trial.sees(network),
+        wrong=partial(misclassifies, network),
         fetch=lambda rows: (x[rows], y[rows], index[rows]),
         room=AdaptiveBatchSize(len(x)),
         seed=0,
@@ -134,46 +134,46 @@ def _job(trial: Trial, judge: nn.Module, images: tuple[Tensor, Tensor, Tensor]) 
 
 
 @contextmanager
-def asked(network: nn.Module) -> Iterator[dict[str, int]]:
-    """Count the images that go forwards through a network or a prepared copy, and the gradients that come back.
+def counted_passes(network: nn.Module) -> Iterator[dict[str, int]]:
+    """Count the images that pass forward through a network or its optimized copies, and the gradients that return.
 
-    As `compute.counted` does for one network, without its operations: to count those takes minutes on so many calls.
+    Unlike `profiling.count_compute` this counts no operations, which takes minutes for so many calls.
 
     Args:
-        network: itself; copies are known by their type, whenever they are made.
+        network: the network; copies are recognized by their type.
     """
     passes = {"forwards": 0, "gradients": 0}
 
-    def back(gradient: Tensor) -> None:
+    def backward(gradient: Tensor) -> None:
         passes["gradients"] += len(gradient)
 
-    def there(module: nn.Module, inputs: Any, output: Any) -> None:
+    def forward(module: nn.Module, inputs: Any, output: Any) -> None:
         if module is network or isinstance(module, OptimizedCopy):
             passes["forwards"] += len(output)
             if output.requires_grad:
-                output.register_hook(back)
+                output.register_hook(backward)
 
-    hook = register_module_forward_hook(there)
+    hook = register_module_forward_hook(forward)
     try:
         yield passes
     finally:
         hook.remove()
 
 
-def _maker(trial_of: Callable[[Linf], Trial]) -> Maker:
-    return lambda case: work(trial_of(read(case).threat), case)
+def _setup(trial_of: Callable[[Linf], Trial]) -> Setup:
+    return lambda text: work(trial_of(parse_case(text).threat), text)
 
 
-SUBJECTS: Mapping[str, Maker] = {OURS: _maker(chain), ALONE: _maker(alone)}
+IMPLEMENTATIONS: Mapping[str, Setup] = {OURS: _setup(chain), ALONE: _setup(alone)}
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """Seconds, gradients and forward passes over AutoAttack alone, with the share of images judged alike."""
+    """Compare seconds, gradients and forward passes with AutoAttack alone."""
     for case in dict.fromkeys(point.case for point in measured):
         own, other = Point(NAME, case, OURS), Point(NAME, case, ALONE)
         if own not in measured or other not in measured:
             continue
-        told = parity(measured, own, other)
-        told |= {"forwards": measured[own][0]["forwards"], "forwards_against": measured[other][0]["forwards"]}
-        for unit, bar in (("seconds", None), ("gradients", BAR), ("forwards", None)):
-            yield figure(measured, own, other, unit=unit, bar=bar, **told)
+        same = parity(measured, own, other)
+        same |= {"forwards": measured[own][0]["forwards"], "forwards_against": measured[other][0]["forwards"]}
+        for unit, target in (("seconds", None), ("gradients", TARGET), ("forwards", None)):
+            yield figure(measured, own, other, unit=unit, target=target, **same)

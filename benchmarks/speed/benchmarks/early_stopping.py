@@ -1,4 +1,4 @@
-"""What does a verdict cost? Ours leaves an image once it is lost, and proposes in bf16 what fp32 then judges."""
+"""Speed of an evaluation that stops at success: attacks a bf16 copy, and classifies every iterate in fp32."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.benchmarks.attacks import named, parity
-from benchmarks.speed.cases import AttackCase, read
-from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure, nearest
+from benchmarks.speed.cases import AttackCase, parse_case
+from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure, nearest
 from benchmarks.speed.timing import timed
 from forefend.evaluation.attack_runner import Job, Run, run_all_steps, stop_at_success
 from forefend.models.freezing import channels_last_copy
@@ -20,9 +20,9 @@ from forefend.runtime.profiling import count_compute
 
 NAME = "early exit"
 QUICK = [AttackCase("resnet20", 10, images=64)]
-LONG = AttackCase("resnet20", 100, restarts=5, images=24)  # so long that only the fastest peer is asked
-FEW = AttackCase("resnet20", 100, restarts=5, images=8)  # few enough to ask those who attack every image every time
-BROKEN = AttackCase("resnet20 at 8/255", 100, restarts=5, images=64)  # natural, at the papers' radius: nothing stands
+LONG = AttackCase("resnet20", 100, restarts=5, images=24)  # so long that only the fastest baseline runs
+FEW = AttackCase("resnet20", 100, restarts=5, images=8)  # few enough for attacks on every image in every restart
+BROKEN = AttackCase("resnet20 at 8/255", 100, restarts=5, images=64)  # natural, at the papers' radius: none is robust
 FULL = [
     AttackCase("resnet20", 20, images=96),
     AttackCase("resnet4b", 20, images=256),
@@ -33,101 +33,99 @@ FULL = [
 ]
 OURS = "ours"
 PLAIN = "ours, to the end in fp32"
-PEERS = ("torchattacks", "adv-lib")  # the two fastest; both leave out what an earlier restart has broken
-
-
-# What two libraries do of themselves with restarts: no bar, as the others know better.
+BASELINES = ("torchattacks", "adv-lib")  # the two fastest; both skip what an earlier restart has broken
+# Restarts as two libraries provide them. No target, because the libraries above skip broken images.
 FOOLBOX, ART = "foolbox, all images in every restart", "ART, all images in every restart"
-NATIVE = (FOOLBOX, ART)
-ROOM = 64
+EVERY_RESTART = (FOOLBOX, ART)
+BATCH = 64
 
 
 def points(quick: bool) -> list[Point]:
-    """Ours until lost, ours to the end, the fastest peers, and where there are restarts those that spare no image."""
+    """Return ours until success, ours for all steps, and the baselines of each case."""
     cases = QUICK if quick else FULL
-    return [Point(NAME, named(assault), subject) for assault in cases for subject in _asked(assault)]
+    return [Point(NAME, named(case), name) for case in cases for name in _implementations(case)]
 
 
-def _asked(assault: AttackCase) -> tuple[str, ...]:
-    if assault == LONG:
-        return OURS, PLAIN, PEERS[1]
-    if assault == BROKEN:
-        return OURS, *PEERS
-    return OURS, "ours, fp32", PLAIN, *PEERS, *(NATIVE if assault.restarts > 1 else ())
+def _implementations(case: AttackCase) -> tuple[str, ...]:
+    if case == LONG:
+        return OURS, PLAIN, BASELINES[1]
+    if case == BROKEN:
+        return OURS, *BASELINES
+    return OURS, "ours, fp32", PLAIN, *BASELINES, *(EVERY_RESTART if case.restarts > 1 else ())
 
 
-def bar(case: str) -> float:
-    """What was promised: 4 times the best peer in one attempt, 8 times in five."""
-    return 8.0 if read(case).restarts > 1 else 4.0
+def target(case: str) -> float:
+    """Return the target: 4 times the fastest baseline with one restart, 8 times with five."""
+    return 8.0 if parse_case(case).restarts > 1 else 4.0
 
 
 def work(run: Run, precision: str | None, case: str) -> Work:
-    """A trial over a case's images, carried out by `run`.
+    """Set up an evaluation of a case.
 
     Args:
-        run: until_lost, or to_the_end.
-        precision: in which a stand-in proposes; None attacks the frozen network itself.
+        run: `stop_at_success` or `run_all_steps`.
+        precision: of the optimized copy that is attacked; None attacks the network itself.
         case: such as `PGD-20 on resnet20, 128 images`.
     """
     job, f, index = _job(case, precision)
 
-    def judged() -> dict[int, bool]:
+    def evaluate() -> dict[int, bool]:
         verdicts: dict[int, bool] = {}
-        for images, lost in run(job, torch.arange(len(index))):
-            verdicts |= dict(zip(images, lost, strict=True))
+        for images, misclassified in run(job, torch.arange(len(index))):
+            verdicts |= dict(zip(images, misclassified, strict=True))
         return verdicts
 
-    cost = count_compute(judged, f)
+    cost = count_compute(evaluate, f)
     about = {
         "images": len(index),
         "gradients": cost.gradients / len(index),
         "forwards": cost.forwards / len(index),
     }
-    return lambda: once(judged, index, about)
+    return lambda: outcome_of(evaluate, index, about)
 
 
-def once(judged: Callable[[], Mapping[int, bool]], index: Tensor, about: Mapping[str, float]) -> Outcome:
-    """Judge, and tell how long it took and who was lost.
+def outcome_of(evaluate: Callable[[], Mapping[int, bool]], index: Tensor, about: Mapping[str, float]) -> Outcome:
+    """Run an evaluation once.
 
     Args:
-        judged: gives each image's verdict, whether it is lost, by its number.
-        index: the images' numbers, in the order of the answer.
-        about: what else is told.
+        evaluate: returns for each image, by its index, whether it is misclassified.
+        index: of the images, in the order of the outcome.
+        about: added to the outcome.
     """
-    verdicts, taken = timed(judged)
+    verdicts, taken = timed(evaluate)
     lost = [verdicts[number] for number in index.tolist()]
     robust = 1 - sum(lost) / len(lost)
     return {"seconds": taken, **about, "lost": "".join(str(int(one)) for one in lost), "robust": robust}
 
 
-def _job(case: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:
-    """What to run, the network that it attacks, and the images' numbers."""
-    assault = read(case)
-    network = assault.on.network()
-    judge = channels_last_copy(network)
-    x, y, index = assault.on.images(assault.count)
-    f = judge if precision is None else optimized_copy(network, x, precision=precision)
+def _job(name: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:
+    """Return what to run, the network that it attacks, and the indices of the images."""
+    case = parse_case(name)
+    network = case.model.network()
+    evaluated = channels_last_copy(network)
+    x, y, index = case.model.images(case.count)
+    f = evaluated if precision is None else optimized_copy(network, x, precision=precision)
     job = Job(
-        name=case,
-        attack=assault.ours(),
-        threat=assault.on.threat,
-        restarts=assault.restarts,
+        name=name,
+        attack=case.attack(),
+        threat=case.model.threat,
+        restarts=case.restarts,
         f=f,
-        wrong=partial(errs, judge),
+        wrong=partial(misclassifies, evaluated),
         fetch=lambda rows: (x[rows], y[rows], index[rows]),
-        room=AdaptiveBatchSize(ROOM),
+        room=AdaptiveBatchSize(BATCH),
         seed=0,
     )
     return job, f, index
 
 
-def errs(judge: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the network itself misclassifies each image, `(B,)`."""
+def misclassifies(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return whether the network misclassifies each image, `(B,)` bool."""
     with torch.no_grad():
-        return judge(x).argmax(1) != y
+        return network(x).argmax(1) != y
 
 
-SUBJECTS: Mapping[str, Maker] = {
+IMPLEMENTATIONS: Mapping[str, Setup] = {
     OURS: partial(work, stop_at_success, "bf16"),
     "ours, fp32": partial(work, stop_at_success, "fp32"),
     PLAIN: partial(work, run_all_steps, None),
@@ -135,15 +133,15 @@ SUBJECTS: Mapping[str, Maker] = {
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """Seconds over every other, and gradients over going to the end."""
+    """Compare the seconds of ours with every other, and its gradients with those of all steps."""
     for case in dict.fromkeys(point.case for point in measured):
-        own, end = Point(NAME, case, OURS), Point(NAME, case, PLAIN)
+        own, full = Point(NAME, case, OURS), Point(NAME, case, PLAIN)
         others = [point for point in measured if point.case == case and point != own]
         if own not in measured:
             continue
-        best = nearest(measured, own, [point for point in others if point.subject in PEERS])
+        best = nearest(measured, own, [point for point in others if point.implementation in BASELINES])
         for point in others:
-            promised = bar(case) if point == best else None
-            yield figure(measured, own, point, bar=promised, **parity(measured, own, point))
-        if end in measured:
-            yield figure(measured, own, end, unit="gradients", **parity(measured, own, end))
+            goal = target(case) if point == best else None
+            yield figure(measured, own, point, target=goal, **parity(measured, own, point))
+        if full in measured:
+            yield figure(measured, own, full, unit="gradients", **parity(measured, own, full))

@@ -1,4 +1,4 @@
-"""How much memory does an image's gradient take? What autograd keeps between the passes, weights left out."""
+"""Memory of a gradient: bytes per image that autograd saves between the passes, weights excluded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.cases import TARGETS
-from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure
+from benchmarks.speed.cases import MODELS
+from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure
 from benchmarks.speed.timing import device
 from forefend.losses import ce
 from forefend.models.optimized_copy import optimized_copy
@@ -20,16 +20,16 @@ COUNT = 16
 
 
 def points(quick: bool) -> list[Point]:
-    """The network as it was loaded, and prepared."""
-    targets = ["random weights"] if quick else ["resnet20", "defended resnet20"]
-    return [Point(NAME, target, subject) for target in targets for subject in (BF16, FP32, PLAIN)]
+    """Return the network as loaded, and its optimized copies."""
+    names = ["random weights"] if quick else ["resnet20", "defended resnet20"]
+    return [Point(NAME, name, implementation) for name in names for implementation in (BF16, FP32, PLAIN)]
 
 
 def work(precision: str | None, case: str) -> Work:
-    """Bytes an image of one pass forwards on a target; on an accelerator, of the most that was ever allocated."""
-    target = TARGETS[case]
-    x, y, _ = target.images(COUNT)
-    network = target.network()
+    """Set up the measurement of one forward pass; on a GPU the peak of allocated memory counts."""
+    model = MODELS[case]
+    x, y, _ = model.images(COUNT)
+    network = model.network()
     f = network if precision is None else optimized_copy(network, x, precision=precision)
 
     def run() -> Outcome:
@@ -40,7 +40,7 @@ def work(precision: str | None, case: str) -> Work:
 
 
 def saved(f: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Bytes of the distinct storages that autograd saves for the way back, those of parameters and buffers left out."""
+    """Return the bytes of the distinct storages that autograd saves; those of parameters and buffers do not count."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*f.parameters(), *f.buffers())}
     kept: dict[int, int] = {}
 
@@ -57,7 +57,7 @@ def saved(f: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def allocated(f: nn.Module, x: Tensor, y: Tensor) -> int:
-    """The accelerator's peak during one gradient, above what lay there before."""
+    """Return the peak of the GPU's allocated memory during one gradient, less what was allocated before."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     leaf = x.clone().requires_grad_()
@@ -65,13 +65,17 @@ def allocated(f: nn.Module, x: Tensor, y: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-SUBJECTS: Mapping[str, Maker] = {PLAIN: partial(work, None), FP32: partial(work, "fp32"), BF16: partial(work, "bf16")}
+IMPLEMENTATIONS: Mapping[str, Setup] = {
+    PLAIN: partial(work, None),
+    FP32: partial(work, "fp32"),
+    BF16: partial(work, "bf16"),
+}
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """How many times less ours keeps; a third was promised for bf16."""
+    """Compare the optimized copies with the network as loaded; the target for bf16 is a third."""
     for case in dict.fromkeys(point.case for point in measured):
         plain = Point(NAME, case, PLAIN)
-        for own, bar in ((Point(NAME, case, BF16), 3.0), (Point(NAME, case, FP32), None)):
+        for own, target in ((Point(NAME, case, BF16), 3.0), (Point(NAME, case, FP32), None)):
             kept = {"bytes": measured[own][0]["bytes"], "bytes_against": measured[plain][0]["bytes"]}
-            yield figure(measured, own, plain, unit="bytes", bar=bar, **kept)
+            yield figure(measured, own, plain, unit="bytes", target=target, **kept)

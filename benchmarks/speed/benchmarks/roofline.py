@@ -1,4 +1,4 @@
-"""How near is a gradient to what the machine can do? Beside its convolutions alone, and the best convolution."""
+"""Rate of a gradient, beside that of its convolutions alone and that of the fastest convolution."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.cases import TARGETS
-from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure
+from benchmarks.speed.cases import MODELS
+from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure
 from benchmarks.speed.timing import device, timed
 from forefend.attacks.pgd import input_gradient
 from forefend.losses import ce
@@ -23,14 +23,14 @@ REPEATS = 4  # gradients in a round
 
 
 def points(quick: bool) -> list[Point]:
-    """The gradient of each target, its convolutions alone, and the best convolution, in bf16 and in fp32."""
-    targets = ["random weights"] if quick else ["resnet20", "defended resnet20"]
-    cases = [f"{target} in {precision}" for target in targets for precision in PRECISIONS]
-    return [Point(NAME, case, subject) for case in cases for subject in (WHOLE, ALONE, BEST)]
+    """Return the gradient of each model, its convolutions, and the fastest convolution, in bf16 and fp32."""
+    models = ["random weights"] if quick else ["resnet20", "defended resnet20"]
+    cases = [f"{model} in {precision}" for model in models for precision in PRECISIONS]
+    return [Point(NAME, case, name) for case in cases for name in (WHOLE, ALONE, BEST)]
 
 
 def whole(case: str) -> Work:
-    """The gradient of a prepared network."""
+    """Set up the gradient of an optimized copy."""
     f, x, y = _set_up(case)
 
     def gradients() -> None:
@@ -41,7 +41,7 @@ def whole(case: str) -> Work:
 
 
 def alone(case: str) -> Work:
-    """The convolutions of a prepared network, there and back to their inputs, on features of the same shapes."""
+    """Set up the convolutions of an optimized copy, forward and backward, on features of the same shapes."""
     f, x, _ = _set_up(case)
     calls = convolutions(f, x)
 
@@ -54,7 +54,7 @@ def alone(case: str) -> Work:
 
 
 def best(case: str) -> Work:
-    """A convolution that suits the machine: 64 channels of 32 x 32, 64 images."""
+    """Set up a convolution that is fast on most machines: 64 channels of 32 x 32, 64 images."""
     dtype, _ = supported_dtype(case.rpartition(" ")[2], device())
     layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device(), dtype).requires_grad_(False)
     call = Call(layer.to(memory_format=torch.channels_last), (64, 64, 32, 32), dtype)  # type: ignore[call-overload]
@@ -68,12 +68,12 @@ def best(case: str) -> Work:
 
 @dataclass(frozen=True)
 class Call:
-    """One convolution, there and back to its input.
+    """One convolution, forward and backward to its input.
 
     Args:
-        layer: the convolution, its weights frozen.
+        layer: the convolution with frozen weights.
         shape: of its input.
-        dtype: likewise.
+        dtype: of its input.
     """
 
     layer: nn.Conv2d
@@ -81,24 +81,18 @@ class Call:
     dtype: torch.dtype
 
     def __call__(self) -> None:
-        """Do it once, on the same features each time."""
-        x = self._input().detach().requires_grad_()
+        """Run it once, on the same features each time."""
+        x = _features(self.shape, self.dtype).detach().requires_grad_()
         with torch.enable_grad():
             y = self.layer(x)
-        torch.autograd.grad(y, x, self._like(y))
-
-    def _input(self) -> Tensor:
-        return _features(self.shape, self.dtype)
-
-    def _like(self, y: Tensor) -> Tensor:
-        return _features(tuple(y.shape), self.dtype)
+        torch.autograd.grad(y, x, _features(tuple(y.shape), self.dtype))
 
 
 _FEATURES: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
 
 
 def _features(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Noise of a shape, channels last; made once, so that making it is not timed."""
+    """Return cached channels-last noise, so that no timing includes its generation."""
     if (shape, dtype) not in _FEATURES:
         noise = torch.randn(shape, device=device(), dtype=dtype)
         _FEATURES[shape, dtype] = noise.contiguous(memory_format=torch.channels_last)
@@ -106,15 +100,15 @@ def _features(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def convolutions(f: nn.Module, x: Tensor) -> list[Call]:
-    """Every convolution of a network, with the shape of what it is given when it looks at `x`."""
+    """Return every convolution of a network with the shape of its input when the network runs on `x`."""
     calls: list[Call] = []
 
-    def seen(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, nn.Conv2d)
         calls.append(Call(layer, tuple(inputs[0].shape), layer.weight.dtype))
 
     layers = [module for module in f.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [layer.register_forward_pre_hook(seen) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     with torch.no_grad():
         f(x)
     for hook in hooks:
@@ -124,8 +118,9 @@ def convolutions(f: nn.Module, x: Tensor) -> list[Call]:
 
 def _set_up(case: str) -> tuple[nn.Module, Tensor, Tensor]:
     name, _, precision = case.rpartition(" in ")
-    x, y, _ = TARGETS[name].images(TARGETS[name].count)
-    return optimized_copy(TARGETS[name].network(), x, precision=precision), x, y
+    model = MODELS[name]
+    x, y, _ = model.images(model.count)
+    return optimized_copy(model.network(), x, precision=precision), x, y
 
 
 def _measured(work: Callable[[], object]) -> Work:
@@ -138,14 +133,14 @@ def _measured(work: Callable[[], object]) -> Work:
     return run
 
 
-SUBJECTS: Mapping[str, Maker] = {WHOLE: whole, ALONE: alone, BEST: best}
+IMPLEMENTATIONS: Mapping[str, Setup] = {WHOLE: whole, ALONE: alone, BEST: best}
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """The share of the convolutions' rate that the whole gradient keeps up, and of the best convolution's."""
+    """Divide the rate of the gradient by that of its convolutions, and by that of the fastest convolution."""
     for case in dict.fromkeys(point.case for point in measured):
-        own, its, top = (Point(NAME, case, subject) for subject in (WHOLE, ALONE, BEST))
-        yield figure(measured, own, its, unit="per_gflop", bar=0.75, **_rates(measured, own, its))
+        own, its, top = (Point(NAME, case, name) for name in (WHOLE, ALONE, BEST))
+        yield figure(measured, own, its, unit="per_gflop", target=0.75, **_rates(measured, own, its))
         yield figure(measured, own, top, unit="per_gflop", **_rates(measured, own, top))
 
 

@@ -1,4 +1,4 @@
-"""How does the cost grow? A prepared gradient with guides, steps, the image's side and the batch."""
+"""Growth of the time of a gradient with guides, steps, image size and batch size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.cases import random_resnet20
-from benchmarks.speed.results import Figure, Maker, Measured, Outcome, Point, Work, figure, line, quartiles
+from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure, line, quartiles
 from benchmarks.speed.timing import device, timed
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce
@@ -28,23 +28,23 @@ AXES: dict[str, list[int]] = {
     "side": [16, 32, 64, 128],
     "batch": [4, 8, 16, 32, 64],
 }
-PIXELS = 16 * 32 * 32  # of a batch, along every axis but its own
+PIXELS = 16 * 32 * 32  # of a batch, along every axis but "batch"
 
 
 def points(quick: bool) -> list[Point]:
-    """Every value of every axis; on short notice the ends of two."""
+    """Return every value of every axis; for a quick run two values of two axes."""
     axes = {"guides": [1, 3], "side": [16, 64]} if quick else AXES
     return [Point(NAME, f"{axis} {value}", OURS) for axis, values in axes.items() for value in values]
 
 
 def work(case: str) -> Work:
-    """PGD through a preprocessor and guides, all but one axis at its usual value."""
+    """Set up PGD through a preprocessor and guides, with one axis at another value than the default."""
     axis, _, value = case.rpartition(" ")
-    usual = {"guides": 1, "steps": 1, "side": 32, "batch": PIXELS // 32**2} | {axis: int(value)}
+    sizes = {"guides": 1, "steps": 1, "side": 32, "batch": PIXELS // 32**2} | {axis: int(value)}
     if axis == "side":
-        usual["batch"] = PIXELS // usual["side"] ** 2
-    f, x, y, index = _scene(usual["guides"], usual["side"], usual["batch"])
-    attack = PGD(THREAT, usual["steps"], THREAT.radius / 4, loss=Mean(ce))
+        sizes["batch"] = PIXELS // sizes["side"] ** 2
+    f, x, y, index = _networks(sizes["guides"], sizes["side"], sizes["batch"])
+    attack = PGD(THREAT, sizes["steps"], THREAT.radius / 4, loss=Mean(ce))
     repeats = 2 if axis == "steps" else 4
 
     def attacked() -> None:
@@ -53,16 +53,16 @@ def work(case: str) -> Work:
 
     def run() -> Outcome:
         _, seconds = timed(attacked)
-        gradients = repeats * usual["steps"]
-        images = seconds / repeats / usual["batch"]
+        gradients = repeats * sizes["steps"]
+        images = seconds / repeats / sizes["batch"]
         return {"seconds": images if axis in ("batch", "guides") else seconds / repeats, "gradients": gradients}
 
     run()
     return run
 
 
-def _scene(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any], Tensor, Tensor, Tensor]:
-    """A small preprocessor before so many classifiers of the same form, prepared; and noise."""
+def _networks(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any], Tensor, Tensor, Tensor]:
+    """Return a pipeline of optimized copies, of a preprocessor and `guides` classifiers, with noise as images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         front: nn.Module = DenoisingUNet(3, (16, 32, 64), (2, 2, 2)).eval().to(device())
@@ -73,11 +73,11 @@ def _scene(guides: int, side: int, batch: int) -> tuple[Callable[[Tensor], Any],
     return pipelines(prepared[0], prepared[1:]), x, index % 10, index
 
 
-SUBJECTS: Mapping[str, Maker] = {OURS: work}
+IMPLEMENTATIONS: Mapping[str, Setup] = {OURS: work}
 
 
 def figures(measured: Measured) -> Iterator[Figure]:
-    """How many times the smallest value's seconds the others take, with the line through each axis and its fit."""
+    """Compare the seconds of each value with those of the smallest, and fit a line through each axis."""
     for axis in AXES:
         of_axis = [point for point in measured if point.case.startswith(f"{axis} ")]
         values = [float(point.case.rpartition(" ")[2]) for point in of_axis]
@@ -86,5 +86,5 @@ def figures(measured: Measured) -> Iterator[Figure]:
             continue
         slope, intercept, fit = line(values, seconds)
         for point, value in zip(of_axis[1:], values[1:], strict=True):
-            told: dict[str, Any] = {"times": value / values[0], "slope": slope, "intercept": intercept, "r2": fit}
-            yield figure(measured, of_axis[0], point, **told)
+            fitted: dict[str, Any] = {"times": value / values[0], "slope": slope, "intercept": intercept, "r2": fit}
+            yield figure(measured, of_axis[0], point, **fitted)

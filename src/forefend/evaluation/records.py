@@ -53,7 +53,10 @@ def gather(folder: Path) -> None:
 
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
-        record = Record(**json.loads(line))
+        fields = json.loads(line)
+        if "subject" in fields:  # the name of the key in records of earlier versions
+            fields["model"] = fields.pop("subject")
+        record = Record(**fields)
         if len(record.index) != len(record.lost):
             raise ValueError
         return record

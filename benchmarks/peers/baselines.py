@@ -1,9 +1,9 @@
-"""The attackers: PGD as four libraries have it, each told to run the algorithm of `forefend.attacks.pgd.PGD`.
+"""PGD of four libraries, each with settings that make it the algorithm of `forefend.attacks.pgd.PGD`.
 
-That is: start at x or at a random image of the ball; step along the gradient of the summed cross-entropy, by its sign
-(l∞) or its direction (l2); project to the ball, clip to [0, 1]; return the last iterate. Each function says what had to
-be set for that, and what its library does otherwise and cannot be told. Libraries are imported where they are used,
-because they live in environments of their own.
+The algorithm starts at x or at a random image of the ball. It steps along the gradient of the summed cross-entropy, by
+its sign (l∞) or its direction (l2), projects to the ball and clips to [0, 1]. It returns the last iterate. Each
+function documents the settings that this requires, and the differences that no setting removes. The libraries are
+imported where they are used, because they are installed in separate environments.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from forefend.attacks.pgd import PGD, random_start
 from forefend.runtime.rng import KeyedRNG
 
 # (network, x, y, the attack whose settings to use, source of our own random start) -> x_adv
-Craft = Callable[[nn.Module, Tensor, Tensor, PGD, KeyedRNG], Tensor]
+Baseline = Callable[[nn.Module, Tensor, Tensor, PGD, KeyedRNG], Tensor]
 
 
 def ours(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG) -> Tensor:
-    """The attack itself; in l2 a random start lies on the sphere, as in MadryLab's robustness library."""
+    """Run our attack; in l2 a random start lies on the sphere, as in MadryLab's robustness library."""
     return pgd(network, x, y, rng=rng)
 
 
 def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, restarts: int = 1) -> Tensor:
-    """foolbox: `abs_stepsize`, because its default is relative to the radius; the unclipped result is the last iterate.
+    """Run foolbox with `abs_stepsize`, because its default is relative to the radius.
 
-    Restarts are its own `repeat`, which attacks every image each time. In l2 a random start is uniform in the ball, and
-    a gradient shorter than 1e-12 makes a shorter step.
+    The unclipped result is the last iterate. Restarts use `repeat`, which attacks every image each time. In l2 a random
+    start is uniform in the ball, and a gradient shorter than 1e-12 makes a shorter step.
     """
     library = import_module("foolbox")
     attacks = {"Linf": library.attacks.LinfPGD, "L2": library.attacks.L2PGD}
@@ -43,12 +43,12 @@ def foolbox(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, r
 
 
 def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG) -> Tensor:
-    """torchattacks: its loss is the batch's mean, a factor that neither sign nor direction sees.
+    """Run torchattacks, whose loss is the mean over the batch; the factor changes neither sign nor direction.
 
-    In l2 `eps_for_division` is added to the gradient's length, so it is set to 1e-20 in place of 1e-10: below that,
-    squares vanish in float32 anyway. A random start has a random direction and a length uniform in [0, radius].
+    In l2 `eps_for_division` is added to the length of the gradient, so it is set to 1e-20 instead of 1e-10. Squares of
+    smaller numbers vanish in float32 anyway. A random start has a random direction and a length uniform in [0, radius].
     """
-    mend_torchvision()
+    repair_torchvision()
     library = import_module("torchattacks")
     settings = {"eps": pgd.threat.radius, "alpha": pgd.step_size, "steps": pgd.steps, "random_start": at_random(pgd)}
     if pgd.threat.norm == "L2":
@@ -58,11 +58,11 @@ def torchattacks(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedR
 
 
 def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, restarts: int = 1) -> Tensor:
-    """ART: true labels are given (else it attacks its own predictions), one random start, and one batch at a time.
+    """Run ART with true labels (else it attacks the predictions), one random start, and one batch at a time.
 
-    Restarts are its own `num_random_init`, which attacks every image each time. It clips to [0, 1] first and projects
-    to the ball then: in l∞ that gives the same image; in l2 another one, as much inside both. In l2 a random start is
-    uniform in the ball.
+    Restarts use `num_random_init`, which attacks every image each time. ART clips to [0, 1] before it projects to the
+    ball. In l∞ this gives the same image, in l2 another one inside both sets. In l2 a random start is uniform in the
+    ball.
     """
     attacks, estimators = import_module("art.attacks.evasion"), import_module("art.estimators.classification")
     with torch.no_grad():
@@ -70,8 +70,8 @@ def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, resta
     loss = nn.CrossEntropyLoss(reduction="sum")
     shape = tuple(x.shape[1:])
     box = (0.0, 1.0)
-    place = "gpu" if x.is_cuda else "cpu"
-    estimator = estimators.PyTorchClassifier(network, loss, shape, classes, clip_values=box, device_type=place)
+    device = "gpu" if x.is_cuda else "cpu"
+    estimator = estimators.PyTorchClassifier(network, loss, shape, classes, clip_values=box, device_type=device)
     attack = attacks.ProjectedGradientDescentPyTorch(
         estimator,
         norm={"Linf": "inf", "L2": 2}[pgd.threat.norm],
@@ -85,19 +85,19 @@ def art(network: nn.Module, x: Tensor, y: Tensor, pgd: PGD, rng: KeyedRNG, resta
     return torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())).to(x.device)
 
 
-CRAFTS: dict[str, Craft] = {"ours": ours, "foolbox": foolbox, "torchattacks": torchattacks, "art": art}
+BASELINES: dict[str, Baseline] = {"ours": ours, "foolbox": foolbox, "torchattacks": torchattacks, "art": art}
 
 
 def at_random(pgd: PGD) -> bool:
-    """Whether an attack has a random start."""
+    """Return whether an attack has a random start."""
     return pgd.start is random_start
 
 
-def mend_torchvision() -> None:
-    """Let torchvision be imported, which torchattacks does, where its compiled operators do not load.
+def repair_torchvision() -> None:
+    """Make torchvision importable where its compiled operators do not load; torchattacks imports it.
 
-    The published build needs CUDA's libraries and finds none beside a CPU build of torch; its Python files can be read
-    all the same once two of its operators are declared, though not defined.
+    The published build requires the libraries of CUDA, which a CPU build of torch lacks. Its Python files can be
+    imported once two of its operators are declared, though not defined.
     """
     try:
         import_module("torchvision")
@@ -109,4 +109,4 @@ def mend_torchvision() -> None:
         import_module("torchvision")
 
 
-_DECLARED = torch.library.Library("torchvision", "FRAGMENT")  # its operators live as long as it does
+_DECLARED = torch.library.Library("torchvision", "FRAGMENT")  # its operators exist as long as this object

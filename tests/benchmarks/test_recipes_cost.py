@@ -1,4 +1,4 @@
-"""The bench's recipes: an image's gradient counts once, in whatever network it is asked for."""
+"""The benchmark of recipes: the gradient of an image counts once, in any network."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from forefend.training.crafting import prepared
 from forefend.training.trainer import fit
 
 
-def test_an_ensemble_behind_a_preprocessor_is_one_gradient_an_image() -> None:
+def test_image_gradients_of_an_ensemble_count_once() -> None:
     networks = toy_cast()
     x, y, index = toy_images(8).batch(torch.arange(8))
-    with recipes.leaves() as passes:
+    with recipes.image_gradients() as passes:
         PGD(Linf(0.1), 3, 0.05, loss=Mean(ce))(
             pipelines(networks.preprocessor, networks.guides), x, y, rng=KeyedRNG(index)
         )
     assert passes["gradients"] == 3 * 8
     input_gradient(networks.classifier, x, y, ce)
-    assert passes["gradients"] == 3 * 8  # no longer watched
+    assert passes["gradients"] == 3 * 8  # counting has ended
 
 
-def test_guides_of_one_image_that_is_attacked_without_a_preprocessor_count_once() -> None:
+def test_image_gradients_without_preprocessor_count_once() -> None:
     networks = toy_cast()
     x, y, _ = toy_images(8).batch(torch.arange(8))
-    with recipes.leaves() as passes:
+    with recipes.image_gradients() as passes:
         input_gradient(pipelines(nn.Identity(), networks.guides), x, y, Mean(ce))
         input_gradient(lambda z: [guide(z) for guide in networks.guides], x, y, Mean(ce))
     assert passes["gradients"] == 2 * 8
 
 
 @pytest.mark.parametrize("craft", ["live", "prepared"])
-def test_training_counts_the_attacks_and_not_the_step(craft: str) -> None:
+def test_image_gradients_of_fit_exclude_the_training_step(craft: str) -> None:
     config = TrainingConfig() if craft == "live" else TrainingConfig(craft=prepared)
-    with recipes.leaves() as passes:
+    with recipes.image_gradients() as passes:
         recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
         fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), config=config)
     assert passes["gradients"] == 4 * 2 * 16
 
 
-def test_every_recipe_is_a_point_and_finds_its_networks() -> None:
+def test_points_cover_every_recipe() -> None:
     assert [point.case for point in recipes.points(False)] == list(RECIPES)
     assert {point.case for point in recipes.points(True)} == set(recipes.QUICK)
     assert recipes.AGAINST in recipes.QUICK
     images = toy_images(12)
     for name in RECIPES:
-        if name not in ("transfer", "jatp"):  # they train another classifier first
-            recipes.small(name).players(recipes.cast_of(name, images)) if name in recipes.ALONE else None
+        if name not in ("transfer", "jatp"):  # they train another classifier before
+            recipes.small(name).players(recipes.networks_of(name, images)) if name in recipes.CLASSIFIERS else None
 
 
-def test_figures_stand_against_adversarial_training() -> None:
-    told = {"seconds": 1.0, "clean": 0.9, "gradients": 7.0}
+def test_figures_compare_with_adversarial_training() -> None:
+    costs = {"seconds": 1.0, "clean": 0.9, "gradients": 7.0}
     measured = {
-        Point(recipes.NAME, "adversarial", "ours"): [{**told, "robust": 0.5, "tflops": 2.0}],
-        Point(recipes.NAME, "rtfe", "ours"): [{**told, "robust": 0.6, "tflops": 8.0}],
+        Point(recipes.NAME, "adversarial", "ours"): [{**costs, "robust": 0.5, "tflops": 2.0}],
+        Point(recipes.NAME, "rtfe", "ours"): [{**costs, "robust": 0.6, "tflops": 8.0}],
     }
     own, rtfe = recipes.figures(measured)
     assert own.ratio == 1
@@ -75,7 +75,7 @@ def test_figures_stand_against_adversarial_training() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_every_recipe_reports_its_cost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "EPOCHS", 1)
     monkeypatch.setattr(recipes, "IMAGES", 60)
     found = recipes.work(name)()

@@ -1,4 +1,4 @@
-"""The bench's memory: bytes counted by hand."""
+"""The benchmark of memory: bytes counted by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.speed.benchmarks import memory
 from benchmarks.speed.results import Point
 
 
-def test_each_storage_counts_once_and_weights_do_not() -> None:
+def test_saved_counts_each_storage_once_and_no_weights() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4 * 4, 3))
     x, y = torch.rand(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64)
     one = memory.saved(network, x, y)
@@ -20,19 +20,22 @@ def test_each_storage_counts_once_and_weights_do_not() -> None:
     assert memory.saved(network, torch.cat([x, x]), torch.cat([y, y])) - one == by_hand
 
 
-def test_a_prepared_network_keeps_less_and_bf16_half_of_that(small_target: None) -> None:
+def test_optimized_copy_saves_less_and_bf16_half_of_it(small_model: None) -> None:
     plain, fp32, bf16 = (
-        memory.SUBJECTS[subject]("random weights")()["bytes"] for subject in (memory.PLAIN, memory.FP32, memory.BF16)
+        memory.IMPLEMENTATIONS[name]("random weights")()["bytes"] for name in (memory.PLAIN, memory.FP32, memory.BF16)
     )
     assert fp32 < 0.65 * plain
     assert 0.45 * fp32 < bf16 < 0.6 * fp32
 
 
-def test_the_bar_is_a_third() -> None:
+def test_figures_target_is_a_third() -> None:
     kept = {memory.BF16: 30, memory.FP32: 60, memory.PLAIN: 100}
     found = list(
         memory.figures(
             {Point(memory.NAME, "c", name): [{"seconds": 0.0, "bytes": size}] for name, size in kept.items()}
         )
     )
-    assert [(f.subject, round(f.ratio, 3), f.bar) for f in found] == [("ours", 3.333, 3), ("ours, fp32", 1.667, None)]
+    assert [(f.implementation, round(f.ratio, 3), f.target) for f in found] == [
+        ("ours", 3.333, 3),
+        ("ours, fp32", 1.667, None),
+    ]
