@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert "noisy copies" in refused("compare run --copies 0")
     assert "no preprocessor architecture called 'dnccn'" in refused("compare run --denoiser dnccn")
     assert not (tmp_path / "run" / "compare").exists()
-    assert "/proc/x cannot be made" in refused("compare run --images 8 --out /proc/x")
+    assert "/proc/x cannot be created" in refused("compare run --images 8 --out /proc/x")
     assert not (tmp_path / "run" / "compare").exists()
     (tmp_path / "run" / "config.json").rename(tmp_path / "kept")
     assert "run was not trained by `forefend train`" in refused("compare run --data digits")

@@ -126,9 +126,9 @@ def test_every_kind_of_failure_to_write_is_a_sentence(monkeypatch: pytest.Monkey
     (Path.cwd() / "taken").write_text("mine")
     train = "train natural --images 20 --epochs 1 --out"
     assert "taken holds files but no run" in refused(f"{train} taken")
-    assert refused(f"{train} taken/x") == "taken/x cannot be made (Not a directory): choose another --out."
+    assert refused(f"{train} taken/x") == "taken/x cannot be created (Not a directory): choose another --out."
     for line in (train, "corruptions --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out"):
-        assert "/proc/x cannot be made" in refused(f"{line} /proc/x")
+        assert "/proc/x cannot be created" in refused(f"{line} /proc/x")
     assert (Path.cwd() / "taken").read_text() == "mine"
     monkeypatch.setattr("forefend.cli.recipes.json.dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback

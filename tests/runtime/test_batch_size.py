@@ -51,7 +51,7 @@ def test_it_remembers_what_did_not_fit(said: str) -> None:
 
 
 def test_no_room_for_one_image_is_said() -> None:
-    with pytest.raises(InputError, match="even for one image"):
+    with pytest.raises(InputError, match="single image"):
         list(AdaptiveBatchSize(4).map(torch.arange(4), machine(0)[1]))  # type: ignore[arg-type]
 
 

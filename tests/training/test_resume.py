@@ -100,7 +100,7 @@ def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
     assert f"{place} stands after step 6 of 6: nothing is left to do" in capsys.readouterr().out
     assert same(trained(again), trained(resumed))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file cannot be made \(File exists\): choose another --out\.$"):
+    with pytest.raises(InputError, match=r"file cannot be created \(File exists\): choose another --out\.$"):
         train(SMALL, toy_images(), toy_cast(), run=tmp_path / "file")
 
 

@@ -81,14 +81,14 @@ class ResultStore:
         todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
         mine = self.processes.mine(todo, self.batch_size)
         found: dict[int, bool] = {}
-        with Progress(title, len(mine), unit="images", speaks=not self.processes.rank) as progress:
+        with Progress(title, len(mine), unit="images", enabled=not self.processes.rank) as progress:
             for part in self._recorded(trial, judge(mine)) if len(mine) else ():
                 found |= part
                 progress.advance(len(part))
         known |= self.processes.all_of(found)
         if len(todo):
             lost = sum(known[i] for i in index)
-            progress.say(f"{title}: {lost} of {len(index)} lost, {progress.passed:.0f} s")
+            progress.print(f"{title}: {lost} of {len(index)} lost, {progress.elapsed:.0f} s")
         return {i: known[i] for i in index}
 
     def _recorded(self, trial: str, verdicts: Iterator[Verdicts]) -> Iterator[dict[int, bool]]:

@@ -1,4 +1,4 @@
-"""Room: how many images go through a network at once; halved when memory runs out, instead of dying."""
+"""An adaptive batch size: halved each time that memory runs out."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
 
 
 class AdaptiveBatchSize:
-    """How many images may be worked on at once.
+    """The number of images processed at once.
 
     Args:
-        size: at the start; halved for good each time that memory does not suffice.
+        size: the number at the start; each failure to allocate memory halves it for good.
     """
 
     def __init__(self, size: int) -> None:
         if size < 1:
-            raise InputError(f"A batch of {size} images holds none: give at least 1.")
+            raise InputError(f"The batch size is {size}, expected at least 1.")
         self.size = size
 
-    def map(self, rows: Tensor, work: Callable[[Tensor], Output]) -> Iterator[Output]:
-        """Do `work` on the rows part by part, in their order; a part that does not fit is done again in halves.
+    def map(self, rows: Tensor, function: Callable[[Tensor], Output]) -> Iterator[Output]:
+        """Apply a function to the rows in batches, in order; repeat a batch that does not fit in halves.
 
         Args:
             rows: row numbers or any tensor whose first dimension is the batch.
-            work: must change nothing before it returns.
+            function: must change no state before it returns.
 
         Raises:
             InputError: there is no memory for a single image.
@@ -40,12 +40,12 @@ class AdaptiveBatchSize:
         while done < len(rows):
             part = rows[done : done + self.size]
             try:
-                result = work(part)
+                result = function(part)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    raise InputError("No memory is left even for one image: use another device.") from error
+                    raise InputError("There is no memory left for a single image: use another device.") from error
                 self.size = len(part) // 2
                 continue
             done += len(part)
@@ -53,6 +53,6 @@ class AdaptiveBatchSize:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is a device, one of its libraries, or the machine itself, saying that it has no more memory."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
+    """Return whether an error means that a device, one of its libraries or the machine is out of memory."""
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)

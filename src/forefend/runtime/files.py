@@ -20,20 +20,20 @@ FORMAT = 1  # of every JSON file and checkpoint; a change that older versions ca
 
 
 def append(path: Path, *records: Any) -> None:
-    """Add a line for each record, a dataclass of plain values, and hand them to the operating system."""
+    """Append a line for each record, a dataclass of plain values."""
     with path.open("ab") as file:
         file.write(b"".join(map(json_line, records)))
 
 
 def json_line(record: Any) -> bytes:
-    """A record, a dataclass of plain values, as it stands in its file."""
+    """Return the line of a record, a dataclass of plain values."""
     return (json.dumps(asdict(record), separators=(",", ":")) + "\n").encode()
 
 
 def complete_lines(path: Path) -> list[bytes]:
-    """The lines of a file that is appended to; none when it does not exist.
+    """Return the lines of a file of records, an empty list if it does not exist.
 
-    A last line without its end, as kill -9 leaves it, is cut from the file so that the next append starts a line.
+    An incomplete last line, as after kill -9, is cut from the file, so that the next append starts a line.
     """
     if not path.exists():
         return []
@@ -46,7 +46,7 @@ def complete_lines(path: Path) -> list[bytes]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write `content` beside `path` and rename it into place; whatever stops it leaves the old file whole."""
+    """Write a file beside `path` and rename it into place, so that an interruption leaves the old file intact."""
     make_folder(path.parent)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -62,24 +62,24 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder where there is none.
+    """Create a folder if it does not exist.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out.") from None
+        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented, whole or not at all."""
+    """Write an indented JSON file, whole or not at all."""
     write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         InputError: there is no such file, or it is not JSON.
@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"There is no {path}: check the folder's name.") from None
+        raise InputError(f"There is no {path}: check the name of the folder.") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
 
@@ -118,7 +118,7 @@ def check_format(found: Any, path: Path) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """Who made a file: versions, machine, command and time, for the reader of a record."""
+    """Return versions, machine, command and time, to be stored beside results."""
     versions = {name: _version(name) for name in ("forefend", "torch", "numpy", "accelerate")}
     return {
         "versions": versions,
@@ -130,7 +130,6 @@ def provenance() -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
-    """A package's version; a package that was copied rather than installed has none to tell."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

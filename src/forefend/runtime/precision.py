@@ -1,4 +1,4 @@
-"""Precision: the numbers that networks compute in, and which of them a device is quick at."""
+"""The precision that networks compute in, and whether a device supports it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def supported_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The numbers to compute in on this device, and why, where they are not those that were asked for.
+    """Return the dtype to compute in on a device, and the reason where it is not the requested one.
 
-    Lower precision is asked for to save time. A processor without bfloat16 arithmetic imitates it, which takes many
-    times longer than float32 and brings nothing.
+    A processor without bfloat16 arithmetic emulates it, which is many times slower than float32.
 
     Args:
         precision: `fp32` or `bf16`.
-        device: where the network is.
+        device: the device of the network.
 
     Raises:
         InputError: an unknown precision.
@@ -34,17 +33,17 @@ def supported_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, 
 
 
 def effective_precision(precision: str, device: torch.device) -> str:
-    """The precision that is computed in on this device where `precision` is asked for."""
+    """Return the precision that a device computes in where `precision` is requested."""
     return "fp32" if supported_dtype(precision, device)[1] else precision
 
 
 def report_fallback(what: str, precision: str, device: torch.device) -> None:
-    """Say in the first of several processes that what was asked for is computed in fp32, if it is.
+    """Print, in the first process, that a device falls back to fp32, if it does.
 
     Args:
-        what: who computes, and the verb: the sentence's beginning.
-        precision: that was asked for.
-        device: that it computes on.
+        what: the beginning of the sentence, subject and verb.
+        precision: the requested precision.
+        device: the device that computes.
     """
     reason = supported_dtype(precision, device)[1]
     if reason and os.environ.get("RANK", "0") == "0":
@@ -53,17 +52,17 @@ def report_fallback(what: str, precision: str, device: torch.device) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Let a GPU convolve float32 as float32, and give torch's setting back afterwards.
+    """Switch off TF32 convolutions of a GPU inside the context, and restore the setting afterwards.
 
-    By default it rounds what it multiplies to ten bits of mantissa (TF32), so that two forms of one network disagree
-    about images near the boundary, where attacks leave them.
+    TF32 rounds to ten bits of mantissa. Two forms of one network then disagree near the decision boundary, where
+    attacks leave images.
     """
     holder: Any = torch.backends.cudnn
     name: str = "allow_tf32"
     exact: Any = False
     try:
         before = holder.allow_tf32
-    except RuntimeError:  # somebody has set what is newer than that name
+    except RuntimeError:  # the newer setting is in use, and torch refuses to mix them
         holder, name, exact = holder.conv, "fp32_precision", "ieee"
         before = holder.fp32_precision
     setattr(holder, name, exact)
@@ -75,11 +74,10 @@ def full_float32() -> Iterator[None]:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
-        asked = getattr(torch.cpu, "get_capabilities", None)
-        if asked is None:  # a torch that does not tell
+        capabilities = getattr(torch.cpu, "get_capabilities", None)
+        if capabilities is None:  # an older torch
             return True
-        # avx512_bf16 and amx_bf16 are among them, and what Arm calls its own.
-        return any(bool(has) for name, has in asked().items() if name.endswith("bf16"))
+        return any(bool(has) for name, has in capabilities().items() if name.endswith("bf16"))  # of x86 and Arm
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True

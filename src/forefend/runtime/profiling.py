@@ -1,4 +1,4 @@
-"""Compute: what a piece of work costs in floating-point operations, forward passes, gradients and time."""
+"""Measure the floating-point operations, forward passes, gradients and time of a computation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass(frozen=True)
 class Compute:
-    """What a piece of work cost.
+    """The cost of a computation.
 
     Args:
-        flops: operations of convolutions and matrix products, forwards and backwards, a multiply-add being two; what
-            works element by element (BatchNorm, ReLU, an attack's step) is not counted.
-        seconds: while being counted, which takes longer than the work alone; time it with `medians`.
-        forwards: images that went forwards through the network that was watched.
-        gradients: images whose gradient came back through it.
+        flops: operations of convolutions and matrix products, forward and backward, two for a multiply-add;
+            elementwise operations (BatchNorm, ReLU, the step of an attack) are not counted.
+        seconds: time while counting, which is slower than the computation alone; `median_seconds` measures that.
+        forwards: images that passed forward through the counted network.
+        gradients: images whose gradient passed back through it.
     """
 
     flops: int
@@ -33,45 +33,35 @@ class Compute:
     gradients: int = 0
 
 
-def count_compute(work: Callable[[], object], network: nn.Module | None = None) -> Compute:
-    """Do the work once and count.
+def count_compute(function: Callable[[], object], network: nn.Module | None = None) -> Compute:
+    """Call a function once and return its cost.
 
     Args:
-        work: what to do.
-        network: whose forward passes and gradients are counted, images to one tensor; a frozen view or a copy of it is
-            another network. It is given back as it was.
+        function: the computation.
+        network: the network, images to one tensor, whose forward passes and gradients are counted; those of frozen
+            views and copies are not.
     """
     passes = {"forwards": 0, "gradients": 0}
     counter = _Operations()
-    with _watched(network, passes), counter:
-        began = time.perf_counter()
-        work()
-        _finish()
-        seconds = time.perf_counter() - began
+    with _count_images(network, passes), counter:
+        seconds = _seconds(function)
     return Compute(counter.flops, seconds, **passes)
 
 
-def median_seconds(works: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """The median seconds of each piece of work, done in turns, so that a busy machine is unfair to none.
+def median_seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median seconds of each function, called in turns so that load on the machine affects all alike.
 
     Args:
-        works: what to do; each is done once beforehand, untimed.
-        rounds: how often each is timed.
+        functions: the computations; a first call of each is not timed.
+        rounds: the number of timed calls of each.
     """
-    found: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, seconds in zip(works, found, strict=True):
-            began = time.perf_counter()
-            work()
-            _finish()
-            if number:
-                seconds.append(time.perf_counter() - began)
-    return [statistics.median(seconds) for seconds in found]
+    found = [[_seconds(function) for function in functions] for _ in range(rounds + 1)]
+    return [statistics.median(seconds) for seconds in zip(*found[1:], strict=True)]
 
 
 @final
 class _Operations(TorchDispatchMode):
-    """Adds up torch's own formulas; torch's own counter also tells modules apart, which autograd.grad breaks."""
+    """Add up torch's formulas; torch's own counter also separates modules, which `autograd.grad` breaks."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -81,7 +71,7 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
         if formula is None:
-            with self:  # what is made of other operations, such as a linear layer in inference mode
+            with self:  # composed of other operations, such as a linear layer in inference mode
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
@@ -92,18 +82,16 @@ class _Operations(TorchDispatchMode):
 
 
 @contextmanager
-def _watched(network: nn.Module | None, passes: dict[str, int]) -> Iterator[None]:
-    """Count the images that go through a network, there and back."""
-
-    def back(gradient: Tensor) -> None:
+def _count_images(network: nn.Module | None, passes: dict[str, int]) -> Iterator[None]:
+    def backward(gradient: Tensor) -> None:
         passes["gradients"] += len(gradient)
 
-    def there(module: nn.Module, inputs: object, output: Tensor) -> None:
+    def forward(module: nn.Module, inputs: object, output: Tensor) -> None:
         passes["forwards"] += len(output)
         if output.requires_grad:
-            output.register_hook(back)
+            output.register_hook(backward)
 
-    hook = network.register_forward_hook(there) if network is not None else None
+    hook = network.register_forward_hook(forward) if network is not None else None
     try:
         yield
     finally:
@@ -111,7 +99,9 @@ def _watched(network: nn.Module | None, passes: dict[str, int]) -> Iterator[None
             hook.remove()
 
 
-def _finish() -> None:
-    """Wait for an accelerator, which works on while Python goes on."""
+def _seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # calls return before the GPU has finished
+    return time.perf_counter() - began

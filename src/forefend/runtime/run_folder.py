@@ -1,8 +1,4 @@
-"""Records: what each trial did to each image, appended to disk as it happens, and the folder of a run.
-
-A record is one line of JSON; a line cut short by a crash is dropped and measured again. Everything else is written
-beside its place and renamed into it, so that a file is whole or absent. No torch here: records can be read anywhere.
-"""
+"""The folder of a training run. It imports no torch, so that records can be read anywhere."""
 
 from __future__ import annotations
 
@@ -18,22 +14,22 @@ from forefend.runtime.files import make_folder, provenance, read_versioned, writ
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run: config, log, checkpoint, weights, evaluations.
+    """The folder of one training run: configuration, log, checkpoint, weights and evaluations.
 
     Args:
-        folder: where it lies; its name is the run's id.
+        folder: its path; its name is the id of the run.
     """
 
     folder: Path
 
     @property
     def checkpoint(self) -> Path:
-        """Everything needed to go on."""
+        """The file to resume from."""
         return self.folder / "checkpoint.safetensors"
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What the run was started with.
+        """The configuration that the run was started with.
 
         Raises:
             InputError: the folder is not a run.
@@ -41,18 +37,22 @@ class Run:
         try:
             return dict(read_versioned(self.folder / "config.json")["config"].items())
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{self.folder}/config.json is not a run's: choose another folder.") from None
+            raise InputError(
+                f"{self.folder}/config.json is no configuration of a run: choose another folder."
+            ) from None
 
     def log(self, **values: Any) -> None:
-        """Append one line to the run's training log."""
+        """Append a line to the training log."""
         with (self.folder / "train.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop what the training log says of steps after `step`: a kill may fall between the log and the checkpoint.
+        """Remove the lines of the training log after a step.
+
+        A run killed between writing the log and the checkpoint repeats these steps when it resumes.
 
         Args:
-            step: where training goes on, by the checkpoint.
+            step: the step of the checkpoint.
         """
         path = self.folder / "train.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -62,10 +62,10 @@ class Run:
 
 
 def run_in(folder: Run | str | Path) -> Run:
-    """The run in a folder, which is made if need be.
+    """Return the run in a folder, which is created if it does not exist.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     run = folder if isinstance(folder, Run) else Run(Path(folder))
     make_folder(run.folder)
@@ -73,15 +73,15 @@ def run_in(folder: Run | str | Path) -> Run:
 
 
 def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> Run:
-    """The run in `folder`: a new one, or the one that was started there with the same configuration.
+    """Start a run in a folder, or resume the run that was started there with the same configuration.
 
     Args:
-        folder: where the run lies, or shall lie.
-        config: what it is started with, JSON values.
-        may_change: keys whose value may be another when a run goes on; the new one is kept.
+        folder: the folder of the run.
+        config: its configuration, JSON values.
+        may_change: keys whose value may change when a run resumes; the new value is stored.
 
     Raises:
-        InputError: the folder belongs to another configuration, or holds something that is no run.
+        InputError: the folder belongs to another configuration, or holds files but no run.
     """
     run = Run(folder)
     config = json.loads(json.dumps(config))
@@ -94,15 +94,15 @@ def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] 
 
 
 def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = ()) -> None:
-    """Refuse a folder that another run, or something else, has taken.
+    """Refuse a folder that holds another run, or other files.
 
     Args:
-        folder: where a run shall be started, or go on.
-        config: what it is started with, JSON values.
+        folder: the folder to start or resume a run in.
+        config: the configuration of the run, JSON values.
         but: keys that are not compared.
 
     Raises:
-        InputError: the folder belongs to another configuration, or holds something that is no run.
+        InputError: the folder belongs to another configuration, or holds files but no run.
     """
     if (folder / "config.json").exists():
         both = (Run(folder).config, json.loads(json.dumps(config)))
@@ -112,12 +112,12 @@ def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = 
 
 
 def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with what was begun in another way.
+    """Refuse to resume with a different configuration.
 
     Args:
-        place: what was begun, for the message.
-        old: how it was begun, JSON values.
-        new: how it would go on.
+        place: the name of what is resumed, for the message.
+        old: the configuration at the start, JSON values.
+        new: the configuration now.
 
     Raises:
         InputError: they differ; the first difference is named.
@@ -130,5 +130,5 @@ def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             check_same(place, was, now)
         raise InputError(
             f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder "
-            "(--out), or repeat the old options to go on with it."
+            "(--out), or repeat the old options to resume it."
         )

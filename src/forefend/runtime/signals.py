@@ -1,4 +1,4 @@
-"""Interrupt: be asked to stop, finish the step, and say so."""
+"""Finish the current step before stopping on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work was asked to stop, and its state is on disk: the same call goes on from there."""
+    """A signal stopped the work after its state was saved; the same call resumes it."""
 
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step is finished before the loop obeys; a second one is not waited for.
+    """Collect SIGINT and SIGTERM instead of stopping; a second signal raises KeyboardInterrupt at once.
 
     Returns:
-        A list that holds the signal's number once it has arrived.
+        A list that holds the number of the signal once it has arrived.
     """
     received: list[int] = []
     old: dict[int, Any] = {}
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def collect(number: int, frame: FrameType | None) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
 
     try:
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            old[number] = signal.signal(number, note)
-    except ValueError:  # only the main thread may listen; elsewhere the caller handles signals
+            old[number] = signal.signal(number, collect)
+    except ValueError:  # only the main thread may set handlers; elsewhere the caller handles signals
         pass
     try:
         yield received

@@ -1,4 +1,4 @@
-"""Threads: how many the arithmetic of this process takes, or processes its work, of what the machine has left."""
+"""Choose the number of threads of this process, or of processes, from the free cores and memory of the machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def choose_threads() -> int:
-    """Set torch's number of threads and say it; where the environment has settled it, leave it.
+    """Set torch's number of threads, unless OMP_NUM_THREADS is set, and return it.
 
-    On a busy machine every thread waits for the one that was sent away, so that two take longer than one. Choose before
-    any work is done, which would itself count as the machine's.
+    On a busy machine every thread waits for the slowest, so that two threads may be slower than one. Call this before
+    any computation, which would count as load.
     """
     if not _set_by_environment():
         torch.set_num_threads(suitable_threads(available_cores(), os.cpu_count() or 1, os.getloadavg()[0]))
@@ -27,10 +27,10 @@ def choose_threads() -> int:
 
 @contextmanager
 def use_threads(threads: int | None) -> Iterator[None]:
-    """Go on for a while with the threads that something was begun with: another number rounds otherwise.
+    """Compute with a given number of threads inside the context, so that a resumed run rounds as before.
 
     Args:
-        threads: how many; None, and what the environment has settled, leave what is.
+        threads: the number; None changes nothing, nor does any number where OMP_NUM_THREADS is set.
     """
     with _threads(torch.get_num_threads() if threads is None or _set_by_environment() else threads):
         yield
@@ -38,36 +38,36 @@ def use_threads(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread for a while."""
+    """Compute with one thread inside the context."""
     with _threads(1):
         yield
 
 
 def processes_in_memory() -> int:
-    """How many processes such as this one, at its largest so far, memory holds; this one is among them."""
+    """Return how many processes of the peak size of this one fit into memory, including this one."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # a system that does not tell
+    except (ValueError, OSError):  # the system does not report free memory
         return 2
     return 1 + free // largest
 
 
-def suitable_threads(available_cores: float, cores: int, load: float) -> int:
-    """How many threads suit a machine: the cores that this process may use, less those at work for others.
+def suitable_threads(allowed: float, cores: int, load: float) -> int:
+    """Return the number of threads for a machine: the allowed cores less the busy ones, at least 1.
 
     Args:
         allowed: cores that this process may use.
-        cores: cores that the machine has.
-        load: how many processes have wanted to run in the last minute, over the whole machine.
+        cores: cores of the machine.
+        load: the load average of the last minute over the whole machine.
     """
-    # Who may use some cores alone meets its share of the load there.
-    busy = load * min(1.0, available_cores / cores)
-    return max(1, round(available_cores - busy))
+    # A process that may use only some cores competes with its share of the load.
+    busy = load * min(1.0, allowed / cores)
+    return max(1, round(allowed - busy))
 
 
 def available_cores() -> float:
-    """The cores that this process may use, by its affinity and its container's quota."""
+    """Return the number of cores that this process may use, by its affinity and the quota of its container."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = _QUOTA.read_text().split()
@@ -77,7 +77,6 @@ def available_cores() -> float:
 
 
 def _set_by_environment() -> bool:
-    """Whether the environment has the last word."""
     return bool(os.environ.get("OMP_NUM_THREADS"))
 
 

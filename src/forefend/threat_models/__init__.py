@@ -1,0 +1,1 @@
+"""Threat models: sets of allowed images around each clean image."""

@@ -126,7 +126,7 @@ def _take_all(
     """Every step that is left, with what is due after each: the epoch's end, a checkpoint, a stop."""
     saved = time.monotonic()
     speaks, title = loop.accelerator.is_main_process, type(loop.recipe).__name__
-    with Progress(title, loop.batches.steps, unit="steps", done=state.step, speaks=speaks) as progress:
+    with Progress(title, loop.batches.steps, unit="steps", done=state.step, enabled=speaks) as progress:
         while state.step < loop.batches.steps:
             loop.take(state, train)
             progress.advance()
@@ -297,7 +297,7 @@ def _tell(loop: _Loop, state: _State, run: Run | None, progress: Progress, seen:
     words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
     words += "".join(f", {name} {accuracy:.1%}" for name, accuracy in seen.items())
     progress.note(words)
-    progress.say(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {progress.left:.0f} s left")
+    progress.print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {progress.remaining:.0f} s left")
 
 
 @contextmanager

@@ -170,7 +170,7 @@ class _Clerk:
                 found.append(certificate)
                 progress.advance()
         if new:
-            progress.say(f"{self.name}: {new} images certified, {progress.passed:.0f} s")
+            progress.print(f"{self.name}: {new} images certified, {progress.elapsed:.0f} s")
         return found
 
     def _certificate(self, of: tuple[str, str], x: Tensor, y: int, index: int) -> Certificate:
