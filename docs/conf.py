@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ html_title = "forefend"
 myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 # Docstrings write code in single backticks, as Markdown does.
@@ -73,8 +75,22 @@ def escape(app: Sphinx, what: str, name: str, obj: object, options: object, line
             lines[number] = "".join(p if p.startswith("`") else re.sub(r"([*|]|_\b)", r"\\\1", p) for p in pieces)
 
 
+def is_default(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Leave out functions that are the default of a dataclass field, which autodoc takes for methods."""
+    return True if what == "class" and inspect.isfunction(member) and "." not in member.__qualname__ else None
+
+
+def name_defaults(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write the name of a default function, so that the signature parses."""
+    return signature and re.sub(r"<(?:function|class) '?(?:\w+\.)*(\w+)[^>]*>", r"\1", signature), returns
+
+
 def setup(app: Sphinx) -> None:
-    """Connect the three steps above."""
+    """Connect the steps above."""
+    app.connect("autodoc-skip-member", is_default)
+    app.connect("autodoc-process-signature", name_defaults)
     app.connect("builder-inited", write_reference)
     app.connect("source-read", point_outside)
     app.connect("autodoc-process-docstring", escape, priority=100)
