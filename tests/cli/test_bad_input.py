@@ -61,8 +61,8 @@ NUMBERS = {
     "--threat Linf:-1": "radius -1 is not a finite number of at least 0",
     "--threat Linf:nan": "radius nan is not a finite number of at least 0",
     "--threat Linf:8": "l∞ radius of 8 is above 1, and pixels are in [0, 1]: did you mean 8/255?",
-    "--threat Linf:8/0": "'8/0' is no radius",
-    "--threat Linf": "'Linf' is no threat model: write NORM:RADIUS",
+    "--threat Linf:8/0": "'8/0' is not a radius",
+    "--threat Linf": "'Linf' is not a threat model",
     "--threat L7:1": "no norm called 'L7': choose one of L2, Linf",
 }
 
@@ -274,7 +274,7 @@ def test_near_chance_on_the_command_line_names_the_way_on(here: Path) -> None:
 @pytest.mark.parametrize("name", ["Linf:8/255", 0.1])
 def test_a_threat_model_by_name_is_told_what_to_give(make: Callable[[Any], Any], name: Any) -> None:
     with pytest.raises(
-        InputError, match=r"is no threat model: give a name such as 'Linf:8/255', or forefend\.Linf\('8/255'\)\.$"
+        InputError, match=r"is not a threat model: give a name such as 'Linf:8/255', or forefend\.Linf\('8/255'\)\.$"
     ) as error:
         make(name)
     assert repr(name) in sentence(error)

@@ -63,7 +63,7 @@ def test_plain_values_become_what_they_name() -> None:
         ({"huber": "huber_men"}, "no loss of two outputs called 'huber_men': did you mean 'huber_mean'?"),
         ({"huber": "zzz"}, "no loss of two outputs called 'zzz': choose one of euclidean, huber_mean"),
         ({"policy": "evry"}, "no guide policy called 'evry': did you mean 'every'?"),
-        ({"threat": "Linf"}, "'Linf' is no threat model: write NORM:RADIUS"),
+        ({"threat": "Linf"}, "'Linf' is not a threat model"),
         ({"threat": "Linff:0.1"}, "no norm called 'Linff'"),
     ],
 )

@@ -211,11 +211,11 @@ def test_identities_are_distinct_and_are_read_back() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Wasserstein(0.1, window=4), "window of 4 pixels.*odd side such as 5"),
-        (lambda: Wasserstein(0.1, window=1), "window of 1 pixels"),
-        (lambda: Wasserstein(0.1, exact=-1), "exact cost of -1 images"),
+        (lambda: Wasserstein(0.1, window=4), "window is 4 pixels.*odd"),
+        (lambda: Wasserstein(0.1, window=1), "window is 1 pixels"),
+        (lambda: Wasserstein(0.1, exact=-1), "exact cost is -1"),
         (lambda: Wasserstein(-0.1), "not a finite number of at least 0"),
-        (lambda: parse_threat_model("Wasserstein:far"), "'far' is no radius"),
+        (lambda: parse_threat_model("Wasserstein:far"), "'far' is not a radius"),
         (lambda: parse_threat_model("Wasserstein:0.1(window=5)"), "is no|no radius"),
     ],
 )

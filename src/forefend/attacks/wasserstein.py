@@ -194,12 +194,12 @@ def projected(
     wanted = coupling.masked_fill(~valid_offsets(x, window), float("-inf"))
     stay = wanted[:, :, [window**2 // 2]]
     # From this price on, staying beats every move by all of the pixel's mass.
-    dearest = ((has + wanted - stay) / length.clamp_min(1)).flatten(1).amax(1).clamp_min(0)
+    highest = ((has + wanted - stay) / length.clamp_min(1)).flatten(1).amax(1).clamp_min(0)
 
     def at(price: Tensor) -> Tensor:
         return mend(_on_simplex(wanted - price.view(-1, 1, 1, 1) * length, has), x)
 
-    return solve_for_budget(at, budget, dearest, halvings=halvings)
+    return solve_for_budget(at, budget, highest, halvings=halvings)
 
 
 def favored(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings: int = _HALVINGS) -> Tensor:
@@ -219,12 +219,12 @@ def favored(uphill: Tensor, x: Tensor, budget: Tensor, entropy: float, halvings:
     length = offset_lengths(window, x)
     gain = uphill.masked_fill(~valid_offsets(x, window), float("-inf"))
     # No move of one pixel or more gains more than this; 50 entropies on top leave e⁻⁵⁰ of the mass moving.
-    dearest = 2 * uphill.abs().flatten(1).amax(1) + 50 * entropy
+    highest = 2 * uphill.abs().flatten(1).amax(1) + 50 * entropy
 
     def at(price: Tensor) -> Tensor:
         return has * ((gain - price.view(-1, 1, 1, 1) * length) / entropy).softmax(2)
 
-    return solve_for_budget(at, budget, dearest, halvings=halvings)
+    return solve_for_budget(at, budget, highest, halvings=halvings)
 
 
 def _on_simplex(wanted: Tensor, has: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+"""The l∞ and l2 threat models."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,13 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Linf(ThreatModel):
-    """Every pixel may move by up to `radius`: `Linf("8/255")`.
+    """Images whose every pixel differs from the clean one by at most `radius`.
 
     Args:
         radius: in [0, 1]-pixel units, a number or text such as `"8/255"`.
 
     Raises:
-        InputError: negative, or above 1.
+        InputError: the radius is negative or above 1.
+
+    >>> threat = Linf("8/255")
+    >>> print(threat, threat.radius == 8 / 255)
+    Linf:8/255 True
+    >>> threat.project(torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 2), 0.5)).mul(255).tolist()
+    [[[[135.5, 135.5]]]]
     """
 
     radius: float
@@ -39,27 +47,27 @@ class Linf(ThreatModel):
         return torch.minimum(torch.maximum(x_adv, x - radius), x + radius).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The largest pixel difference of each image."""
+        """Return the largest pixel difference of each image."""
         return (x_adv.double() - x.double()).abs().flatten(1).amax(1)
 
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
-        """Uniform in the box of ± radius, as Madry et al. start (1706.06083)."""
+        """Return a uniform point of the box of ± radius, as in Madry et al. (1706.06083)."""
         return self.project(x + per_image(self.radius, x) * (2 * rng.uniform(x) - 1), x)
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`size` times the sign of the gradient."""
+        """Return `size` times the sign of the gradient."""
         return per_image(size, gradient) * gradient.sign()
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class L2(ThreatModel):
-    """Each image may move by up to `radius` in Euclidean distance over all its pixels: `L2(0.5)`.
+    """Images whose Euclidean distance from the clean one, over all pixels, is at most `radius`.
 
     Args:
         radius: in [0, 1]-pixel units, a number or text such as `"128/255"`.
 
     Raises:
-        InputError: negative.
+        InputError: the radius is negative.
     """
 
     radius: float
@@ -68,24 +76,24 @@ class L2(ThreatModel):
         object.__setattr__(self, "radius", parse_radius(radius))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Shorten the perturbation to `radius`, then clip to [0, 1]; clipping only brings it nearer to x."""
+        """Scale the perturbation to length `radius`, then clip to [0, 1], which only shortens it."""
         delta = x_adv - x
         norm = _length(delta)
         radius = per_image(self.radius, x)
         return (x + delta * (radius / norm.clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The Euclidean length of each image's perturbation."""
+        """Return the Euclidean length of the perturbation of each image."""
         return (x_adv.double() - x.double()).flatten(1).norm(dim=1)
 
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
-        """A random direction of length `radius`, then clipped to [0, 1]."""
+        """Return a random direction of length `radius`, clipped to [0, 1]."""
         direction = rng.normal(x)
         return self.project(x + per_image(self.radius, x) * direction / _length(direction).clamp_min(1e-12), x)
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """`size` times the gradient's direction; an image whose gradient is zero stays."""
-        # The squares of a confident network's gradients (1e-25) are zero in float32: scale before measuring.
+        """Return `size` times the direction of the gradient, zero where the gradient is zero."""
+        # The squares of small gradients (1e-25) underflow to zero in float32: scale before taking the norm.
         tiny = torch.finfo(gradient.dtype).tiny
         largest = gradient.abs().flatten(1).amax(1).clamp_min(tiny)
         direction = gradient / per_image(largest, gradient)
@@ -93,5 +101,5 @@ class L2(ThreatModel):
 
 
 def _length(delta: Tensor) -> Tensor:
-    """Euclidean length of each image, shaped to broadcast over it."""
+    """Return the Euclidean length of each image, in a shape that broadcasts over it."""
     return delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.ndim - 1))

@@ -31,7 +31,7 @@ def parse_threat_model(text: str) -> ThreatModel:
         return Wasserstein(radius) if window is None else Wasserstein(radius, int(window), int(exact))
     norm, colon, radius = text.partition(":")
     if not colon:
-        raise InputError(f"{text!r} is no threat model: write NORM:RADIUS, such as Linf:8/255 or L2:0.5.")
+        raise InputError(f"{text!r} is not a threat model: write NORM:RADIUS, such as Linf:8/255 or L2:0.5.")
     if norm.lower() == "linf":
         return Linf(radius)
     if norm.lower() == "l2":
@@ -51,7 +51,9 @@ def as_threat_model(given: ThreatModel | str) -> ThreatModel:
     if isinstance(given, str):
         return parse_threat_model(given)
     if not isinstance(given, ThreatModel):
-        raise InputError(f"{given!r} is no threat model: give a name such as 'Linf:8/255', or forefend.Linf('8/255').")
+        raise InputError(
+            f"{given!r} is not a threat model: give a name such as 'Linf:8/255', or forefend.Linf('8/255')."
+        )
     return given
 
 
