@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
     from forefend.evaluation.evaluate import evaluate
     from forefend.evaluation.evaluated_model import EvaluatedModel
-    from forefend.evaluation.gradient_masking.evidence import CheckResult
+    from forefend.evaluation.gradient_masking.check import check
+    from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
     from forefend.evaluation.results import Result
     from forefend.evaluation.trial import Trial
     from forefend.models import classifiers, preprocessors
@@ -64,7 +65,8 @@ _SOURCES = {
     "evaluation.certification.randomized_smoothing": ("SmoothedClassifier", "certify"),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.evaluated_model": ("EvaluatedModel",),
-    "evaluation.gradient_masking.evidence": ("CheckResult",),
+    "evaluation.gradient_masking.check": ("check",),
+    "evaluation.gradient_masking.check_report": ("CheckReport", "CheckResult"),
     "evaluation.results": ("Result",),
     "evaluation.trial": ("Trial",),
     "models.defense": ("Defended", "Defense", "DefenseCard", "load"),

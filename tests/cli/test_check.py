@@ -1,10 +1,10 @@
-"""`forefend check`: its exit codes, what it leaves and goes on from, which records count, and what it refuses."""
+"""`forefend check`: exit codes, files, resuming, which records count, and refused input."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,14 +12,15 @@ import pytest
 import torch
 from helpers.command_line import Answer, done, files, forefend, guide, refused
 
+import forefend as ff
 from forefend.checks import InputError
-from forefend.cli import check_work
+from forefend.cli import resolve_models
 from forefend.cli.resolve_classifiers import Finder
 from forefend.data import ImageDataset, sample
 from forefend.data import load as load_images
 from forefend.data.dataset import image_digests
-from forefend.evaluation.gradient_masking import gate
-from forefend.evaluation.gradient_masking.evidence import CheckResult
+from forefend.evaluation.gradient_masking import check as library
+from forefend.evaluation.gradient_masking.check_report import CheckResult
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.results import CLEAN
@@ -27,20 +28,20 @@ from forefend.models.classifiers.model_card import save_classifier
 from forefend.models.defense import Defense, load
 from forefend.models.initialization import new_classifier
 from forefend.models.preprocessors import build
+from forefend.runtime import distributed, threads
 from forefend.runtime.distributed import ProcessGroup
 from forefend.runtime.files import append
 
-RECORDS = "FAIL the number comes from attackers who see the defense"
+RECORDS = "FAIL recorded attacks follow gradients of the defense"
 LINE = "check run --images 8 --threat Linf:0.8"
 KEYS = {"check", "measured", "bound", "passed", "advice"}
 
 
 @cache
 def defended() -> Path:
-    """A run known by queries alone; its weights are swapped for a defense that does nothing.
+    """A run with black-box records only, whose weights are replaced by those of an identity defense.
 
-    A denoiser trained for a moment answers with one class: what it gets right cannot be broken, and costs AutoAttack
-    minutes to give up.
+    A barely trained denoiser predicts one class, and AutoAttack would spend minutes on its correct images.
     """
     run = guide().parent / "hgd"
     done(f"train hgd --data digits --epochs 1 --images 100 --guides {guide()} --out {run}")
@@ -53,7 +54,7 @@ def defended() -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in."""
+    """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,72 +66,86 @@ def run(here: Path) -> Path:
     return here / "run"
 
 
-def findings(folder: Path) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.loads((folder / "check.json").read_text(encoding="utf-8"))
-    return found
+def written(folder: Path) -> dict[str, list[dict[str, object]]]:
+    """The results in check.json, by model."""
+    content = json.loads((folder / "check.json").read_text(encoding="utf-8"))
+    assert content["format"] == 1
+    return {name: report["checks"] for name, report in content["reports"].items()}
 
 
-def test_a_bare_classifier_passes_and_a_second_check_reads_what_the_first_found(here: Path) -> None:
-    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out gate"
+def test_check_of_bare_classifier_passes_and_resumes(here: Path) -> None:
+    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out"
     first = done(line)
     assert f"{guide().name}: passed" in first
-    found = findings(here / "gate")
+    found = written(here / "out")
     assert list(found) == [guide().name]
-    assert all(set(finding) == KEYS and finding["passed"] for finding in found[guide().name])
+    assert all(set(result) == KEYS and result["passed"] for result in found[guide().name])
     assert len(found[guide().name]) == 16
-    before = (here / "gate" / "records.jsonl").read_bytes()
+    before = (here / "out" / "records.jsonl").read_bytes()
     again = done(line)
     assert again[again.index(": passed") :] == first[first.index(": passed") :]
-    assert (here / "gate" / "records.jsonl").read_bytes() == before
-    assert findings(here / "gate") == found
+    assert (here / "out" / "records.jsonl").read_bytes() == before
+    assert written(here / "out") == found
 
 
-def test_a_run_known_by_queries_alone_fails_until_it_is_attacked(run: Path) -> None:
+def test_library_check_equals_the_command(here: Path) -> None:
+    done(f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out")
+    images = sample(load_images("digits", "test"), 8, 0)
+    network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
+    report = ff.check(network, images, "Linf:0.8", folder=here / "library")
+    ((command),) = written(here / "out").values()
+    assert report.passed
+    assert report.to_json()["checks"] == command
+    assert [asdict(result) for result in report] == command
+    assert written(here / "library") == {"classifier": command}
+
+
+def test_check_of_black_box_records_fails_until_attacked(run: Path) -> None:
     answer = forefend(LINE)
     assert (answer.code, answer.err) == (1, "")
     assert f"{guide().name}: 1 of 16 checks FAILED\n  {RECORDS}\n" in answer.out
-    assert "1 attacks on record, none of them by the defense's gradients" in " ".join(answer.out.split())
+    assert "1 recorded attacks, none of them through the defense" in " ".join(answer.out.split())
     assert "what to do: evaluate with the suite standard" in answer.out
     assert (run / "check" / "records.jsonl").exists()
-    ((found),) = findings(run / "check").values()
-    assert [finding["check"] for finding in found if not finding["passed"]] == [RECORDS.removeprefix("FAIL ")]
-    # The gate's own records are no evaluation, wherever they lie.
+    ((found),) = written(run / "check").values()
+    assert [result["check"] for result in found if not result["passed"]] == [RECORDS.removeprefix("FAIL ")]
+    # Records of checks never count as an evaluation.
     assert forefend(f"{LINE} --out run/elsewhere").code == 1
     assert forefend(LINE).code == 1
     done("evaluate run --images 8 --threat Linf:0.05 --suite quick --allow-weak-classifier --out run/evaluations/small")
-    assert forefend(LINE).code == 1  # white-box, of another threat model
+    assert forefend(LINE).code == 1  # white-box attacks in another threat model
     done("evaluate run --images 8 --threat Linf:0.8 --suite quick --allow-weak-classifier --out run/evaluations/quick")
     assert forefend(LINE).code == 0
 
 
-def test_a_run_without_a_number_is_checked_by_the_gate_s_own_attacks(run: Path) -> None:
+def test_check_without_records_prints_its_cost_first(run: Path) -> None:
     shutil.rmtree(run / "evaluations")
     out = done(LINE)
-    assert "no number on record" in out
+    assert "no records were given" in out
     assert out.index("At most ") < out.index("checks FAILED" if "checks FAILED" in out else "passed")
     assert "for all of them as measured on one batch" in out
 
 
-def test_records_may_lie_elsewhere(run: Path, here: Path) -> None:
+def test_records_are_read_from_another_folder(run: Path, here: Path) -> None:
     shutil.move(run / "evaluations", here / "results")
     assert forefend(LINE).code == 0
     assert forefend(f"{LINE} --records results").code == 1
     shutil.rmtree(run / "check")
     (here / "empty").mkdir()
-    assert refused(f"{LINE} --records empty").startswith("empty: no records.jsonl lies there")
+    assert refused(f"{LINE} --records empty").startswith("empty: no records.jsonl")
     assert not (run / "check").exists()
 
 
-def test_records_of_others_do_not_count(run: Path, here: Path) -> None:
+def test_records_of_other_models_do_not_count(run: Path, here: Path) -> None:
     text = (run / "evaluations" / "blind" / "records.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     for line in lines:
-        line["subject"] = "digits/test:0123456789abcdef:01234567"
+        line["model"] = "digits/test:0123456789abcdef:01234567"
     (here / "results").mkdir()
     (here / "results" / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     answer = forefend(f"{LINE} --records results")
     assert answer.code == 1
-    assert "0 attacks on record" in answer.out
+    assert "0 recorded attacks" in answer.out
 
 
 def recorded(folder: Path, *records: Record) -> Path:
@@ -141,39 +156,39 @@ def recorded(folder: Path, *records: Record) -> Path:
     return folder
 
 
-BARE = "check --classifiers {guide} --data digits --images 8 --seed 1 --threat Linf:0.8 --records results --out gate"
+BARE = "check --classifiers {guide} --data digits --images 8 --seed 1 --threat Linf:0.8 --records results --out out"
 WHITE = "PGD in Linf:0.8 [white_box]"
 
 
 def bare() -> tuple[str, ImageDataset]:
-    """The key of the guide's verdicts, and the images that `BARE` asks for."""
+    """The key of the guide's records, and the images of `BARE`."""
     network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
     images = sample(load_images("digits", "test"), 8, 1)
     return key_of(network, images), images
 
 
-def stands(line: str = BARE) -> str:
-    """What the gate measured of the number on record."""
+def agreement(line: str = BARE) -> str:
+    """What the check of the recorded accuracy measured."""
     forefend(line.format(guide=guide()))
-    ((found),) = findings(Path("gate")).values()
-    shutil.rmtree("gate")
-    return next(str(finding["measured"]) for finding in found if finding["check"].startswith("the number on record"))  # type: ignore[attr-defined]
+    ((found),) = written(Path("out")).values()
+    shutil.rmtree("out")
+    return next(str(result["measured"]) for result in found if result["check"].startswith("the recorded accuracy"))  # type: ignore[attr-defined]
 
 
-def test_only_what_was_attacked_on_record_can_stand(here: Path) -> None:
-    """All were classified, as a corruption run does, and four attacked: one of those stands; one was always wrong."""
+def test_only_attacked_images_count_as_robust(here: Path) -> None:
+    """All images were classified and four attacked: one of those is robust; one was always misclassified."""
     key, images = bare()
     index = images.index.tolist()
     clean = Record(key, CLEAN, 0, index, [False] * 7 + [True])
     attacked = Record(key, WHITE, 0, index[:4], [True, True, True, False])
     recorded(here / "results", clean, attacked)
-    assert stands().startswith("of 5 images judged by both, the records leave 20.0 %")
+    assert agreement().startswith("on 5 recorded images, accuracy 20.0 %")
     shutil.rmtree(here / "results")
     recorded(here / "results", clean)
-    assert "records leave" not in stands()  # never attacked: there is nothing to compare
+    assert agreement().startswith("not compared")  # never attacked
 
 
-def test_verdicts_of_other_sets_forms_and_pixels_do_not_count(here: Path) -> None:
+def test_records_of_other_data_or_weights_do_not_count(here: Path) -> None:
     key, images = bare()
     index = images.index.tolist()
     x, y, _ = images.batch(torch.arange(8))
@@ -182,55 +197,58 @@ def test_verdicts_of_other_sets_forms_and_pixels_do_not_count(here: Path) -> Non
     others = [f"mnist/test:{weights}:{form}", f"digits/train:{weights}:{form}", f"{data}:{weights}:00000000"]
     stale = Record(key, WHITE, 0, index[2:4], [False, False], ["00000000", image_digests(x, y)[3]])
     recorded(here / "results", own, stale, *(Record(other, WHITE, 0, index, [False] * 8) for other in others))
-    assert stands().startswith("of 3 images judged by both, the records leave 66.7 %")
+    assert agreement().startswith("on 3 recorded images, accuracy 66.7 %")
 
 
-def test_a_folder_of_evaluation_records_is_no_place_for_the_gate_s(run: Path, here: Path) -> None:
+def test_out_with_evaluation_records_is_refused(run: Path, here: Path) -> None:
     before = files(here)
     assert "evaluation's records" in refused(f"{LINE} --out run/evaluations/blind")
     assert files(here) == before
-    # Its own, cut short, it goes on from; and they are no evaluation meanwhile.
-    recorded(here / "gate", Record("digits/test:0123456789abcdef:01234567", WHITE, 0, [0], [False]))
-    (here / "gate" / "check.json").write_text("{}")
-    assert forefend(f"{LINE} --out gate").code == 1
+    # An interrupted check resumes from its own records.
+    recorded(here / "out", Record("digits/test:0123456789abcdef:01234567", WHITE, 0, [0], [False]))
+    (here / "out" / "check.json").write_text('{"format": 1, "reports": {}}')
+    assert forefend(f"{LINE} --out out").code == 1
 
 
-def test_a_check_that_is_cut_short_has_marked_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_check_has_marked_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*_: object, **__: object) -> None:
-        recorded_by_then = (here / "gate" / "check.json").read_text(encoding="utf-8")
-        assert json.loads(recorded_by_then) == {}
+        assert written(here / "out") == {}
         raise InputError("cut short")
 
-    monkeypatch.setattr(gate, "check", cut)
-    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out gate"
+    monkeypatch.setattr(library, "run_checks", cut)
+    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out"
     asked: list[str] = []
-    monkeypatch.setattr(check_work, "choose_threads", lambda: asked.append("threads"))
+    monkeypatch.setattr(threads, "choose_threads", lambda: asked.append("threads"))
     assert refused(line) == "cut short"
     assert asked == ["threads"]
 
 
-def test_subjects_and_surrogates_go_to_the_device_and_one_process_speaks(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None:
+    """Make the command run as one of two processes."""
+    for module in (distributed, library):
+        monkeypatch.setattr(module, "process_group", lambda: ProcessGroup(rank, 2))
+
+
+def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     went: list[tuple[int, str | None]] = []
-    monkeypatch.setattr(check_work, "placed", lambda networks, device: went.append((len(networks), device)))
+    monkeypatch.setattr(resolve_models, "placed", lambda networks, device: went.append((len(networks), device)))
     monkeypatch.setattr(
-        gate, "check", lambda *_, **more: [CheckResult("a", ",".join(more["surrogates"]), "", False, "")]
+        library, "run_checks", lambda *_, **more: [CheckResult("a", ",".join(more["surrogates"]), "", False, "")]
     )
     images = load_images("digits", "test")
     for seed in (1, 2):
         (here / str(seed) / "net").mkdir(parents=True)
         save_classifier(here / str(seed) / "net", new_classifier("tinyresnet", images, seed), "tinyresnet", images)
     surrogates = "--surrogates 1/net 2/net"
-    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 {surrogates} --out gate"
+    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 {surrogates} --out out"
     line += " --device cpu"
-    monkeypatch.setattr(check_work, "processes", lambda: ProcessGroup(1, 2))
+    pretend(monkeypatch, rank=1)
     assert forefend(line) == Answer(1, "", "")
     assert went == [(3, "cpu")]
-    assert not (here / "gate").exists()
-    monkeypatch.setattr(check_work, "processes", lambda: ProcessGroup(0, 2))
+    assert not (here / "out").exists()
+    pretend(monkeypatch, rank=0)
     assert forefend(line).code == 1
-    assert len(str(findings(here / "gate")[guide().name][0]["measured"]).split(",")) == 2
+    assert len(str(written(here / "out")[guide().name][0]["measured"]).split(",")) == 2
 
 
 @pytest.mark.parametrize(
@@ -250,6 +268,6 @@ def test_subjects_and_surrogates_go_to_the_device_and_one_process_speaks(
         ("check --data digits --classifiers {guide} --imags 3", "did you mean --images"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence_before_any_work(line: str, words: str, here: Path) -> None:
+def test_bad_input_is_refused_before_any_work(line: str, words: str, here: Path) -> None:
     assert words in refused(line.format(guide=guide()))
     assert not list(here.rglob("records.jsonl"))

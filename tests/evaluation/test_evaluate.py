@@ -22,8 +22,8 @@ from forefend.evaluation.certification.certificate import SmoothingConfig
 from forefend.evaluation.certification.randomized_smoothing import certify
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.gradient_masking.gate import CheckBudget
-from forefend.evaluation.gradient_masking.gate import check as gate
+from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
+from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.results import Result
 from forefend.evaluation.suites import general
 from forefend.evaluation.trial import Cascade, Trial
@@ -140,9 +140,9 @@ class Drawing(nn.Module):
     [
         lambda network, images: evaluate(network, images, general.quick(Linf(0.05))[:2], allow_weak=True),
         lambda network, images: certify(network, images, SmoothingConfig(samples=10, first=5, alpha=0.1)),
-        lambda network, images: gate(EvaluatedModel("it", network), images, Linf(0.05), budget=SMALL),
+        lambda network, images: check(network, images, Linf(0.05), budget=SMALL),
     ],
-    ids=["evaluate", "certify", "gate"],
+    ids=["evaluate", "certify", "check"],
 )
 def test_the_callers_random_numbers_are_the_callers(judge: Callable[[nn.Module, ImageDataset], Any]) -> None:
     before = torch.get_rng_state()

@@ -1,35 +1,101 @@
-"""`forefend check`: the gate that catches robust accuracies which are not to be trusted."""
+"""`forefend check`: look for signs of gradient masking."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forefend.checks import InputError
 from forefend.cli.parser import Parser
+from forefend.runtime.run_folder import Run
+
+if TYPE_CHECKING:
+    from forefend.data import ImageDataset
+    from forefend.evaluation.evaluated_model import EvaluatedModel
+    from forefend.evaluation.gradient_masking.check_report import CheckReport
+    from forefend.threat_models.base import ThreatModel
 
 
 def main(arguments: list[str]) -> int:
-    """Check, print what was found; 1 when a number is not to be trusted."""
-    parser = Parser("check", "Try to catch masked gradients; the exit code is 1 when the number is not to be trusted.")
-    parser.add_argument("run", nargs="?", type=str | None, help="the run's folder; none for bare classifiers")
-    parser.add_argument(
-        "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
-    )
-    parser.add_argument("--threat", type=str | None, help="such as Linf:8/255 (else the run's)")
+    """Check every model and print the reports; return 1 if a check failed."""
+    parser = Parser("check", "Look for signs of gradient masking; the exit code is 1 if a check failed.")
+    parser.add_argument("run", nargs="?", type=str | None, help="folder of the run; none for bare classifiers")
+    parser.add_argument("--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers")
+    parser.add_argument("--threat", type=str | None, help="such as Linf:8/255 (default: the run's)")
     parser.add_argument("--images", type=int | None, default=200, help="stratified, seeded sample of the test set")
     parser.add_argument(
-        "--records", nargs="+", type=str, default=[], help="where the number's records lie (else the run's folder)"
+        "--records", nargs="+", type=str, default=[], help="folders of evaluations (default: the run's)"
     )
-    parser.add_argument(
-        "--surrogates", nargs="+", type=str, default=[], help="other classifiers whose examples may transfer"
-    )
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
+    parser.add_argument("--surrogates", nargs="+", type=str, default=[], help="classifiers for transfer attacks")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: the best available)")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
-    parser.add_argument("--out", type=str | None, help="folder for check.json and the verdicts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample and the attacks")
+    parser.add_argument("--out", type=str | None, help="folder for check.json and the records")
     parser.add_data(default=None)
     parser.add_classifiers()
     options = parser.parse_args(arguments)
-    from forefend.cli import check_work
+    from forefend.runtime.distributed import process_group
 
-    text, passed = check_work.run(options)
-    if text:  # of several processes, one speaks
-        print(text)
-    return 0 if passed else 1
+    reports = _reports(options)
+    if not process_group().rank:
+        print("\n\n".join(map(str, reports)))
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _reports(options: Any) -> list[CheckReport]:
+    from forefend.cli.resolve_models import images_for, placed, surrogates_of
+    from forefend.evaluation.gradient_masking import check as library
+    from forefend.runtime.distributed import process_group
+    from forefend.runtime.threads import choose_threads
+
+    choose_threads()
+    run = Run(Path(options.run)) if options.run else None
+    images = images_for(options, run)
+    models, threat = _models(options, run)
+    folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
+    records = [_records(options, run, model, images, threat, folder) for model in models]
+    surrogates = surrogates_of(options)
+    placed([model.network for model in models] + list(surrogates.values()), options.device)
+    for model in models:  # all models, before anything is written
+        library.validate(model, images, threat, batch_size=options.batch_size)
+    return [
+        library.check(
+            model,
+            images,
+            threat,
+            records=folders,
+            surrogates=surrogates,
+            folder=folder,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            log=None if process_group().rank else partial(print, flush=True),
+        )
+        for model, folders in zip(models, records, strict=True)
+    ]
+
+
+def _models(options: Any, run: Run | None) -> tuple[list[EvaluatedModel], ThreatModel]:
+    """Return the defended models, or bare classifiers where there are none, and the threat model."""
+    from forefend.cli.resolve_models import subjects_of
+    from forefend.threat_models.parsing import parse_threat_model
+
+    models, threat = subjects_of(options, run)
+    models = [model for model in models if model.defended] or models
+    if not models:
+        raise InputError(f"{options.run} knows no classifier behind its defense: name one with --classifiers.")
+    if not (options.threat or threat):
+        raise InputError("The run was trained without a threat model: give one with --threat, such as Linf:8/255.")
+    return models, parse_threat_model(options.threat or threat)
+
+
+def _records(
+    options: Any, run: Run | None, model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, folder: Path
+) -> list[str]:
+    """Return the folders named by --records, or the run's folder if it holds records of this model."""
+    from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
+
+    if options.records or run is None:
+        return list(options.records)
+    found = read_records([run.folder], exclude=folder) if any(run.folder.rglob("records.jsonl")) else []
+    return [options.run] if recorded_accuracy(found, model, images, threat).trials else []

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("forefend.cli.demo", "a defense for real digits in a minute: a table and a picture"),
     "train": ("forefend.cli.train", "train a preprocessor, or a classifier, with one of the recipes"),
     "evaluate": ("forefend.cli.evaluate", "measure a run or a bare classifier under a suite of attacks"),
-    "check": ("forefend.cli.check", "is the number to be trusted? the gradient-masking gate"),
+    "check": ("forefend.cli.check", "look for signs of gradient masking"),
     "certify": ("forefend.cli.certify", "prove an l2 radius for each image, by randomized smoothing"),
     "compare": ("forefend.cli.compare", "this defense beside other ways to robustness, at equal compute"),
     "corruptions": ("forefend.cli.corruptions", "accuracy on corrupted images, made here or published"),

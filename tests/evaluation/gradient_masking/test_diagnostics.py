@@ -1,4 +1,4 @@
-"""Probes: networks of which each answer is known."""
+"""Diagnostics of networks whose properties are known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forefend.threat_models.lp import L2, Linf
 SIZE = 6
 X = torch.rand(12, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 0.6 + 0.2
 Y = torch.arange(12) % 3
-DRAW = KeyedRNG(torch.arange(12), purpose="landscape")
+RNG = KeyedRNG(torch.arange(12), purpose="landscape")
 
 
 def linear(classes: int = 3) -> nn.Module:
@@ -31,7 +31,7 @@ def linear(classes: int = 3) -> nn.Module:
 
 
 class Scaled(nn.Module):
-    """The first so many pixels, as logits times a scale."""
+    """The first three pixels as logits, times a scale."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -41,18 +41,18 @@ class Scaled(nn.Module):
         return self.scale * x.flatten(1)[:, :3]
 
 
-def test_zero_gradients_are_counted_image_by_image() -> None:
+def test_zero_gradients_are_found_per_image() -> None:
     x = torch.zeros(3, 1, 2, 2)
-    x[0, 0, 0, 0] = 1.0  # right by a margin of 200 at this scale: cross-entropy is flat to float32
-    x[1, 0, 0, 1] = 1.0  # wrong by 200: steep
-    x[2, 0, 0, 0] = 0.01  # right by 2
+    x[0, 0, 0, 0] = 1.0  # correct with a margin of 200: cross-entropy is constant in float32
+    x[1, 0, 0, 1] = 1.0  # wrong by 200
+    x[2, 0, 0, 0] = 0.01  # correct with a margin of 2
     y = torch.zeros(3, dtype=torch.int64)
     assert diagnostics.zero_gradients(Scaled(200), x, y).tolist() == [True, False, False]
     assert diagnostics.zero_gradients(Scaled(200), x, y, margin).tolist() == [False, False, False]
     assert diagnostics.zero_gradients(Scaled(20), x, y).tolist() == [False, False, False]
 
 
-def test_a_rounding_network_has_no_gradient_and_one_that_is_nan_counts_as_none() -> None:
+def test_zero_gradients_of_rounding_and_nan_are_all() -> None:
     assert diagnostics.zero_gradients(nn.Sequential(Quantize(), linear()), X, Y).all()
 
     def rooted(x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_a_rounding_network_has_no_gradient_and_one_that_is_nan_counts_as_none()
 
 
 class Coin(nn.Module):
-    """Draws one of a few constants."""
+    """Adds a random constant, one of a few."""
 
     def __init__(self, sides: int) -> None:
         super().__init__()
@@ -84,26 +84,26 @@ class Coin(nn.Module):
         (Coin(1), False),
     ],
 )
-def test_random_is_what_answers_otherwise_when_asked_again(network: nn.Module, random: bool) -> None:
+def test_is_random_detects_changing_outputs(network: nn.Module, random: bool) -> None:
     state = torch.get_rng_state()
     assert model_checks.is_random(network, X) is random
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Seldom(nn.Module):
-    """Answers otherwise one time in four."""
+class Rarely(nn.Module):
+    """Returns another output one time in four."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :3] + (torch.rand(()) < 0.25)
 
 
-def test_what_seldom_answers_otherwise_is_asked_often_enough() -> None:
-    assert not model_checks.is_random(Seldom(), X, times=1)  # the first two numbers from seed 0 are 0.50 and 0.77
-    assert model_checks.is_random(Seldom(), X)
+def test_is_random_detects_rare_changes() -> None:
+    assert not model_checks.is_random(Rarely(), X, times=1)  # the first two numbers from seed 0 are 0.50 and 0.77
+    assert model_checks.is_random(Rarely(), X)
 
 
-class Ends(nn.Module):
-    """A linear classifier with something at its end."""
+class Followed(nn.Module):
+    """A linear classifier followed by a function."""
 
     def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -123,8 +123,8 @@ class Ends(nn.Module):
         (lambda z: z - z.mean(1, keepdim=True) + 1 / 3, True),  # sums to one, and not positive
     ],
 )
-def test_probabilities_are_no_logits_and_their_logarithms_are(end: Callable[[Tensor], Tensor], logits: bool) -> None:
-    assert model_checks.gives_logits(Ends(end), X) is logits
+def test_gives_logits_refuses_probabilities_only(end: Callable[[Tensor], Tensor], logits: bool) -> None:
+    assert model_checks.gives_logits(Followed(end), X) is logits
 
 
 class NoGrad(nn.Module):
@@ -134,44 +134,44 @@ class NoGrad(nn.Module):
 
 
 class Elsewhere(nn.Module):
-    """Answers that ask for a gradient, of something else than the image."""
+    """The output has a gradient, but not with respect to the image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.detach().flatten(1)[:, :3] + torch.zeros(3, requires_grad=True)
 
 
 @pytest.mark.parametrize(
-    ("network", "flows"),
+    ("network", "expected"),
     [
         (linear(), True),
         (nn.Sequential(Quantize(), linear()), True),  # zero, but there
         (NoGrad(), False),
-        (nn.Sequential(CarelessJPEG(), linear()), False),  # raises where a gradient is asked for
-        (Ends(lambda z: z.detach()), False),
+        (nn.Sequential(CarelessJPEG(), linear()), False),  # raises if a gradient is required
+        (Followed(lambda z: z.detach()), False),
         (Elsewhere(), False),
     ],
 )
-def test_a_gradient_flows_or_does_not(network: nn.Module, flows: bool) -> None:
+def test_has_gradient_of_each_network(network: nn.Module, expected: bool) -> None:
     with torch.no_grad():
-        assert model_checks.has_gradient(network, X[:2]) is flows
+        assert model_checks.has_gradient(network, X[:2]) is expected
     assert not X.requires_grad
 
 
-class Backwards(nn.Module):
-    """Takes a gradient on its way, in a way of its own."""
+class WithBackward(nn.Module):
+    """Computes a gradient in its forward pass."""
 
-    def __init__(self, way: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
-        self.way = way
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
             z = x.detach().requires_grad_()
-            self.way(z)
+            self.function(z)
         return x.flatten(1)[:, :3]
 
 
-WAYS: dict[str, Callable[[Tensor], Any]] = {
+FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "torch.autograd.grad": lambda z: torch.autograd.grad(z.square().sum(), z),
     "a function imported before": lambda z: grad(z.square().sum(), z),
     "Tensor.backward": lambda z: z.square().sum().backward(),
@@ -180,15 +180,15 @@ WAYS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_a_gradient_inside_is_seen(way: str) -> None:
-    assert diagnostics.optimizes_inside(Backwards(WAYS[way]), X[:2])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_optimizes_inside_detects_every_backward_pass(name: str) -> None:
+    assert diagnostics.optimizes_inside(WithBackward(FUNCTIONS[name]), X[:2])
 
 
-def test_a_network_that_takes_none_is_not_accused_and_torch_is_put_back() -> None:
+def test_optimizes_inside_restores_torch() -> None:
     engine = torch.autograd.Variable._execution_engine
     assert not diagnostics.optimizes_inside(linear(), X[:2])
-    assert not diagnostics.optimizes_inside(Backwards(lambda z: z.square().sum()), X[:2])
+    assert not diagnostics.optimizes_inside(WithBackward(lambda z: z.square().sum()), X[:2])
     assert diagnostics.optimizes_inside(nn.Sequential(Purify(), linear()), X[:2])
     assert torch.autograd.Variable._execution_engine is engine
 
@@ -196,45 +196,47 @@ def test_a_network_that_takes_none_is_not_accused_and_torch_is_put_back() -> Non
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        diagnostics.optimizes_inside(Backwards(fails), X[:2])
+        diagnostics.optimizes_inside(WithBackward(fails), X[:2])
     assert torch.autograd.Variable._execution_engine is engine
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=str)
-def test_a_linear_margin_rises_along_its_gradient_at_every_distance_and_along_noise_by_chance(
+def test_loss_along_gradient_of_linear_margin_rises(
     threat: ThreatModel,
 ) -> None:
-    found = diagnostics.uphill(linear(2), X, Y % 2, threat, DRAW, loss=margin)
+    found = diagnostics.loss_along_gradient(linear(2), X, Y % 2, threat, RNG, loss=margin)
     assert list(found) == [0.02, 0.1, 0.5]
     assert {along for along, _ in found.values()} == {1.0}
     f = linear(2)
     for share, (_, random) in found.items():
-        there = threat.project(X + threat.step(DRAW.normal(X), share * threat.radius), X)
-        assert random == float((margin(f(there), Y % 2) > margin(f(X), Y % 2)).double().mean())
+        moved = threat.project(X + threat.step(RNG.normal(X), share * threat.radius), X)
+        assert random == float((margin(f(moved), Y % 2) > margin(f(X), Y % 2)).double().mean())
     assert 0 < found[0.02][1] < 1
 
 
-def test_a_gradient_with_the_wrong_sign_goes_down_and_one_that_is_zero_goes_nowhere() -> None:
+def test_loss_along_wrong_gradient_does_not_rise() -> None:
     threat = Linf(0.1)
-    found = diagnostics.uphill(nn.Sequential(FlipGradient(), linear(2)), X, Y % 2, threat, DRAW, loss=margin)
+    found = diagnostics.loss_along_gradient(
+        nn.Sequential(FlipGradient(), linear(2)), X, Y % 2, threat, RNG, loss=margin
+    )
     assert {along for along, _ in found.values()} == {0.0}
-    found = diagnostics.uphill(nn.Sequential(Quantize(), linear(2)), X, Y % 2, threat, DRAW, loss=margin)
+    found = diagnostics.loss_along_gradient(nn.Sequential(Quantize(), linear(2)), X, Y % 2, threat, RNG, loss=margin)
     assert {along for along, _ in found.values()} == {0.0}
 
 
-def test_a_still_pipeline_draws_the_same_numbers_and_its_gradient_can_be_trusted() -> None:
+def test_fixed_randomness_repeats_its_draws() -> None:
     noisy = nn.Sequential(Shatter(), RandomResize(), linear(2))
-    f = diagnostics.still(noisy, seed=4)
+    f = diagnostics.fixed_randomness(noisy, seed=4)
     state = torch.get_rng_state()
     assert torch.equal(f(X), f(X))
     assert torch.equal(torch.get_rng_state(), state)
-    assert not all(torch.equal(diagnostics.still(noisy, seed=s)(X), f(X)) for s in range(5))
-    resized = diagnostics.still(nn.Sequential(RandomResize(), linear(2)), seed=4)
-    found = diagnostics.uphill(resized, X, Y % 2, Linf(0.1), DRAW, loss=margin)
+    assert not all(torch.equal(diagnostics.fixed_randomness(noisy, seed=s)(X), f(X)) for s in range(5))
+    resized = diagnostics.fixed_randomness(nn.Sequential(RandomResize(), linear(2)), seed=4)
+    found = diagnostics.loss_along_gradient(resized, X, Y % 2, Linf(0.1), RNG, loss=margin)
     assert {along for along, _ in found.values()} == {1.0}
 
 
-def test_frozen_networks_stay_so() -> None:
+def test_diagnostics_keep_networks_frozen() -> None:
     network = linear()
     for probe in (partial(model_checks.has_gradient, network), partial(model_checks.is_random, network)):
         probe(X)
@@ -243,7 +245,7 @@ def test_frozen_networks_stay_so() -> None:
 
 
 class Cramped(nn.Module):
-    """A network that has room for eight images."""
+    """A network that runs out of memory above eight images."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -253,21 +255,21 @@ class Cramped(nn.Module):
         self.sizes.append(len(x))
         if len(x) > 8:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        answers: Tensor = self.network(x)
-        return answers
+        logits: Tensor = self.network(x)
+        return logits
 
 
 @pytest.mark.parametrize("before", [nn.Identity(), Quantize(), FlipGradient()], ids=lambda m: type(m).__name__)
-def test_where_there_is_room_for_few_images_the_same_is_found_in_parts(before: nn.Module) -> None:
+def test_diagnose_with_little_memory_is_equal(before: nn.Module) -> None:
     network, batch = nn.Sequential(before, linear(2)), (X, Y % 2, torch.arange(12))
-    found = diagnostics.probe(network, batch, Linf(0.1), 3)
-    assert found == diagnostics.probe(Cramped(network), batch, Linf(0.1), 3)
+    found = diagnostics.diagnose(network, batch, Linf(0.1), 3)
+    assert found == diagnostics.diagnose(Cramped(network), batch, Linf(0.1), 3)
     facts, landscape = found
-    assert facts | {"zero": 0} == {"random": 0, "flows": 1, "logits": 1, "optimizes": 0, "probed": 12, "zero": 0}
+    assert facts | {"zero": 0} == {"random": 0, "has_gradient": 1, "logits": 1, "optimizes": 0, "probed": 12, "zero": 0}
     assert facts["zero"] == (12 if isinstance(before, Quantize) else 0)
-    assert landscape == diagnostics.uphill(network, X, Y % 2, Linf(0.1), DRAW, loss=margin)
+    assert landscape == diagnostics.loss_along_gradient(network, X, Y % 2, Linf(0.1), RNG, loss=margin)
 
 
-def test_no_memory_is_not_taken_for_no_gradient() -> None:
+def test_has_gradient_without_memory_raises() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         model_checks.has_gradient(Cramped(linear()), X)

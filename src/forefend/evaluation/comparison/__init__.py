@@ -1,0 +1,1 @@
+"""Comparison of a defense with baselines at equal training compute."""

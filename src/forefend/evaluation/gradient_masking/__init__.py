@@ -1,0 +1,1 @@
+"""Checks for signs of gradient masking."""

@@ -1,4 +1,4 @@
-"""Probes: facts about a network that show where gradients are masked, found without an attack."""
+"""Measure signs of masked gradients without an attack: zero gradients, randomness, the loss along the gradient."""
 
 from __future__ import annotations
 
@@ -22,30 +22,27 @@ from forefend.threat_models.base import ThreatModel
 
 
 def zero_gradients(f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Loss = ce) -> Tensor:
-    """Whether an image's loss has no gradient at all, or one that is not a number: `(B,)` bool.
+    """Return which images have an input gradient that is zero or not finite: `(B,)` bool.
 
     Args:
-        f: what an attacker differentiates.
+        f: images to logits.
         x: images, `(B, C, H, W)` in [0, 1].
         y: labels, `(B,)`.
-        loss: what is differentiated; cross-entropy vanishes on saturated logits too.
+        loss: per-image loss; the gradient of cross-entropy is also zero where logits saturate.
     """
     gradient = input_gradient(f, x, y, loss).flatten(1)
     return (gradient == 0).all(1) | ~gradient.isfinite().all(1)
 
 
 def optimizes_inside(network: nn.Module, x: Tensor) -> bool:
-    """Whether the network takes a gradient of its own while it answers, as purifiers that optimize at test time do."""
-    with _watched_engine() as taken, torch.no_grad():
+    """Whether the forward pass computes gradients, as purifiers that optimize at test time do."""
+    with _recorded_backward_passes() as passes, torch.no_grad():
         network(x)
-    return bool(taken)
+    return bool(passes)
 
 
-def still(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """A pipeline that draws from torch's generators, made to draw the same numbers at every call.
-
-    What one step changes is then the step's doing. The generators are left as they were.
-    """
+def fixed_randomness(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """Return a function that draws the same random numbers at every call, and leaves torch's generators unchanged."""
 
     def same_draws(x: Tensor) -> Tensor:
         with torch_seed(seed):
@@ -54,18 +51,18 @@ def still(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Te
     return same_draws
 
 
-def uphill(
+def loss_along_gradient(
     f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, threat: ThreatModel, rng: KeyedRNG, loss: Loss = ce
 ) -> dict[float, tuple[float, float]]:
-    """The loss landscape along the gradient: how many images' loss rises at some distances.
+    """Return for how many images a step along the gradient raises the loss, at three distances.
 
     Args:
-        f: what an attacker differentiates.
+        f: images to logits.
         x: images, `(B, C, H, W)` in [0, 1].
         y: labels, `(B,)`.
-        threat: in whose norm a step is taken, and whose radius the distances are shares of.
-        rng: of the random direction.
-        loss: whose landscape it is.
+        threat: threat model; distances are shares of its radius, in its norm.
+        rng: random generator of the random direction.
+        loss: per-image loss.
 
     Returns:
         For each distance, the share of images whose loss rises along the gradient, and along a random direction.
@@ -74,91 +71,80 @@ def uphill(
     random = rng.normal(x)
     found = {}
     with torch.no_grad():
-        here = loss(f(x), y)
+        before = loss(f(x), y)
         for share in (0.02, 0.1, 0.5):
             sides = []
             for direction in (gradient, random):
-                there = threat.project(x + threat.step(direction, share * threat.radius), x)
-                sides.append(float((loss(f(there), y) > here).double().mean()))
+                moved = threat.project(x + threat.step(direction, share * threat.radius), x)
+                sides.append(float((loss(f(moved), y) > before).double().mean()))
             found[share] = (sides[0], sides[1])
     return found
 
 
-def probe(
+def diagnose(
     network: nn.Module, batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, samples: int
 ) -> tuple[dict[str, float], dict[float, tuple[float, float]]]:
-    """All of it on one batch, as many images at once as there is room for.
+    """Measure all signs of masked gradients on one batch.
 
     Args:
         network: images to logits.
         batch: images, `(B, C, H, W)` in [0, 1], labels and dataset index, `(B,)` each.
-        threat: of the landscape.
+        threat: threat model of the loss landscape.
         samples: forward passes that are averaged before a random network is differentiated.
 
     Returns:
-        The facts, as `Evidence` names them, and the landscape; empty where nothing can be differentiated.
+        The facts, as `Evidence` names them, and the landscape, which is empty if the network has no gradient.
     """
     network = frozen(network)
     x, y, index = (t.to(device_of(network)) for t in batch)
-    room = AdaptiveBatchSize(len(x))
+    chunks = AdaptiveBatchSize(len(x))
 
-    def answers(look: Callable[[nn.Module, Tensor], bool], x: Tensor) -> Iterator[bool]:
-        return room.map(x, partial(look, network))
+    def each(measure: Callable[[nn.Module, Tensor], bool], x: Tensor) -> Iterator[bool]:
+        return chunks.map(x, partial(measure, network))
 
     facts: Any = {
-        "random": any(answers(is_random, x)),
-        "flows": all(answers(has_gradient, x[:2])),
-        "logits": any(answers(gives_logits, x)),
-        "optimizes": any(answers(optimizes_inside, x[:2])),
+        "random": any(each(is_random, x)),
+        "has_gradient": all(each(has_gradient, x[:2])),
+        "logits": any(each(gives_logits, x)),
+        "optimizes": any(each(optimizes_inside, x[:2])),
         "probed": len(x),
     }
-    # Several processes must go the same way, and each may have found otherwise of what answers at random.
+    # All processes must take the same branch, even if random outputs made them measure different facts.
     facts = process_group().all_of(facts)
-    if not facts["flows"]:
+    if not facts["has_gradient"]:
         return facts, {}
-    seen = still(Averaged(samples)(network)) if facts["random"] else network
-    zero, landscape = _gradients(seen, (x, y, index), threat, room)
-    return facts | {"zero": zero}, landscape
-
-
-def _gradients(
-    f: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor, Tensor], threat: ThreatModel, room: AdaptiveBatchSize
-) -> tuple[int, dict[float, tuple[float, float]]]:
-    """How many images have no gradient, and the landscape of the margin."""
-    x, y, index = batch
+    f = fixed_randomness(Averaged(samples)(network)) if facts["random"] else network
 
     def part(rows: Tensor) -> tuple[int, int, dict[float, tuple[float, float]]]:
         x_, y_, rng = x[rows], y[rows], KeyedRNG(index[rows], purpose="landscape")
         zero = int(zero_gradients(f, x_, y_).sum())
-        return len(rows), zero, uphill(f, x_, y_, threat, rng, loss=margin)
+        return len(rows), zero, loss_along_gradient(f, x_, y_, threat, rng, loss=margin)
 
-    found = list(room.map(torch.arange(len(x), device=x.device), part))
+    parts = list(chunks.map(torch.arange(len(x), device=x.device), part))
 
     def share(distance: float, side: int) -> float:
-        return sum(round(n * rises[distance][side]) for n, _, rises in found) / len(x)
+        return sum(round(n * shares[distance][side]) for n, _, shares in parts) / len(x)
 
-    return sum(zero for _, zero, _ in found), {d: (share(d, 0), share(d, 1)) for d in found[0][2]}
+    landscape = {distance: (share(distance, 0), share(distance, 1)) for distance in parts[0][2]}
+    return facts | {"zero": sum(zero for _, zero, _ in parts)}, landscape
 
 
 @contextmanager
-def _watched_engine() -> Iterator[list[str]]:
-    """Note each backward pass while the block runs.
-
-    All of torch's ways to a gradient end in its engine; a function that was imported before keeps none of them hidden.
-    """
-    taken: list[str] = []
+def _recorded_backward_passes() -> Iterator[list[str]]:
+    """Record every backward pass inside the block, whichever function of torch starts it."""
+    passes: list[str] = []
     engine: Any = torch.autograd.Variable._execution_engine
 
-    class Watched:
+    class RecordingEngine:
         def run_backward(self, *args: Any, **options: Any) -> Any:
-            taken.append("backward")
+            passes.append("backward")
             return engine.run_backward(*args, **options)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(engine, name)
 
-    torch.autograd.Variable._execution_engine = Watched()  # type: ignore[assignment]
+    torch.autograd.Variable._execution_engine = RecordingEngine()  # type: ignore[assignment]
     try:
-        yield taken
+        yield passes
     finally:
         torch.autograd.Variable._execution_engine = engine

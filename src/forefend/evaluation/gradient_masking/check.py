@@ -1,0 +1,224 @@
+"""Check whether a measured robustness may be an artifact of masked gradients.
+
+After Carlini et al., On evaluating adversarial robustness (1902.06705), Athalye et al. (1802.00420) and appendix A of
+RTFE (2209.06931). The checks do not prove robustness: a failed check shows that an accuracy is not to be trusted, and
+passed checks only show that no sign of gradient masking was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from forefend.attacks.autoattack import flags
+from forefend.checks import InputError, check_classifier, check_images, check_labels
+from forefend.data import ImageDataset
+from forefend.data.dataset import as_image_dataset
+from forefend.evaluation.cost_estimate import cost_of
+from forefend.evaluation.evaluate import verdicts
+from forefend.evaluation.evaluated_model import EvaluatedModel, evaluated_model
+from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
+from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
+from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
+from forefend.evaluation.gradient_masking.diagnostics import diagnose
+from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
+from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
+from forefend.evaluation.results import Verdict
+from forefend.evaluation.trial import Suite, Trial
+from forefend.models.defense import Defended
+from forefend.models.freezing import device_of, frozen
+from forefend.runtime.distributed import process_group
+from forefend.runtime.files import write_versioned
+from forefend.runtime.rng import torch_seed
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.lp import L2, Linf
+from forefend.threat_models.parsing import as_threat_model
+
+Evaluate = Callable[[ImageDataset, Suite], list[Verdict]]
+Log = Callable[[str], None]
+
+FULL: Final = CheckBudget()
+
+
+def check(
+    model: nn.Module | EvaluatedModel,
+    data: Any,
+    threat: ThreatModel | str = "Linf:8/255",
+    *,
+    records: Sequence[str | Path] = (),
+    surrogates: Mapping[str, nn.Module] | None = None,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    budget: CheckBudget = FULL,
+    log: Log | None = None,
+) -> CheckReport:
+    """Attack a model in many ways and check the outcomes for signs of gradient masking.
+
+    Args:
+        model: images in [0, 1] to logits; a `Defended` model is also attacked around its defense.
+        data: test images, in any form that `as_image_dataset` accepts; one or two hundred are enough.
+        threat: the threat model, or its name: Linf or L2 with one radius.
+        records: folders of evaluations of this model. Checks then include that they hold a suitable attack and that
+            the accuracy they state agrees with the attacks of this function.
+        surrogates: other classifiers by name, for transfer attacks.
+        folder: where records and `check.json` are written; an interrupted check resumes from there.
+        seed: seed of the attacks.
+        batch_size: images attacked at once.
+        budget: computation of the attacks for each image.
+        log: receives a line before the work starts, and the estimated cost.
+
+    Returns:
+        The result of each check.
+
+    Raises:
+        InputError: the threat model, the images, the model or the folder cannot be used.
+    """
+    model = model if isinstance(model, EvaluatedModel) else evaluated_model(model)
+    images, threat = as_image_dataset(data), as_threat_model(threat)
+    validate(model, images, threat, batch_size=batch_size, budget=budget)
+    folder = Path(folder) if folder else None
+    recorded = None
+    if records:
+        recorded = recorded_accuracy(read_records(records, exclude=folder), model, images, threat)
+    if folder:
+        _start_folder(folder)
+    if log:
+        log(f"{model.name}: {len(images)} images{f', records -> {folder}' if folder else ''}")
+    results = run_checks(
+        model,
+        images,
+        threat,
+        recorded=recorded,
+        surrogates=surrogates or {},
+        folder=folder,
+        seed=seed,
+        batch_size=batch_size,
+        budget=budget,
+        log=log,
+    )
+    report = CheckReport(results, model=model.name, threat=str(threat), images=len(images))
+    if folder and not process_group().rank:
+        report.save(folder / "check.json")
+    return report
+
+
+def validate(
+    model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, *, batch_size: int, budget: CheckBudget = FULL
+) -> None:
+    """Refuse arguments that `check` cannot use, before any attack; probabilities are a result, not an error.
+
+    Raises:
+        InputError: the threat model, the images or the model cannot be used.
+    """
+    if not (isinstance(threat, Linf | L2) and isinstance(threat.radius, float) and threat.radius > 0):
+        raise InputError(f"The checks cannot attack in {threat}: give Linf or L2 with one radius above 0.")
+    classes = len(images.classes)
+    budget.reference(threat, classes, "standard")  # raises what it cannot use before the other attacks have run
+    network = frozen(model.network)
+    x, y, _ = images.batch(torch.arange(min(len(images), batch_size)))
+
+    def shifted(x: Tensor) -> Any:
+        """Return outputs that cannot be taken for probabilities."""
+        logits = network(x)
+        return logits - 1 if isinstance(logits, Tensor) else logits
+
+    check_images(x)
+    check_labels(y, classes)
+    with torch.no_grad(), torch_seed(0):
+        check_classifier(shifted, x[:2].to(device_of(network)), classes, model.name)
+
+
+def _start_folder(folder: Path) -> None:
+    """Mark the folder, so that an interrupted check's records never count as those of an evaluation."""
+    holds_records = any(folder.glob("records*.jsonl"))  # first, as another process may be writing both files
+    if (folder / "check.json").exists():
+        return
+    if holds_records:
+        raise InputError(
+            f"{folder} holds an evaluation's records, which must not mix with the check's: choose an empty or new "
+            "folder with --out."
+        )
+    if not process_group().rank:
+        write_versioned(folder / "check.json", {"reports": {}})
+
+
+def run_checks(
+    model: EvaluatedModel,
+    images: ImageDataset,
+    threat: ThreatModel,
+    *,
+    recorded: RecordedAccuracy | None = None,
+    surrogates: Mapping[str, nn.Module],
+    folder: Path | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    budget: CheckBudget = FULL,
+    log: Log | None = None,
+) -> list[CheckResult]:
+    """Run all attacks that the model allows, and the checks that judge them; arguments are those of `check`."""
+    with torch_seed(0):
+        batch = images.batch(torch.arange(min(len(images), batch_size)))
+        facts, landscape = diagnose(model.network, batch, threat, budget.samples)
+    everything = frozenset(images.index.tolist())
+    evidence = Evidence(everything, len(images.classes), threat.norm, {}, {}, recorded, facts, landscape)
+    checks = list(GENERAL)
+    if facts["logits"]:  # evaluation refuses models that return probabilities
+        # A model may draw once for a whole batch: small batches keep one draw from deciding the result.
+        size = min(batch_size, 8) if facts["random"] else batch_size
+        evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
+        attacks = AttackSuite(threat, budget, bool(facts["random"]))
+        suite, reference = _suite(attacks, model, images, surrogates, follow_gradients=bool(facts["has_gradient"]))
+        if log:
+            trials = [*suite, *([reference] if reference else [])]
+            log(str(cost_of([model], images, trials, size).among(process_group().count)))
+        evidence = _with_outcomes(evidence, evaluate(images, suite), threat)
+        checks += WITH_ATTACKS
+        if reference:
+            evidence = _with_reference(evidence, reference, images, evaluate)
+            checks += WITH_GRADIENTS
+    return [check(evidence) for check in checks]
+
+
+def _suite(
+    attacks: AttackSuite,
+    model: EvaluatedModel,
+    images: ImageDataset,
+    surrogates: Mapping[str, nn.Module],
+    *,
+    follow_gradients: bool,
+) -> tuple[list[Trial], Trial | None]:
+    """Return the trials, and the one that runs last where the model has a gradient."""
+    suite = attacks.black_box_trials(surrogates)
+    if isinstance(model.network, Defended):
+        suite += attacks.bypass_trials()
+    if not follow_gradients:
+        return suite, None
+    classes = len(images.classes)
+    return [*attacks.white_box_trials(classes), *suite, *attacks.curve_trials(images.shape)], attacks.reference_trial(
+        classes
+    )
+
+
+def _with_outcomes(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:
+    broken = {v.attack: v.lost for v in found if v.radius in (0.0, threat.radius)}
+    return replace(evidence, misclassified=broken, curve={v.radius: v.lost for v in found if v.attack == "PGD-20"})
+
+
+def _with_reference(evidence: Evidence, trial: Trial, images: ImageDataset, evaluate: Evaluate) -> Evidence:
+    """Run the reference attack on the images that no white-box trial broke."""
+    broken = evidence.broken_by_white_box()
+    rows = torch.tensor([row for row, i in enumerate(images.index.tolist()) if i not in broken], dtype=torch.int64)
+    warnings: tuple[str, ...] = ()
+    if len(rows):
+        with flags() as raised:
+            broken |= evaluate(images.subset(rows), [trial])[-1].lost
+        own: Any = dict.fromkeys(raised)  # each process sees the warnings of its own images only
+        warnings = tuple(map(str, process_group().all_of(own)))
+    return replace(evidence, misclassified={**evidence.misclassified, trial.name: broken}, warnings=warnings)

@@ -1,0 +1,75 @@
+"""Results of the gradient-masking checks, as text and JSON. This module does not need torch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from forefend.runtime.files import read_versioned, write_versioned
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Result of one check.
+
+    Args:
+        check: name of the check.
+        measured: what was measured, in words and numbers.
+        bound: what the check requires.
+        passed: whether the measurement is within the bound.
+        advice: what to do if it is not.
+    """
+
+    check: str
+    measured: str
+    bound: str
+    passed: bool
+    advice: str
+
+
+class CheckReport(list[CheckResult]):
+    """Results of all checks of one model; `print(report)` shows failed checks first.
+
+    Args:
+        results: one result for each check.
+        model: name of the model.
+        threat: threat model of the attacks.
+        images: number of images.
+    """
+
+    def __init__(
+        self, results: Iterable[CheckResult], *, model: str = "classifier", threat: str = "", images: int = 0
+    ) -> None:
+        super().__init__(results)
+        self.model, self.threat, self.images = model, threat, images
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(result.passed for result in self)
+
+    def __str__(self) -> str:
+        failed = sum(not result.passed for result in self)
+        heading = f"{self.model}: {f'{failed} of {len(self)} checks FAILED' if failed else 'passed'}"
+        return "\n".join([heading, *(line for r in sorted(self, key=lambda r: r.passed) for line in _lines(r))])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        about = {"model": self.model, "threat": self.threat, "images": self.images, "passed": self.passed}
+        return about | {"checks": [asdict(result) for result in self]}
+
+    def save(self, path: Path) -> None:
+        """Write the report into a JSON file that holds one report for each model."""
+        reports = read_versioned(path).get("reports", {}) if path.exists() else {}
+        write_versioned(path, {"reports": reports | {self.model: self.to_json()}})
+
+
+def _lines(result: CheckResult) -> list[str]:
+    texts = [f"measured: {result.measured}", f"required: {result.bound}"]
+    texts += [] if result.passed else [f"what to do: {result.advice}"]
+    return [f"  {'ok  ' if result.passed else 'FAIL'} {result.check}"] + [
+        textwrap.fill(text, 116, initial_indent=" " * 7, subsequent_indent=" " * 9) for text in texts
+    ]

@@ -1,0 +1,41 @@
+"""The report of the gradient-masking checks as text, JSON and file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
+
+PASSED = CheckResult("a", "1 of 9", "at most 2", True, "nothing")
+FAILED = CheckResult("b", "3 of 9", "at most 2", False, "use BPDA")
+
+
+def test_report_prints_failed_checks_first() -> None:
+    text = str(CheckReport([PASSED, FAILED, PASSED], model="cnn"))
+    assert text.splitlines()[0] == "cnn: 1 of 3 checks FAILED"
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "] == [
+        "FAIL",
+        "ok",
+        "ok",
+    ]
+    assert "what to do: use BPDA" in text
+    assert "what to do: nothing" not in text
+
+
+def test_report_passed_requires_every_check() -> None:
+    assert CheckReport([PASSED, PASSED]).passed
+    assert str(CheckReport([PASSED])).startswith("classifier: passed")
+    assert not CheckReport([PASSED, FAILED]).passed
+
+
+def test_saved_reports_of_two_models_are_both_kept(tmp_path: Path) -> None:
+    first = CheckReport([PASSED], model="cnn", threat="Linf:0.1", images=9)
+    first.save(tmp_path / "check.json")
+    CheckReport([FAILED], model="vgg").save(tmp_path / "check.json")
+    content = json.loads((tmp_path / "check.json").read_text())
+    assert content["format"] == 1
+    assert list(content["reports"]) == ["cnn", "vgg"]
+    assert content["reports"]["cnn"] == first.to_json() | {"checks": [asdict(PASSED)]}
+    assert content["reports"]["vgg"]["passed"] is False
