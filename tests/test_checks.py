@@ -22,13 +22,13 @@ GREY = torch.full((2, 3, 4, 4), 0.5)
 LOGITS = torch.tensor([[2.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
 
 
-def spoilt(value: float) -> Tensor:
+def changed(value: float) -> Tensor:
     x = GREY.clone()
     x[1, 2, 3, 0] = value
     return x
 
 
-def sentence_of(check: Callable[..., None], *arguments: Any) -> str:
+def message_of(check: Callable[..., None], *arguments: Any) -> str:
     with pytest.raises(InputError) as refusal:
         check(*arguments)
     text = str(refusal.value)
@@ -37,8 +37,8 @@ def sentence_of(check: Callable[..., None], *arguments: Any) -> str:
     return text
 
 
-@pytest.mark.parametrize("x", [GREY, GREY[:1, :1], GREY.double(), spoilt(0.0), spoilt(1.0), GREY.half()])
-def test_images_in_0_1_pass(x: Tensor) -> None:
+@pytest.mark.parametrize("x", [GREY, GREY[:1, :1], GREY.double(), changed(0.0), changed(1.0), GREY.half()])
+def test_check_images_in_range_passes(x: Tensor) -> None:
     check_images(x)
     check_images(x, channels=x.shape[1])
 
@@ -53,26 +53,26 @@ def test_images_in_0_1_pass(x: Tensor) -> None:
         (GREY[:0], ["no images"]),
         (GREY.movedim(1, 3), ["4 channels", "1 or 3", "(2, 4, 4, 3)"]),
         (GREY[:, :2], ["2 channels", "1 or 3"]),
-        (spoilt(math.nan), ["NaN"]),
-        (spoilt(math.inf), ["infinite"]),
-        (spoilt(-math.inf), ["infinite"]),
-        (spoilt(255), ["[0.5, 255]", "divide by 255"]),
-        (spoilt(-1), ["[-1, 0.5]", "look normalized", "mean and std"]),
-        (spoilt(1.001), ["[0.5, 1]", "clamp"]),
-        (spoilt(-0.1), ["[-0.1, 0.5]", "clamp"]),
+        (changed(math.nan), ["NaN"]),
+        (changed(math.inf), ["infinite"]),
+        (changed(-math.inf), ["infinite"]),
+        (changed(255), ["[0.5, 255]", "divide by 255"]),
+        (changed(-1), ["[-1, 0.5]", "look normalized", "mean and std"]),
+        (changed(1.001), ["[0.5, 1]", "clamp"]),
+        (changed(-0.1), ["[-0.1, 0.5]", "clamp"]),
     ],
 )
-def test_other_images_are_refused_in_words(x: Any, words: list[str]) -> None:
-    sentence = sentence_of(check_images, x)
+def test_check_images_of_other_input_names_the_problem(x: Any, words: list[str]) -> None:
+    message = message_of(check_images, x)
     for word in words:
-        assert word in sentence
+        assert word in message
 
 
-def test_the_wanted_channels_are_named() -> None:
-    assert "3 channels, expected 1:" in sentence_of(check_images, GREY, 1)
+def test_check_images_with_other_channels_names_both() -> None:
+    assert "3 channels, expected 1:" in message_of(check_images, GREY, 1)
 
 
-def test_labels_of_the_data_set_pass() -> None:
+def test_check_labels_in_range_passes() -> None:
     check_labels(torch.tensor([0, 2, 1]), 3, 3)
     check_labels(torch.tensor([0, 2, 1], dtype=torch.int32), 3)
     check_labels(torch.tensor([], dtype=torch.int64), 3, 0)
@@ -88,16 +88,16 @@ def test_labels_of_the_data_set_pass() -> None:
         (torch.tensor([-1, 2]), None, ["-1 … 2", "0 … 2"]),
     ],
 )
-def test_other_labels_are_refused_in_words(y: Tensor, count: int | None, words: list[str]) -> None:
-    sentence = sentence_of(check_labels, y, 3, count)
+def test_check_labels_of_other_input_names_the_problem(y: Tensor, count: int | None, words: list[str]) -> None:
+    message = message_of(check_labels, y, 3, count)
     for word in words:
-        assert word in sentence
+        assert word in message
 
 
 @pytest.mark.parametrize(
     "output", [LOGITS, LOGITS - 5, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.1]]), LOGITS.log_softmax(1)]
 )
-def test_logits_pass(output: Tensor) -> None:
+def test_check_logits_of_logits_passes(output: Tensor) -> None:
     check_logits(output, 2, 3)
 
 
@@ -113,37 +113,38 @@ def test_logits_pass(output: Tensor) -> None:
         (LOGITS.softmax(1), ["probabilities", "softmax"]),
     ],
 )
-def test_other_outputs_are_refused_in_words(output: Any, words: list[str]) -> None:
-    sentence = sentence_of(check_logits, output, 2, 3)
+def test_check_logits_of_other_output_names_the_problem(output: Any, words: list[str]) -> None:
+    message = message_of(check_logits, output, 2, 3)
     for word in words:
-        assert word in sentence
+        assert word in message
 
 
 @pytest.mark.parametrize(("classes", "bound"), [(2, 0.75), (3, 2 / 3), (4, 0.5), (10, 0.2), (100, 0.02)])
-def test_accuracy_near_chance_is_refused(classes: int, bound: float) -> None:
+def test_check_clean_accuracy_near_chance_raises(classes: int, bound: float) -> None:
     check_clean_accuracy(bound + 1e-9, classes, 500, "cnn")
-    sentence = sentence_of(check_clean_accuracy, bound - 1e-9, classes, 500, "cnn")
+    message = message_of(check_clean_accuracy, bound - 1e-9, classes, 500, "cnn")
     for word in ("cnn", "500", f"{1 / classes:.1%}", "--mean/--std", "--allow-weak-classifier"):
-        assert word in sentence
+        assert word in message
 
 
-def test_choosing_a_known_name() -> None:
+def test_choose_known_name_returns_entry() -> None:
     assert choose("rtfe", {"rtfe": 1, "natural": 2}, "recipe") == 1
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("rtef", "did you mean 'rtfe'?"),
-        ("RTFE", "did you mean 'rtfe'?"),
-        ("naturel", "did you mean 'natural'?"),
-        ("xyz", "choose one of adversarial, natural, rtfe."),
-        ("", "choose one of adversarial, natural, rtfe."),
+        ("rtef", "'rtfe'?"),
+        ("RTFE", "'rtfe'?"),
+        ("naturel", "'natural'?"),
+        ("xyz", "adversarial, natural, rtfe"),
+        ("", "adversarial, natural, rtfe"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: str) -> None:
+def test_choose_unknown_name_suggests_nearest(name: str, hint: str) -> None:
     known = {"rtfe": 1, "natural": 2, "adversarial": 3}
     with pytest.raises(InputError) as refusal:
         choose(name, known, "recipe")
-    assert str(refusal.value) == f"There is no recipe called {name!r}: {hint}"
+    for word in ("recipe", repr(name), hint):
+        assert word in str(refusal.value)
     assert str(unknown_name(name, iter(known), "recipe")) == str(refusal.value)

@@ -1,7 +1,7 @@
-"""Refuse a wrong batch, classifier or number in one clear sentence, before any work is lost.
+"""Checks of images, labels, classifiers and numbers that users pass.
 
-Every message names the value, what was expected and what to do about it. Importing this file does not import torch, so
-that the command line stays instant.
+Every error message names the value, what was expected and what to do. Importing this module does not import torch, so
+that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-
-# What a setting of this name must be, whichever recipe or command has it: (test, words). NaN fails each of them.
+# The test and the description of a valid value for each setting, in all recipes and commands. NaN fails every test.
 _COUNT: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
 _AT_LEAST_0: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "at least 0")
 _ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "a finite number above 0")
@@ -34,19 +33,19 @@ RANGES = {
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one sentence that says why and what to do."""
+    """An input that cannot be used; the message says why, and what to do."""
 
 
 def choose(name: str, table: Mapping[str, Value], noun: str) -> Value:
-    """The entry of `table` called `name`; an unknown name is refused with the nearest known one.
+    """Return the entry of `table` called `name`.
 
     Args:
-        name: what the user typed.
+        name: the name given by the user.
         table: the known names.
-        noun: what the names stand for, e.g. "recipe".
+        noun: the kind of the names, such as "recipe".
 
     Raises:
-        InputError: `name` is not in `table`.
+        InputError: `name` is not in `table`; the message suggests the nearest known name.
     """
     if name in table:
         return table[name]
@@ -54,7 +53,7 @@ def choose(name: str, table: Mapping[str, Value], noun: str) -> Value:
 
 
 def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
-    """The error to raise for a name that nothing answers to: it suggests the nearest of `known`."""
+    """Return the error for an unknown name; it suggests the nearest of `known`."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
@@ -62,13 +61,13 @@ def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse a number with which no training or evaluation makes sense.
+    """Refuse a number out of the range of its setting.
 
     Args:
-        values: settings by name; those of no known range need only be finite, and None stands for "not given".
+        values: settings by name; those without a known range must be finite, and None is accepted.
 
     Raises:
-        InputError: one is out of its range.
+        InputError: a number is out of its range.
     """
     for name, given in values.items():
         fits, wanted = RANGES.get(name, (lambda value: math.isfinite(value), "a finite number"))
@@ -79,15 +78,15 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def check_type(given: object, kind: type, what: str) -> None:
-    """Refuse what stands in the place of another thing.
+    """Refuse an argument of another type.
 
     Args:
-        given: what was given.
-        kind: one of our classes.
-        what: it was given as, such as "fit's recipe".
+        given: the argument.
+        kind: the expected class of forefend.
+        what: the name of the argument, such as "fit's recipe".
 
     Raises:
-        InputError: it is no such thing, or the class itself.
+        InputError: it is not an instance of the class, or it is a class itself.
     """
     if not isinstance(given, kind):
         shown = f"The class {given.__name__} itself" if isinstance(given, type) else f"A {type(given).__name__}"
@@ -95,23 +94,19 @@ def check_type(given: object, kind: type, what: str) -> None:
 
 
 def check_data(given: object, what: str) -> None:
-    """Refuse what holds no images and labels as ours do.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Refuse an argument that is not an ImageDataset."""
     if not hasattr(given, "batch"):
         raise InputError(
             f"A {type(given).__name__} was given as {what}, expected what forefend.data.load or "
-            "forefend.data.from_tensors gives."
+            "forefend.data.from_tensors returns."
         )
 
 
 def as_integer(given: Any, name: str) -> int:
-    """A whole number, numpy's and torch's too, that suits the setting of this name.
+    """Return a whole number, also of numpy or torch, that is in the range of the setting of this name.
 
     Raises:
-        InputError: it is none, or out of range.
+        InputError: it is not a whole number, or out of range.
     """
     try:
         number = operator.index(given)
@@ -122,18 +117,18 @@ def as_integer(given: Any, name: str) -> int:
 
 
 def check_images(x: Tensor, channels: int | None = None) -> None:
-    """Refuse anything but a float batch in [0, 1].
+    """Refuse images that are not a float batch in [0, 1].
 
     Args:
         x: images, `(B, C, H, W)`, float in [0, 1].
-        channels: how many channels are expected; None accepts 1 or 3.
+        channels: the expected number of channels; None accepts 1 or 3.
 
     Raises:
         InputError: wrong type, rank, channels or range, NaN, or no image at all.
     """
     _check_form(x)
     if x.shape[0] == 0:
-        raise InputError("The batch holds no images: hand over at least one.")
+        raise InputError("The batch holds no images, expected at least one.")
     wanted = (1, 3) if channels is None else (channels,)
     if x.shape[1] not in wanted:
         raise InputError(
@@ -158,7 +153,7 @@ def _check_form(x: Tensor) -> None:
 def _check_range(x: Tensor) -> None:
     low, high = (float(bound) for bound in x.detach().aminmax())
     if math.isnan(low) or math.isinf(low) or math.isinf(high):
-        raise InputError("Images hold NaN or infinite pixels: mend the data before attacking or defending it.")
+        raise InputError("Images hold NaN or infinite pixels, expected numbers in [0, 1]: correct the data.")
     if low >= 0 and high <= 1:
         return
     if high > 3 and low >= 0:
@@ -166,7 +161,7 @@ def _check_range(x: Tensor) -> None:
     elif low < -0.2:
         advice = "they look normalized: undo it, and give the mean and std to the wrapped classifier instead"
     else:
-        advice = "clamp them, or undo what moved them"
+        advice = "clamp them"
     raise InputError(f"Pixels range over [{low:.3g}, {high:.3g}], expected [0, 1]; {advice}.")
 
 
@@ -175,8 +170,8 @@ def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
 
     Args:
         y: labels, `(B,)`, int64.
-        classes: how many classes there are.
-        count: how many labels are expected; None accepts any number.
+        classes: the number of classes.
+        count: the expected number of labels; None accepts any number.
 
     Raises:
         InputError: wrong type, rank, number or range.
@@ -196,20 +191,20 @@ def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
 
 
 def check_logits(output: Any, count: int, classes: int) -> None:
-    """Refuse what a classifier returned unless it is one batch of logits.
+    """Refuse an output of a classifier that is not one batch of logits.
 
     Args:
-        output: what the classifier returned, expected `(B, K)` logits.
-        count: how many images went in.
-        classes: how many classes the data has.
+        output: the output, expected `(B, K)` logits.
+        count: the number of images.
+        classes: the number of classes of the data.
 
     Raises:
-        InputError: a tuple or another object, the wrong shape, or probabilities in place of logits.
+        InputError: a tuple or another object, the wrong shape, or probabilities instead of logits.
     """
     if not hasattr(output, "is_floating_point"):
         raise InputError(
             f"The classifier returns a {type(output).__name__}, expected one tensor of logits (B, {classes}): "
-            "wrap it so that its forward returns the logits alone."
+            "wrap it so that its forward returns only the logits."
         )
     if tuple(output.shape) != (count, classes):
         raise InputError(
@@ -226,30 +221,26 @@ def check_logits(output: Any, count: int, classes: int) -> None:
 
 
 def check_classifier(network: Callable[[Tensor], Any], x: Tensor, classes: int, name: str) -> None:
-    """Refuse a classifier that does not turn these images into one batch of logits; call it without gradients.
+    """Refuse a classifier that does not map these images to one batch of logits; call this without gradients.
 
     Args:
         network: images to logits.
         x: a few images, `(B, C, H, W)`.
-        classes: how many classes the data has.
-        name: what to call the classifier.
+        classes: the number of classes of the data.
+        name: the name of the classifier.
 
     Raises:
-        InputError: it does not take such images, or returns something else.
+        InputError: it does not accept the images, or returns something else.
     """
     check_logits(_output(network, x, name), len(x), classes)
 
 
 def check_preprocessor(network: Callable[[Tensor], Any], x: Tensor) -> None:
-    """Refuse a preprocessor that does not turn these images into images of the same shape; call it without gradients.
-
-    Raises:
-        InputError: it does not take such images, or returns something else.
-    """
+    """Refuse a preprocessor that does not map these images to images of the same shape; call this without gradients."""
     shape = getattr(_output(network, x, "the preprocessor"), "shape", None)
     if shape != x.shape:
         raise InputError(
-            f"The preprocessor turns images {tuple(x.shape)} into {shape and tuple(shape)}, expected the same shape."
+            f"The preprocessor returns shape {shape and tuple(shape)} for images {tuple(x.shape)}, expected the same."
         )
 
 
@@ -265,13 +256,13 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
 
 
 def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
-    """Refuse a classifier that is near chance on clean images: most likely its normalization is wrong.
+    """Refuse a classifier near chance on clean images: most likely its normalization is wrong.
 
     Args:
-        accuracy: measured on clean images, in [0, 1].
-        classes: how many classes the data has.
-        count: on how many images it was measured.
-        name: what to call the classifier.
+        accuracy: accuracy on clean images, in [0, 1].
+        classes: the number of classes of the data.
+        count: the number of images.
+        name: the name of the classifier.
 
     Raises:
         InputError: the accuracy is below twice chance (midway to 1 for few classes).
@@ -281,5 +272,5 @@ def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -
     if accuracy < bound:
         raise InputError(
             f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({chance:.1%}): most likely its "
-            "--mean/--std or its labels are wrong; --allow-weak-classifier goes on all the same."
+            "--mean/--std or its labels are wrong; --allow-weak-classifier accepts it."
         )

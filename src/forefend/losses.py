@@ -1,6 +1,6 @@
-"""Losses: functions `(prediction, target) -> (B,)`, one number for each image, never reduced.
+"""Losses: functions `(prediction, target) -> (B,)`, one number for each image, without reduction.
 
-Attacks maximize them and recipes minimize their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
+Attacks maximize them, and recipes minimize their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
 """
 
 from __future__ import annotations
@@ -21,21 +21,43 @@ Loss = Callable[[Any, Any], Tensor]
 
 @labeled("ce")
 def ce(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy, in nats."""
+    """Return the cross-entropy in nats.
+
+    Args:
+        logits: `(B, K)`.
+        y: labels, `(B,)` int64.
+
+    Returns:
+        `(B,)`.
+
+    >>> ce(torch.zeros(1, 4), torch.tensor([2])).exp()
+    tensor([4.])
+    """
     return F.cross_entropy(logits, y, reduction="none")
 
 
 @labeled("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The best wrong logit less the right one: positive exactly where the image is misclassified."""
+    """Return the largest wrong logit minus the correct one: positive exactly where the image is misclassified.
+
+    Args:
+        logits: `(B, K)`.
+        y: labels, `(B,)` int64.
+
+    Returns:
+        `(B,)`.
+
+    >>> margin(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([1]))
+    tensor([2.])
+    """
     return _best_other(logits, y) - _at(logits, y)
 
 
 @labeled("dlr")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio: the margin over the spread of the three largest logits, blind to their scale.
+    """Return the difference of logits ratio: the margin divided by the range of the three largest logits.
 
-    Needs three classes or more. Source: Croce and Hein, 2003.01690, Eq. 6.
+    It is invariant to the scale of the logits. Needs three classes or more. Source: Croce and Hein, 2003.01690, Eq. 6.
     """
     ranked = logits.sort(dim=1, descending=True).values
     return margin(logits, y) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
@@ -43,14 +65,14 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("kl")
 def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Kullback–Leibler divergence of softmax(logits) from softmax(target_logits), in nats."""
+    """Return the Kullback–Leibler divergence of softmax(logits) from softmax(target_logits), in nats."""
     log_p, log_q = logits.log_softmax(1), target_logits.log_softmax(1)
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
 
 @labeled("boosted_ce")
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
-    """Boosted cross-entropy: also pushes down the probability of the likeliest wrong class.
+    """Return the boosted cross-entropy, which also lowers the largest probability of a wrong class.
 
     Source: JATP (2106.05453), Eq. 7, after MART (ICLR 2020); 1.0001 keeps the logarithm finite, as MART's code does.
     """
@@ -60,7 +82,7 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("soft_margin")
 def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The soft maximum of the wrong logits less the right one; its zero is MMA's soft decision boundary.
+    """Return the log-sum-exp of the wrong logits minus the correct one; it is 0 at MMA's soft decision boundary.
 
     Source: MMA (1812.02637), Eq. 8.
     """
@@ -70,41 +92,40 @@ def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("mse")
 def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference of two images or activations, over all that is not the batch."""
+    """Return the mean squared difference of two images or activations, over all dimensions but the batch."""
     return (a - b).square().flatten(1).mean(1)
 
 
 @labeled("mae")
 def mae(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of two images, activations or logits, over all that is not the batch."""
+    """Return the mean absolute difference of images, activations or logits, over all dimensions but the batch."""
     return (a - b).abs().flatten(1).mean(1)
 
 
 @labeled("euclidean")
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance of two images, neither squared nor averaged; its gradient is finite where they are equal."""
+    """Return the Euclidean distance of two images; its gradient is finite where they are equal."""
     return ((a - b).square().flatten(1).sum(1) + 1e-12).sqrt()
 
 
 @labeled("huber_mean")
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Huber loss (β = 1) of each logit, averaged over the K logits.
+    """Return the Huber loss (β = 1) of each logit, averaged over the K logits.
 
-    Source: RTFE Eqs. 5 and 6, read element by element, the defensible reading: as printed, with vector
-    norms, the loss jumps where the two branches meet.
+    Source: RTFE Eqs. 5 and 6, applied elementwise. As printed, with vector norms, the loss is not continuous.
     """
     return F.huber_loss(logits, target_logits, reduction="none").mean(1)
 
 
 @labeled("huber_sum")
 def huber_sum(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Huber loss (β = 1) of each logit, summed over the K logits: K times `huber_mean`."""
+    """Return the Huber loss (β = 1) of each logit, summed over the K logits: K times `huber_mean`."""
     return F.huber_loss(logits, target_logits, reduction="none").sum(1)
 
 
 @labeled("huber_vector")
 def huber_vector(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """RTFE's Eq. 6 as printed: ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½. It is not continuous at ‖d‖₁ = 1."""
+    """Return RTFE's Eq. 6 as printed, ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½; not continuous at ‖d‖₁ = 1."""
     d = logits - target_logits
     taxicab = d.abs().sum(1)
     return torch.where(taxicab <= 1, d.square().sum(1) / 2, taxicab - 0.5)
@@ -112,18 +133,18 @@ def huber_vector(logits: Tensor, target_logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Mean:
-    """A loss over several predictions for one target, or one target each: the mean of the members' losses.
-
-    Source: RTFE Eqs. 8 and 9, which average losses, not logits.
+    """The mean of a loss over several predictions, for one common target or one target each.
 
     Args:
-        loss: what each member pays.
+        loss: the loss of each prediction.
+
+    Source: RTFE Eqs. 8 and 9, which average losses, not logits.
     """
 
     loss: Loss
 
     def __call__(self, predictions: Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
-        """`(B,)`, the members' mean."""
+        """Return the mean loss, `(B,)`."""
         targets = [target] * len(predictions) if isinstance(target, Tensor) else target
         return torch.stack([self.loss(p, t) for p, t in zip(predictions, targets, strict=True)]).mean(0)
 
@@ -136,17 +157,17 @@ def _at(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _best_other(logits: Tensor, y: Tensor) -> Tensor:
-    """The largest entry of another class than y."""
+    """Return the largest entry of a class other than y."""
     return logits.scatter(1, y[:, None], float("-inf")).amax(1)
 
 
 @labeled("mean_probability")
 def mean_probability(logits: Tensor) -> Tensor:
-    """The logarithm of the mean softmax over the first dimension: `(n, B, K)` logits to `(B, K)`.
+    """Return the logarithm of the mean softmax over the first dimension, `(n, B, K)` logits to `(B, K)`.
 
-    What is averaged is what a random pipeline answers with: its chance of each class. Taken as logits the result has
-    the mean probabilities for its softmax, so `ce` is −log of the chance of the right class and `margin` is positive
-    exactly where that class is not the likeliest. It is summed in the logarithm: no probability is rounded to zero.
+    The mean is the chance of each class in a randomized model. Used as logits, the result has these chances as its
+    softmax: `ce` is −log of the chance of the correct class, and `margin` is positive exactly where another class is
+    more likely. The sum in the logarithm rounds no probability to zero.
 
     Source: Athalye, Carlini and Wagner, 1802.00420, section 4.2.
     """
