@@ -1,4 +1,4 @@
-"""Paired: two ways judged on the same images, so that what is hard for both does not blur the difference."""
+"""Paired comparison of two variants on the same images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from forefend.checks import InputError
 from forefend.evaluation.statistics import Z95
 
-Lost = Mapping[int, bool]  # by dataset index, whether the image is misclassified in the end
+Verdicts = Mapping[int, bool]  # by dataset index, whether the image is misclassified
 
 
 @dataclass(frozen=True)
 class Paired:
-    """How much more accurate one way is than another, in shares.
+    """The difference of two accuracies, as a share in [-1, 1].
 
     Args:
-        n: images.
-        difference: mean over images and pairs; above 0 the first is better.
-        low: lower end of its 95% interval, Agresti and Min's.
+        n: number of images.
+        difference: mean over images and pairs of runs; positive where the first variant is better.
+        low: lower end of its 95% interval.
         high: upper end.
         each: the difference of every pair of runs, in the order of the pairs.
     """
@@ -31,31 +31,33 @@ class Paired:
     each: tuple[float, ...]
 
     def non_inferior(self, margin: float) -> bool:
-        """Whether the whole interval lies above `-margin`: the first is worse by less than that, if at all."""
+        """Return whether the whole interval lies above `-margin`."""
         return self.low > -margin
 
 
-def paired(first: Sequence[Lost], second: Sequence[Lost]) -> Paired:
-    """The difference of two ways' accuracies, from runs in pairs (of one seed, say) on the same images.
+def paired(first: Sequence[Verdicts], second: Sequence[Verdicts]) -> Paired:
+    """Compare the accuracies of two variants, from pairs of runs (e.g. with the same seed) on the same images.
 
-    Each image's difference is averaged over the pairs, and the interval is that of their mean over images: it speaks of
-    these runs, and how much other seeds would differ, `each` hints at. So that it has a width where the runs agree
-    throughout, two images are added, one of them half for the first way and half for the second.
+    The difference of each image is averaged over the pairs. The interval is that of the mean over images. It describes
+    these runs; `each` indicates how much other seeds would differ. Two images are added, on which the variants disagree
+    in opposite directions, so that the interval of runs that agree on every image has a width.
 
     Args:
-        first: verdicts of each run of one way.
-        second: of the other, in the same order.
+        first: verdicts of each run of one variant.
+        second: verdicts of each run of the other, in the same order.
 
     Raises:
-        InputError: no pair, a run without a partner, fewer than two images, or other images than in the first run.
+        InputError: there is no pair, a run has no partner, there are fewer than two images, or the images differ.
 
     Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
     """
     if len(first) != len(second) or not first:
-        raise InputError(f"{len(first)} runs stand beside {len(second)}: give pairs, one at least.")
+        raise InputError(
+            f"{len(first)} and {len(second)} runs were given, expected as many of both and at least one pair."
+        )
     images = sorted(first[0])
     if len(images) < 2 or any(sorted(run) != images for run in (*first, *second)):
-        raise InputError("The runs were not judged on the same two or more images: judge all on the same ones.")
+        raise InputError("The runs have other images, or fewer than two: evaluate all runs on the same images.")
     pairs = list(zip(first, second, strict=True))
     differences = [math.fsum(theirs[i] - ours[i] for ours, theirs in pairs) / len(pairs) for i in images]
     n = len(images)
