@@ -115,7 +115,7 @@ def test_a_classifier_may_begin_in_place() -> None:
 
 
 def test_stand_ins_of_another_shape_are_refused() -> None:
-    with pytest.raises(InputError, match=r"puts out \(5, 1, 2, 2\) where the preprocessor puts out \(5, 1, 4, 4\)"):
+    with pytest.raises(InputError, match=r"\(5, 1, 2, 2\).*\(5, 1, 4, 4\).*shape"):
         bpda(Quantizer(), nn.AvgPool2d(2))(X)
 
 
@@ -237,12 +237,12 @@ def test_eot_repeats_itself_when_torch_is_seeded_and_only_then() -> None:
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_forwards_are_refused(n: int) -> None:
-    with pytest.raises(InputError, match=f"EOT over {n} forwards averages nothing: give at least 1"):
+    with pytest.raises(InputError, match=f"{n} forward passes.*at least 1"):
         eot(linear(), n)
 
 
 def test_several_outputs_are_refused() -> None:
-    with pytest.raises(InputError, match="averages one tensor, and the pipeline returns a tuple"):
+    with pytest.raises(InputError, match=r"one tensor.*tuple"):
         eot(lambda x: (x, x), 2)(X)  # type: ignore[arg-type, return-value]
 
 

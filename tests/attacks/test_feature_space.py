@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from forefend.attacks.feature_space import (
-    Aimed,
     AnotherClass,
     CeAndReconstruction,
     Features,
+    WithTarget,
     another_class,
     clean,
     feature_attack,
     label_and_image,
     latent,
     latent_attack,
-    nearness,
+    negative_squared_distance,
     reconstruction,
     reconstruction_attack,
 )
@@ -56,7 +56,7 @@ def test_the_feature_attack_reaches_the_optimum_of_a_linear_feature_map() -> Non
     x_adv = feature_attack(Linf(0.1), 10, 0.05)(f, X, f(X), rng=DRAW)
     torch.testing.assert_close((x_adv - X).abs(), torch.full_like(X, 0.1))
     torch.testing.assert_close(mse(f(x_adv), f(X)), (0.1 * scale).square().mean().expand(5))
-    assert torch.equal(Aimed(feature_attack(Linf(0.1), 10, 0.05), clean)(f, X, Y, rng=DRAW), x_adv)
+    assert torch.equal(WithTarget(feature_attack(Linf(0.1), 10, 0.05), clean)(f, X, Y, rng=DRAW), x_adv)
 
 
 def test_the_feature_attack_finds_the_first_singular_vector_in_l2() -> None:
@@ -73,7 +73,7 @@ def test_the_feature_attack_finds_the_first_singular_vector_in_l2() -> None:
 def test_from_x_a_feature_attack_would_not_move_and_is_refused() -> None:
     f = nn.Flatten()
     assert torch.equal(PGD(Linf(0.1), 3, 0.05, loss=mse, start=from_x)(f, X, f(X), rng=DRAW), X)
-    with pytest.raises(InputError, match="from x itself has no gradient and would never move: give random_start"):
+    with pytest.raises(InputError, match=r"zero gradient.*random_start"):
         feature_attack(Linf(0.1), 3, 0.05, start=from_x)
     assert feature_attack(Linf(0.1), 3, 0.05, start=small_noise).start is small_noise
 
@@ -91,7 +91,7 @@ def test_the_latent_attack_comes_as_near_as_it_may(start: Any) -> None:
 
 def test_nearness_is_minus_the_squared_distance() -> None:
     a, b = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]], [[3.0, 4.0]]])
-    assert nearness(a, b).tolist() == [-5.0, -25.0]
+    assert negative_squared_distance(a, b).tolist() == [-5.0, -25.0]
 
 
 def test_the_reconstruction_term_is_added_by_its_weight() -> None:
@@ -109,7 +109,7 @@ def defended(seed: int = 3) -> Defended:
 def test_without_weight_the_reconstruction_attack_is_pgd() -> None:
     model = defended()
     plain = PGD(Linf(0.1), 3, 0.05)(model, X, Y, rng=DRAW)
-    attack = Aimed(reconstruction_attack(Linf(0.1), 3, 0.05, weight=0.0), label_and_image)
+    attack = WithTarget(reconstruction_attack(Linf(0.1), 3, 0.05, weight=0.0), label_and_image)
     assert torch.equal(attack(reconstruction(model), X, Y, rng=DRAW), plain)
 
 
@@ -144,12 +144,12 @@ def test_the_latent_is_the_encoders(wrapped: bool) -> None:
 @pytest.mark.parametrize(
     ("attack", "view"),
     [
-        (Aimed(feature_attack(Linf(0.1), 2, 0.005), clean), Features("2")),
-        (Aimed(latent_attack(Linf(0.1), 2, 0.005), AnotherClass(X.float(), Y)), latent),
-        (Aimed(reconstruction_attack(Linf(0.1), 2, 0.005), label_and_image), reconstruction),
+        (WithTarget(feature_attack(Linf(0.1), 2, 0.005), clean), Features("2")),
+        (WithTarget(latent_attack(Linf(0.1), 2, 0.005), AnotherClass(X.float(), Y)), latent),
+        (WithTarget(reconstruction_attack(Linf(0.1), 2, 0.005), label_and_image), reconstruction),
     ],
 )
-def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attack: Aimed, view: Any) -> None:
+def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attack: WithTarget, view: Any) -> None:
     modes: list[bool] = []
 
     class Spy(nn.BatchNorm2d):
@@ -174,7 +174,7 @@ def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attac
     attacked = attack.attack
     assert isinstance(attacked, PGD)
     f.eval()
-    target = attack.aim(f, x, Y, DRAW)
+    target = attack.make_target(f, x, Y, DRAW)
     start = attacked.start(attacked.threat, x, DRAW)
     assert (attacked.loss(f(x_adv), target) > attacked.loss(f(start), target)).all()
     assert torch.equal(x_adv, attacked(f, x, target, rng=DRAW))
@@ -201,7 +201,7 @@ def test_every_other_image_is_equally_likely() -> None:
 
 
 def test_a_pool_of_one_class_is_refused() -> None:
-    with pytest.raises(InputError, match="pool of 3 images holds none of another class than 1: give a mixed one"):
+    with pytest.raises(InputError, match=r"3 images.*class 1"):
         another_class(torch.tensor([1, 1, 1]), torch.tensor([0, 1]), draw_for(Y[:2]))
 
 
@@ -214,20 +214,20 @@ def test_another_class_hands_over_the_image_that_was_drawn() -> None:
 
 def test_subjects_without_the_part_are_refused() -> None:
     network = classifier()
-    with pytest.raises(InputError, match="Sequential has no defense to attack: hand in a Defended"):
+    with pytest.raises(InputError, match=r"Sequential has no defense.*Defended"):
         reconstruction(network)
-    with pytest.raises(InputError, match="Sequential has no defense to attack: hand in a Defended"):
+    with pytest.raises(InputError, match=r"Sequential has no defense.*Defended"):
         latent(network)
-    with pytest.raises(InputError, match="Sequential has no encoder, and a latent attack needs one"):
+    with pytest.raises(InputError, match="Sequential has no encoder"):
         latent(defended())
-    with pytest.raises(InputError, match="Sequential has no taps to read features at: wrap it in Guide or Defended"):
+    with pytest.raises(InputError, match=r"Sequential has no feature layers.*Guide"):
         Features("0")(network)
-    with pytest.raises(InputError, match="no tap in this classifier called '77'"):
+    with pytest.raises(InputError, match="'77'"):
         Features("77")(Guide(network))(X.float())
 
 
 def test_names_tell_the_settings() -> None:
-    attack = Aimed(feature_attack(Linf("8/255"), 40, 0.01), clean)
+    attack = WithTarget(feature_attack(Linf("8/255"), 40, 0.01), clean)
     assert str(attack) == "PGD-40(Linf:8/255, step=0.01, loss=mse, start=random_start) at clean"
     spoiling = reconstruction_attack(Linf(0.3), 40, 0.01)
     assert str(spoiling) == "PGD-40(Linf:0.3, step=0.01, loss=ce + 1.0 mse, start=random_start)"
@@ -242,7 +242,7 @@ def test_names_tell_the_settings() -> None:
 def test_the_pipeline_under_a_trial_is_fooled_through_its_features() -> None:
     """What the attack does to the features reaches the logits, though it never saw a label."""
     model = defended()
-    attack = Aimed(feature_attack(Linf(0.3), 10, 0.1), clean)
+    attack = WithTarget(feature_attack(Linf(0.3), 10, 0.1), clean)
     x_adv = attack(Features("2")(model), X, Y, rng=DRAW)
     x_other = attack(Features("2")(model), X, (Y + 1) % 4, rng=DRAW)
     assert torch.equal(x_adv, x_other)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forefend.attacks.momentum import Diverse, Momentum, Smoothed, di_fgsm, mi_fgsm, ti_bim
+from forefend.attacks.momentum import DiverseInput, GaussianBlur, Momentum, di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
 from forefend.losses import ce
@@ -51,7 +51,7 @@ TORCHATTACKS: dict[str, tuple[Momentum, str]] = {
         "aaggaaaegaaaagaaaaaaaaaaaaaaaaaaaaaaaaaggggggggggggggggggggggggg",
     ),
     "TIFGSM(decay=1, len_kernel=5, nsig=2)": (
-        Momentum(Linf(0.03), 5, 0.01, smooth=Smoothed(5, 2)),
+        Momentum(Linf(0.03), 5, 0.01, gradient_filter=GaussianBlur(5, 2)),
         "ggaaaggaaagggcaagggaaggaaaaaaaggggagggaagggaagggaaggggggccgggaaagaaaagaaaaagggggaggggaaa"
         "agaaaagaaaggaaaaaaaaaaaaaagaaaaaaaaaaaagggaggggggggggggggggggg",
     ),
@@ -97,7 +97,7 @@ def test_a_gradient_of_zero_moves_nothing() -> None:
 def test_a_point_is_blurred_to_the_kernel() -> None:
     point = torch.zeros(1, 2, 31, 31)
     point[0, 1, 15, 15] = 1
-    blurred = Smoothed()(point)
+    blurred = GaussianBlur()(point)
     places = torch.linspace(-3, 3, 15)
     kernel = torch.exp(-(places[:, None] ** 2 + places**2) / 2)
     torch.testing.assert_close(blurred[0, 1, 8:23, 8:23], kernel / kernel.sum())
@@ -105,12 +105,14 @@ def test_a_point_is_blurred_to_the_kernel() -> None:
     assert not blurred[0, 0].any()
     edge = torch.zeros(1, 1, 31, 31)
     edge[..., 0, 0] = 1
-    torch.testing.assert_close(Smoothed()(edge)[0, 0, :8, :8], (kernel / kernel.sum())[7:, 7:])  # the rest falls off
+    torch.testing.assert_close(
+        GaussianBlur()(edge)[0, 0, :8, :8], (kernel / kernel.sum())[7:, 7:]
+    )  # the rest falls off
 
 
 def test_shrunk_images_are_torchs_bilinear_ones_put_onto_black() -> None:
     x, seen = torch.rand(60, 3, 20, 16), set()
-    shown = Diverse(chance=1.0, least=0.6)(x, KeyedRNG(torch.arange(60)))
+    shown = DiverseInput(chance=1.0, least=0.6)(x, KeyedRNG(torch.arange(60)))
     for image, original in zip(shown, x, strict=True):
         rows, columns = (image.sum((0, 2)) != 0).nonzero(), (image.sum((0, 1)) != 0).nonzero()
         top, height = int(rows.min()), len(rows)
@@ -128,16 +130,16 @@ def test_each_image_is_shrunk_by_chance() -> None:
     x = torch.rand(400, 1, 12, 12)
     rng = KeyedRNG(torch.arange(400))
     for chance in (0.0, 0.3, 1.0):
-        kept = (Diverse(chance)(x, rng) == x).flatten(1).all(1).float().mean()
+        kept = (DiverseInput(chance)(x, rng) == x).flatten(1).all(1).float().mean()
         assert abs(kept - (1 - chance)) < 0.08 * (0 < chance < 1) + 1e-9
-    assert torch.equal(Diverse(1.0, least=1.0)(x, rng), x)  # Zhou's setting: the smallest size is the image's own
-    assert not torch.equal(Diverse()(x, rng), Diverse()(x, rng.fold_in(step=1)))
+    assert torch.equal(DiverseInput(1.0, least=1.0)(x, rng), x)  # Zhou's setting: the smallest size is the image's own
+    assert not torch.equal(DiverseInput()(x, rng), DiverseInput()(x, rng.fold_in(step=1)))
 
 
 def test_the_gradient_goes_through_the_shrinking() -> None:
     x = torch.rand(3, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     rng = KeyedRNG(torch.arange(3))
-    assert torch.autograd.gradcheck(lambda x: Diverse(0.7, 0.6)(x, rng), (x,))
+    assert torch.autograd.gradcheck(lambda x: DiverseInput(0.7, 0.6)(x, rng), (x,))
 
 
 def test_diverse_inputs_change_with_each_step_and_image() -> None:
@@ -164,8 +166,8 @@ def test_jatps_ti_bim() -> None:
 
 
 def test_smoothing_raises_the_loss_too() -> None:
-    for smooth in (Smoothed(), Smoothed(3, 1)):
-        attack = replace(ti_bim(Linf(0.05), 10, 0.01), smooth=smooth)
+    for smooth in (GaussianBlur(), GaussianBlur(3, 1)):
+        attack = replace(ti_bim(Linf(0.05), 10, 0.01), gradient_filter=smooth)
         assert (ce(Tiny()(attack(Tiny(), X, Y, rng=DRAW)), Y) > ce(Tiny()(X), Y)).all()
 
 
@@ -174,10 +176,10 @@ def test_smoothing_raises_the_loss_too() -> None:
     [
         (lambda: mi_fgsm(Linf(0.1), 0, 0.01), "0 steps"),
         (lambda: mi_fgsm(Linf(0.1), 5, 0.01, -0.5), "decay -0.5"),
-        (lambda: Diverse(1.5), "the chance must be in"),
-        (lambda: Diverse(0.5, 0.0), "the least size a share"),
-        (lambda: Smoothed(4), "the size must be odd"),
-        (lambda: Smoothed(5, 0.0), "the reach a number above 0"),
+        (lambda: DiverseInput(1.5), r"chance 1.5 .*\[0, 1\]"),
+        (lambda: DiverseInput(0.5, 0.0), "least 0"),
+        (lambda: GaussianBlur(4), "size 4 .*odd"),
+        (lambda: GaussianBlur(5, 0.0), "reach 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Any, message: str) -> None:

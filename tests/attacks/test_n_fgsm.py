@@ -77,7 +77,7 @@ def test_settings_are_told_apart() -> None:
 
 
 def test_what_it_cannot_do_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"^N-FGSM steps in l∞, and the threat model is L2:0\.5: use Linf:RADIUS"):
+    with pytest.raises(InputError, match=r"L2:0\.5.*Linf"):
         NFGSM(L2(0.5))
-    with pytest.raises(InputError, match=r"^N-FGSM's noise is -1 radii wide, expected at least 0\.$"):
+    with pytest.raises(InputError, match=r"noise.*-1 radii.*at least 0"):
         NFGSM(THREAT, noise=-1.0)

@@ -102,10 +102,10 @@ def test_a_negated_loss_targets_a_class(threat: ThreatModel) -> None:
     f, x = as_images(linear(3, 5)), images(8, 3)
     wanted = (f(x).argmax(1) + 1) % 5
 
-    def nearness(logits: Tensor, y: Tensor) -> Tensor:
+    def negative_squared_distance(logits: Tensor, y: Tensor) -> Tensor:
         return -ce(logits, y)
 
-    attack = PGD(threat, 40, threat.radius / 8, loss=nearness)
+    attack = PGD(threat, 40, threat.radius / 8, loss=negative_squared_distance)
     x_adv = attack(f, x, wanted, rng=draw_for(x))
     assert threat.allows(x_adv, x).all()
     assert (ce(f(x_adv), wanted) < ce(f(x), wanted)).all()
@@ -263,7 +263,7 @@ def test_an_identity_is_readable_and_stable(python: Callable[..., str]) -> None:
     identity = "PGD-10(Linf:8/255, step=2/255, loss=ce, start=random_start)"
     assert str(BASE) == identity
     assert str(fgsm(L2(0.5))) == "PGD-1(L2:0.5, step=0.5, loss=ce, start=from_x)"
-    program = "from forefend.attacks.pgd import PGD; from forefend.threat_models.lp import Linf; print(PGD(Linf('8/255'), 10, 2/255))"
+    program = "from forefend.attacks import PGD; print(PGD('Linf:8/255', 10, 2 / 255))"
     assert python(program) == identity
 
 
@@ -273,7 +273,7 @@ def test_equal_settings_are_equal_attacks() -> None:
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_no_steps_are_refused(steps: int) -> None:
-    with pytest.raises(InputError, match=f"PGD with {steps} steps does nothing: give at least 1"):
+    with pytest.raises(InputError, match=f"{steps} steps.*at least 1"):
         PGD(Linf(0.1), steps, 0.01)
 
 

@@ -169,7 +169,7 @@ def test_unused_length_is_shared_out_over_the_channels() -> None:
 
 
 @THREATS
-def test_a_query_draws_a_few_numbers_and_no_image(
+def test_a_query_draws_a_uniform_numbers_and_no_image(
     threat: ThreatModel, monkeypatch: pytest.MonkeyPatch, x: Tensor, y: Tensor
 ) -> None:
     drawn, uniform = [], KeyedRNG.uniform
@@ -208,10 +208,10 @@ def test_as_many_queries_as_the_authors_need(real_data: Path, threat: ThreatMode
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "0 steps and horizon 10000: both must be at least 1"),
+        ({"steps": 0}, "0 steps and horizon 10000.*at least 1"),
         ({"horizon": 0}, "horizon 0"),
-        ({"area": 1.5}, "first area is 1.5, expected a share"),
-        ({"area": 0.0}, "first area is 0, expected a share"),
+        ({"area": 1.5}, "area.*1.5.*share"),
+        ({"area": 0.0}, "area.*0.*share"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -223,5 +223,5 @@ def test_another_threat_model_is_refused() -> None:
     class Diamond(L2):
         pass
 
-    with pytest.raises(InputError, match=r"paint inside Diamond:0.5: give it Linf or L2"):
+    with pytest.raises(InputError, match=r"Diamond:0.5.*Linf or L2"):
         Square(Diamond(0.5), 5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import State, run_attack
+from forefend.attacks.base import Iterative, State, ThreatField
 from forefend.attacks.pgd import Start
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
@@ -18,14 +18,14 @@ from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel, broadcast_per_image, radius_per_image
 from forefend.threat_models.lp import Linf
 
-Lost = Callable[[Any, Any], Tensor]
-_RISING = 0.75  # the share of moves that must raise the loss for the step size to stay
-_MOMENTUM = 0.25  # the weight of the move before
+IsAdversarial = Callable[[Any, Any], Tensor]
+_RISING = 0.75  # share of steps that must raise the loss to keep the step size
+_MOMENTUM = 0.25  # weight of the previous step
 
 
 @labeled("to_the_edge")
-def to_the_edge(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
-    """Begin at uniform noise stretched until its largest pixel is at the radius (l∞), else as the threat model does."""
+def noise_at_radius(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
+    """Start at uniform noise scaled to the full radius (l∞), or at the threat model's own noise (other norms)."""
     if not isinstance(threat, Linf):
         return threat.noise(x, rng)
     noise = 2 * rng.uniform(x) - 1
@@ -35,25 +35,25 @@ def to_the_edge(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
 
 @labeled("misclassified")
 def misclassified(logits: Tensor, target: Tensor) -> Tensor:
-    """Whether each image is taken for another class than its label, `(B,)`: pairs `(B, 2)` begin with the label."""
+    """Return `(B,)` bool: whether the predicted class differs from the label, or from the first of a pair `(B, 2)`."""
     return logits.argmax(1) != (target if target.ndim == 1 else target[:, 0])
 
 
 @labeled("never")
 def never(prediction: Any, target: Any) -> Tensor:
-    """No image counts as lost: for losses that are not about labels, so that the loss alone decides."""
+    """Return False, so that APGD keeps the image of highest loss: for losses without labels."""
     return torch.tensor(False)
 
 
 @labeled("targeted_dlr")
 def targeted_dlr(logits: Tensor, pair: Tensor) -> Tensor:
-    """The wanted class's lead over the right one, over the spread of the largest logits, blind to their scale: `(B,)`.
-
-    Needs four classes or more. Source: Croce and Hein, 2003.01690, Eq. 7.
+    """Return the targeted difference of logits ratio, `(B,)`.
 
     Args:
-        logits: `(B, K)`.
-        pair: the right class, then the wanted one, `(B, 2)` int64.
+        logits: `(B, K)`, at least four classes.
+        pair: the right class, then the target class, `(B, 2)` int64.
+
+    Source: Croce and Hein, 2003.01690, Eq. 7.
     """
     right, wanted = logits.gather(1, pair).unbind(1)
     ranked = logits.topk(4, dim=1).values
@@ -61,81 +61,72 @@ def targeted_dlr(logits: Tensor, pair: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, repr=False)
-class APGD:
-    """PGD with momentum that halves its step and goes back to the best image whenever it stops getting on.
-
-    The result is the last lost image that was met, as in the authors' code, and where none was, the one of highest
-    loss (their code then gives back the clean image).
+class APGD(Iterative):
+    """PGD with momentum that halves its step size and returns to the best image when the loss stops rising.
 
     Args:
-        threat: where the attack must stay.
-        steps: number of gradients. The start's is one of them, which the authors do not count: their 100 are 101 here.
-        loss: what to maximize, `(prediction, target) -> (B,)`; `targeted_dlr` takes pairs of classes as target.
-        start: where to begin, `(threat, x, draw) -> x_adv`.
-        lost: `(prediction, target) -> (B,)` bool, which images are broken; `never` leaves it to the loss.
+        threat: threat model, by name or as an object.
+        steps: number of gradients, including the one at the start; the authors' 100 iterations are 101 here.
+        loss: loss to maximize, `(prediction, target) -> (B,)`; `targeted_dlr` takes pairs of classes as target.
+        start: first iterate, `(threat, x, rng) -> x_adv`.
+        is_adv: `(prediction, target) -> (B,)` bool, whether each image is adversarial.
 
-    Source: Croce and Hein, 2003.01690, Algorithm 1.
+    Raises:
+        InputError: the number of steps is below two.
+
+    Source: Croce and Hein, 2003.01690, Algorithm 1. The result is the last adversarial image, as in the authors'
+    code; where none was found, it is the image of highest loss (their code returns the clean image).
     """
 
-    threat: ThreatModel
-    steps: int
+    threat: ThreatField[ThreatModel] = ThreatField()
+    steps: int = 100
     loss: Loss = ce
-    start: Start = to_the_edge
-    lost: Lost = misclassified
+    start: Start = noise_at_radius
+    is_adv: IsAdversarial = misclassified
 
     def __post_init__(self) -> None:
         if self.steps < 2:
-            raise InputError(f"APGD with {self.steps} steps never moves: give at least 2, the start's and one more.")
+            raise InputError(f"APGD has {self.steps} steps: give at least 2, one for the start and one more.")
 
     def __str__(self) -> str:
-        names = ", ".join(f"{field}={label_of(getattr(self, field))}" for field in ("loss", "start", "lost"))
+        names = f"loss={label_of(self.loss)}, start={label_of(self.start)}, lost={label_of(self.is_adv)}"
         return f"APGD-{self.steps}({self.threat}, {names})"
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Adversarial images: lost ones where the attack met any, else those of highest loss.
-
-        Args:
-            f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
-            x: clean images, `(B, C, H, W)` in [0, 1].
-            target: what the loss compares with, usually the labels `(B,)`.
-            rng: where the random start comes from.
-        """
-        return run_attack(self, f, x, target, rng)
-
     def begin(self, x: Tensor, rng: KeyedRNG) -> State:
-        """The start, twice the radius as step size, and empty memories."""
+        """Return the start, twice the radius as step size, and no best image yet."""
         x_adv, none = self.start(self.threat, x, rng), torch.zeros(len(x), dtype=torch.int64, device=x.device)
         return {
-            **dict.fromkeys(("x_adv", "x_before", "x_best", "x_lost"), x_adv),
-            **dict.fromkeys(("taken", "since", "rises"), none),  # gradients; moves and rises since the last checkpoint
+            **dict.fromkeys(("x_adv", "x_before", "x_best", "x_success"), x_adv),
+            **dict.fromkeys(("taken", "since", "rises"), none),  # gradients; steps and rises since the last checkpoint
             "interval": none + max(int(0.22 * self.steps), 1),
             "size": 2 * radius_per_image(self.threat, x),
             "best_gradient": torch.zeros_like(x),
-            # The authors' code compares the loss after the first move with zero; so does this, for equal verdicts.
+            # As in the authors' code, the loss after the first step is compared with zero.
             "before": x.new_zeros(len(x)),
             **dict.fromkeys(("best", "best_at_check"), x.new_full((len(x),), -torch.inf)),
-            "lost": none > 0,
+            "is_adv": none > 0,
             "halved": none == 0,
         }
 
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
-        """A gradient, a look at how the loss gets on, and a move."""
+        """Take a gradient step with momentum, and adapt the step size."""
         x_adv = state["x_adv"].detach().requires_grad_()
         with torch.enable_grad():
             prediction = f(x_adv)
             loss = self.loss(prediction, target)
         gradient = torch.autograd.grad(loss.sum(), x_adv)[0]
         with torch.no_grad():
-            state = _remembered(state, loss.detach(), gradient, self.lost(prediction, target).to(x.device))
-            state, gradient = self._checked(state, gradient)
-            return self._moved(state, gradient, x)
+            is_adv = self.is_adv(prediction, target).to(x.device)
+            state = _updated(state, loss.detach(), gradient, is_adv)
+            state, gradient = self._adapted(state, gradient)
+            return self._stepped(state, gradient, x)
 
     def finish(self, state: State) -> Tensor:
-        """The last lost image met, else the one of highest loss."""
-        return torch.where(broadcast_per_image(state["lost"]), state["x_lost"], state["x_best"])
+        """Return the last adversarial image, else the one of highest loss."""
+        return torch.where(broadcast_per_image(state["is_adv"]), state["x_success"], state["x_best"])
 
-    def _checked(self, state: State, gradient: Tensor) -> tuple[State, Tensor]:
-        """At each image's checkpoint: halve its step and go back to its best image unless the loss got on."""
+    def _adapted(self, state: State, gradient: Tensor) -> tuple[State, Tensor]:
+        """At a checkpoint, halve the step size and return to the best image unless the loss rose enough."""
         interval, best = state["interval"], state["best"]
         due = state["since"] == interval
         stuck = ~state["halved"] & (state["best_at_check"] >= best)
@@ -152,8 +143,8 @@ class APGD:
         }
         return state | checked, torch.where(broadcast_per_image(back), state["best_gradient"], gradient)
 
-    def _moved(self, state: State, gradient: Tensor, x: Tensor) -> State:
-        """A projected step along the gradient, mixed with the move before it, projected again."""
+    def _stepped(self, state: State, gradient: Tensor, x: Tensor) -> State:
+        """Take a projected step along the gradient, add momentum, and project again."""
         x_adv = state["x_adv"]
         stepped = self.threat.project(x_adv + self.threat.step(gradient, state["size"]), x)
         weight = broadcast_per_image(_MOMENTUM * (state["taken"] > 1).to(x.dtype))
@@ -161,8 +152,8 @@ class APGD:
         return state | {"x_adv": self.threat.project(mixed, x), "x_before": x_adv}
 
 
-def _remembered(state: State, loss: Tensor, gradient: Tensor, lost: Tensor) -> State:
-    """What the newest loss and gradient say, written into the memories of each image."""
+def _updated(state: State, loss: Tensor, gradient: Tensor, is_adv: Tensor) -> State:
+    """Record the newest loss and gradient of each image."""
     x_adv, moved = state["x_adv"], state["taken"] > 0
     better = loss > state["best"]
     return state | {
@@ -173,6 +164,6 @@ def _remembered(state: State, loss: Tensor, gradient: Tensor, lost: Tensor) -> S
         "best": torch.where(better, loss, state["best"]),
         "x_best": torch.where(broadcast_per_image(better), x_adv, state["x_best"]),
         "best_gradient": torch.where(broadcast_per_image(better), gradient, state["best_gradient"]),
-        "lost": state["lost"] | lost,
-        "x_lost": torch.where(broadcast_per_image(lost), x_adv, state["x_lost"]),
+        "is_adv": state["is_adv"] | is_adv,
+        "x_success": torch.where(broadcast_per_image(is_adv), x_adv, state["x_success"]),
     }

@@ -1,4 +1,4 @@
-"""AutoAttack: the ensemble that robustness is reported with, run by pyautoattack as it is."""
+"""AutoAttack, run by pyautoattack."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from forefend.attacks.base import ThreatField, default_rng
 from forefend.checks import InputError, unknown_name
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf
 
-_LOGGER = "auto-attack"  # where pyautoattack reports
-_STEPS, _TARGETS, _EOT = 100, 9, 20  # steps of each attack, most target classes, gradients averaged by `rand`
+_LOGGER = "auto-attack"  # the logger of pyautoattack
+_STEPS, _TARGETS, _EOT = 100, 9, 20  # steps of each attack, maximum of target classes, EOT samples of `rand`
 
-
-# Two classes leave DLR constant, both its differences being the one margin there is. Cross-entropy grows with that
-# margin, so its gradient points the margin's own way; FAB takes over where it is too small for float32.
-# Three classes lack the fourth logit of targeted DLR, so that its untargeted form takes its place.
+# With two classes DLR is constant. Cross-entropy has the gradient direction of the margin there, and FAB covers margins
+# too small for float32. Three classes lack the fourth logit of targeted DLR, so its untargeted form is used.
 _STANDARD = {2: ("apgd-ce", "fab-t", "square"), 3: ("apgd-ce", "apgd-dlr", "fab-t", "square")}
 _STANDARD_4 = ("apgd-ce", "apgd-t", "fab-t", "square")
 _RAND = {2: ("apgd-ce",)}
@@ -33,42 +31,45 @@ _RAND_3 = ("apgd-ce", "apgd-dlr")
 
 @dataclass(frozen=True, repr=False)
 class AutoAttack:
-    """Auto-PGD on cross-entropy and on targeted DLR, FAB and Square, each on the images that still stand.
+    """APGD on cross-entropy and on targeted DLR, FAB and Square, each on the images that are still robust.
 
-    A call is one `run_standard_evaluation` of pyautoattack on the whole batch, bit for bit. Its random numbers hang on
-    who shares the batch, so that only whole batches can be repeated. Below 10 classes the list is shortened to what the
-    classes allow: K − 1 targets, no targeted DLR below 4, no DLR at all for 2; `str` tells.
+    A call is one `run_standard_evaluation` of pyautoattack on the whole batch. Its random numbers depend on the whole
+    batch, so only whole batches can be repeated. Below 10 classes there are K − 1 targets, below 4 no targeted DLR,
+    and for 2 no DLR; `str()` names the attacks that run.
 
     Args:
-        threat: `Linf` or `L2`, one radius for all images.
-        classes: how many logits the classifier gives, at least 2.
+        threat: `Linf` or `L2` threat model with one radius, by name or as an object.
+        classes: number of logits, at least 2.
         version: `standard`, or `rand` for randomized pipelines: 20 gradients averaged at each step, no FAB, no Square.
-        queries: Square's budget for an image; 5000 is AutoAttack's own.
+        queries: number of queries of Square for an image.
 
     Raises:
         InputError: another threat model, fewer than 2 classes, or pyautoattack is not installed.
 
     Source: Croce and Hein, 2003.01690.
+
+    Example:
+        >>> import torch, pytest
+        >>> _ = pytest.importorskip("pyautoattack")
+        >>> from forefend.attacks import AutoAttack
+        >>> print(AutoAttack("Linf:8/255"))
+        AutoAttack-standard(Linf:8/255, apgd-ce + apgd-t x9 + fab-t x9 + square 5000)
     """
 
-    threat: ThreatModel
-    classes: int
+    threat: ThreatField[Linf | L2] = ThreatField(Linf, L2)
+    classes: int = 10
     version: Literal["standard", "rand"] = "standard"
     queries: int = 5000
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.threat, Linf | L2) and isinstance(self.threat.radius, float)):
-            raise InputError(
-                f"AutoAttack cannot attack in {self.threat}: give Linf or L2 with one radius for all images."
-            )
+        if not isinstance(self.threat.radius, float):
+            raise InputError(f"AutoAttack does not support {self.threat}: give one radius for all images.")
         if self.classes < 2:
-            raise InputError(f"AutoAttack was given {self.classes} classes, expected at least 2.")
+            raise InputError(f"AutoAttack has {self.classes} classes: give at least 2.")
         if self.version not in ("standard", "rand"):
             raise unknown_name(self.version, ("standard", "rand"), "version of AutoAttack")
         if self.queries < 1:
-            raise InputError(
-                f"Square with {self.queries} queries does nothing: give at least 1, AutoAttack's own is 5000."
-            )
+            raise InputError(f"Square has {self.queries} queries: give at least 1.")
         _library()
 
     def __str__(self) -> str:
@@ -79,31 +80,31 @@ class AutoAttack:
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks that this many classes allow, in their order, by pyautoattack's names."""
+        """The attacks that run for this number of classes, by pyautoattack's names."""
         if self.version == "rand":
             return _RAND.get(self.classes, _RAND_3)
         return _STANDARD.get(self.classes, _STANDARD_4)
 
     @property
     def targets(self) -> int:
-        """How many classes the targeted attacks aim at: the likeliest 9, or all but the true one."""
+        """Number of target classes: the 9 of highest logit, or all but the true class."""
         return min(_TARGETS, self.classes - 1)
 
     @property
     def averages(self) -> bool:
-        """Whether it takes a pipeline that answers at random."""
+        """Whether the attack is valid for randomized pipelines."""
         return self.version == "rand"
 
     @property
     def steps(self) -> int:
-        """Gradient evaluations an image may cost at most."""
+        """Maximum number of gradient evaluations for an image."""
         once = (_STEPS + 1) * (_EOT if self.version == "rand" else 1)
         many = {"apgd-t": self.targets * (_STEPS + 1), "fab-t": self.targets * _STEPS, "square": 0}
         return sum(many.get(name, once) for name in self.attacks)
 
     @property
     def forwards(self) -> int:
-        """Forward passes an image may cost at most: those of the gradients, the queries, and pyautoattack's checks."""
+        """Maximum number of forward passes for an image: gradients, queries and pyautoattack's checks."""
         again = {
             "apgd-t": 2 + self.targets,
             "fab-t": 2 + self.targets * (_STEPS + 3),
@@ -112,24 +113,28 @@ class AutoAttack:
         checks = 3 if self.version == "rand" else 8
         return checks + self.steps + sum(again.get(name, 2) for name in self.attacks)
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
-        """A breaking image for each x where one was found, else x itself.
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None) -> Tensor:
+        """Attack a batch of images.
 
         Args:
-            f: what the attacker sees, images to logits `(B, classes)`; its modes are borrowed and given back.
+            f: images to logits, `(B, classes)`; its modes are restored afterwards.
             x: clean images, `(B, C, H, W)` in [0, 1], float32.
             target: labels, `(B,)`.
-            rng: whose seed counts, one higher at each restart; torch's own generators are left as they were.
+            rng: its seed plus the restart seeds pyautoattack; the state of torch's generators is restored afterwards.
+
+        Returns:
+            The adversarial image where one was found, else x.
 
         Raises:
-            InputError: images in another precision or of a size that pyautoattack cannot attack, or `f` gives another
-                number of logits.
+            InputError: images in another precision or of a size that pyautoattack does not support, or another number
+                of logits.
         """
+        rng = rng or default_rng(self, x)
         self._check(x)
         seed = rng.seed + int(rng.restart)
-        with eval_and_no_grad(f), flags(), _undisturbed(seed):
+        with eval_and_no_grad(f), flags(), _isolated(seed):
             library = _library().AutoAttack(
-                _asked(f, self.classes),
+                _compatible(f, self.classes),
                 norm=self.threat.norm,
                 eps=self.threat.radius,
                 seed=seed,
@@ -139,45 +144,45 @@ class AutoAttack:
             library.attacks_to_run = list(self.attacks)
             library.apgd_targeted.n_target_classes = library.fab.n_target_classes = self.targets
             library.square.n_queries = self.queries
-            # Channels-last images would break its views.
+            # pyautoattack's views need contiguous images.
             x_adv, _ = library.run_standard_evaluation(x.detach().contiguous(), target.long(), batch_size=len(x))
         return x_adv
 
     def _check(self, x: Tensor) -> None:
-        """Refuse what would fail hours later, in pyautoattack's last attack."""
+        """Refuse what would fail only in pyautoattack's last attack."""
         if x.dtype != torch.float32:
-            raise InputError(f"AutoAttack works in float32 and was handed {x.dtype} images: hand over x.float().")
+            raise InputError(f"AutoAttack needs float32 images and received {x.dtype}: pass x.float().")
         if self.threat.norm == "L2" and "square" in self.attacks and not _can_tile(*x.shape[-2:]):
             height, width = x.shape[-2:]
             raise InputError(
-                f"AutoAttack's Square cannot tile {height} × {width} images in L2: pad them inside the classifier's "
-                "wrapper to a square of at least 25 pixels a side, or attack in Linf."
+                f"Square of AutoAttack does not support {height} × {width} images in L2: "
+                "pad them inside the classifier to a square of at least 25 pixels a side, or use Linf."
             )
 
 
 @contextmanager
 def flags() -> Iterator[list[str]]:
-    """Gather what AutoAttack's own checks find wrong while this is open; nothing is printed.
+    """Collect the warnings of AutoAttack's own checks in a list instead of logging them.
 
     The list holds each different sentence once: the pipeline seems randomized or dynamic, its output seems to be
-    probabilities, gradients are zero, or Square still lowered the accuracy. May be nested: each list gets all.
+    probabilities, gradients are zero, or Square still lowered the accuracy. In nested contexts each list gets all.
     """
     logger = logging.getLogger(_LOGGER)
     level, propagate = logger.level, logger.propagate
-    gathered = _Gathered()
-    logger.addHandler(gathered)
+    warnings = _Warnings()
+    logger.addHandler(warnings)
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     try:
-        yield gathered.sentences
+        yield warnings.sentences
     finally:
-        logger.removeHandler(gathered)
+        logger.removeHandler(warnings)
         logger.setLevel(level)
         logger.propagate = propagate
 
 
-class _Gathered(logging.Handler):
-    """Keeps each different sentence once, without the pointer to a file that nobody here has."""
+class _Warnings(logging.Handler):
+    """Collects each different sentence once, without the reference to a file of pyautoattack."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -185,32 +190,32 @@ class _Gathered(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         sentence = record.getMessage().partition(" See flags_doc.md")[0]
-        # For three classes it takes untargeted DLR for targeted; our lists hold nothing that the classes forbid.
+        # A false alarm: our lists hold only attacks that the number of classes allows.
         if sentence not in self.sentences and not sentence.startswith("with only"):
             self.sentences.append(sentence)
 
 
 @contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
-    """Give torch's generators and the tracing of Python back, which pyautoattack seeds and switches off."""
+def _isolated(seed: int) -> Iterator[None]:
+    """Restore torch's generators and Python's tracing, which pyautoattack seeds and switches off."""
     counts = _library().checks.funcs
-    # It never forgets a dynamic pipeline, and would call every later one dynamic too.
+    # Its counters persist: after one dynamic pipeline every later one would count as dynamic.
     counts.update(dict.fromkeys(counts, 0))
     trace = sys.gettrace()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)  # a randomized pipeline is asked before the first attack seeds anything
+            torch.manual_seed(seed)  # a randomized pipeline runs before the first attack seeds
             yield
     finally:
         sys.settrace(trace)
 
 
-def _asked(f: Callable[[Tensor], Any], classes: int) -> Callable[[Tensor], Tensor]:
-    """`f` as pyautoattack may ask it.
+def _compatible(f: Callable[[Tensor], Any], classes: int) -> Callable[[Tensor], Tensor]:
+    """Return `f` for use by pyautoattack.
 
-    FAB differentiates with `backward`, which would leave gradients in every parameter that `f` holds, and Square writes
-    into the logits that it is given, and may ask about no image at all.
+    FAB calls `backward`, which would leave gradients in the parameters of `f`. Square writes into the logits, and may
+    pass an empty batch.
     """
 
     def model(x: Tensor) -> Tensor:
@@ -223,7 +228,7 @@ def _asked(f: Callable[[Tensor], Any], classes: int) -> Callable[[Tensor], Tenso
         if logits.shape != (len(x), classes):
             raise InputError(
                 f"The classifier returns shape {tuple(logits.shape)}, expected {(len(x), classes)}: "
-                "give AutoAttack the number of its logits as classes."
+                "pass its number of logits as classes."
             )
         return logits
 
@@ -231,7 +236,7 @@ def _asked(f: Callable[[Tensor], Any], classes: int) -> Callable[[Tensor], Tenso
 
 
 class _ImageGradient(torch.autograd.Function):
-    """`f(x)`, through which a gradient reaches the images and nothing else."""
+    """`f(x)` whose backward pass reaches the images only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
@@ -246,7 +251,7 @@ class _ImageGradient(torch.autograd.Function):
 
 
 def _can_tile(height: int, width: int) -> bool:
-    """Whether Square's l2 start, 5 × 5 tiles of a fifth of the height, fits: it fails on tiles cut by the edge."""
+    """Return whether the 5 × 5 tiles of Square's l2 start fit into the image."""
     tile = height // 5
     margin = (height - 5 * tile) // 2
     return tile == 1 or (tile > 1 and all(margin + side // tile * tile <= side for side in (height, width)))

@@ -1,65 +1,114 @@
-"""Attacks that go step by step: what a loop needs that stops an image as soon as it is lost and takes in another."""
+"""The interface of attacks, and the fields and the loop that they share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
+from forefend.checks import InputError
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.rng import KeyedRNG
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.parsing import as_threat_model
 
-State = dict[str, Tensor]  # each tensor's first dimension is the batch, so that rows can be dropped and added
+State = dict[str, Tensor]  # the first dimension of each tensor is the batch, so that rows can be dropped and added
+Kind = TypeVar("Kind", bound=ThreatModel)
 
 
 class Attack(Protocol):
-    """What every attack is."""
+    """The interface of an attack: a frozen dataclass whose `str()` names its settings."""
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Adversarial images for `x`, `(B, C, H, W)` in [0, 1], allowed by the attack's threat model."""
+        """Return adversarial images for `x`, `(B, C, H, W)` in [0, 1], inside the attack's threat model."""
 
 
-class Iterative(Attack, Protocol):
-    """An attack that is `begin`, then `steps` times `advance`, then `finish`; nothing hangs on who shares the batch."""
-
-    @property
-    def steps(self) -> int:
-        """How often `advance` is called."""
-
-    def begin(self, x: Tensor, rng: KeyedRNG) -> State:
-        """Where the attack starts, before `f` is asked anything."""
-
-    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
-        """One step further; `rng` stands at this step, which may differ from image to image."""
-
-    def finish(self, state: State) -> Tensor:
-        """The adversarial images that the attack has come to."""
-
-
-def run_attack(attack: Iterative, f: Callable[[Tensor], Any], x: Tensor, target: Any, rng: KeyedRNG) -> Tensor:
-    """Take every step for every image; `f`'s modes are borrowed and given back.
+class ThreatField(Generic[Kind]):
+    """A dataclass field that accepts a threat model by name or as an object, and holds the object.
 
     Args:
-        attack: what to run.
-        f: what the attacker sees.
-        x: clean images, `(B, C, H, W)` in [0, 1].
-        target: what the attack's loss compares with.
-        rng: where its random numbers come from.
+        kinds: the threat models that the attack supports; none means all.
     """
-    state = attack.begin(x, rng)
-    with eval_and_no_grad(f):
-        for step in range(attack.steps):
-            state = attack.advance(f, state, x, target, rng=at_step(rng, attack, step))
-    return attack.finish(state).detach()
+
+    def __init__(self, *kinds: type[Kind]) -> None:
+        self.kinds = kinds
+
+    def __get__(self, attack: object | None, owner: type) -> Kind:
+        if attack is None:
+            raise AttributeError("threat")  # dataclass: the field has no default
+        threat: Kind = attack.__dict__["threat"]
+        return threat
+
+    def __set__(self, attack: object, given: ThreatModel | str) -> None:
+        threat = as_threat_model(given)
+        if self.kinds and type(threat) not in self.kinds:
+            expected = " or ".join(kind.__name__ for kind in self.kinds)
+            raise InputError(f"{type(attack).__name__} does not support the threat model {threat}: give {expected}.")
+        attack.__dict__["threat"] = threat
+
+
+class StepSizeField:
+    """A dataclass field for a step size; None means 2.5 radii divided by the number of steps (Madry et al.)."""
+
+    def __get__(self, attack: object | None, owner: type) -> float | Tensor:
+        return None if attack is None else attack.__dict__["step_size"]  # type: ignore[return-value]
+
+    def __set__(self, attack: Any, given: float | Tensor | None) -> None:
+        size = 2.5 * attack.threat.radius / max(attack.steps, 1) if given is None else given
+        attack.__dict__["step_size"] = size
+
+
+class Iterative(ABC):
+    """An attack of `begin`, `steps` calls of `advance`, and `finish`; no image depends on the others of its batch."""
+
+    steps: int
+
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
+        """Attack a batch of images.
+
+        Args:
+            f: images to predictions; its modes are restored afterwards.
+            x: clean images, `(B, C, H, W)` in [0, 1].
+            target: second argument of the attack's loss, usually the labels `(B,)`.
+            rng: random numbers; by default seed 0 and the images' places in the batch.
+
+        Returns:
+            Adversarial images, `(B, C, H, W)`.
+        """
+        rng = rng or default_rng(self, x)
+        state = self.begin(x, rng)
+        with eval_and_no_grad(f):
+            for step in range(self.steps):
+                state = self.advance(f, state, x, target, rng=at_step(rng, self, step))
+        return self.finish(state).detach()
+
+    @abstractmethod
+    def begin(self, x: Tensor, rng: KeyedRNG) -> State:
+        """Return the initial state, without calling `f`."""
+
+    @abstractmethod
+    def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
+        """Return the state after one step; the step of `rng` may differ from image to image."""
+
+    def finish(self, state: State) -> Tensor:
+        """Return the adversarial images, by default the last iterate."""
+        return state["x_adv"]
+
+
+def default_rng(attack: object, x: Tensor) -> KeyedRNG:
+    """Return the random numbers of a call without `rng`: seed 0, keyed by the attack and the place in the batch."""
+    return KeyedRNG(torch.arange(len(x)), 0, str(attack))
 
 
 def at_step(rng: KeyedRNG, attack: Iterative, step: int | Tensor) -> KeyedRNG:
-    """The source for one step of an attack: other numbers than its start's, and other ones at each training step.
+    """Return the random numbers for one step of an attack, different from those of its start.
 
     Args:
-        rng: the attack's own source; inside a recipe it stands at a training step.
-        attack: whose steps are counted.
-        step: from 0, one or `(B,)` of them.
+        rng: the attack's random numbers; inside a recipe their step is the training step.
+        attack: the attack whose steps are counted.
+        step: from 0, one or `(B,)`.
     """
     return rng.fold_in(purpose=f"{rng.purpose}|step", step=rng.step * attack.steps + step)

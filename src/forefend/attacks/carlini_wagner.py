@@ -1,4 +1,4 @@
-"""Carlini and Wagner's l2 attack: the nearest misclassified image, by Adam and a search for the weight of the loss."""
+"""Carlini and Wagner's l2 attack: the nearest misclassified image, by Adam and a search over the loss weight."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from typing import final
 import torch
 from torch import Tensor
 
+from forefend.attacks.base import ThreatField
 from forefend.checks import InputError
 from forefend.losses import margin
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.base import ThreatModel, broadcast_per_image
 from forefend.threat_models.lp import L2
 
-# The original keeps tanh this far from ±1, where its inverse is infinite.
+# Keeps tanh away from ±1, where its inverse is infinite, by the authors' factor.
 _INSIDE = 1 - 1e-6
 
 
 @dataclass(frozen=True, repr=False)
 class CarliniWagner:
-    """Minimize ‖δ‖² + c · max(0, κ − margin) over images written as tanh, each image with a c of its own.
+    """Minimize ‖δ‖² + c · max(0, κ − margin) over images written as tanh, with a separate c for each image.
 
-    A minimum-norm attack: it returns the nearest lost image it met, and x itself where that lies outside the threat
-    model or none was met. Nothing is drawn. The margin pursues the class that leads in logits, so that among several
-    classes the one found need not be the nearest, by some percent even on a linear classifier.
+    A minimum-norm attack without randomness: it returns the nearest adversarial image found, or x where that image is
+    outside the threat model or none was found. The margin targets the class of highest logit, so among several classes
+    the result can be some percent farther than the nearest adversarial image, even for a linear classifier.
 
     Args:
-        threat: the l2 radius at which it is judged.
-        searches: how often c is chosen: tenfold until an image is lost, then by bisection.
-        iterations: Adam's steps for each c, always from x.
-        lr: Adam's learning rate, in tanh space.
-        weight: the first c.
-        confidence: κ, the margin in logits that a lost image must exceed.
-        checks: how often in each run an image is asked whether its loss still falls, by one part in ten thousand;
-            where it does not, that image's run is over. The original asks this of the batch's sum. 0 never asks.
+        threat: `L2` threat model, by name or as an object.
+        searches: number of values of c: times ten until an image is adversarial, then by bisection.
+        iterations: steps of Adam for each c, always from x.
+        lr: learning rate of Adam, in tanh space.
+        weight: first value of c.
+        confidence: κ, the margin in logits that an adversarial image must exceed.
+        checks: number of times in each run that an image is checked for progress; it stops where its loss fell by less
+            than one part in ten thousand. The authors check the sum over the batch. 0 disables the check.
+
+    Raises:
+        InputError: another threat model, or a setting out of range.
 
     Source: Carlini and Wagner, 1608.04644, sections V and VI, with f6 and the change of variable of section V-B.
     """
 
-    threat: ThreatModel
+    threat: ThreatField[L2] = ThreatField(L2)
     searches: int = 9
     iterations: int = 1000
     lr: float = 0.01
@@ -50,18 +54,12 @@ class CarliniWagner:
     checks: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threat, L2):
-            raise InputError(f"Carlini and Wagner's attack is in l2 and cannot be judged in {self.threat}: give an L2.")
         if min(self.searches, self.iterations) < 1:
             raise InputError(
-                f"Carlini and Wagner's attack with {self.searches} searches of {self.iterations} iterations does "
-                "nothing: give at least 1 of each."
+                f"CarliniWagner has {self.searches} searches of {self.iterations} iterations: give at least 1 of each."
             )
         if not (self.lr > 0 and self.weight > 0):
-            raise InputError(
-                f"Carlini and Wagner's attack with lr {self.lr:g} and weight {self.weight:g} finds nothing: "
-                "give both above 0."
-            )
+            raise InputError(f"CarliniWagner has lr {self.lr:g} and weight {self.weight:g}: give both above 0.")
 
     def __str__(self) -> str:
         return (
@@ -71,48 +69,53 @@ class CarliniWagner:
 
     @property
     def steps(self) -> int:
-        """Gradient evaluations an image costs at most."""
+        """Maximum number of gradient evaluations for an image."""
         return self.searches * self.iterations
 
-    def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
-        """The nearest lost images that the threat model allows, else x.
+    def __call__(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None
+    ) -> Tensor:
+        """Attack a batch of images.
 
         Args:
-            f: what the attacker sees, images to logits; its modes are borrowed and given back.
+            f: images to logits; its modes are restored afterwards.
             x: clean images, `(B, C, H, W)` in [0, 1].
             target: labels, `(B,)`.
             rng: not used.
+
+        Returns:
+            The nearest adversarial images inside the threat model, else x.
         """
         best = _Best(x)
         c = _Bisection(torch.full_like(best.distance, self.weight))
         with eval_and_no_grad(f):
             for _ in range(self.searches):
-                c.learn(self._descend(f, x, target, c.weight, best))
-        return torch.where(_over(self.threat.allows(best.x_adv, x), x), best.x_adv, x)
+                c.update(self._descend(f, x, target, c.weight, best))
+        return torch.where(broadcast_per_image(self.threat.allows(best.x_adv, x)), best.x_adv, x)
 
     def _descend(self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, c: Tensor, best: _Best) -> Tensor:
-        """One run of Adam for one c an image; which images were lost on the way, `(B,)` bool."""
+        """Run Adam once and return which images became adversarial, `(B,)` bool."""
         w = ((2 * x - 1) * _INSIDE).atanh()
         start = w.tanh()
         adam = torch.optim.Adam([w], lr=self.lr)
         progress = _Progress(c, self.iterations // self.checks if self.checks else 0)
-        lost = torch.zeros_like(c, dtype=torch.bool)
+        found = torch.zeros_like(c, dtype=torch.bool)
         for iteration in range(self.iterations):
             t = w.tanh()
-            x_adv = (x + (t - start) / 2).clamp(0, 1)  # a pixel that did not move is exactly x's
+            x_adv = (x + (t - start) / 2).clamp(0, 1)  # an unchanged pixel is exactly that of x
             hinge, gap, gradient = self._hinge(f, x_adv, y)
             distance = (x_adv - x).square().flatten(1).sum(1)
-            fallen = (gap > self.confidence) & progress.running
-            best.keep(x_adv, distance, fallen)
-            lost |= fallen
-            if progress.over(iteration, distance + c * hinge):
+            is_adv = (gap > self.confidence) & progress.running
+            best.update(x_adv, distance, is_adv)
+            found |= is_adv
+            if progress.all_stopped(iteration, distance + c * hinge):
                 break
-            w.grad = (2 * (x_adv - x) + _over(c, x) * gradient) * (1 - t.square()) / 2
+            w.grad = (2 * (x_adv - x) + broadcast_per_image(c) * gradient) * (1 - t.square()) / 2
             adam.step()
-        return lost
+        return found
 
     def _hinge(self, f: Callable[[Tensor], Tensor], x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """max(0, κ − margin) and the margin, `(B,)` each, and the first one's gradient with respect to the image."""
+        """Return max(0, κ − margin), the margin, both `(B,)`, and the gradient of the first."""
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
             gap = margin(f(x_adv), y)
@@ -121,16 +124,15 @@ class CarliniWagner:
         return hinge.detach(), gap.detach(), gradient
 
 
-def carlini_wagner(threat: ThreatModel) -> CarliniWagner:
-    """The attack as strong as its authors mean it: nine values of c, a thousand small steps for each."""
+def carlini_wagner(threat: ThreatModel | str) -> CarliniWagner:
+    """Return the attack with the authors' settings: nine values of c, a thousand steps each."""
     return CarliniWagner(threat)
 
 
-def weak_carlini_wagner(threat: ThreatModel) -> CarliniWagner:
-    """The attack as AAA ran it, weak: one c of 100, and a hundred steps of 10 in tanh space, which overshoot.
+def weak_carlini_wagner(threat: ThreatModel | str) -> CarliniWagner:
+    """Return the weak attack of AAA: one c of 100, and a hundred steps of 10 in tanh space, which overshoot.
 
-    Its few successes are no evidence of robustness; it is here to compare with that paper's tables. There an image
-    counts as lost within `L2(3)`.
+    It is no evidence of robustness and serves to compare with that paper's tables, which use `L2(3)`.
 
     Source: AAA, 1909.05921, section 5, "c = 100 as Defense-GAN", whose code takes cleverhans' other defaults.
     """
@@ -139,52 +141,47 @@ def weak_carlini_wagner(threat: ThreatModel) -> CarliniWagner:
 
 @final
 class _Best:
-    """The nearest lost image met so far, for each image."""
+    """The nearest adversarial image found so far, for each image."""
 
     def __init__(self, x: Tensor) -> None:
         self.x_adv = x.clone()
         self.distance = torch.full_like(x[:, 0, 0, 0], float("inf"))  # squared
 
-    def keep(self, x_adv: Tensor, distance: Tensor, lost: Tensor) -> None:
-        """Take those of `x_adv` that are lost and nearer."""
-        nearer = lost & (distance < self.distance)
+    def update(self, x_adv: Tensor, distance: Tensor, is_adv: Tensor) -> None:
+        """Keep those of `x_adv` that are adversarial and nearer."""
+        nearer = is_adv & (distance < self.distance)
         self.distance = torch.where(nearer, distance, self.distance)
-        self.x_adv = torch.where(_over(nearer, x_adv), x_adv, self.x_adv)
+        self.x_adv = torch.where(broadcast_per_image(nearer), x_adv, self.x_adv)
 
 
 @final
 class _Bisection:
-    """The weight c of each image, `(B,)`, between the largest that failed and the smallest that succeeded."""
+    """The weight c of each image, `(B,)`, between the largest failure and the smallest success."""
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
         self.lower, self.upper = torch.zeros_like(weight), torch.full_like(weight, float("inf"))
 
-    def learn(self, lost: Tensor) -> None:
-        """Choose the next weights, given which images the last ones lost."""
-        self.upper = torch.where(lost, self.weight, self.upper)
-        self.lower = torch.where(lost, self.lower, self.weight)
+    def update(self, is_adv: Tensor) -> None:
+        """Choose the next weights from the success of the current ones."""
+        self.upper = torch.where(is_adv, self.weight, self.upper)
+        self.lower = torch.where(is_adv, self.lower, self.weight)
         middle = (self.lower + self.upper) / 2
         self.weight = torch.where(self.upper.isinf(), 10 * self.weight, middle)
 
 
 @final
 class _Progress:
-    """Which images' loss still falls, `(B,)` bool; asked each `every` iterations, never if that is 0."""
+    """Which images' loss still falls, `(B,)` bool, checked each `every` iterations (0: not checked)."""
 
     def __init__(self, like: Tensor, every: int) -> None:
         self.running = torch.ones_like(like, dtype=torch.bool)
         self.before = torch.full_like(like, float("inf"))
         self.every = every
 
-    def over(self, iteration: int, loss: Tensor) -> bool:
-        """Whether no image runs any more."""
+    def all_stopped(self, iteration: int, loss: Tensor) -> bool:
+        """Return whether no image makes progress."""
         if self.every and iteration % self.every == 0:
             self.running &= loss <= 0.9999 * self.before
             self.before = loss
         return not bool(self.running.any())
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value an image, shaped to broadcast over the images."""
-    return values.view(-1, *[1] * (x.ndim - 1))

@@ -1,7 +1,7 @@
-"""Attacks on features, latents and reconstructions: PGD with another loss, another target and another view.
+"""Attacks on features, latents and reconstructions: PGD with another loss, target and view.
 
-Each attack is a `PGD` whose target is not the label. `Aimed` finds that target from the label, so that the attack
-serves wherever labels are what there is; the views say what the attacker reads of a defended classifier.
+Each attack is a `PGD` whose target is not the label. `WithTarget` computes the target from the label, and a view
+selects what the attack reads of a defended classifier.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks.base import Attack
+from forefend.attacks.base import Attack, default_rng
 from forefend.attacks.pgd import PGD, Start, from_x, random_start
 from forefend.checks import InputError
 from forefend.losses import ce, mse
@@ -23,47 +23,51 @@ from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
 
-Aim = Callable[[Callable[[Tensor], Any], Tensor, Tensor, KeyedRNG], Any]
+MakeTarget = Callable[[Callable[[Tensor], Any], Tensor, Tensor, KeyedRNG], Any]
 
 
-def feature_attack(threat: ThreatModel, steps: int, step_size: float, start: Start = random_start) -> PGD:
-    """Push the features as far from those of the clean image as the threat model allows; labels play no part.
+def feature_attack(
+    threat: ThreatModel | str, steps: int = 20, step_size: float | None = None, start: Start = random_start
+) -> PGD:
+    """Return PGD that maximizes the distance of the features from those of the clean image.
 
-    Hand it a view that returns features, and for target the features of the clean images, or `Aimed` at `clean`.
+    Call it on a view that returns features, with the features of the clean images as target.
 
     Raises:
-        InputError: the start is x itself, where the distance is zero and so is its gradient.
+        InputError: the start is x itself, where the gradient of the distance is zero.
 
     Source: JATP (2106.05453), Eq. 5.
     """
     if start is from_x:
-        raise InputError("A feature attack from x itself has no gradient and would never move: give random_start.")
+        raise InputError("A feature attack that starts at from_x has zero gradient: give random_start.")
     return PGD(threat, steps, step_size, loss=mse, start=start)
 
 
-def latent_attack(threat: ThreatModel, steps: int, step_size: float, start: Start = random_start) -> PGD:
-    """Bring the latent vector as near to that of an image of another class as the threat model allows.
+def latent_attack(
+    threat: ThreatModel | str, steps: int = 20, step_size: float | None = None, start: Start = random_start
+) -> PGD:
+    """Return PGD that minimizes the distance of the latent vector to that of an image of another class.
 
-    Hand it a view that returns latents, and for target those to come near, or `Aimed` at an `AnotherClass`.
-
-    Source: AAA (1909.05921), section 6, attack 2.
+    Call it on a view that returns latents, with the latents to approach as target. Source: AAA (1909.05921),
+    section 6, attack 2.
     """
-    return PGD(threat, steps, step_size, loss=nearness, start=start)
+    return PGD(threat, steps, step_size, loss=negative_squared_distance, start=start)
 
 
-def reconstruction_attack(threat: ThreatModel, steps: int, step_size: float, weight: float = 1.0) -> PGD:
-    """Mislead the classifier and spoil the preprocessor's image at once.
+def reconstruction_attack(
+    threat: ThreatModel | str, steps: int = 20, step_size: float | None = None, weight: float = 1.0
+) -> PGD:
+    """Return PGD that maximizes cross-entropy plus the error of the preprocessor's image.
 
-    Hand it a view that returns `(logits, reconstruction)`, and the target `(y, x)`, or `Aimed` at `label_and_image`.
-
-    Source: AAA (1909.05921), section 6, attack 1; the weight is not stated.
+    Call it on a view that returns `(logits, reconstruction)`, with the target `(y, x)`. Source: AAA (1909.05921),
+    section 6, attack 1; the weight is not stated.
     """
     return PGD(threat, steps, step_size, loss=CeAndReconstruction(weight))
 
 
 @labeled("nearness")
-def nearness(latent: Tensor, goal: Tensor) -> Tensor:
-    """Minus the squared Euclidean distance of two latents, `(B,)`: as attacks maximize, it brings them together."""
+def negative_squared_distance(latent: Tensor, goal: Tensor) -> Tensor:
+    """Return minus the squared Euclidean distance of two latents, `(B,)`."""
     return -(latent - goal).square().flatten(1).sum(1)
 
 
@@ -74,7 +78,7 @@ class CeAndReconstruction:
     weight: float = 1.0
 
     def __call__(self, prediction: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
-        """`(B,)`, from `(logits, reconstruction)` and `(y, x)`."""
+        """Return the loss `(B,)` of `(logits, reconstruction)` for `(y, x)`."""
         (logits, reconstruction), (y, x) = prediction, target
         return ce(logits, y) + self.weight * mse(reconstruction, x)
 
@@ -83,47 +87,48 @@ class CeAndReconstruction:
 
 
 @dataclass(frozen=True, repr=False)
-class Aimed:
-    """An attack that is handed labels, and finds the target its loss needs.
+class WithTarget:
+    """An attack that accepts labels and computes the target of its loss from them.
 
     Args:
-        attack: what is run.
-        aim: `(f, x, y, draw) -> target`: clean, label_and_image or an AnotherClass.
+        attack: the attack to run.
+        make_target: `(f, x, y, rng) -> target`: clean, label_and_image or an AnotherClass.
     """
 
     attack: Attack
-    aim: Aim
+    make_target: MakeTarget
 
     def __str__(self) -> str:
-        return f"{self.attack} at {label_of(self.aim)}"
+        return f"{self.attack} at {label_of(self.make_target)}"
 
     @property
     def steps(self) -> int:
-        """Gradient evaluations an image costs at most."""
+        """Maximum number of gradient evaluations for an image."""
         return int(getattr(self.attack, "steps", 1))
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG) -> Tensor:
-        """The attack's images, for labels `(B,)`."""
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None) -> Tensor:
+        """Return adversarial images for labels `(B,)`."""
+        rng = rng or default_rng(self, x)
         with eval_and_no_grad(f), torch.no_grad():
-            aimed_at = self.aim(f, x, target, rng)
-        return self.attack(f, x, aimed_at, rng=rng)
+            made = self.make_target(f, x, target, rng)
+        return self.attack(f, x, made, rng=rng)
 
 
 @labeled("clean")
 def clean(f: Callable[[Tensor], Any], x: Tensor, y: Tensor, rng: KeyedRNG) -> Any:
-    """What `f` says of the clean images."""
+    """Return the prediction for the clean images."""
     return f(x)
 
 
 @labeled("label_and_image")
 def label_and_image(f: Callable[[Tensor], Any], x: Tensor, y: Tensor, rng: KeyedRNG) -> tuple[Tensor, Tensor]:
-    """The labels and the clean images themselves."""
+    """Return the labels and the clean images."""
     return y, x
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AnotherClass:
-    """What `f` says of another image, drawn for each image from those of a pool with another label.
+    """The prediction for an image of another class, drawn from a pool for each image.
 
     Args:
         x: the pool's images, `(N, C, H, W)` in [0, 1].
@@ -138,20 +143,18 @@ class AnotherClass:
         return f"another class of {len(self.y)} images {hashlib.sha256(content).hexdigest()[:8]}"
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, y: Tensor, rng: KeyedRNG) -> Any:
-        """`f` of the images drawn."""
+        """Return `f` of the drawn images."""
         return f(self.x.to(x.device)[another_class(self.y.to(y.device), y, rng)])
 
 
 @labeled("another_class")
 def another_class(pool: Tensor, y: Tensor, rng: KeyedRNG) -> Tensor:
-    """For each image the place in a pool of one with another label, each equally likely: `(B,)` int64.
-
-    An image is given the same place in whatever batch it travels.
+    """Draw for each image a place in the pool with another label, `(B,)` int64, independently of the batch.
 
     Args:
-        pool: the pool's labels, `(N,)`.
-        y: the images' labels, `(B,)`.
-        rng: where the choice comes from.
+        pool: labels of the pool, `(N,)`.
+        y: labels of the images, `(B,)`.
+        rng: random numbers.
 
     Raises:
         InputError: the pool holds no image of another class than one of `y`.
@@ -160,7 +163,7 @@ def another_class(pool: Tensor, y: Tensor, rng: KeyedRNG) -> Tensor:
     counts = others.sum(1)
     if not bool((counts > 0).all()):
         label = int(y[counts == 0][0])
-        raise InputError(f"The pool of {len(pool)} images holds none of another class than {label}: give a mixed one.")
+        raise InputError(f"All {len(pool)} images of the pool have class {label}: give images of several classes.")
     chance = rng.fold_in(purpose=f"{rng.purpose}|another class").uniform(counts.double()[:, None]).squeeze(1)
     rank = (chance * counts).long()
     return (others.cumsum(1) > rank[:, None]).long().argmax(1)
@@ -168,53 +171,47 @@ def another_class(pool: Tensor, y: Tensor, rng: KeyedRNG) -> Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """A view: the features at one place in the classifier, of whatever the defense makes of the image.
+    """A view: the features of one layer of the classifier, for the output of the defense.
 
     Args:
-        tap: dotted name of a module in the classifier, e.g. what its `taps.third` says.
+        layer: dotted name of a module in the classifier, such as its `feature_layers.third`.
     """
 
-    tap: str
+    layer: str
 
     def __str__(self) -> str:
-        return f"features at {self.tap}"
+        return f"features at {self.layer}"
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Images to features.
-
-        Args:
-            model: a `Defended`, or a `Guide` that stands alone.
-        """
+        """Return the module of images to features of a `Defended` or a `Guide`."""
         pipeline: Any = model
         guide = getattr(pipeline, "classifier", None) if hasattr(model, "defense") else pipeline
         if not hasattr(guide, "read"):
-            raise InputError(f"{type(model).__name__} has no taps to read features at: wrap it in Guide or Defended.")
-        return _Features(getattr(pipeline, "defense", nn.Identity()), guide, self.tap)
+            raise InputError(f"{type(model).__name__} has no feature layers: wrap it in Guide or Defended.")
+        return _Features(getattr(pipeline, "defense", nn.Identity()), guide, self.layer)
 
 
 @labeled("latent")
 def latent(model: nn.Module) -> nn.Module:
-    """A view: what the defense's `encoder` makes of the image; the classifier plays no part.
+    """A view: the output of the defense's `encoder`, without the classifier.
 
     Raises:
         InputError: the defense has no `encoder`.
     """
     defense: Any = _defense(model)
-    network = getattr(defense, "preprocessor", defense)  # a Defense holds one, a bare preprocessor is one
+    network = getattr(defense, "preprocessor", defense)
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module):
-        raise InputError(
-            f"{type(network).__name__} has no encoder, and a latent attack needs one: give an autoencoder."
-        )
+        raise InputError(f"{type(network).__name__} has no encoder: give an autoencoder for a latent attack.")
     return encoder
 
 
 @labeled("reconstruction")
 def reconstruction(model: nn.Module) -> nn.Module:
-    """A view: `(logits, reconstruction)`, what the classifier says and what the defense made of the image.
+    """A view: `(logits, reconstruction)`, the outputs of the classifier and of the defense.
 
     Raises:
-        InputError: the subject is not defended.
+        InputError: the model is not defended.
     """
     pipeline: Any = model
     return _Reconstruction(_defense(model), pipeline.classifier)
@@ -223,21 +220,20 @@ def reconstruction(model: nn.Module) -> nn.Module:
 def _defense(model: nn.Module) -> nn.Module:
     defense = getattr(model, "defense", None)
     if not isinstance(defense, nn.Module):
-        raise InputError(f"{type(model).__name__} has no defense to attack: hand in a Defended.")
+        raise InputError(f"{type(model).__name__} has no defense: give a Defended.")
     return defense
 
 
 @final
 class _Features(nn.Module):
-    """Defense, then classifier, up to a tap."""
+    """Defense, then classifier, up to a layer."""
 
-    def __init__(self, defense: nn.Module, guide: Any, tap: str) -> None:
+    def __init__(self, defense: nn.Module, guide: Any, layer: str) -> None:
         super().__init__()
-        self.defense, self.guide, self.tap = defense, guide, tap
+        self.defense, self.guide, self.layer = defense, guide, layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `(B, …)`."""
-        features: Tensor = self.guide.read(self.defense(x), [self.tap])[1][self.tap]
+        features: Tensor = self.guide.read(self.defense(x), [self.layer])[1][self.layer]
         return features
 
 
@@ -250,6 +246,5 @@ class _Reconstruction(nn.Module):
         self.defense, self.classifier = defense, classifier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `(B, K)` and images like `x`."""
         z = self.defense(x)
         return self.classifier(z), z

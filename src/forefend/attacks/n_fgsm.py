@@ -1,4 +1,4 @@
-"""N-FGSM: one step from noise that is wider than the ball. For training alone: its images leave the threat model."""
+"""N-FGSM: one gradient step from noise wider than the ball; for training only, as its images leave the ball."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 
 from torch import Tensor
 
+from forefend.attacks.base import ThreatField, default_rng
 from forefend.attacks.pgd import input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, broadcast_per_image, radius_per_image
+from forefend.threat_models.base import broadcast_per_image, radius_per_image
+from forefend.threat_models.lp import Linf
 
 
 @dataclass(frozen=True, repr=False)
 class NFGSM:
-    """One step along the gradient's sign from an image in wide noise, and nothing is projected back but the pixels.
+    """One step along the gradient's sign from an image in wide noise, projected onto [0, 1] only.
 
-    Training on it does not overfit to the single step as training on FGSM does. Its images may leave the threat model
-    by `noise + relative_step - 1` radii, so that they measure nothing.
+    Training on it avoids the catastrophic overfitting of training on FGSM. Its images leave the threat model by up
+    to `noise + relative_step - 1` radii, so they cannot be used for evaluation.
 
     Args:
-        threat: l∞, whose radius the noise and the step are shares of.
-        noise: k, half width of the uniform noise in radii (2).
-        relative_step: α, length of the step in radii (1; the fast FGSM of Wong et al. takes 1.25).
-        loss: what to maximize, `(prediction, target) -> (B,)`.
+        threat: l∞ threat model, by name or as an object; noise and step are multiples of its radius.
+        noise: k, half width of the uniform noise in radii.
+        relative_step: α, length of the step in radii (Wong et al.'s fast FGSM takes 1.25).
+        loss: loss to maximize, `(prediction, target) -> (B,)`.
 
     Raises:
         InputError: another norm, or noise below 0.
 
-    Source: de Jorge et al., 2202.01181, Algorithm 1, with its authors' code's values.
+    Source: de Jorge et al., 2202.01181, Algorithm 1, with the values of the authors' code.
     """
 
-    threat: ThreatModel
+    threat: ThreatField[Linf] = ThreatField(Linf)
     noise: float = 2.0
     relative_step: float = 1.0
     loss: Loss = ce
 
     def __post_init__(self) -> None:
-        if self.threat.norm != "Linf":
-            raise InputError(f"N-FGSM steps in l∞, and the threat model is {self.threat}: use Linf:RADIUS, or PGD.")
         if not self.noise >= 0:
-            raise InputError(f"N-FGSM's noise is {self.noise:g} radii wide, expected at least 0.")
+            raise InputError(f"The noise of N-FGSM is {self.noise:g} radii wide: give at least 0.")
 
     def __str__(self) -> str:
         return (
@@ -53,17 +53,11 @@ class NFGSM:
             f"loss={label_of(self.loss)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Images in [0, 1] for training, `(B, C, H, W)`; not all in the threat model.
-
-        Args:
-            f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
-            x: clean images, `(B, C, H, W)` in [0, 1].
-            target: what the loss compares with, usually the labels `(B,)`.
-            rng: where the noise comes from.
-        """
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
+        """Return images for training, `(B, C, H, W)` in [0, 1], some outside the threat model."""
         radius = broadcast_per_image(radius_per_image(self.threat, x))
-        noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
+        noise = (rng or default_rng(self, x)).uniform(x)
+        noisy = (x + self.noise * radius * (2 * noise - 1)).clamp(0, 1)
         with eval_and_no_grad(f):
             gradient = input_gradient(f, noisy, target, self.loss)
         return (noisy + self.relative_step * radius * gradient.sign()).clamp(0, 1)

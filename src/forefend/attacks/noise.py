@@ -1,4 +1,4 @@
-"""Random noise: what an attack must beat."""
+"""Random noise: the baseline that an attack must beat."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any
 
 from torch import Tensor
 
+from forefend.attacks.base import ThreatField, default_rng
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
 
 
 @dataclass(frozen=True, repr=False)
 class Noise:
-    """A random allowed image, whatever the classifier says.
+    """A random image of the threat model; the classifier is not called.
 
     Args:
-        threat: where it lies.
+        threat: threat model, by name or as an object.
     """
 
-    threat: ThreatModel
+    threat: ThreatField[ThreatModel] = ThreatField()
     gradients = 0
     forwards = 0
-    averages = True  # it asks the pipeline nothing, so that one which answers at random cannot mislead it
+    averages = True  # valid for randomized pipelines, as it does not call the pipeline
 
     def __str__(self) -> str:
         return f"Noise({self.threat})"
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Noisy images."""
-        return self.threat.noise(x, rng)
+    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
+        """Return noisy images, `(B, C, H, W)`."""
+        return self.threat.noise(x, rng or default_rng(self, x))

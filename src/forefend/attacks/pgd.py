@@ -9,63 +9,77 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import State, run_attack
+from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel, format_radius
+from forefend.threat_models.parsing import as_threat_model
 
 Start = Callable[[ThreatModel, Tensor, KeyedRNG], Tensor]
 
 
 @labeled("random_start")
 def random_start(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
-    """Begin at a random allowed image, as Madry et al. do."""
+    """Start at a random image of the threat model, as Madry et al. do."""
     return threat.noise(x, rng)
 
 
 @labeled("from_x")
 def from_x(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
-    """Begin at the clean image itself."""
+    """Start at the clean image."""
     return x
 
 
 @labeled("small_noise")
 def small_noise(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
-    """Begin beside the clean image, 0.001 times standard normal noise away, as TRADES and MART do."""
+    """Start at the clean image plus 0.001 times standard normal noise, as TRADES and MART do."""
     return threat.project(x + 0.001 * rng.normal(x), x)
 
 
 @labeled("noise_corner")
 def noise_corner(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
-    """Begin at an image of standard normal noise, projected near x: in l∞ almost a corner of the ball, as NRP does."""
+    """Start at projected standard normal noise, in l∞ near a corner of the ball, as NRP does."""
     return threat.project(rng.normal(x), x)
 
 
 @dataclass(frozen=True, repr=False)
-class PGD:
-    """Steps along the gradient's sign (l∞) or direction (l2), each projected back into the threat model.
+class PGD(Iterative):
+    """Projected gradient descent: steps along the gradient's sign (l∞) or direction (l2), each projected.
 
     Args:
-        threat: where the attack must stay.
+        threat: threat model, by name or as an object.
         steps: number of gradient steps, at least one.
-        step_size: length of a step in the threat model's norm, [0, 1]-pixel units; inside recipes also `(B,)`.
-        loss: what to maximize, `(prediction, target) -> (B,)`.
-        start: where to begin, `(threat, x, draw) -> x_adv`: random_start, from_x, small_noise or noise_corner.
+        step_size: length of a step in the threat model's norm, a number or `(B,)`; None means 2.5 radii / steps.
+        loss: loss to maximize, `(prediction, target) -> (B,)`.
+        start: first iterate, `(threat, x, rng) -> x_adv`: random_start, from_x, small_noise or noise_corner.
 
-    Source: Madry et al., 1706.06083. The result is the last iterate, as in the papers.
+    Raises:
+        InputError: the number of steps is below one.
+
+    Source: Madry et al., 1706.06083. The result is the last iterate, as in the paper.
+
+    Example:
+        >>> import torch
+        >>> from forefend.attacks import PGD
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+        >>> attack = PGD("Linf:8/255", steps=20)
+        >>> x_adv = attack(model, x, y)
+        >>> bool(attack.threat.allows(x_adv, x).all())
+        True
     """
 
-    threat: ThreatModel
-    steps: int
-    step_size: float | Tensor
+    threat: ThreatField[ThreatModel] = ThreatField()
+    steps: int = 20
+    step_size: StepSizeField = StepSizeField()
     loss: Loss = ce
     start: Start = random_start
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError(f"PGD with {self.steps} steps does nothing: give at least 1.")
+            raise InputError(f"PGD has {self.steps} steps: give at least 1.")
 
     def __str__(self) -> str:
         return (
@@ -73,41 +87,39 @@ class PGD:
             f"loss={label_of(self.loss)}, start={label_of(self.start)})"
         )
 
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Adversarial images, the last iterate.
-
-        Args:
-            f: what the attacker sees, image batch to prediction; its modes are borrowed and given back.
-            x: clean images, `(B, C, H, W)` in [0, 1].
-            target: what the loss compares with, usually the labels `(B,)`.
-            rng: where the random start comes from.
-        """
-        return run_attack(self, f, x, target, rng)
-
     def begin(self, x: Tensor, rng: KeyedRNG) -> State:
-        """The start."""
+        """Return the start."""
         return {"x_adv": self.start(self.threat, x, rng)}
 
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
-        """A step along the gradient, projected."""
+        """Take a projected gradient step."""
         x_adv = state["x_adv"]
         gradient = input_gradient(f, x_adv, target, self.loss)
         return {"x_adv": self.threat.project(x_adv + self.threat.step(gradient, self.step_size), x)}
 
-    def finish(self, state: State) -> Tensor:
-        """The last iterate."""
-        return state["x_adv"]
 
+def fgsm(threat: ThreatModel | str, loss: Loss = ce) -> PGD:
+    """Return the fast gradient sign method: one step of the full radius from the clean image.
 
-def fgsm(threat: ThreatModel, loss: Loss = ce) -> PGD:
-    """The fast gradient sign method: one step of the full radius from x itself (Goodfellow et al., 1412.6572)."""
+    Source: Goodfellow et al., 1412.6572.
+
+    Example:
+        >>> import torch
+        >>> from forefend.attacks import fgsm
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> x = torch.full((1, 1, 2, 2), 0.5)
+        >>> x_adv = fgsm("Linf:0.1")(model, x, torch.tensor([1]))
+        >>> (x_adv - x).abs().flatten()
+        tensor([0.1000, 0.1000, 0.1000, 0.1000])
+    """
+    threat = as_threat_model(threat)
     return PGD(threat, steps=1, step_size=threat.radius, loss=loss, start=from_x)
 
 
 def input_gradient(f: Callable[[Tensor], Any], x: Tensor, target: Any, loss: Loss) -> Tensor:
-    """Gradient of each image's loss with respect to that image, shaped like `x`.
+    """Return the gradient of each image's loss with respect to that image, shaped like `x`.
 
-    The losses are summed, so that each image's gradient is its own and no other tensor collects one.
+    The losses are summed, so that each image gets its own gradient; no parameter collects one.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():

@@ -14,8 +14,8 @@ from torch import nn
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.carlini_wagner import carlini_wagner, weak_carlini_wagner
 from forefend.attacks.feature_space import (
-    Aimed,
     AnotherClass,
+    WithTarget,
     label_and_image,
     latent,
     latent_attack,
@@ -130,8 +130,8 @@ def aaa_adaptive(threats: Sequence[ThreatModel], pool: ImageDataset) -> list[Tri
     trials = []
     for threat in as_threat_models(threats):
         size = 2.5 * threat.radius / 100
-        spoil = Aimed(reconstruction_attack(threat, 100, size), label_and_image)
-        swap = Aimed(latent_attack(threat, 100, size), AnotherClass(x, y))
+        spoil = WithTarget(reconstruction_attack(threat, 100, size), label_and_image)
+        swap = WithTarget(latent_attack(threat, 100, size), AnotherClass(x, y))
         trials += [
             Trial("PGD with reconstruction", spoil, threat, sees=reconstruction),
             Trial("latent", swap, threat, sees=latent),
