@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One short run of every recipe on real images, trained and evaluated as a user would; about a minute each on one core.
-# Needs FOREFEND_DATA with mnist/ and fashion-mnist/, and others' classifiers in $FOREFEND_DATA/classifiers.
-# usage: results/small_runs.sh [RECIPE ...]      (all of them by default)
+# Train and evaluate one short run of every recipe on real images; about a minute each on one core.
+# Requires FOREFEND_DATA with mnist/ and fashion-mnist/, and published classifiers in $FOREFEND_DATA/classifiers.
+# usage: results/small_runs.sh [RECIPE ...]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
@@ -11,16 +11,16 @@ unseen="lenet5:$FOREFEND_DATA/classifiers/advertorch-mnist-lenet5.pt"
 robust="smallcnn:$FOREFEND_DATA/classifiers/trades-mnist-smallcnn-robust.pt"
 mnist=(--data mnist --images 2000 --mean 0 --std 1)
 
-train() { # RECIPE options: into runs/small/RECIPE
+train() { # RECIPE options: writes runs/small/RECIPE
   forefend train "$1" "${mnist[@]}" --out "runs/small/$1" "${@:2}"
 }
-behind() { # RECIPE options: a preprocessor in front of others' naturally trained classifier
+behind() { # RECIPE options: trains a preprocessor in front of a published natural classifier
   train "$1" --guides "$natural" --threat Linf:0.1 "${@:2}"
 }
-alone() { # RECIPE options: a classifier
+alone() { # RECIPE options: trains a classifier
   train "$1" --classifier tinyresnet --threat Linf:0.1 "${@:2}"
 }
-measure() { # RECIPE options
+measure() { # RECIPE options: writes results/small/RECIPE
   forefend evaluate "runs/small/$1" --suite quick --images 300 --mean 0 --std 1 --out "results/small/$1" "${@:2}"
   cp "runs/small/$1/config.json" "results/small/$1/config.json"
 }
@@ -50,7 +50,7 @@ run() {
     transfer)           forefend train natural --data fashion-mnist --images 5000 --classifier tinyresnet --out runs/small/source
                         train transfer --source runs/small/source --threat Linf:0.1 --epochs 8
                         measure transfer ;;
-    *)                  echo "no small run of $1" >&2; exit 2 ;;
+    *)                  echo "there is no small run of $1" >&2; exit 2 ;;
   esac
 }
 
