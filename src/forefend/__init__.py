@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from forefend.evaluation import suites
     from forefend.evaluation.certification.certificate import SmoothingConfig
     from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
+    from forefend.evaluation.comparison.compare import compare
+    from forefend.evaluation.comparison.comparison import Comparison
     from forefend.evaluation.evaluate import evaluate
     from forefend.evaluation.evaluated_model import EvaluatedModel
     from forefend.evaluation.gradient_masking.check import check
@@ -63,6 +65,8 @@ _SOURCES = {
     "checks": ("InputError",),
     "evaluation.certification.certificate": ("SmoothingConfig",),
     "evaluation.certification.randomized_smoothing": ("SmoothedClassifier", "certify"),
+    "evaluation.comparison.compare": ("compare",),
+    "evaluation.comparison.comparison": ("Comparison",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.evaluated_model": ("EvaluatedModel",),
     "evaluation.gradient_masking.check": ("check",),

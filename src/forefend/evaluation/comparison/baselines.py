@@ -1,4 +1,4 @@
-"""Who is compared with a defense, each trained on as many operations as it was, and how each is attacked."""
+"""The baselines of a comparison, how they are trained at equal compute, and how each is attacked."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.checks import choose
 from forefend.data import ImageDataset, augmentation, sample
 from forefend.evaluation.attack_runner import run_all_steps
+from forefend.evaluation.model_checks import has_gradient
 from forefend.evaluation.trial import Averaged, Suite, through_bpda, white_box
 from forefend.models import preprocessors
-from forefend.models.classifiers import Normalized
 from forefend.models.classifiers.model_card import NamedClassifier, load_card, save_classifier
 from forefend.models.defense import Defended, Defense, DefenseCard, load
 from forefend.models.guide import Guide
@@ -34,41 +34,41 @@ from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
-Attacked = Callable[[Suite], tuple[Suite, str]]  # from the suite to how it is run against one contestant, and in words
+AdaptSuite = Callable[[Suite], tuple[Suite, str]]  # returns the trials against a model, and their description
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One row to be.
+class ComparedModel:
+    """One model of a comparison.
 
     Args:
-        name: what the table calls it.
-        network: the whole pipeline, images to logits.
+        name: name in the table; settings follow in brackets.
+        network: the whole model, images to logits.
         classifier: the classifier inside it.
-        attacked: how it is attacked.
-        training_flops: operations spent on its training.
+        adapt: adapts the suite to the model.
+        training_flops: operations of its training.
     """
 
     name: str
     network: nn.Module
     classifier: nn.Module
-    attacked: Attacked
+    adapt: AdaptSuite
     training_flops: float = 0.0
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What contestants are trained for.
+class BaselineTraining:
+    """How baselines are trained.
 
     Args:
-        classifier: the frozen one.
-        threat: the attacker's.
+        classifier: the frozen classifier that is defended.
+        threat: threat model of adversarial training.
         images: training images.
-        budget: operations that training may take.
-        seed: of initialization, order and attacks.
-        data: the set's name, by which training images are augmented.
-        folder: where trained contestants are kept.
-        accelerator: device and processes of their training.
+        budget: largest number of operations of each training.
+        seed: seed of initialization, order and attacks.
+        data: name of the training data, which decides how images are augmented.
+        folder: folder of the runs.
+        accelerator: device and processes of the training.
     """
 
     classifier: NamedClassifier
@@ -81,24 +81,24 @@ class Rules:
     accelerator: Accelerator
 
 
-def plainly(suite: Suite) -> tuple[Suite, str]:
-    """White box, as the suite says."""
+def white_box_suite(suite: Suite) -> tuple[Suite, str]:
+    """Return the suite unchanged."""
     return suite, "white box"
 
 
-def and_through_bpda(suite: Suite) -> tuple[Suite, str]:
-    """White box, and each attack with gradients once more through BPDA; the worst of both counts."""
+def with_bpda(suite: Suite) -> tuple[Suite, str]:
+    """Add each gradient attack once more through BPDA."""
     return [*suite, *_through_bpda(suite)], "white box and BPDA"
 
 
-def only_through_bpda(suite: Suite) -> tuple[Suite, str]:
-    """Through BPDA, where there is no gradient otherwise; attacks that need none stay as they are."""
+def bpda_only(suite: Suite) -> tuple[Suite, str]:
+    """Run gradient attacks through BPDA only; attacks without gradients are unchanged."""
     others = [trial for trial in suite if not (trial.gradients() and trial.sees is white_box)]
     return [*others, *_through_bpda(suite)], "BPDA, as it has no gradient"
 
 
-def through_noise(suite: Suite) -> tuple[Suite, str]:
-    """Each attack on what answers at random: it averages, and is judged at its end, as a lucky answer is no loss."""
+def with_eot(suite: Suite) -> tuple[Suite, str]:
+    """Average the random output in each attack, and judge only its last iterate."""
     trials = []
     for trial in suite:
         attack = replace(trial.attack, version="rand") if isinstance(trial.attack, AutoAttack) else trial.attack
@@ -111,53 +111,63 @@ def _through_bpda(suite: Suite) -> Suite:
     return [replace(trial, name=f"{trial.name} BPDA", sees=through_bpda) for trial in seen]
 
 
-def transformed(classifier: nn.Module, images: ImageDataset) -> list[Contestant]:
-    """The classifier behind each transformation without weights."""
+def transformed(classifier: nn.Module, images: ImageDataset) -> list[ComparedModel]:
+    """Return the classifier behind JPEG, reduced bit depth and total variation, which need no training."""
     x, _, _ = images.batch(torch.arange(1))
     found = []
     for name in ("jpeg", "bit-depth", "total-variation"):
         transform = preprocessors.build(name, channels=images.shape[0])
-        settings = {key: value for key, value in transform.settings.items() if key != "channels"}  # type: ignore[operator, union-attr]
-        title = f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})"
-        with torch.enable_grad():
-            flows = transform(x.clone().requires_grad_()).requires_grad
-        pipeline = Defended(Defense(transform, DefenseCard(name, dict(transform.settings))), classifier)  # type: ignore[arg-type]
-        found.append(Contestant(title, pipeline, classifier, and_through_bpda if flows else only_through_bpda))
+        card = DefenseCard(name, dict(transform.settings))  # type: ignore[arg-type]
+        settings = ", ".join(f"{key} {value}" for key, value in card.settings.items() if key != "channels")
+        adapt = with_bpda if has_gradient(transform, x) else bpda_only
+        found.append(
+            ComparedModel(f"{name} ({settings})", Defended(Defense(transform, card), classifier), classifier, adapt)
+        )
     return found
 
 
-def denoised_smoothing(rules: Rules, architecture: str, *, sigma: float, copies: int) -> Contestant:
-    """A denoiser trained with the stability loss on the whole budget, and the mean over noisy copies behind it."""
-    recipe = DenoisedSmoothing(sigma=sigma, objective=stability)
-    network = new_preprocessor(architecture, rules.images, rules.seed)
-    networks = Networks(network, [Guide(rules.classifier.network, rules.classifier.name)])
-    folder = rules.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
-    spent = _trained(rules, folder, recipe, networks, {"preprocessor": architecture})
-    denoiser = load(folder)
-    pipeline = MeanOverNoise(Defended(denoiser, rules.classifier.network), sigma, copies)
-    title = f"denoised smoothing ({architecture}, sigma {sigma:g}, {copies} copies)"
-    return Contestant(title, pipeline.eval(), rules.classifier.network, through_noise, spent)
-
-
-def fine_tuned(rules: Rules, lr: float, inner: dict[str, Any]) -> Contestant:
-    """The classifier's own weights trained on, on attacked images, on the whole budget.
+def denoised_smoothing(training: BaselineTraining, architecture: str, *, sigma: float, copies: int) -> ComparedModel:
+    """Train a denoiser with the stability loss; the model averages the logits of noisy copies.
 
     Args:
-        rules: what it is trained for.
-        lr: SGD's learning rate.
-        inner: `steps` and `relative_step` of the inner attack, where they are not the recipe's own.
+        training: how it is trained.
+        architecture: preprocessor architecture of the denoiser.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        copies: noisy copies of each image.
     """
-    recipe = Adversarial(threat=rules.threat, lr=lr, **inner)
-    networks = Networks(classifier=copy.deepcopy(rules.classifier.network))
-    spelled = str(rules.threat).replace("/", "_").replace(":", "")
-    folder = rules.folder / f"adversarial-fine-tuning-{spelled}-lr{lr:g}"
-    spent = _trained(rules, folder, recipe, networks, {"classifier": rules.classifier.architecture})
+    classifier = training.classifier
+    networks = Networks(
+        new_preprocessor(architecture, training.images, training.seed), [Guide(classifier.network, classifier.name)]
+    )
+    folder = training.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
+    recipe = DenoisedSmoothing(sigma=sigma, objective=stability)
+    flops = _train(training, folder, "denoised-smoothing", recipe, networks, {"preprocessor": architecture})
+    network = MeanOverNoise(Defended(load(folder), classifier.network), sigma, copies).eval()
+    name = f"denoised smoothing ({architecture}, sigma {sigma:g}, {copies} copies)"
+    return ComparedModel(name, network, classifier.network, with_eot, flops)
+
+
+def fine_tuned(training: BaselineTraining, lr: float, like: Recipe) -> ComparedModel:
+    """Continue the training of the classifier itself, on adversarial images.
+
+    Args:
+        training: how it is trained.
+        lr: learning rate of SGD.
+        like: recipe of the run, whose inner attack is used where it has one.
+    """
+    classifier = training.classifier
+    inner: dict[str, Any] = {key: getattr(like, key) for key in ("steps", "relative_step") if getattr(like, key, 0)}
+    recipe = Adversarial(threat=training.threat, lr=lr, **inner)
+    networks = Networks(classifier=copy.deepcopy(classifier.network))
+    threat = str(training.threat).replace("/", "_").replace(":", "")
+    folder = training.folder / f"adversarial-fine-tuning-{threat}-lr{lr:g}"
+    flops = _train(training, folder, "adversarial", recipe, networks, {"classifier": classifier.architecture})
     own = load_card(folder / "classifier.json")
-    return Contestant(f"adversarial fine-tuning (lr {lr:g})", own, own, plainly, spent)
+    return ComparedModel(f"adversarial fine-tuning (lr {lr:g})", own, own, white_box_suite, flops)
 
 
-def check_rivals(architecture: str, *, sigma: float, copies: int, lr: float) -> None:
-    """Refuse settings of the trained rivals before anything is trained.
+def check_settings(architecture: str, *, sigma: float, copies: int, lr: float) -> None:
+    """Refuse settings of the trained baselines before anything is trained.
 
     Raises:
         InputError: no such denoiser with weights, or a number out of range.
@@ -167,46 +177,36 @@ def check_rivals(architecture: str, *, sigma: float, copies: int, lr: float) -> 
     Adversarial(lr=lr).check()
 
 
-def _trained(rules: Rules, folder: Path, recipe: Recipe, networks: Networks, nets: dict[str, str]) -> float:
-    """Train on what the budget pays, in a run of its own that goes on where it stopped; the operations spent."""
+def _train(
+    training: BaselineTraining, folder: Path, name: str, recipe: Recipe, networks: Networks, nets: dict[str, str]
+) -> float:
+    """Train for as many epochs as the budget allows, or resume the run; return the operations."""
     recipe.check()
-    per_image = flops_per_image(recipe, rules.images, networks)
-    paid = allowance(rules.budget, per_image, len(rules.images))
+    images = training.images
+    paid = allowance(training.budget, flops_per_image(recipe, images, networks), len(images))
     recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
-    images = rules.images
     if paid.images < len(images):
-        images = sample(images, paid.images, rules.seed)
-    run_config = training_config(_name_of(recipe), recipe, images, rules.seed) | nets
-    run_config |= {"data": rules.data, "guides": [], "from": rules.classifier.config() | {"spec": ""}}
-    run_config |= {"budget_flops": rules.budget, "training_flops": paid.flops}
-    run = run_folder.start(folder, run_config)
+        images = sample(images, paid.images, training.seed)
+    config = training_config(name, recipe, images, training.seed) | nets
+    config |= {"data": training.data, "guides": [], "from": training.classifier.config() | {"spec": ""}}
+    config |= {"budget_flops": training.budget, "training_flops": paid.flops}
+    run = run_folder.start(folder, config)
     done = "defense.json" if "preprocessor" in nets else "classifier.json"
-    if not (run.folder / done).exists():
+    if not (folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
-        augment = augmentation(rules.data)
-        # Nobody watches: what a watch asks for would not be in the budget, and a rival that collapses is a result.
         fit(
             recipe,
             images,
             networks,
             run=run,
-            seed=rules.seed,
-            augment=augment,
-            accelerator=rules.accelerator,
+            seed=training.seed,
+            augment=augmentation(training.data),
+            accelerator=training.accelerator,
+            # Monitoring is not in the budget, and a baseline that overfits catastrophically is a result too.
             config=TrainingConfig(watch=None),
         )
-        _save(run.folder, recipe, images, networks, nets)
+        if "preprocessor" in nets:
+            defense_of(recipe, images, networks).save(folder)
+        else:
+            save_classifier(folder, networks.classifier, nets["classifier"], images)
     return paid.flops
-
-
-def _name_of(recipe: Recipe) -> str:
-    """What the command line calls the two recipes that are trained here."""
-    return "adversarial" if isinstance(recipe, Adversarial) else "denoised-smoothing"
-
-
-def _save(folder: Path, recipe: Recipe, images: ImageDataset, networks: Networks, nets: dict[str, str]) -> None:
-    if "preprocessor" in nets:
-        defense_of(recipe, images, networks).save(folder)
-        return
-    assert isinstance(networks.classifier, Normalized)
-    save_classifier(folder, networks.classifier, nets["classifier"], images)

@@ -1,3 +1,5 @@
+"""Measure what the models of a comparison cost."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,43 +9,41 @@ import torch
 from torch import nn
 
 from forefend.data import ImageDataset
-from forefend.evaluation.comparison.baselines import Contestant
-from forefend.evaluation.comparison.results import Price, Row
-from forefend.evaluation.results import Result
-from forefend.evaluation.trial import Suite
-from forefend.models.fingerprint import fingerprint
+from forefend.evaluation.comparison.baselines import ComparedModel
+from forefend.evaluation.comparison.comparison import Price
 from forefend.models.freezing import device_of, frozen
-from forefend.runtime.profiling import count_compute, median_seconds
+from forefend.runtime.profiling import counted, medians
 
-ROUNDS = 21  # of each latency's median
+ROUNDS = 21  # measurements of each latency, of which the median is reported
 
 
-def rows_of(
-    contestants: Sequence[Contestant], cells: Sequence[tuple[Result, Result]], images: ImageDataset, suite: Suite
-) -> list[Row]:
-    """The cells, and beside them what each contestant costs, measured in turns."""
+def prices(models: Sequence[ComparedModel], images: ImageDataset) -> list[Price]:
+    """Return the costs of each model; the latencies of all models are measured in turns.
+
+    Args:
+        models: the models; the first one adds nothing to the classifier.
+        images: images for the forward passes.
+    """
+    networks = [frozen(model.network) for model in models]
     x, _, _ = images.batch(torch.arange(64) % len(images))
-    x = x.to(device_of(contestants[-1].network))
-    networks = [frozen(contestant.network) for contestant in contestants]
-    alone = [1000 * seconds for seconds in median_seconds([partial(_answer, n, x[:1]) for n in networks], ROUNDS)]
-    batched = [1000 * seconds / 64 for seconds in median_seconds([partial(_answer, n, x) for n in networks], ROUNDS)]
-    first = contestants[0].classifier
-    rows = []
-    for i, (contestant, network) in enumerate(zip(contestants, networks, strict=True)):
-        forward = count_compute(partial(_answer, network, x[:1])).flops
-        more, kilobytes = (a - b for a, b in zip(_size(network), _size(first), strict=True))
-        price = Price(contestant.training_flops, forward, alone[i], batched[i], int(more), kilobytes)
-        changed = fingerprint(contestant.classifier) != fingerprint(first)
-        rows.append(Row(contestant.name, contestant.attacked(suite)[1], *cells[i], price, changed))
-    return rows
+    x = x.to(device_of(networks[-1]))
+    alone = medians([partial(_forward, network, x[:1]) for network in networks], ROUNDS)
+    batched = medians([partial(_forward, network, x) for network in networks], ROUNDS)
+    parameters, size = _size(networks[0])
+    found = []
+    for model, network, seconds, seconds_64 in zip(models, networks, alone, batched, strict=True):
+        flops, own = counted(partial(_forward, network, x[:1])).flops, _size(network)
+        times = (1000 * seconds, 1000 * seconds_64 / 64)
+        found.append(Price(model.training_flops, flops, *times, own[0] - parameters, own[1] - size))
+    return found
 
 
-def _answer(network: nn.Module, x: torch.Tensor) -> None:
+def _forward(network: nn.Module, x: torch.Tensor) -> None:
     with torch.no_grad():
         network(x)
 
 
 def _size(network: nn.Module) -> tuple[int, float]:
-    """Parameters, and KiB of parameters and buffers."""
+    """Return the number of parameters, and the KiB of parameters and buffers."""
     tensors = [*network.parameters(), *network.buffers()]
     return sum(p.numel() for p in network.parameters()), sum(t.numel() * t.element_size() for t in tensors) / 1024
