@@ -1,4 +1,4 @@
-"""`forefend compare` as typed: rivals trained within the budget, all attacked, resumed, and what is refused."""
+"""`forefend compare`: baselines trained within the budget, all attacked, resumed, and refused input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from helpers.command_line import done, files, guide, refused
 
-from forefend.cli import main
+import forefend as ff
+from forefend import data
 from forefend.evaluation import suites, trial
 from forefend.evaluation.comparison import baselines, costs
 from forefend.evaluation.trial import white_box
@@ -23,11 +24,10 @@ NAMES = ["undefended", "jpeg", "bit-depth", "total-variation", "denoised smoothi
 
 
 @pytest.fixture(autouse=True)
-def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder to stand in, the verb, and latencies from a few rounds."""
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Work in an empty folder, and measure each latency in two rounds."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "ROUNDS", 2)
-    monkeypatch.setitem(main.COMMANDS, "compare", ("forefend.cli.compare", "beside its rivals"))
 
 
 def trained(out: str) -> None:
@@ -42,9 +42,9 @@ def compared(folder: Path) -> dict[str, Any]:
     return json.loads(found.read_text())
 
 
-def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_trains_attacks_and_prices_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained("run")
-    monkeypatch.setattr(Monitor, "look", lambda *_: pytest.fail("a watch is not in the budget"))
+    monkeypatch.setattr(Monitor, "look", lambda *_: pytest.fail("monitoring is not in the budget"))
     weights = (guide() / "weights.safetensors").read_bytes()
     out = done(f"compare run {OPTIONS}")
     kept = compared(tmp_path / "run")
@@ -67,11 +67,24 @@ def test_everyone_is_trained_attacked_priced_and_named(tmp_path: Path, monkeypat
     assert prices["denoised smoothing"]["forward_flops"] == 2 * prices["this defense"]["forward_flops"]
     assert all(price["ms_alone"] > 0 and price["ms_batched"] > 0 for price in prices.values())
     assert rows["jpeg"]["attacked"].startswith("BPDA")
-    _goes_on(tmp_path, out)
+    assert kept["format"] == 1
+    _resumes(tmp_path, out)
+    _library_equals(kept)
 
 
-def _goes_on(folder: Path, out: str) -> None:
-    """The same command again trains nobody, judges nothing, and says the same but for the time it took."""
+def _library_equals(kept: dict[str, Any]) -> None:
+    """The library function returns the rows that the command wrote, and resumes from its records."""
+    images = data.sample(data.load("digits", "test"), 8, 0)
+    found = ff.compare("run", images, suite="curve", denoiser="narrow-unet", copies=2)
+    for row, written in zip(found.to_json()["rows"], kept["rows"], strict=True):
+        assert {**row, "price": 0} == {**written, "price": 0}
+        assert row["price"]["training_flops"] == written["price"]["training_flops"]
+    assert found.verdict == kept["verdict"]
+    assert str(found).endswith(found.verdict)
+
+
+def _resumes(folder: Path, out: str) -> None:
+    """The same command again trains and attacks nothing, and writes the same results."""
     before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
     rows = compared(folder / "run")["rows"]
     again = done(f"compare run {OPTIONS} --device cpu")
@@ -83,7 +96,7 @@ def _goes_on(folder: Path, out: str) -> None:
     assert any(name.endswith("compare.md") for name in files(folder))
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+def test_compare_refuses_unusable_input(tmp_path: Path) -> None:
     trained("run")
     assert "did you mean" in refused("compare run --classifier natural-digits-tinyresnet-s1")
     assert "device called 'gpu'" in refused("compare run --device gpu")
@@ -106,14 +119,14 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert "is no longer the classifier that this run learned from" in refused("compare run")
 
 
-def test_how_each_is_attacked() -> None:
+def test_suites_are_adapted_to_each_model() -> None:
     terms = trial.Terms([Linf(0.1)], 10)
     quick = suites.SUITES["quick"](terms)
-    both, _ = baselines.and_through_bpda(quick)
+    both, _ = baselines.with_bpda(quick)
     assert [trial.name for trial in both] == [t.name for t in quick] + [f"{t.name} BPDA" for t in quick]
-    only, _ = baselines.only_through_bpda(suites.SUITES["standard"](terms))
+    only, _ = baselines.bpda_only(suites.SUITES["standard"](terms))
     assert all(trial.sees is not white_box or not trial.gradients() for trial in only)
     assert {trial.name for trial in only} >= {"Square", "AutoAttack BPDA"}
-    noisy, _ = baselines.through_noise(suites.SUITES["standard"](terms))
+    noisy, _ = baselines.with_eot(suites.SUITES["standard"](terms))
     assert all(trial.sees.averages for trial in noisy)
     assert "rand" in str(noisy[0])

@@ -98,9 +98,9 @@ def compare(
     """
     accelerator, log = accelerator_of(device), log or (lambda line: None)
     check_settings(denoiser, sigma=sigma, copies=copies, lr=lr)
-    run, defense = _load_run(Path(run))
-    images, train_images = _images(run, data, "test"), _images(run, train_data, "train")
-    guides = _guides(run, defense, guides)
+    started, defense = _load_run(Path(run))
+    images, train_images = _images(started, data, "test"), _images(started, train_data, "train")
+    guides = _guides(started, defense, guides)
     chosen = _choose(guides, classifier)
     if not (threat or defense.card.threat):
         raise InputError("The run was trained without a threat model: give one with --threat, such as Linf:8/255.")
@@ -108,11 +108,11 @@ def compare(
     suite_name, trials = _trials(suite, threat, len(images.classes))
     if not allow_weak:
         clean_accuracy(chosen.name, chosen.network, sample(train_images, min(500, len(train_images)), seed=0))
-    training, recipe = _training(run, chosen, guides, threat, train_images, accelerator)
-    log(f"{run.folder.name} took {training.budget / 1e9:.1f} GFLOP to train, the limit of each baseline")
+    training, recipe = _training(started, chosen, guides, threat, train_images, accelerator)
+    log(f"{started.folder.name} took {training.budget / 1e9:.1f} GFLOP to train, the limit of each baseline")
     settings = f"{len(images)}-s{seed}-{denoiser}-sigma{sigma:g}-x{copies}-lr{lr:g}"
     folder = Path(folder) if folder else training.folder / f"{suite_name}-{_as_file_name(threat)}-{settings}"
-    files.make(folder)  # raises before any training
+    files.make_folder(folder)  # raises before any training
     models = [
         ComparedModel("undefended", chosen.network, chosen.network, white_box_suite),
         *transformed(chosen.network, train_images),
@@ -125,8 +125,8 @@ def compare(
     log(f"{len(models)} models, {len(images)} images -> {folder}")
     log(_cost(models, images, trials, batch_size))
     outcomes = [_attack(model, images, trials, folder, seed=seed, batch_size=batch_size) for model in models]
-    about = {"run": str(run.folder), "classifier": chosen.config(), "threat": str(threat), "suite": suite_name}
-    about |= {"seed": seed, "budget_flops": training.budget}
+    about: dict[str, Any] = {"run": str(run), "classifier": chosen.config(), "threat": str(threat)}
+    about |= {"suite": suite_name, "seed": seed, "budget_flops": training.budget}
     found = Comparison(_rows(models, outcomes, images, trials), _caption(about, images, guides), about)
     if not process_group().rank:
         found.save(folder)

@@ -97,7 +97,7 @@ class Comparison:
 
     def save(self, folder: Path) -> None:
         """Write `compare.json` and `compare.md`."""
-        files.write_versioned(folder / "compare.json", self.to_json() | {"about": files.about()})
+        files.write_versioned(folder / "compare.json", self.to_json() | {"about": files.provenance()})
         files.write(folder / "compare.md", self.to_markdown().encode())
 
 

@@ -12,7 +12,7 @@ from forefend.data import ImageDataset
 from forefend.evaluation.comparison.baselines import ComparedModel
 from forefend.evaluation.comparison.comparison import Price
 from forefend.models.freezing import device_of, frozen
-from forefend.runtime.profiling import counted, medians
+from forefend.runtime.profiling import count_compute, median_seconds
 
 ROUNDS = 21  # measurements of each latency, of which the median is reported
 
@@ -27,12 +27,12 @@ def prices(models: Sequence[ComparedModel], images: ImageDataset) -> list[Price]
     networks = [frozen(model.network) for model in models]
     x, _, _ = images.batch(torch.arange(64) % len(images))
     x = x.to(device_of(networks[-1]))
-    alone = medians([partial(_forward, network, x[:1]) for network in networks], ROUNDS)
-    batched = medians([partial(_forward, network, x) for network in networks], ROUNDS)
+    alone = median_seconds([partial(_forward, network, x[:1]) for network in networks], ROUNDS)
+    batched = median_seconds([partial(_forward, network, x) for network in networks], ROUNDS)
     parameters, size = _size(networks[0])
     found = []
     for model, network, seconds, seconds_64 in zip(models, networks, alone, batched, strict=True):
-        flops, own = counted(partial(_forward, network, x[:1])).flops, _size(network)
+        flops, own = count_compute(partial(_forward, network, x[:1])).flops, _size(network)
         times = (1000 * seconds, 1000 * seconds_64 / 64)
         found.append(Price(model.training_flops, flops, *times, own[0] - parameters, own[1] - size))
     return found
