@@ -14,11 +14,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import filled
+from benchmarks.pages import renew
 from forefend.evaluation import results
 from forefend.evaluation.results import CLEAN, Result
 from forefend.evaluation.statistics import wilson
-from forefend.runtime import files
 from forefend.runtime.formatting import markdown_table, percent
 
 ROOT = Path("results/published")
@@ -54,20 +53,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--root", type=Path, default=ROOT)
     given = parser.parse_args()
-    page = given.root / "README.md"
-    old = page.read_text(encoding="utf-8")
-    new = renewed(old, given.root)
-    if given.check:
-        return int(new != old or not all(holds(given.root, name) for name in PUBLISHED))
-    files.write(page, new.encode())
-    return 0
+    current = renew(given.root / "README.md", blocks(given.root), check=given.check)
+    return int(given.check and not (current and all(inside(given.root, name) for name in PUBLISHED)))
 
 
-def renewed(document: str, root: Path) -> str:
-    """Return the page with the table of the records."""
+def blocks(root: Path) -> dict[str, str]:
+    """Return the table of the page by its name."""
     heading = ["classifier", "attack", "published", "ours, 99 % interval", "n", "inside"]
     rows = (row for name in PUBLISHED for row in rows_of(root, name))
-    return filled(document, {"published": markdown_table(heading, rows)})
+    return {"published": markdown_table(heading, rows)}
 
 
 def rows_of(root: Path, name: str) -> list[list[str]]:
@@ -77,8 +71,8 @@ def rows_of(root: Path, name: str) -> list[list[str]]:
     for title, figure, attack in (("none", claim.clean, CLEAN), ("AutoAttack", claim.autoattack, "AutoAttack")):
         result = result_of(root, name, attack)
         low, high = interval(result)
-        inside = "yes" if low <= figure / 100 <= high else "NO"
-        rows.append([name, title, f"{figure:.2f}", formatted(result), str(result.n), inside])
+        within = "yes" if low <= figure / 100 <= high else "NO"
+        rows.append([name, title, f"{figure:.2f}", formatted(result), str(result.n), within])
     square, pgd = (result_of(root, name, attack) for attack in ("Square", "transfer from the classifier"))
     rows.append([name, "Square, 1,000 queries", "–", formatted(square), str(square.n), ""])
     rows.append([name, f"ours PGD-20, theirs {claim.by}", f"{claim.claimed:.2f}", formatted(pgd), str(pgd.n), ""])
@@ -90,7 +84,7 @@ def formatted(result: Result) -> str:
     return percent(result.accuracy, *interval(result))
 
 
-def holds(root: Path, name: str) -> bool:
+def inside(root: Path, name: str) -> bool:
     """Return whether our 99 % interval contains the published accuracy under AutoAttack."""
     low, high = interval(result_of(root, name, "AutoAttack"))
     return low <= PUBLISHED[name].autoattack / 100 <= high

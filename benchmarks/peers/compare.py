@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.pages import accuracy, filled
+from benchmarks.pages import accuracy, renew
 from benchmarks.peers.verdicts import DISTRIBUTIONS, OTHERS, OURS, SIGNIFICANT, Pair, folders, pairs
 from forefend.runtime import files
 from forefend.runtime.formatting import markdown_table
@@ -28,31 +28,21 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--root", type=Path, default=ROOT)
     given = parser.parse_args()
-    page = given.root / "README.md"
-    old = page.read_text(encoding="utf-8")
-    new = renewed(old, given.root)
+    current = renew(given.root / "README.md", blocks(given.root), check=given.check)
     missed = [pair for pair in pairs(given.root) if not pair.passes]
     for pair in missed:
         print(f"missed: {pair} same={pair.same:.4f} p={pair.p:.3g}", file=sys.stderr)
-    if not given.check:
-        files.write(page, new.encode())
-        return 0
-    if new != old:
-        print(f"The tables of {page} differ from its records: run this without --check.", file=sys.stderr)
-    return int(bool(missed) or new != old)
+    return int(given.check and bool(missed or not current))
 
 
-def renewed(document: str, root: Path) -> str:
-    """Return the document with the tables of the records between each `<!-- NAME -->` and `<!-- end -->`."""
+def blocks(root: Path) -> dict[str, str]:
+    """Return the tables of the page by name."""
     found = pairs(root)
-    return filled(
-        document,
-        {
-            "from x": verdict_table(p for p in found if not p.at_random),
-            "at random": verdict_table(p for p in found if p.at_random),
-            "cost": cost_table(root),
-        },
-    )
+    return {
+        "from x": verdict_table(p for p in found if not p.at_random),
+        "at random": verdict_table(p for p in found if p.at_random),
+        "cost": cost_table(root),
+    }
 
 
 def verdict_table(found: Iterable[Pair]) -> str:

@@ -39,8 +39,7 @@ def write_both(root: Path, ours: set[int], theirs: set[int], gradients: int = 70
 
 
 def test_blocks_match_the_committed_page() -> None:
-    document = (RESULTS / "README.md").read_text()
-    assert pages.filled(document, page.blocks(RESULTS)) == document
+    assert pages.renew(RESULTS / "README.md", page.blocks(RESULTS), check=True)
 
 
 def test_reached_equal_runs_reach_the_target(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ RECORDED = {
 }
 INNER = ("inner-attack", "atta-steps", "atta-noise")
 RUNS = pytest.mark.parametrize(
-    ("task", "variant"), [(name, way) for name, task in TASKS.items() for way in task.epochs]
+    ("task", "variant"), [(name, variant) for name, task in TASKS.items() for variant in task.epochs]
 )
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from benchmarks import pages
 from benchmarks.peers import baselines, compare, measure, verdicts
 from benchmarks.peers.comparisons import COMPARISONS
 from forefend.attacks.pgd import PGD, from_x, random_start
@@ -46,9 +47,8 @@ def test_pairs_cover_every_comparison_in_full() -> None:
 
 
 def test_committed_tables_match_the_records() -> None:
-    page = (RESULTS / "README.md").read_text(encoding="utf-8")
-    assert compare.renewed(page, RESULTS) == page
-    assert page.count("\n| trades-mnist |") == 3 + 3 + 4
+    assert pages.renew(RESULTS / "README.md", compare.blocks(RESULTS), check=True)
+    assert [table.count("\n| trades-mnist |") for table in compare.blocks(RESULTS).values()] == [3, 3, 4]
 
 
 def test_pairs_reach_every_target() -> None:
@@ -66,13 +66,13 @@ def test_compare_exit_status_tells_missed_targets(tmp_path: Path, monkeypatch: p
         return compare.main()
 
     page = "".join(f"<!-- {name} -->\n<!-- end -->\n" for name in ("from x", "at random", "cost"))
-    write(tmp_path, {peer: [True] * 10 for peer in baselines.BASELINES})
-    (tmp_path / "README.md").write_text(compare.renewed(page, tmp_path))
+    write(tmp_path, {name: [True] * 10 for name in baselines.BASELINES})
+    (tmp_path / "README.md").write_text(pages.filled(page, compare.blocks(tmp_path)))
     assert status() == 0
     (tmp_path / "README.md").write_text(page)
     assert status() == 1
-    write(tmp_path, {peer: [peer != "art"] + [True] * 9 for peer in baselines.BASELINES})
-    (tmp_path / "README.md").write_text(compare.renewed(page, tmp_path))
+    write(tmp_path, {name: [name != "art"] + [True] * 9 for name in baselines.BASELINES})
+    (tmp_path / "README.md").write_text(pages.filled(page, compare.blocks(tmp_path)))
     assert status() == 1
 
 
@@ -104,7 +104,7 @@ def test_pairs_match_images_by_index(tmp_path: Path) -> None:
 
 
 def test_pairs_of_other_images_or_classifiers_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, {peer: [True] * 10 for peer in baselines.BASELINES})
+    write(tmp_path, {name: [True] * 10 for name in baselines.BASELINES})
     write(tmp_path, {"art": [True] * 9})
     with pytest.raises(InputError, match="art attacked other images"):
         verdicts.pairs(tmp_path)
@@ -172,10 +172,10 @@ def test_foolbox_and_committed_records_agree_with_ours(name: str, real_data: Pat
     network, images = comparison.classifier(), comparison.sample(1000)
     images = images.subset(torch.arange(50))
     pgd = comparison.attack(from_x)
-    for peer in ("ours", "foolbox"):
-        cost = measure.attack(peer, network, images, pgd, tmp_path / f"{peer}.jsonl")
+    for library in ("ours", "foolbox"):
+        cost = measure.attack(library, network, images, pgd, tmp_path / f"{library}.jsonl")
         assert cost.outside == 0
-    (ours,), (theirs,) = (records.read(tmp_path / f"{peer}.jsonl") for peer in ("ours", "foolbox"))
+    (ours,), (theirs,) = (records.read(tmp_path / f"{library}.jsonl") for library in ("ours", "foolbox"))
     committed = records.read(RESULTS / name / "ours.jsonl")[0]
     assert (ours.index, ours.images, ours.model) == (committed.index, committed.images, committed.model)
     assert 0 < sum(ours.lost) < 50

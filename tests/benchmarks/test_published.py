@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import published
+from benchmarks import pages, published
 from forefend.evaluation import records, results
 from forefend.evaluation.results import CLEAN
 
@@ -16,14 +16,13 @@ RESULTS = Path(__file__).parents[2] / "results" / "published"
 EACH = pytest.mark.parametrize("name", published.PUBLISHED)
 
 
-def test_renewed_committed_page_is_unchanged() -> None:
-    page = (RESULTS / "README.md").read_text()
-    assert published.renewed(page, RESULTS) == page
+def test_blocks_match_the_committed_page() -> None:
+    assert pages.renew(RESULTS / "README.md", published.blocks(RESULTS), check=True)
 
 
 @EACH
-def test_holds_published_accuracy_is_in_our_interval(name: str) -> None:
-    assert published.holds(RESULTS, name)
+def test_inside_published_accuracy_is_in_our_interval(name: str) -> None:
+    assert published.inside(RESULTS, name)
 
 
 @EACH
@@ -32,7 +31,7 @@ def test_results_match_a_recount_of_the_records(name: str) -> None:
     attacked = Counter((record.trial, index) for record in found for index in record.index)
     assert set(attacked.values()) == {1}
     misclassified = {
-        trial: {i for r in found if r.trial == trial for i, gone in zip(r.index, r.lost, strict=True) if gone}
+        trial: {i for r in found if r.trial == trial for i, wrong in zip(r.index, r.lost, strict=True) if wrong}
         for trial in {record.trial for record in found}
     }
     for result in results.load(RESULTS / name):
@@ -43,10 +42,10 @@ def test_results_match_a_recount_of_the_records(name: str) -> None:
         assert result.accuracy == pytest.approx(1 - len(broken) / 1000)
 
 
-def test_holds_accuracy_outside_the_interval_is_false(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inside_accuracy_outside_the_interval_is_false(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(RESULTS, tmp_path / "published")
     name = next(iter(published.PUBLISHED))
     wrong = published.Published(99.0, 97.0, 98.0, "someone")
     monkeypatch.setitem(published.PUBLISHED, name, wrong)
-    assert not published.holds(tmp_path / "published", name)
-    assert "| NO |" in published.renewed((RESULTS / "README.md").read_text(), tmp_path / "published")
+    assert not published.inside(tmp_path / "published", name)
+    assert "| NO |" in published.blocks(tmp_path / "published")["published"]

@@ -41,7 +41,7 @@ def test_serve_another_benchmark_frees_the_work(process: BenchmarkProcess) -> No
     assert process.measure(b) == {}
     assert process.measure(a) == {"seconds": 2.0, "made": ["a", "b"]}
     assert process.measure(other) == {}
-    assert process.measure(a) == {}  # set up anew
+    assert process.measure(a) == {}  # set up again
     assert process.measure(a)["made"] == ["a", "b", "c", "a"]
 
 

@@ -155,5 +155,5 @@ def figures(measured: Measured) -> Iterator[Figure]:
         other = Point(NAME, AGAINST, OURS)
         if other in measured:
             own, its = measured[point][0], measured[other][0]
-            told = {key: own[key] for key in ("clean", "robust", "gradients", "tflops")}
-            yield figure(measured, point, other, unit="tflops", **told, robust_against=its["robust"])
+            achieved = {key: own[key] for key in ("clean", "robust", "gradients", "tflops")}
+            yield figure(measured, point, other, unit="tflops", **achieved, robust_against=its["robust"])
