@@ -31,7 +31,7 @@ def picture(path: Path, x: Tensor, x_out: Tensor, results: Sequence[Result]) -> 
     except ImportError:
         raise InputError("Plots require matplotlib: pip install 'forefend[report]'.") from None
     count = min(10, len(x))
-    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    figure: Any = Figure(figsize=(10, 7.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     rows = {"x": x, "g(x)": x_out.clamp(0, 1), "|x − g(x)|": (x - x_out).abs().clamp(0, 1)}
     axes = above.subplots(3, count, squeeze=False)
