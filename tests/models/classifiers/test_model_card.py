@@ -23,7 +23,7 @@ def without(key: str) -> dict[str, object]:
     return {name: value for name, value in CARD.items() if name != key}
 
 
-def test_a_card_gives_its_classifier_wherever_it_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_card_reads_weights_relative_to_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("cnn", channels=1, classes=4, size=8).eval()
     (tmp_path / "cards").mkdir()
     torch.save(net.state_dict(), tmp_path / "w.pt")
@@ -35,8 +35,9 @@ def test_a_card_gives_its_classifier_wherever_it_is_read_from(tmp_path: Path, mo
     assert load_card(path).training is False
 
 
-def test_the_name_is_the_cards_own_or_its_files(tmp_path: Path) -> None:
+def test_read_card_without_name_takes_file_name(tmp_path: Path) -> None:
     assert read_card(write(tmp_path, CARD)) == CARD | {"name": "guide"}
+    assert read_card(write(tmp_path, CARD | {"format": 1})) == CARD | {"name": "guide"}
     assert read_card(write(tmp_path, CARD | {"name": "the bank's"}))["name"] == "the bank's"
 
 
@@ -45,35 +46,36 @@ def test_the_name_is_the_cards_own_or_its_files(tmp_path: Path) -> None:
     [
         ("{", r"guide\.json is not JSON"),
         ("[1]", r"holds a list, expected an object with architecture, weights, mean, std"),
-        (without("architecture"), r"lacks architecture: add what"),
-        (without("weights"), r"lacks weights: add what the classifier's publisher states\."),
+        (without("architecture"), r"lacks architecture"),
+        (without("weights"), r"lacks weights: [^;]*\.$"),
         (without("std"), r'lacks std: .*"mean": 0 and "std": 1 mean none'),
         (without("mean"), r'lacks mean: .*"mean": 0 and "std": 1 mean none'),
         (
             CARD | {"weight": "w.pt"},
             r"no key of a classifier's card \(guide\.json\) called 'weight': did you mean 'weights'",
         ),
-        (CARD | {"architecture": 3}, r"says architecture is 3, expected a text"),
-        (CARD | {"weights": ""}, r"says weights is '', expected a text"),
-        (CARD | {"mean": None}, r"says mean is None, expected a number, or a list of one for each channel"),
-        (CARD | {"std": []}, r"says std is \[\], expected a number, or"),
-        (CARD | {"std": ["1"]}, r"says std is \['1'\], expected a number, or"),
-        (CARD | {"mean": True}, r"says mean is True, expected a number, or"),
-        (CARD | {"classes": "10"}, r"says classes is '10', expected a whole number above 0"),
-        (CARD | {"channels": 0}, r"says channels is 0, expected a whole number above 0"),
-        (CARD | {"size": True}, r"says size is True, expected a whole number above 0"),
+        (CARD | {"architecture": 3}, r"gives 3 as architecture, expected a text"),
+        (CARD | {"weights": ""}, r"gives '' as weights, expected a text"),
+        (CARD | {"mean": None}, r"gives None as mean, expected a number, or a list of one for each channel"),
+        (CARD | {"std": []}, r"gives \[\] as std, expected a number, or"),
+        (CARD | {"std": ["1"]}, r"gives \['1'\] as std, expected a number, or"),
+        (CARD | {"mean": True}, r"gives True as mean, expected a number, or"),
+        (CARD | {"classes": "10"}, r"gives '10' as classes, expected a whole number above 0"),
+        (CARD | {"format": 2}, r"format 2"),
+        (CARD | {"channels": 0}, r"gives 0 as channels, expected a whole number above 0"),
+        (CARD | {"size": True}, r"gives True as size, expected a whole number above 0"),
         (CARD | {"architecture": "resnet19"}, r"no classifier architecture called 'resnet19': did you mean"),
-        (CARD, r"There is no weights file .*w\.pt: check its path"),
+        (CARD, r"no weights file .*w\.pt"),
         (CARD | {"std": 0}, r"no weights file"),
     ],
 )
-def test_a_wrong_card_is_refused_in_a_sentence(card: object, words: str, tmp_path: Path) -> None:
+def test_load_card_with_wrong_content_raises(card: object, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         load_card(write(tmp_path, card))
 
 
-def test_a_card_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json cannot be read \(No such file or directory\): check its path"):
+def test_load_card_without_readable_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json"):
         load_card(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes\.json is not JSON"):
