@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.parity.protocol import ALONE, RESULTS, RUNS, SEEDS, TASKS, VARIANTS, command, folder_of
 from benchmarks.speed.benchmarks.recipes import image_gradients
@@ -22,7 +21,6 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.cli import main as command_line
-from forefend.cli.resolve_classifiers import Finder
 from forefend.evaluation import records
 from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.evaluate import evaluate
@@ -32,6 +30,7 @@ from forefend.evaluation.trial import Suite, Trial
 from forefend.losses import margin
 from forefend.models.defense import Defended, load
 from forefend.runtime import files, run_folder
+from forefend.training.resolve_classifiers import resolve_classifier
 
 
 def main() -> int:
@@ -94,8 +93,9 @@ def _evaluate(name: str, variant: str, seed: int, suite: Suite, count: int) -> N
     """Evaluate the pipeline of a run, or the classifier alone, and keep the records without digests of images."""
     task, out = TASKS[name], folder_of(RESULTS, name, variant, seed)
     mean, std = task.normalization
-    find = Finder(lambda split: data.load(task.data, split), Path("runs"), mean=mean or None, std=std or None)
-    guide = find.look_up(task.guide)
+    guide = resolve_classifier(
+        task.guide, lambda split: data.load(task.data, split), mean=mean or None, std=std or None
+    )
     model = EvaluatedModel(guide.name, guide.network)
     if variant != ALONE:
         defense = load(folder_of(RUNS, name, variant, seed))

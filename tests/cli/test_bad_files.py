@@ -1,4 +1,4 @@
-"""Files a person gets wrong, and a full disk: one sentence each, exit code 2, nothing half-written."""
+"""Damaged files and a full disk: each gives one sentence, exit code 2 and no partial file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NORMALISED = "--mean .485 .456 .406 --std .229 .224 .225"
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in."""
+    """Run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,13 +56,13 @@ LABELS = np.arange(6)
         ({"x_test": np.array([None]), "y_test": LABELS}, "not a readable .npz"),
     ],
 )
-def test_an_archive_that_cannot_be_used(arrays: dict[str, np.ndarray], words: str, here: Path) -> None:
+def test_evaluate_with_wrong_archive_is_refused(arrays: dict[str, np.ndarray], words: str, here: Path) -> None:
     option = npz(**arrays)
     assert words in refused(f"evaluate {guide()} {option} --threat Linf:0.1 --out e --allow-weak-classifier")
     assert "records.jsonl" not in "".join(files(here))
 
 
-def test_an_absent_or_damaged_archive() -> None:
+def test_evaluate_without_readable_archive_is_refused() -> None:
     assert "There is no file none.npz" in refused(f"evaluate {guide()} --data none.npz")
     Path("cut.npz").write_bytes(b"PK\x03\x04 and no more")
     assert "cut.npz is not a readable .npz" in refused(f"evaluate {guide()} --data cut.npz")
@@ -74,7 +74,7 @@ def idx(shape: tuple[int, ...]) -> bytes:
     return bytes((0, 0, 8, len(shape))) + lengths + bytes(int(np.prod(shape)))
 
 
-def test_files_that_are_not_the_published_ones(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_with_changed_mnist_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = here / "sets" / "mnist"
     folder.mkdir(parents=True)
     line = f"evaluate {guide()} --data mnist --data-dir sets --out e"
@@ -92,7 +92,7 @@ def test_files_that_are_not_the_published_ones(here: Path, monkeypatch: pytest.M
 
 
 class Evil:
-    """Unpickled, it would leave a file."""
+    """Writes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.system, ("touch hacked",)
@@ -106,7 +106,7 @@ class Evil:
         (b"\x80\x04 cut", "cannot be unpickled"),
     ],
 )
-def test_a_pickle_that_is_no_cifar_batch(
+def test_evaluate_with_wrong_pickle_is_refused(
     content: bytes, words: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = here / "sets" / "cifar-10-batches-py"
@@ -120,7 +120,7 @@ def test_a_pickle_that_is_no_cifar_batch(
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """The disk takes `after` more whole files."""
+    """Make every write fail after `after` files."""
     real, left = os.fsync, [after]
 
     def fsync(handle: int) -> None:
@@ -133,9 +133,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
-def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
-    after: int, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_with_full_disk_resumes(after: int, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = f"train rtfe --guides {guide()} {TRAIN}"
     with monkeypatch.context() as patch:
         full_disk(patch, after)
@@ -143,12 +141,12 @@ def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
     assert said.startswith("Cannot write")
     assert "No space left on device" in said
     left = {name: (here / name).read_bytes() for name in files(here) if (here / name).is_file()}
-    assert len([name for name in left if not name.endswith(".jsonl")]) == after  # whole files and nothing beside them
+    assert len([name for name in left if not name.endswith(".jsonl")]) == after  # no partial files
     done(line)
     assert json.loads((here / "run" / "defense.json").read_text())["recipe"] == "rtfe"
 
 
-def test_a_full_disk_leaves_the_old_summary(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_with_full_disk_keeps_old_summary(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = f"evaluate {guide()} --images 20 --threat Linf:0.1 --out e"
     done(line)
     before = (here / "e" / "summary.json").read_bytes()
@@ -159,7 +157,7 @@ def test_a_full_disk_leaves_the_old_summary(here: Path, monkeypatch: pytest.Monk
     assert files(here / "e") == ["evaluation.json", "records.jsonl", "summary.json"]
 
 
-def test_a_training_that_is_refused_leaves_its_folder_free(here: Path) -> None:
+def test_train_with_wrong_layer_writes_nothing(here: Path) -> None:
     line = f"train jatp --guides {guide()} {TRAIN}"
     assert "no tap in this classifier called 'nowhere'" in refused(f"{line} --tap nowhere")
     assert files(here) == []
@@ -169,7 +167,7 @@ def test_a_training_that_is_refused_leaves_its_folder_free(here: Path) -> None:
     assert files(here) == before
 
 
-def test_runs_that_are_none(here: Path) -> None:
+def test_evaluate_with_wrong_run_is_refused(here: Path) -> None:
     assert "There is no nowhere/config.json" in refused("evaluate nowhere")
     assert "No images were named" in refused("evaluate")
     assert "Nothing to evaluate" in refused("evaluate --data digits")
@@ -196,7 +194,7 @@ def published_classifier(real_data: Path, architecture: str = "resnet20") -> str
     return f"evaluate --classifier {architecture}:{weights} --data cifar-10 --data-dir {real_data} --images 20 --out e"
 
 
-def test_a_published_classifier_is_measured_alone(real_data: Path, here: Path) -> None:
+def test_evaluate_published_classifier_alone(real_data: Path, here: Path) -> None:
     done(f"{published_classifier(real_data)} {NORMALISED} --threat Linf:8/255 --suite quick")
     worst = [c for c in load(here / "e") if c.attack == "worst"]
     assert [(c.classifier, c.seen, c.defended, c.accuracy) for c in worst] == [
@@ -204,7 +202,7 @@ def test_a_published_classifier_is_measured_alone(real_data: Path, here: Path) -
     ]
 
 
-def test_a_published_classifier_by_its_card_and_from_a_run_are_named_alike(real_data: Path, here: Path) -> None:
+def test_evaluate_card_takes_name_from_card(real_data: Path, here: Path) -> None:
     card = {"architecture": "resnet20", "weights": str(real_data / "classifiers" / RESNET20), "name": "theirs"}
     (here / "card.json").write_text(json.dumps(card | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}))
     line = f"evaluate --classifiers card.json --data cifar-10 --data-dir {real_data} --images 20 --suite curve"
@@ -214,7 +212,7 @@ def test_a_published_classifier_by_its_card_and_from_a_run_are_named_alike(real_
     assert "lacks mean, std" in refused(f"{line} --out e2")
 
 
-def test_a_published_classifier_with_the_wrong_normalization(real_data: Path, here: Path) -> None:
+def test_evaluate_with_wrong_normalization_is_refused(real_data: Path, here: Path) -> None:
     line = published_classifier(real_data)
     assert "mean is not known and is never guessed: give the --mean and --std" in refused(line)
     assert "expected numbers in [0, 1]" in refused(f"{line} --mean 10 --std 0.01")
@@ -228,7 +226,7 @@ def test_a_published_classifier_with_the_wrong_normalization(real_data: Path, he
     done(f"{line} --mean 1 --std 0.05 --allow-weak-classifier --suite curve --threat Linf:1/255")
 
 
-def test_published_weights_that_do_not_fit(real_data: Path, here: Path) -> None:
+def test_evaluate_with_wrong_weights_is_refused(real_data: Path, here: Path) -> None:
     said = refused(f"{published_classifier(real_data, 'resnet32')} {NORMALISED}")
     assert "does not hold the weights of 'resnet32': missing:" in said
     whole = (real_data / "classifiers" / RESNET20).read_bytes()

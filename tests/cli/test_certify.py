@@ -1,4 +1,4 @@
-"""`forefend certify`: bare classifiers and defenses, certificates that go on, and what it refuses."""
+"""`forefend certify`: bare classifiers, runs, resumed certificates and refused options."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ import pytest
 import torch
 from helpers.command_line import done, files, refused
 
-from forefend.cli import main
 from forefend.evaluation.certification import certificate
 from forefend.models.defense import Defense, DefenseCard
 from forefend.models.preprocessors import build
 
-LINE = "certify --data digits --images 6 --samples 40 --first 10 --alpha 0.01 --radii 0 0.1 --batch-size 64"
+LINE = "certify --data digits --images 6 --n 40 --n0 10 --alpha 0.01 --radii 0 0.1 --batch-size 64"
 BARE = "tinyresnet@random --allow-weak-classifier"
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, and a door that has the verb."""
+    """Run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(main.COMMANDS, "certify", ("forefend.cli.certify", ""))
     return tmp_path
 
 
-def test_a_bare_classifier_is_certified_once(tmp_path: Path) -> None:
+def test_certify_again_reads_certificates(tmp_path: Path) -> None:
     line = f"{LINE} --classifiers {BARE} --out out"
     first = done(line)
-    assert "1 subjects, 6 images, 50 noisy copies an image -> out" in first
+    assert "1 models, 6 images, 50 noisy copies an image -> out" in first
     assert "6 images certified" in first
     assert "Only certify proves" in first
     before = (tmp_path / "out" / "certificates.jsonl").read_bytes()
@@ -39,7 +37,7 @@ def test_a_bare_classifier_is_certified_once(tmp_path: Path) -> None:
     assert first.splitlines()[-6:] == again.splitlines()[-6:]
 
 
-def test_a_defense_is_certified_beside_its_classifier(tmp_path: Path) -> None:
+def test_certify_run_has_both_pipelines(tmp_path: Path) -> None:
     done(f"train denoised-smoothing --data digits --images 40 --epochs 1 --guides {BARE} --out run --batch-size 20")
     table = done(f"{LINE} run --allow-weak-classifier")
     folder = next((tmp_path / "run" / "certificates").iterdir())
@@ -57,10 +55,10 @@ BAD = {
     "--sigma nan": "sigma",
     "--alpha 0": "alpha given is 0, expected",
     "--alpha 1": "alpha given is 1, expected",
-    "--first 0": "guessed from 0 samples",
-    "--first 50": "The 40 samples that prove a radius are fewer than the 50",
-    "--samples 5": "take at least 7 samples",
-    "--samples many": "'many' does not suit --samples",
+    "--n0 0": "0 ",
+    "--n0 50": "50",
+    "--n 5": "at least 7",
+    "--n many": "--n does not accept 'many'",
     "--radii 0 0.5": "The radius 0.5 is out of reach",
     "--radii -1": "radius",
     "--images 0": "images is 0, expected at least 1",
@@ -71,20 +69,20 @@ BAD = {
 
 
 @pytest.mark.parametrize("option", BAD)
-def test_bad_numbers_are_refused_before_anything_is_written(here: Path, option: str) -> None:
+def test_certify_with_bad_number_writes_nothing(here: Path, option: str) -> None:
     assert BAD[option] in refused(f"{LINE} --classifiers {BARE} {option}")
     assert files(here) == []
 
 
-def test_nothing_to_certify_is_refused(here: Path) -> None:
+def test_certify_without_classifier_is_refused(here: Path) -> None:
     assert "Nothing to evaluate" in refused(LINE)
     Defense(build("identity", channels=1), DefenseCard("identity", {"channels": 1})).save(here / "bare")
-    assert "bare knows no classifier to stand behind it: name one with --classifiers." in refused(f"{LINE} bare")
+    assert "bare has no classifier to defend: name one with --classifiers." in refused(f"{LINE} bare")
 
 
-def test_the_usual_radii_are_counted_as_far_as_the_samples_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certify_omits_radii_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 samples at sigma 0.25 prove 0.25 (0.001^(1/200) = 0.966, its quantile 1.83), and no 0.5."""
-    options = "--data digits --images 2 --samples 200 --first 10 --device cpu --allow-weak-classifier"
+    options = "--data digits --images 2 --n 200 --n0 10 --device cpu --allow-weak-classifier"
     table = done(f"certify --classifiers tinyresnet@random {options} --out out")
     assert [radius in table for radius in ("L2 0 ", "L2 0.25 ", "L2 0.5 ")] == [True, True, False]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

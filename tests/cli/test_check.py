@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import Answer, done, files, forefend, guide, refused
+from helpers.command_line import Completed, done, files, forefend, guide, refused
 
 import forefend as ff
 from forefend.checks import InputError
 from forefend.cli import resolve_models
-from forefend.cli.resolve_classifiers import Finder
 from forefend.data import ImageDataset, sample
 from forefend.data import load as load_images
 from forefend.data.dataset import image_digests
@@ -31,6 +30,7 @@ from forefend.models.preprocessors import build
 from forefend.runtime import distributed, threads
 from forefend.runtime.distributed import ProcessGroup
 from forefend.runtime.files import append
+from forefend.training.resolve_classifiers import resolve_classifier
 
 RECORDS = "FAIL recorded attacks follow gradients of the defense"
 LINE = "check run --images 8 --threat Linf:0.8"
@@ -91,7 +91,7 @@ def test_check_of_bare_classifier_passes_and_resumes(here: Path) -> None:
 def test_library_check_equals_the_command(here: Path) -> None:
     done(f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out")
     images = sample(load_images("digits", "test"), 8, 0)
-    network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
+    network = resolve_classifier(str(guide()), partial(load_images, "digits")).network
     report = ff.check(network, images, "Linf:0.8", folder=here / "library")
     ((command),) = written(here / "out").values()
     assert report.passed
@@ -162,7 +162,7 @@ WHITE = "PGD in Linf:0.8 [white_box]"
 
 def bare() -> tuple[str, ImageDataset]:
     """The key of the guide's records, and the images of `BARE`."""
-    network = Finder(split=partial(load_images, "digits"), runs=guide().parent).look_up(str(guide())).network
+    network = resolve_classifier(str(guide()), partial(load_images, "digits")).network
     images = sample(load_images("digits", "test"), 8, 1)
     return key_of(network, images), images
 
@@ -231,7 +231,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None:
 
 def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     went: list[tuple[int, str | None]] = []
-    monkeypatch.setattr(resolve_models, "placed", lambda networks, device: went.append((len(networks), device)))
+    monkeypatch.setattr(resolve_models, "move_to_device", lambda networks, device: went.append((len(networks), device)))
     monkeypatch.setattr(
         library, "run_checks", lambda *_, **more: [CheckResult("a", ",".join(more["surrogates"]), "", False, "")]
     )
@@ -243,7 +243,7 @@ def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest
     line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 {surrogates} --out out"
     line += " --device cpu"
     pretend(monkeypatch, rank=1)
-    assert forefend(line) == Answer(1, "", "")
+    assert forefend(line) == Completed(1, "", "")
     assert went == [(3, "cpu")]
     assert not (here / "out").exists()
     pretend(monkeypatch, rank=0)

@@ -1,4 +1,4 @@
-"""Training and evaluation as typed: every recipe, what it leaves, and how both go on after a stop."""
+"""Training and evaluation by command: every recipe, its files, and resumed runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from helpers.command_line import done, files, forefend, guide, refused
 
-from forefend.cli.train import RECIPES as ROLES
 from forefend.evaluation.results import load
 from forefend.recipes import RECIPES
 from forefend.report import tables
@@ -27,14 +26,14 @@ CELL |= {"n", "accuracy", "low", "high", "cumulative", "seed"}
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in."""
+    """Run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def training(name: str) -> str:
-    """The shortest training of a recipe that still does everything."""
-    roles, known = ROLES[name][0], {f.name for f in fields(RECIPES[name])}
+    """The shortest complete training of a recipe."""
+    roles, known = RECIPES[name].roles, {f.name for f in fields(RECIPES[name])}
     line = f"train {name} --data digits --epochs 1 --images 100"
     line += " --steps 2" if "steps" in known else ""
     line += " --bisections 2" if "bisections" in known else ""
@@ -43,7 +42,7 @@ def training(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_and_what_it_leaves_can_be_evaluated(name: str, here: Path) -> None:
+def test_train_then_evaluate_every_recipe(name: str, here: Path) -> None:
     assert "next:\n  forefend evaluate run " in done(f"{training(name)} --out run")
     left = files(here / "run")
     assert {"config.json", "train.jsonl", "checkpoint.safetensors", "weights.safetensors"} <= set(left)
@@ -59,12 +58,12 @@ def test_every_recipe_trains_and_what_it_leaves_can_be_evaluated(name: str, here
     assert tables.text(load(here / "e")) in out
 
 
-def test_a_defense_that_was_saved_from_python_is_judged_by_the_commands(here: Path) -> None:
+def test_evaluate_defense_without_run_config(here: Path) -> None:
     done(f"{training('rtfe')} --out run")
     (here / "run" / "config.json").unlink()
     line = "evaluate run --images 20 --suite curve"
     assert "No images were named" in refused(line)
-    assert "run knows no classifier to stand behind it" in refused(f"{line} --data digits")
+    assert "run has no classifier to defend" in refused(f"{line} --data digits")
     done(f"{line} --data digits --classifiers {guide()} --out e")
     cells = load(here / "e")
     assert {(cell.seen, cell.defended) for cell in cells} == {(True, False), (True, True)}
@@ -72,11 +71,11 @@ def test_a_defense_that_was_saved_from_python_is_judged_by_the_commands(here: Pa
 
 
 def table(printed: str) -> str:
-    """What an evaluation ends with; the lines of progress before it are of one run."""
+    """The table at the end of an evaluation, without the progress before it."""
     return printed[printed.index("classifier  ") :]
 
 
-def test_an_evaluation_lands_in_a_folder_named_after_what_was_asked(here: Path) -> None:
+def test_evaluate_names_folder_after_options(here: Path) -> None:
     done(f"{training('rtfe')} --out run")
     line = "evaluate run --images 20 --seed 3 --suite curve --threat Linf:2/255 Linf:0.1"
     first = done(line)
@@ -88,7 +87,7 @@ def test_an_evaluation_lands_in_a_folder_named_after_what_was_asked(here: Path) 
     assert f"and its evaluations are run/evaluations/{kept.name}: name one of them." in refused("report run")
 
 
-def test_an_unseen_classifier_stands_beside_the_guide(here: Path) -> None:
+def test_evaluate_marks_unseen_classifier(here: Path) -> None:
     done(f"{training('rtfe')} --out run")
     done("train natural --classifier cnn --epochs 2 --images 600 --out unseen")
     done(f"evaluate run --images 20 --threat Linf:0.1 --classifiers unseen {guide()} --out e")
@@ -98,7 +97,7 @@ def test_an_unseen_classifier_stands_beside_the_guide(here: Path) -> None:
     }
 
 
-def test_the_same_command_finishes_at_once_and_another_seed_is_refused(here: Path) -> None:
+def test_train_again_changes_nothing(here: Path) -> None:
     line = f"{training('rtfe')} --out run"
     done(line)
     before = {name: (here / "run" / name).read_bytes() for name in files(here / "run")}
@@ -110,7 +109,7 @@ def test_the_same_command_finishes_at_once_and_another_seed_is_refused(here: Pat
     assert {name: (here / "run" / name).read_bytes() for name in files(here / "run")} == before
 
 
-def test_a_terminated_training_says_so_and_the_same_command_finishes(here: Path) -> None:
+def test_train_after_sigterm_resumes(here: Path) -> None:
     line = "train natural --classifier tinyresnet --images 200 --epochs 60 --batch-size 50 --out run"
     process = subprocess.Popen(
         [sys.executable, "-m", "forefend", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -121,7 +120,7 @@ def test_a_terminated_training_says_so_and_the_same_command_finishes(here: Path)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert re.search(r"stopped after step \d+ of 240; the same command goes on from there\.\n$", err)
+    assert re.search(r"stopped after step \d+ of 240; the same command resumes from there\.\n$", err)
     assert "Traceback" not in err
     assert "classifier.json" not in files(here / "run")
     epochs = len(log.read_text().splitlines())
@@ -131,14 +130,14 @@ def test_a_terminated_training_says_so_and_the_same_command_finishes(here: Path)
     assert "classifier.json" in files(here / "run")
 
 
-def test_a_terminated_evaluation_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_after_sigterm_exits_with_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def terminated(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         raise AssertionError("not terminated")
 
-    monkeypatch.setattr("forefend.cli.evaluate_work.run", terminated)
+    monkeypatch.setattr("forefend.cli.evaluate._run", terminated)
     before = signal.getsignal(signal.SIGTERM)
     answer = forefend("evaluate run")
-    assert (answer.code, answer.err) == (130, "\nstopped; the same command goes on from there.\n")
+    assert (answer.code, answer.err) == (130, "\nstopped; the same command resumes from there.\n")
     assert signal.getsignal(signal.SIGTERM) == before

@@ -16,7 +16,7 @@ from forefend.cli.main import main
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completed:
     """What a command printed, and its exit code."""
 
     code: int
@@ -24,7 +24,7 @@ class Answer:
     err: str
 
 
-def forefend(line: str) -> Answer:
+def forefend(line: str) -> Completed:
     """Run one command line, without its first word, in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -32,7 +32,7 @@ def forefend(line: str) -> Answer:
             code = main(shlex.split(line))
         except SystemExit as left:  # --help and --print_config leave through argparse
             code = int(left.code or 0)
-    return Answer(code, out.getvalue(), err.getvalue())
+    return Completed(code, out.getvalue(), err.getvalue())
 
 
 def done(line: str) -> str:

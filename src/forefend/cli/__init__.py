@@ -1,1 +1,1 @@
-"""Commands: one file for each verb of the command line. Each has `main(arguments) -> exit code`."""
+"""The command line: one file for each command, with `main(arguments) -> exit code`."""

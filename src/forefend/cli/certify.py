@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Certify, print the table, leave certificates."""
+    """Certify, print the table and save the certificates."""
     parser = Parser(
         "certify",
-        "Prove an l2 radius for each image by randomized smoothing. Only this proves, and only for the smoothed "
-        "classifier, in l2, with probability at least 1 - alpha; what evaluate reports is measured.",
+        "Prove an l2 radius for each image by randomized smoothing. A certificate is of the smoothed classifier and "
+        "holds with probability at least 1 - alpha.",
     )
-    parser.add_argument("run", nargs="?", type=str | None, help="the run's folder; none for bare classifiers")
-    parser.add_argument(
-        "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
-    )
-    parser.add_argument("--sigma", type=float, default=0.25, help="standard deviation of the noise, in [0, 1]-pixels")
-    parser.add_argument("--samples", type=int, default=1000, help="noisy copies that prove the radius (papers: 100000)")
-    parser.add_argument("--first", type=int, default=100, help="noisy copies that guess the class beforehand")
-    parser.add_argument("--alpha", type=float, default=0.001, help="probability with which a certificate may be wrong")
-    parser.add_argument(
-        "--radii",
-        nargs="+",
-        type=float,
-        help="l2 radii to count certified images at (else those of 0, 0.25 and 0.5 that the samples can reach)",
-    )
-    parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
-    parser.add_argument("--batch-size", type=int, default=250, help="noisy copies classified at once")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and the noise")
-    parser.add_argument("--out", type=str | None, help="folder for certificates.jsonl")
-    parser.add_data(default=None)
-    parser.add_classifiers()
-    options = parser.parse_args(arguments)
-    from forefend.cli import certify_work
-
-    print(certify_work.run(options))
+    parser.add_models()
+    parser.add_argument("--sigma", type=float, default=0.25, help="standard deviation of the noise, in [0, 1] pixels")
+    parser.add_argument("--n", type=int, default=1000, help="noisy copies that prove the radius (papers: 100000)")
+    parser.add_argument("--n0", type=int, default=100, help="noisy copies that choose the class")
+    parser.add_argument("--alpha", type=float, default=0.001, help="probability that a certificate is wrong")
+    parser.add_argument("--radii", nargs="+", type=float, help="l2 radii of the table (else 0, 0.25 and 0.5)")
+    parser.add_evaluation(out="certificates.jsonl")
+    print(_run(parser.parse_args(arguments)))
     return 0
+
+
+def _run(options: Any) -> str:
+    from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation.certification.certificate import SmoothingConfig
+    from forefend.evaluation.certification.randomized_smoothing import certify
+    from forefend.evaluation.evaluated_model import row_of
+    from forefend.report import certification_table
+    from forefend.runtime.threads import choose_threads
+
+    choose_threads()
+    smoothing = SmoothingConfig(options.sigma, options.n, options.n0, options.alpha, options.seed)
+    for radius in options.radii or []:
+        smoothing.check_radius(radius)
+    radii = options.radii or [radius for radius in (0.0, 0.25, 0.5) if radius < smoothing.largest_radius]
+    images = resolve_data.evaluation_images(options)
+    models, _ = resolve_models.evaluated_models(options)
+    resolve_models.check_accuracy(models, options)
+    resolve_models.move_to_device([model.network for model in models], options.device)
+    names = resolve_models.joined_names(models)
+    folder = resolve_models.output_folder(options, "certificates", names, f"sigma{options.sigma:g}", f"s{options.seed}")
+    copies = options.n0 + options.n
+    print(f"{len(models)} models, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
+    rows = {
+        name: certify(model.network, images, smoothing, folder=folder, name=name, batch_size=options.batch_size)
+        for name, model in ((row_of(model), model) for model in models)
+    }
+    return certification_table.text(rows, list(dict.fromkeys(radii)), smoothing)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forefend.checks import InputError
 from forefend.cli.parser import Parser
 from forefend.runtime.run_folder import Run
 
@@ -20,20 +19,11 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Check every model and print the reports; return 1 if a check failed."""
     parser = Parser("check", "Look for signs of gradient masking; the exit code is 1 if a check failed.")
-    parser.add_argument("run", nargs="?", type=str | None, help="folder of the run; none for bare classifiers")
-    parser.add_argument("--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers")
-    parser.add_argument("--threat", type=str | None, help="such as Linf:8/255 (default: the run's)")
-    parser.add_argument("--images", type=int | None, default=200, help="stratified, seeded sample of the test set")
-    parser.add_argument(
-        "--records", nargs="+", type=str, default=[], help="folders of evaluations (default: the run's)"
-    )
+    parser.add_models()
+    parser.add_argument("--threat", type=str | None, help="such as Linf:8/255 (else the run's)")
+    parser.add_argument("--records", nargs="+", type=str, default=[], help="folders of evaluations (else the run's)")
     parser.add_argument("--surrogates", nargs="+", type=str, default=[], help="classifiers for transfer attacks")
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: the best available)")
-    parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample and the attacks")
-    parser.add_argument("--out", type=str | None, help="folder for check.json and the records")
-    parser.add_data(default=None)
-    parser.add_classifiers()
+    parser.add_evaluation(images=200, out="check.json and records.jsonl")
     options = parser.parse_args(arguments)
     from forefend.runtime.distributed import process_group
 
@@ -44,19 +34,21 @@ def main(arguments: list[str]) -> int:
 
 
 def _reports(options: Any) -> list[CheckReport]:
-    from forefend.cli.resolve_models import images_for, placed, surrogates_of
+    from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation.gradient_masking import check as library
     from forefend.runtime.distributed import process_group
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
     run = Run(Path(options.run)) if options.run else None
-    images = images_for(options, run)
-    models, threat = _models(options, run)
+    images = resolve_data.evaluation_images(options)
+    models, trained = resolve_models.evaluated_models(options)
+    models = [model for model in models if model.defended] or models
+    threat = resolve_models.given_threats(options.threat and [options.threat], trained)[0]
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
     records = [_records(options, run, model, images, threat, folder) for model in models]
-    surrogates = surrogates_of(options)
-    placed([model.network for model in models] + list(surrogates.values()), options.device)
+    surrogates = resolve_models.surrogate_classifiers(options)
+    resolve_models.move_to_device([model.network for model in models] + list(surrogates.values()), options.device)
     for model in models:  # all models, before anything is written
         library.validate(model, images, threat, batch_size=options.batch_size)
     return [
@@ -73,20 +65,6 @@ def _reports(options: Any) -> list[CheckReport]:
         )
         for model, folders in zip(models, records, strict=True)
     ]
-
-
-def _models(options: Any, run: Run | None) -> tuple[list[EvaluatedModel], ThreatModel]:
-    """Return the defended models, or bare classifiers where there are none, and the threat model."""
-    from forefend.cli.resolve_models import subjects_of
-    from forefend.threat_models.parsing import parse_threat_model
-
-    models, threat = subjects_of(options, run)
-    models = [model for model in models if model.defended] or models
-    if not models:
-        raise InputError(f"{options.run} knows no classifier behind its defense: name one with --classifiers.")
-    if not (options.threat or threat):
-        raise InputError("The run was trained without a threat model: give one with --threat, such as Linf:8/255.")
-    return models, parse_threat_model(options.threat or threat)
 
 
 def _records(

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from forefend.cli.parser import Parser
+
+SEVERITIES = [1, 2, 3, 4, 5]
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the tables, leave records and `corruptions.json`."""
-    parser = Parser("corruptions", "Measure a run, or bare classifiers, on corrupted images, made here or published.")
-    parser.add_argument("run", nargs="?", type=str | None, help="the run's folder; none for bare classifiers")
-    parser.add_argument(
-        "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
-    )
+    """Measure, print the tables, save the records and the results."""
+    parser = Parser("corruptions", "Measure a run, or bare classifiers, on generated or published corrupted images.")
+    parser.add_models()
     parser.add_argument(
         "--from", dest="published", type=str | None, help="folder of CIFAR-10-C, CIFAR-100-C, ImageNet-C"
     )
-    parser.add_argument("--corruptions", nargs="+", type=str, default=[], help="such as fog snow (else all there are)")
-    parser.add_argument("--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of 1 to 5")
-    parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
-    parser.add_argument("--batch-size", type=int, default=250, help="images judged at once")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and the corruptions")
-    parser.add_argument("--out", type=str | None, help="folder for records.jsonl and corruptions.json")
-    parser.add_data(default=None)
-    parser.add_classifiers()
-    options = parser.parse_args(arguments)
-    from forefend.cli import corruptions_work
-
-    print(corruptions_work.run(options))
+    parser.add_argument("--corruptions", nargs="+", type=str, default=[], help="such as fog snow (else all available)")
+    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, help="from 1 to 5")
+    parser.add_evaluation(out="records.jsonl and corruptions.json")
+    print(_run(parser.parse_args(arguments)))
     return 0
+
+
+def _run(options: Any) -> str:
+    from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation import corruption_conditions
+    from forefend.evaluation.corruption_robustness import measure
+    from forefend.report import corruption_table
+    from forefend.runtime.threads import choose_threads
+
+    choose_threads()
+    images = resolve_data.evaluation_images(options)
+    names, severities = options.corruptions, options.severities
+    if options.published:
+        conditions = corruption_conditions.published(Path(options.published), images, names, severities, options.size)
+    else:
+        conditions = corruption_conditions.generated(images, names, severities)
+    models, _ = resolve_models.evaluated_models(options)
+    resolve_models.check_accuracy(models, options)
+    resolve_models.move_to_device([model.network for model in models], options.device)
+    folder = _folder(options, resolve_models.joined_names(models))
+    count = len(conditions[0].images())
+    print(
+        f"{len(models)} models, {count} images, {len(conditions) - 1} corruptions × severities -> {folder}", flush=True
+    )
+    results = measure(models, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
+    return corruption_table.text(results)
+
+
+def _folder(options: Any, names: str) -> Path:
+    from forefend.cli.resolve_models import output_folder
+
+    source = [f"from-{Path(options.published).resolve().name}"] if options.published else []
+    chosen = "-".join(dict.fromkeys(options.corruptions))[:79]
+    severities = sorted(set(options.severities))
+    at = [] if severities == SEVERITIES else [f"at-{'-'.join(map(str, severities))}"]
+    parts = [*source, names, *filter(None, [chosen]), *at, str(options.images or "all"), f"s{options.seed}"]
+    return output_folder(options, "corruptions", *parts)

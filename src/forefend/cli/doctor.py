@@ -1,4 +1,4 @@
-"""`forefend doctor`: what is installed, what is missing, and the line that adds it."""
+"""`forefend doctor`: the packages that are installed, and how to install missing ones."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 from forefend.cli.parser import Parser
 
-# distribution: (module, extra that brings it, what it is for)
+# distribution: (module, extra that installs it, purpose)
 PACKAGES: dict[str, tuple[str, str, str]] = {
     "torch": ("torch", "", "tensors"),
     "numpy": ("numpy", "", "arrays"),
     "accelerate": ("accelerate", "", "devices and processes"),
     "safetensors": ("safetensors", "", "weights"),
     "jsonargparse": ("jsonargparse", "", "command line"),
-    "scikit-learn": ("sklearn", "demo", "the embedded handwritten digits"),
-    "pyautoattack": ("pyautoattack", "eval", "AutoAttack, of the suites standard, cascade, randomized and jatp"),
+    "scikit-learn": ("sklearn", "demo", "the handwritten digits"),
+    "pyautoattack": ("pyautoattack", "eval", "AutoAttack, in the suites standard, cascade, randomized and jatp"),
     "matplotlib": ("matplotlib", "report", "pictures and curves"),
-    "pillow": ("PIL", "data", "folders of photographs"),
+    "pillow": ("PIL", "data", "folders of pictures"),
     "scipy": ("scipy", "data", "SVHN"),
     "pooch": ("pooch", "data", "downloads"),
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; the exit code is 1 when something the core needs is missing."""
-    Parser("doctor", "What is installed, what is missing, and the line that adds it.").parse_args(arguments)
+    """Print the packages; the exit code is 1 when a required one is missing."""
+    Parser("doctor", "List installed packages, and how to install missing ones.").parse_args(arguments)
     print(f"python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()} {platform.system()}")
     broken = False
     for package, (module, extra, purpose) in PACKAGES.items():
@@ -36,10 +36,14 @@ def main(arguments: list[str]) -> int:
         broken |= missing and not extra
         remedy = f"pip install 'forefend[{extra}]'" if extra else "pip install forefend"
         print(f"  {package:14} {remedy if missing else _version(package):28} {purpose}")
-    _torch()
-    where = os.environ.get("FOREFEND_DATA", ".data")
-    held = sorted(p.name for p in Path(where).iterdir()) if Path(where).is_dir() else []
-    print(f"data in {where}: {', '.join(held) or 'none (set FOREFEND_DATA, or use --download)'}")
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+        print(f"threads {torch.get_num_threads()}, CUDA device {cuda}")
+    folder = Path(os.environ.get("FOREFEND_DATA", ".data"))
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    print(f"data in {folder}: {', '.join(found) or 'none (set FOREFEND_DATA, or use --download)'}")
     return int(broken)
 
 
@@ -47,12 +51,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "present"
-
-
-def _torch() -> None:
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-        print(f"threads {torch.get_num_threads()}, CUDA device {cuda}")
+        return "installed"

@@ -1,51 +1,90 @@
-"""`forefend evaluate`: measure a run, or bare classifiers, under a named suite of attacks."""
+"""`forefend evaluate`: measure a run, or bare classifiers, under a suite of attacks."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from forefend.cli.parser import Parser
 
+if TYPE_CHECKING:
+    from forefend.threat_models.base import ThreatModel
+
 
 def main(arguments: list[str]) -> int:
-    """Evaluate, print the table, leave records and summary."""
+    """Evaluate, print the table, save the records and the summary."""
     parser = Parser("evaluate", "Measure a run, or bare classifiers, under a suite of attacks.")
-    parser.add_argument("run", nargs="?", type=str | None, help="the run's folder; none for bare classifiers")
-    parser.add_argument(
-        "--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers, seen or unseen"
-    )
+    parser.add_models()
     parser.add_argument(
         "--suite",
         type=str,
         default="quick",
-        help="quick, standard (AutoAttack and black-box), cascade (AutoAttack on what cheap attacks leave), "
-        "randomized, black-box, curve, or a paper's own: rtfe, rtfe-strong-weak, jatp, aaa, transfer, robustifier",
+        help="quick, standard, cascade, randomized, black-box, curve, or a paper's: rtfe, rtfe-strong-weak, jatp, aaa, "
+        "transfer, robustifier",
     )
-    parser.add_argument(
-        "--surrogates", nargs="+", type=str, default=[], help="other classifiers whose examples may transfer"
-    )
+    parser.add_argument("--surrogates", nargs="+", type=str, default=[], help="classifiers for transfer attacks")
     parser.add_argument(
         "--threat", nargs="+", type=str, help="such as Linf:8/255, several for a curve (else the run's)"
     )
     parser.add_argument(
-        "--precision",
-        type=Literal["fp32", "bf16"] | None,
-        help="attack a prepared copy of this precision until an image is lost, or with AutoAttack one in fp32; the "
-        "classifier itself still decides",
+        "--precision", type=Literal["fp32", "bf16"] | None, help="attack an optimized copy in fp32 or bf16"
     )
-    parser.add_argument("--images", type=int | None, help="stratified, seeded sample of the whole test set")
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (else the best there is)")
-    parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
-    parser.add_argument(
-        "--processes", type=int | None, help="share the images among so many (else as many as cores are free)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and the attacks' starts")
-    parser.add_argument("--out", type=str | None, help="folder for records.jsonl and summary.json")
-    parser.add_data(default=None)
-    parser.add_classifiers()
+    parser.add_argument("--processes", type=int | None, help="number of processes (else by the number of free cores)")
+    parser.add_evaluation(out="records.jsonl and summary.json")
     options = parser.parse_args(arguments)
-    options.words = ["evaluate", *arguments]
-    from forefend.cli import evaluate_work
-
-    print(evaluate_work.run(options))
+    print(_run(options, ["evaluate", *arguments]))
     return 0
+
+
+def _run(options: Any, command: list[str]) -> str:
+    from forefend.checks import choose
+    from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation.evaluate import check, evaluate
+    from forefend.evaluation.parallel import processes_for
+    from forefend.evaluation.suites import SUITES
+    from forefend.evaluation.suites.selection import select_suite
+    from forefend.evaluation.trial import Terms
+    from forefend.report import tables
+    from forefend.runtime.distributed import process_group
+    from forefend.runtime.launch import joined, ready
+    from forefend.runtime.threads import choose_threads
+
+    choose_threads()
+    suite_of = choose(options.suite, SUITES, "suite")
+    images = resolve_data.evaluation_images(options)
+    models, trained = resolve_models.evaluated_models(options)
+    resolve_models.check_accuracy(models, options)
+    threats = resolve_models.given_threats(options.threat, trained)
+    surrogates = resolve_models.surrogate_classifiers(options)
+    resolve_models.move_to_device([*(model.network for model in models), *surrogates.values()], options.device)
+    suite = select_suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
+    folder = resolve_models.output_folder(options, "evaluations", *_protocol(options, threats, models, suite))
+    check(models, images, suite, folder=folder, seed=options.seed)
+    ready()
+    size = options.batch_size
+    count = processes_for(models, images, suite, folder=folder, batch_size=size, processes=options.processes)
+    with joined(count, command):
+        found = evaluate(
+            models,
+            images,
+            suite,
+            folder=folder,
+            seed=options.seed,
+            batch_size=size,
+            allow_weak=True,  # checked above, on more images
+        )
+        return tables.text(found) if not process_group().rank else ""
+
+
+def _protocol(options: Any, threats: list[ThreatModel], models: Any, suite: Any) -> list[str]:
+    """All options that change the results, as parts of a folder's name."""
+    from forefend.cli.resolve_models import joined_names
+    from forefend.evaluation.fast_trials import falls_back
+    from forefend.models.freezing import device_of
+
+    falls = any(falls_back(suite, device_of(model.network)) for model in models)
+    precision = "fp32" if falls else options.precision  # a suite may choose bf16 itself
+    radii = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
+    surrogates = [Path(spec).stem for spec in options.surrogates]
+    sample = [str(options.images or "all"), f"s{options.seed}"]
+    return [joined_names(models), options.suite, *filter(None, [precision]), *surrogates, radii, *sample]

@@ -1,4 +1,4 @@
-"""The command line: finds the verb, runs it, and turns what went wrong into one sentence and an exit code."""
+"""The command line: runs a command and turns its errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from types import FrameType
 
 from forefend.checks import InputError, unknown_name
 
-# verb: (module, purpose). Modules are imported when their verb is typed, so that --help is instant.
+# command: (module, purpose). A module is imported when its command is typed, so that --help is instant.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("forefend.cli.demo", "a defense for real digits in a minute: a table and a picture"),
+    "demo": ("forefend.cli.demo", "train and attack a defense for handwritten digits, in a minute"),
     "train": ("forefend.cli.train", "train a preprocessor, or a classifier, with one of the recipes"),
-    "evaluate": ("forefend.cli.evaluate", "measure a run or a bare classifier under a suite of attacks"),
-    "check": ("forefend.cli.check", "look for signs of gradient masking"),
-    "certify": ("forefend.cli.certify", "prove an l2 radius for each image, by randomized smoothing"),
-    "compare": ("forefend.cli.compare", "this defense beside other ways to robustness, at equal compute"),
-    "corruptions": ("forefend.cli.corruptions", "accuracy on corrupted images, made here or published"),
-    "report": ("forefend.cli.report", "the table of an evaluation, as text or Markdown"),
-    "bench": ("forefend.cli.bench", "how fast attacks, training and verdicts are here, beside others'"),
-    "recipes": ("forefend.cli.recipes", "every training method with its hyper-parameters"),
-    "doctor": ("forefend.cli.doctor", "what is installed, what is missing, and the line that adds it"),
+    "evaluate": ("forefend.cli.evaluate", "measure a run or a classifier under a suite of attacks"),
+    "check": ("forefend.cli.check", "check a robust accuracy for gradient masking"),
+    "certify": ("forefend.cli.certify", "prove an l2 radius for each image by randomized smoothing"),
+    "compare": ("forefend.cli.compare", "compare a defense with baselines at equal training compute"),
+    "corruptions": ("forefend.cli.corruptions", "measure accuracy on corrupted images"),
+    "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),
+    "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),
+    "doctor": ("forefend.cli.doctor", "list installed packages, and how to install missing ones"),
 }
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
@@ -34,26 +34,33 @@ UNWRITABLE = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 is input that was refused, 130 is an interruption."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0 for success, 2 for refused input, 130 for an interruption.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        print(f"forefend {metadata.version('forefend')}")
+        return 0
     try:
         if words[0] not in COMMANDS:
             raise unknown_name(words[0], COMMANDS, "command")
-        with _terminable():
+        with _interrupt_on_sigterm():
             code = int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
         sys.stdout.flush()
         return code
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt as stop:
-        print(f"\n{str(stop) or 'stopped'}; the same command goes on from there.", file=sys.stderr)
+        print(f"\n{str(stop) or 'stopped'}; the same command resumes from there.", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        return _refuse(f"The package {error.name} is missing: `forefend doctor` names the line that adds it.")
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        return _refuse(f"The package {error.name} is missing: run `forefend doctor` to see how to install it.")
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -63,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
         )
     except RuntimeError as error:
-        from forefend.runtime.batch_size import out_of_memory  # needs torch, and who gets here has it loaded
+        from forefend.runtime.batch_size import out_of_memory  # imports torch, as the command has
 
         if not out_of_memory(error):
             raise
@@ -71,21 +78,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def usage() -> str:
-    """The first screen."""
-    lines = [f"  {name:10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    """The list of commands."""
+    lines = [f"  {name:12} {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "usage: forefend COMMAND [options]   (forefend COMMAND --help)\n\n" + "\n".join(lines)
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM, as schedulers send it, for Ctrl-C; training, which saves its state first, has its own handler."""
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Handle SIGTERM, which schedulers send, as Ctrl-C; training installs its own handler, which saves its state."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
         old = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # only the main thread may listen
+    except ValueError:  # only the main thread may install handlers
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""The parser that every command uses, and the options that several share."""
+"""The parser of every command, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from forefend.checks import InputError, check_numbers
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse with our manners: errors of one sentence, YAML in by `--config` and out by `--print_config`."""
+    """A jsonargparse parser whose errors are one sentence.
+
+    `--config` reads options from YAML and `--print_config` prints them.
+    """
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(
@@ -21,10 +24,10 @@ class Parser(jsonargparse.ArgumentParser):
             description=description,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        self.add_argument("--config", action="config", help="read options from a YAML file")
+        self.add_argument("--config", action="config", help="YAML file of options")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the command line in one sentence.
+        """Raise the parser's message as one sentence.
 
         Raises:
             InputError: always.
@@ -33,19 +36,19 @@ class Parser(jsonargparse.ArgumentParser):
         typed = re.search(r"--[\w-]+", message) if "nrecognized" in message else None
         if typed:
             raise InputError(self._unknown_option(typed.group()))
-        stranger = re.match(r"Option '([\w-]+)' is not accepted", message)
-        if stranger:
-            raise InputError(self._unknown_option(f"--{stranger[1].replace('_', '-')}"))
+        in_file = re.match(r"Option '([\w-]+)' is not accepted", message)
+        if in_file:
+            raise InputError(self._unknown_option(f"--{in_file[1].replace('_', '-')}"))
         wrong = re.match(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)', message)
         if wrong:
-            message = f"{wrong[2]!r} does not suit --{wrong[1].replace('_', '-')}"
+            message = f"--{wrong[1].replace('_', '-')} does not accept {wrong[2]!r}"
         raise InputError(f"{message.rstrip('.')}: see {self.prog} --help.")
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
-        """The options, numbers within their ranges.
+        """Parse the options and check the range of numbers.
 
         Raises:
-            InputError: an option that is unknown, of the wrong kind or out of range.
+            InputError: an option is unknown, of the wrong type or out of range.
         """
         parsed = super().parse_args(*arguments, **options)
         check_numbers(
@@ -59,8 +62,23 @@ class Parser(jsonargparse.ArgumentParser):
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help."
         return f"There is no option {option} in {self.prog}: {hint}"
 
+    def add_models(self) -> None:
+        """Add the run and further classifiers to evaluate."""
+        self.add_argument("run", nargs="?", type=str | None, help="folder of a run; omit it for bare classifiers")
+        self.add_argument("--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers")
+
+    def add_evaluation(self, *, out: str, images: int | None = None) -> None:
+        """Add what every evaluation has; `out` names its files."""
+        self.add_argument("--images", type=int | None, default=images, help="size of a stratified sample (else all)")
+        self.add_argument("--batch-size", type=int, default=250, help="images in a batch")
+        self.add_argument("--seed", type=int, default=0, help="seed of the sample and of random numbers")
+        self.add_argument("--device", type=str | None, help="cpu or cuda (else the fastest available)")
+        self.add_argument("--out", type=str | None, help=f"folder for {out}")
+        self.add_data(default=None)
+        self.add_classifiers()
+
     def add_data(self, default: str | None = "digits") -> None:
-        """Which images."""
+        """Add the choice of the data set."""
         group = self.add_argument_group("images")
         group.add_argument(
             "--data",
@@ -68,15 +86,15 @@ class Parser(jsonargparse.ArgumentParser):
             default=default,
             help="digits, mnist, fashion-mnist, cifar-10, cifar-100, svhn, an .npz or a folder",
         )
-        group.add_argument("--data-dir", type=str | None, help="where data sets lie (else FOREFEND_DATA, else .data)")
-        group.add_argument("--size", type=int | None, help="side to which a folder's pictures are cut")
-        group.add_argument("--download", action="store_true", help="fetch an absent data set from its publisher")
+        group.add_argument("--data-dir", type=str | None, help="folder of data sets (else FOREFEND_DATA, else .data)")
+        group.add_argument("--size", type=int | None, help="height and width of pictures from a folder")
+        group.add_argument("--download", action="store_true", help="download a data set that is missing")
 
     def add_classifiers(self) -> None:
-        """How classifiers named by their weights are to be read."""
+        """Add how classifiers are loaded."""
         group = self.add_argument_group("classifiers")
         number: dict[str, Any] = {"nargs": "+", "type": float}
         group.add_argument("--mean", **number, help="normalization of architecture:weights, one number or C")
-        group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 means none")
-        group.add_argument("--allow-weak-classifier", action="store_true", help="go on with a classifier near chance")
-        group.add_argument("--runs", type=str, default="runs", help="where classifiers trained on demand are kept")
+        group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 mean none")
+        group.add_argument("--allow-weak-classifier", action="store_true", help="accept a classifier near chance")
+        group.add_argument("--runs", type=str, default="runs", help="folder of classifiers trained on demand")

@@ -1,4 +1,4 @@
-"""`forefend report`: the table of an evaluation, as text or Markdown, or every table of a document made anew."""
+"""`forefend report`: tables of saved results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Print an evaluation's table, or refresh the tables of a document."""
-    parser = Parser("report", "The table of an evaluation, made from its summary.")
+    """Print the table of each folder, or update the tables of a document."""
+    parser = Parser("report", "Print the table of an evaluation, from its summary.")
     parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json")
-    parser.add_argument("--markdown", action="store_true", help="Markdown in place of text")
-    parser.add_argument("--readme", type=str | None, help="renew every `<!-- table FOLDER -->` block of this file")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument("--readme", type=str | None, help="document whose `<!-- table FOLDER -->` blocks are updated")
     options = parser.parse_args(arguments)
     if not options.folders and options.readme is None:
-        raise InputError("Nothing to report: name a folder that holds a summary.json, or a document with --readme.")
+        raise InputError("Nothing to report: name a folder with a summary.json, or a document with --readme.")
     from forefend.evaluation import results
     from forefend.report import tables
     from forefend.runtime import files

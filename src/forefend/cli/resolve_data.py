@@ -1,20 +1,21 @@
-"""What parsed options stand for: images, and classifiers by name."""
+"""Images that the options of a command name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forefend import data
-from forefend.cli.resolve_classifiers import Finder
+from forefend.checks import InputError
 from forefend.data import ImageDataset
-from forefend.runtime.distributed import check_device, process_group
+from forefend.runtime.distributed import process_group
+from forefend.runtime.run_folder import Run
 
 
-def images_of(options: Any) -> Callable[[str], ImageDataset]:
-    """From `"train"` or `"test"` to the images that the options name."""
+def split_loader(options: Any) -> Callable[[str], ImageDataset]:
+    """A function that loads the split `"train"` or `"test"` of the data set."""
     return partial(
         data.load,
         options.data,
@@ -24,28 +25,28 @@ def images_of(options: Any) -> Callable[[str], ImageDataset]:
     )
 
 
-def sampled(images: ImageDataset, options: Any) -> ImageDataset:
-    """As many of the images as the options ask for; all where they do not say, or there are fewer, which is told."""
+def sample_images(images: ImageDataset, options: Any) -> ImageDataset:
+    """Sample `--images` of the images; all of them where there are fewer, with a message."""
     if options.images is None:
         return images
     if options.images > len(images) and not process_group().rank:
-        print(f"{images.name}/{images.split} has {len(images)} images, not {options.images}: all are taken", flush=True)
+        print(f"{images.name}/{images.split} has {len(images)} images, not {options.images}: uses all", flush=True)
     return data.sample(images, options.images, options.seed)
 
 
-def finder_of(options: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Finder:
-    """Finds classifiers for the options' images; `mean` and `std` stand before the options' own.
+def evaluation_images(options: Any) -> ImageDataset:
+    """Load a sample of the test images, by default of the data set that the run was trained on."""
+    config = run_config(options)
+    options.data = options.data or config.get("data")
+    options.size = options.size or config.get("size")
+    if options.data is None:
+        raise InputError("No images were named: give --data, or a run with a config, whose test images are then used.")
+    return sample_images(split_loader(options)("test"), options)
 
-    Raises:
-        InputError: an unknown device, or CUDA where torch finds none.
-    """
-    check_device(options.device)
-    return Finder(
-        split=images_of(options),
-        runs=Path(options.runs),
-        mean=mean or options.mean,
-        std=std or options.std,
-        allow_weak=options.allow_weak_classifier,
-        augment=data.augmentation(options.data),
-        device=options.device,
-    )
+
+def run_config(options: Any) -> Mapping[str, Any]:
+    """The config of the run; empty without a run, and for a defense that was saved in Python."""
+    folder = Path(options.run) if options.run else None
+    if folder is None or ((folder / "defense.json").exists() and not (folder / "config.json").exists()):
+        return {}
+    return Run(folder).config

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError, choose
-from forefend.cli.resolve_data import finder_of, images_of, sampled
-from forefend.data import ImageDataset, augmentation
+from forefend.cli.resolve_data import sample_images, split_loader
+from forefend.cli.resolve_models import named_classifier
+from forefend.data import ImageDataset, augmentation, sample
+from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.models import classifiers, discriminators
 from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
 from forefend.models.fingerprint import fingerprint
@@ -66,7 +68,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     recipe.check()
     config = ways_of(recipe, options)
     config.check(recipe)  # refused before guides are trained on demand
-    images = sampled(images_of(options)("train"), options)
+    images = sample_images(split_loader(options)("train"), options)
     nets = {role: options[role] for role in roles if role != "guides"}
     run_config = training_config(name, recipe, images, options.seed) | nets
     run_config |= {"data": options.data, "size": options.size}
@@ -147,9 +149,12 @@ def _find(role: str, options: Any) -> list[NamedClassifier]:
     specs = options.guides if role == "guides" else [options[role]]
     if role == "classifier" and specs[0] in classifiers.ARCHITECTURES:
         return []
-    finder = finder_of(options)
-    # A source may know other classes: it is not measured on data that it was not made for.
-    return [finder.look_up(spec) if role == "source" else finder.find(spec) for spec in specs]
+    found = [named_classifier(options, spec) for spec in specs]
+    if role != "source" and not options.allow_weak_classifier:  # a source may have other classes
+        images = sample(split_loader(options)("train"), 500, seed=0)
+        for named in found:
+            clean_accuracy(named.name, named.network, images)
+    return found
 
 
 def _cast(

@@ -1,4 +1,4 @@
-"""Subject: who is judged."""
+"""The models of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from forefend.models.defense import Defended, Defense
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What is judged: a classifier, alone or behind a defense.
+    """A classifier to evaluate, with or without a defense.
 
     Args:
-        name: the classifier's name in tables.
-        network: images in [0, 1] to logits; the whole pipeline where there is a defense.
-        defended: whether a defense stands in front.
-        seen: whether the classifier was one of the defense's guides.
+        name: name of the classifier in tables.
+        network: maps images in [0, 1] to logits; with a defense, the preprocessor and the classifier.
+        defended: whether the network has a defense.
+        seen: whether the classifier was a guide of the defense.
     """
 
     name: str
@@ -27,12 +27,14 @@ class EvaluatedModel:
 
 
 def row_of(model: EvaluatedModel) -> str:
-    """What tells a subject's rows from others'."""
-    return f"{model.name}{' defended' if model.defended else ''}"
+    """The unique name of a model's rows."""
+    return f"{model.name} defended" if model.defended else model.name
 
 
 def evaluated_model(network: nn.Module) -> EvaluatedModel:
-    """A bare network as what it is: its own type and its defense's card say whether it is defended, and seen."""
-    defense = getattr(network, "defense", None)
-    seen = isinstance(network, Defended) and isinstance(defense, Defense) and defense.has_seen(network.classifier)
-    return EvaluatedModel("classifier", network, isinstance(network, Defended), seen)
+    """Wrap a bare network; a `Defended` one is marked as defended, and as seen if its card lists the classifier."""
+    if not isinstance(network, Defended):
+        return EvaluatedModel("classifier", network)
+    defense = network.defense
+    seen = isinstance(defense, Defense) and defense.has_seen(network.classifier)
+    return EvaluatedModel("classifier", network, defended=True, seen=seen)

@@ -1,9 +1,10 @@
+"""The number of processes that share an evaluation."""
+
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,56 +18,57 @@ from forefend.runtime.distributed import process_group
 from forefend.runtime.launch import may_start
 from forefend.runtime.threads import available_cores, one_thread, processes_in_memory
 
-WORTH_STARTING = 60.0  # seconds of work from which other processes are worth their start
+WORTH_STARTING = 60.0  # seconds of work above which further processes are started by default
 
 
-def share(options: Any, models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, folder: Path) -> int:
-    """Say what is done and what it costs; how many processes shall share it, each with a batch at least.
+def processes_for(
+    models: Sequence[EvaluatedModel],
+    images: ImageDataset,
+    suite: Suite,
+    *,
+    folder: Path,
+    batch_size: int,
+    processes: int | None = None,
+) -> int:
+    """Print the cost of an evaluation; return the number of processes, each with at least one batch.
+
+    Args:
+        models: the models to evaluate.
+        images: the test images.
+        suite: the trials.
+        folder: the folder of the records, which is printed.
+        batch_size: images in a batch.
+        processes: the number requested; None for as many as this machine runs well.
 
     Raises:
-        InputError: more processes than GPUs, or than cores.
+        InputError: more processes were requested than there are GPUs, or cores.
     """
-    among = process_group()
-    if among.rank:
+    group = process_group()
+    if group.rank:
         return 1
-    cost = cost_of(models, images, suite, batch_size=options.batch_size)
-    count = options.processes or (_fitting(models, suite) if cost.seconds > WORTH_STARTING else 1)
-    count = min(count, math.ceil(len(images) / options.batch_size)) if may_start() else 1
-    if options.processes and may_start():
-        _check_asked(options, models, count)
+    cost = cost_of(models, images, suite, batch_size=batch_size)
+    on_gpu = any(device_of(model.network).type == "cuda" for model in models)
+    count = processes or 1
+    if not processes and cost.seconds > WORTH_STARTING:
+        # One process uses a whole GPU. Where a trial continues another one, the number of processes changes the
+        # batches and so the results of AutoAttack: only the user may choose it.
+        alone = on_gpu or any(trial.before for trial in suite)
+        count = 1 if alone else min(torch.get_num_threads(), processes_in_memory())
+    count = min(count, math.ceil(len(images) / batch_size)) if may_start() else 1
+    if processes and may_start():
+        _check_processes(processes, count, batch_size, on_gpu)
     if count > 1:
         with one_thread():
-            cost = cost_of(models, images, suite, batch_size=options.batch_size)
+            cost = cost_of(models, images, suite, batch_size=batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
-    print(f"{len(models)} subjects, {len(images)} images{shared} -> {folder}", flush=True)
-    print(cost.among(max(count, among.count)), flush=True)
+    print(f"{len(models)} models, {len(images)} images{shared} -> {folder}", flush=True)
+    print(cost.among(max(count, group.count)), flush=True)
     return count
 
 
-def _check_asked(options: Any, models: Sequence[EvaluatedModel], count: int) -> None:
-    """Refuse more processes than what they would run on; say where there are batches for `count` of them alone.
-
-    Raises:
-        InputError: more processes than GPUs, or than cores.
-    """
-    held, what = (torch.cuda.device_count(), "GPUs") if _on_gpu(models) else (math.ceil(available_cores()), "cores")
-    if count > held:
-        raise InputError(f"{count} processes on {held} {what}: give --processes no more than those.")
-    if count < options.processes:
-        told = f"Batches of {options.batch_size} images keep {count} of {options.processes} processes busy"
-        print(f"{told}: give a smaller --batch-size.", flush=True)
-
-
-def _fitting(models: Sequence[EvaluatedModel], suite: Suite) -> int:
-    """How many processes suit this machine: as many as torch would take threads, and as memory holds.
-
-    A GPU is kept busy by one. And where one trial hands on to another what it left, who shares a batch, and so
-    AutoAttack's luck, hangs on how many there are: that is not for the machine to decide.
-    """
-    if _on_gpu(models) or any(trial.before for trial in suite):
-        return 1
-    return min(torch.get_num_threads(), processes_in_memory())
-
-
-def _on_gpu(models: Sequence[EvaluatedModel]) -> bool:
-    return any(device_of(model.network).type == "cuda" for model in models)
+def _check_processes(requested: int, count: int, batch_size: int, on_gpu: bool) -> None:
+    available, unit = (torch.cuda.device_count(), "GPUs") if on_gpu else (math.ceil(available_cores()), "cores")
+    if count > available:
+        raise InputError(f"{count} processes on {available} {unit}: give --processes at most {available}.")
+    if count < requested:
+        print(f"Batches of {batch_size} images use {count} of {requested} processes: reduce --batch-size.", flush=True)

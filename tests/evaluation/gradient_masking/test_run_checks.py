@@ -344,10 +344,10 @@ def test_rtfe_fashion_mnist_passes_with_full_budget(real_data: Path) -> None:
     run = Path(__file__).parents[3] / "runs" / "rtfe-fashion"
     if not (run / "defense.json").exists():
         pytest.skip("runs/rtfe-fashion was not trained here: see results/small_runs.sh")
-    from forefend.cli.resolve_classifiers import Finder
+    from forefend.training.resolve_classifiers import resolve_classifier
 
     split = partial(data.load, "fashion-mnist", data_dir=real_data)
-    guide = Finder(split=split, runs=run.parent).look_up(str(run.parent / "natural-fashion-mnist-cnn-s0"))
+    guide = resolve_classifier(str(run.parent / "natural-fashion-mnist-cnn-s0"), split)
     images = data.sample(split("test"), 50, 0)
     found = check(EvaluatedModel("cnn", Defended(load(run), guide.network), True), images, Linf(0.1))
     assert failed(found) == set()

@@ -1,0 +1,122 @@
+"""Classifiers by name: the run, card, weights or architecture that a text names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forefend.checks import InputError, choose, unknown_name
+from forefend.data import ImageDataset
+from forefend.models.classifiers import ARCHITECTURES
+from forefend.models.classifiers.model_card import NamedClassifier, load_card, read_card, save_classifier
+from forefend.models.classifiers.pretrained import load_weights
+from forefend.models.initialization import new_classifier
+from forefend.recipes import RECIPES
+from forefend.recipes.base import Networks
+from forefend.runtime import run_folder
+from forefend.runtime.distributed import accelerator_on
+from forefend.training.artifacts import training_config
+from forefend.training.batches import Augment
+from forefend.training.trainer import fit
+
+EPOCHS = 10  # of classifiers that are trained on demand
+
+
+def resolve_classifier(
+    spec: str,
+    split: Callable[[str], ImageDataset],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    runs: str | Path = "runs",
+    seed: int = 0,
+    augment: Augment | None = None,
+    device: str | None = None,
+) -> NamedClassifier:
+    """Load the classifier that a text names, or train it first.
+
+    Args:
+        spec: a run's folder, a JSON card, `architecture:weights`, or an architecture, which is then trained on demand:
+            naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random` leaves it untrained.
+        split: returns the images of `"train"` or `"test"`; it is only called where they are needed.
+        mean: normalization of `architecture:weights`.
+        std: likewise.
+        runs: the folder of classifiers that are trained on demand.
+        seed: of their training.
+        augment: augmentation of their training.
+        device: of their training, `cpu` or `cuda`; None for the fastest one available.
+
+    Raises:
+        InputError: the text names nothing, or its files are damaged.
+    """
+    path, (name, colon, weights) = Path(spec), spec.partition(":")
+    if path.suffix == ".json":
+        card = read_card(path)
+        shape = {} if {"channels", "size"} <= card.keys() else _shape(split)
+        return NamedClassifier(card["name"], spec, load_card(path, **shape), card["architecture"])
+    if path.is_dir():
+        return _from_run(path)
+    if colon:
+        network = load_weights(name, weights, mean=mean, std=std, **_shape(split))
+        return NamedClassifier(Path(weights).stem, spec, network, name, mean, std)
+    architecture, _, recipe = spec.partition("@")
+    if architecture not in ARCHITECTURES:
+        if path.is_file():
+            raise InputError(
+                f"{spec} is a file of weights without an architecture: give ARCHITECTURE:{spec}, or evaluate a network "
+                "of your own class in Python with forefend.evaluate."
+            )
+        raise unknown_name(spec, ARCHITECTURES, "run, JSON card or architecture")
+    images = split("train")
+    if recipe == "random":
+        return NamedClassifier(spec, spec, new_classifier(architecture, images, seed), architecture)
+    recipe = recipe or "natural"
+    folder = Path(runs) / f"{recipe}-{images.name}-{architecture}-s{seed}"
+    if not (folder / "classifier.json").exists():
+        train_classifier(folder, architecture, images, recipe=recipe, seed=seed, augment=augment, device=device)
+    shown = architecture if recipe == "natural" else f"{architecture}@{recipe}"
+    return NamedClassifier(shown, str(folder), _from_run(folder).network, architecture)
+
+
+def train_classifier(
+    folder: Path,
+    architecture: str,
+    images: ImageDataset,
+    *,
+    recipe: str = "natural",
+    seed: int = 0,
+    augment: Augment | None = None,
+    device: str | None = None,
+) -> None:
+    """Train a classifier for ten epochs and save it.
+
+    Args:
+        folder: the folder of the training run.
+        architecture: a key of `ARCHITECTURES`.
+        images: the training images.
+        recipe: a key of `RECIPES`.
+        seed: of the training.
+        augment: augmentation of the images.
+        device: `cpu` or `cuda`; None for the fastest one available.
+
+    Raises:
+        InputError: an unknown recipe, or one that trains other networks than a classifier.
+    """
+    chosen = choose(recipe, RECIPES, "recipe")(epochs=EPOCHS)  # type: ignore[call-arg]
+    print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)
+    networks = Networks(classifier=new_classifier(architecture, images, seed))
+    chosen.players(networks)  # refuses a recipe that requires more networks before anything is written
+    run = run_folder.start(folder, training_config(recipe, chosen, images, seed) | {"classifier": architecture})
+    fit(chosen, images, networks, run=run, seed=seed, augment=augment, accelerator=accelerator_on(device))
+    save_classifier(folder, networks.classifier, architecture, images)
+
+
+def _shape(split: Callable[[str], ImageDataset]) -> dict[str, int]:
+    return dict(zip(("channels", "size"), split("test").shape, strict=False))
+
+
+def _from_run(folder: Path) -> NamedClassifier:
+    card = folder / "classifier.json"
+    if not card.exists():
+        raise InputError(f"{folder} holds no classifier: it has no classifier.json; finish its training first.")
+    return NamedClassifier(folder.name, str(folder), load_card(card), read_card(card)["architecture"])
