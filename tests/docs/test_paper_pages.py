@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from forefend.cli import certify, certify_work, evaluate, evaluate_work, train, train_work
+from forefend.cli import certify, evaluate, train, train_work
 from forefend.recipes import RECIPES
 from forefend.recipes.hyperparameters import build, hyperparameters_of
 from forefend.training.catastrophic_overfitting import ANSWERS
@@ -114,8 +114,8 @@ def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Path("runs")
 
     monkeypatch.setattr(train_work, "run", trained)
-    monkeypatch.setattr(evaluate_work, "run", lambda options: "")
-    monkeypatch.setattr(certify_work, "run", lambda options: "")
+    monkeypatch.setattr(evaluate, "_run", lambda options, words: "")
+    monkeypatch.setattr(certify, "_run", lambda options: "")
     assert commands(page)
     for verb, *words in commands(page):
         assert {"train": train.main, "evaluate": evaluate.main, "certify": certify.main}[verb](words) == 0

@@ -41,7 +41,7 @@ def lost(folder: Path) -> dict[tuple[str, int], bool]:
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the machine has."""
-    monkeypatch.setattr("forefend.evaluation.parallel.allowed", lambda: 1.5)
+    monkeypatch.setattr("forefend.evaluation.parallel.available_cores", lambda: 1.5)
 
 
 @pytest.mark.parametrize("more", [[], ["--precision", "fp32"]], ids=["plain", "prepared"])

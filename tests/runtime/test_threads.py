@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import os
 import resource
 import sys
@@ -124,34 +123,26 @@ def test_one_thread_for_a_while() -> None:
     assert torch.get_num_threads() == 2
 
 
-class Options:
-    batch_size = 5
-    processes: int | None = None
-    precision: str | None = None
-
-
 @pytest.mark.parametrize(
-    ("suite", "seconds", "asked", "count"),
+    ("suite", "seconds", "requested", "count"),
     [
         (general.quick(Linf(0.1)), 1000.0, None, 2),  # three threads, but memory for two
         (general.quick(Linf(0.1)), 10.0, None, 1),  # not worth the start
         (general.quick(Linf(0.1)), 10.0, 3, 3),
         (general.quick(Linf(0.1)), 1000.0, 9, 4),  # there are four batches
-        (general.cascade([Linf(0.1)], 2), 1000.0, None, 1),  # who shares a batch would hang on the machine
+        (general.cascade([Linf(0.1)], 2), 1000.0, None, 1),  # the batches would depend on the machine
         (general.cascade([Linf(0.1)], 2), 1000.0, 2, 2),
     ],
 )
-def test_work_is_shared_where_that_is_worth_it(
+def test_processes_for_long_work_is_more_than_one(
     suite: trial.Suite,
     seconds: float,
-    asked: int | None,
+    requested: int | None,
     count: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.set_num_threads(3)
-    options = Options()
-    options.processes = asked
     timed: list[int] = []
 
     def cost_of(*arguments: object, **more: object) -> Cost:
@@ -162,27 +153,30 @@ def test_work_is_shared_where_that_is_worth_it(
     monkeypatch.setattr(parallel, "available_cores", lambda: 4.0)
     monkeypatch.setattr(parallel, "processes_in_memory", lambda: 2)
     models = [EvaluatedModel("it", classifier())]
-    assert parallel.share(options, models, toy_images(20), suite, Path("out")) == count
-    assert ("processes busy" in capsys.readouterr().out) == ((asked or 1) > count)
-    assert timed == ([3, 1] if count > 1 else [3])  # said of processes with one thread each
+
+    def found() -> int:
+        return parallel.processes_for(
+            models, toy_images(20), suite, folder=Path("out"), batch_size=5, processes=requested
+        )
+
+    assert found() == count
+    assert (f"use {count} of" in capsys.readouterr().out) == ((requested or 1) > count)
+    assert timed == ([3, 1] if count > 1 else [3])  # the cost of processes with one thread each
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert parallel.share(options, models, toy_images(20), suite, Path("out")) == 1
+    assert found() == 1
 
 
 LINES = {
     "evaluate": "--threat Linf:0.1 --out out",
-    "certify": "--samples 200 --first 10 --out out",
+    "certify": "--n 200 --n0 10 --out out",
     "corruptions": "--corruptions fog --severities 1 --out out",
 }
 
 
 @pytest.mark.parametrize("verb", LINES)
-def test_whatever_computes_for_long_asks_how_many_there_are(
-    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str] = []
-    job = importlib.import_module(f"forefend.cli.{verb}_work")
-    monkeypatch.setattr(job, "choose_threads", lambda: asked.append(verb))
+def test_long_commands_choose_threads(verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(threads, "choose_threads", lambda: calls.append(verb))
     monkeypatch.chdir(tmp_path)
     done(f"{verb} --classifiers mlp@random --data digits --images 2 --allow-weak-classifier --device cpu {LINES[verb]}")
-    assert asked == [verb]
+    assert calls == [verb]
