@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, trials_of
 from forefend.models import discriminators
 from forefend.models.classifiers import Normalized
-from forefend.models.classifiers.model_card import NamedClassifier, classifier_of_card, load_card
+from forefend.models.classifiers.model_card import NamedClassifier, load_card
 from forefend.models.defense import Defended, Defense, load
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
@@ -44,6 +46,7 @@ from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
 from forefend.training.compute_budget import training_flops
+from forefend.training.resolve_classifiers import resolve_classifier
 
 
 def compare(
@@ -153,7 +156,7 @@ def _images(run: Run, given: Any, split: str) -> ImageDataset:
 
 def _guides(run: Run, defense: Defense, given: Sequence[NamedClassifier] | None) -> Sequence[NamedClassifier]:
     """Return the guides of the run, which must be unchanged since."""
-    guides = [_load_guide(g["name"], g["spec"]) for g in run.config.get("guides", [])] if given is None else given
+    guides = _load_guides(run.config) if given is None else given
     if not guides:
         raise InputError(f"{run.folder} has no frozen guide: compare a run that was trained with guides.")
     for guide in guides:
@@ -164,11 +167,13 @@ def _guides(run: Run, defense: Defense, given: Sequence[NamedClassifier] | None)
     return guides
 
 
-def _load_guide(name: str, spec: str) -> NamedClassifier:
-    card = Path(spec) if spec.endswith(".json") else Path(spec) / "classifier.json"
-    if not card.exists():
-        raise InputError(f"The guide {spec} is not the folder or the card of a classifier: pass guides=[...].")
-    return classifier_of_card(card, name, spec)
+def _load_guides(config: Mapping[str, Any]) -> list[NamedClassifier]:
+    """Return the guides that the config of a run names."""
+    split = partial(datasets.load, config["data"], size=config.get("size"))
+    return [
+        replace(resolve_classifier(guide["spec"], split, mean=guide["mean"], std=guide["std"]), name=guide["name"])
+        for guide in config.get("guides", [])
+    ]
 
 
 def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassifier:
