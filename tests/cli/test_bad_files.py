@@ -66,7 +66,7 @@ def test_evaluate_without_readable_archive_is_refused() -> None:
     assert "There is no file none.npz" in refused(f"evaluate {guide()} --data none.npz")
     Path("cut.npz").write_bytes(b"PK\x03\x04 and no more")
     assert "cut.npz is not a readable .npz" in refused(f"evaluate {guide()} --data cut.npz")
-    assert "There is no folder of pictures no/where" in refused(f"evaluate {guide()} --data no/where")
+    assert "There is no folder of images no/where" in refused(f"evaluate {guide()} --data no/where")
 
 
 def idx(shape: tuple[int, ...]) -> bytes:

@@ -28,14 +28,14 @@ shapes = st.tuples(st.integers(1, 6), st.sampled_from([1, 3]), st.integers(1, 12
 
 @settings(deadline=None)
 @given(shapes, st.integers(0, 5), st.integers(0, 999))
-def test_it_is_the_plain_loop(shape: tuple[int, int, int, int], pad: int, seed: int) -> None:
+def test_crop_flip_matches_plain_loop(shape: tuple[int, int, int, int], pad: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, uniform = torch.rand(shape, generator=generator), torch.rand(shape[0], 3, generator=generator)
     assert torch.equal(crop_flip(x, uniform, pad=pad), plain(x, uniform, pad))
 
 
 @pytest.mark.parametrize("size", [8, 28, 32, 224])
-def test_an_image_moves_the_same_whatever_its_batch(size: int) -> None:
+def test_crop_flip_of_image_does_not_depend_on_batch(size: int) -> None:
     x, uniform = torch.rand(5, 3, size, size), torch.rand(5, 3)
     together = crop_flip(x, uniform)
     assert together.shape == x.shape
@@ -43,7 +43,7 @@ def test_an_image_moves_the_same_whatever_its_batch(size: int) -> None:
     assert torch.equal(together.flip(0), crop_flip(x.flip(0), uniform.flip(0)))
 
 
-def test_by_hand() -> None:
+def test_crop_flip_matches_known_values() -> None:
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     stay, up_left, low_right = 0.5, 0.0, 1 - 2**-24
     assert torch.equal(crop_flip(x, torch.tensor([[stay, stay, 0.5]]), pad=1), x)
@@ -52,12 +52,12 @@ def test_by_hand() -> None:
     assert crop_flip(x, torch.tensor([[low_right, low_right, 0.5]]), pad=1).flatten().tolist() == [4, 0, 0, 0]
 
 
-def test_low_precision_uniforms_stay_inside() -> None:
+def test_crop_flip_of_bfloat16_uniforms_stays_inside() -> None:
     uniform = torch.full((1, 3), 0.9999).bfloat16()  # rounds to 1
     assert crop_flip(torch.ones(1, 1, 8, 8), uniform).sum() == 16
 
 
-def test_every_offset_is_as_likely() -> None:
+def test_crop_flip_offsets_are_uniform() -> None:
     x = torch.zeros(9000, 1, 9, 9)
     x[:, 0, 4, 4] = 1
     uniform = torch.rand(9000, 3, generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_every_offset_is_as_likely() -> None:
     assert (where.sum(1) - 1 / 9).abs().max() < 0.015
 
 
-def test_wrong_uniforms_are_refused() -> None:
+def test_crop_flip_of_wrong_uniforms_raises() -> None:
     with pytest.raises(InputError, match=r"\(3,\), expected \(2, 3\)"):
         crop_flip(torch.rand(2, 1, 8, 8), torch.rand(3))
     with pytest.raises(InputError, match="padding is -1"):

@@ -39,7 +39,7 @@ def write(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_the_published_form_is_read(tmp_path: Path) -> None:
+def test_read_published_batch_returns_images(tmp_path: Path) -> None:
     images = cifar.read("cifar-10", "test", [write(tmp_path, python2(PIXELS, [9, 0, 3]))])
     x, y, index = images.batch(torch.arange(3))
     assert np.array_equal(images.pixels.numpy(), PIXELS.reshape(3, 3, 32, 32))
@@ -48,7 +48,7 @@ def test_the_published_form_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [b"data", "data"])
-def test_a_batch_that_todays_numpy_wrote_is_read(tmp_path: Path, key: object) -> None:
+def test_read_batch_of_current_numpy_returns_images(tmp_path: Path, key: object) -> None:
     for pixels in (PIXELS, np.asfortranarray(PIXELS)):
         path = write(tmp_path, pickle.dumps({key: pixels, "fine_labels": [99, 0, 1]}, protocol=4))
         images = cifar.read("cifar-100", "train", [path])
@@ -56,7 +56,7 @@ def test_a_batch_that_todays_numpy_wrote_is_read(tmp_path: Path, key: object) ->
         assert images.classes[99] == "worm"
 
 
-def test_several_batches_follow_each_other(tmp_path: Path) -> None:
+def test_read_joins_batches_in_order(tmp_path: Path) -> None:
     path = write(tmp_path, python2(PIXELS, [9, 0, 3]))
     images = cifar.read("cifar-10", "train", [path, path])
     assert images.index.tolist() == list(range(6))
@@ -74,10 +74,10 @@ class Malice:
         return os.system, (f"touch {self.mark}",)
 
 
-def test_a_pickle_that_runs_a_command_is_refused_and_does_not_run(tmp_path: Path) -> None:
+def test_read_batch_with_command_raises_without_running(tmp_path: Path) -> None:
     for protocol in range(6):
         path = write(tmp_path, pickle.dumps({"data": Malice(tmp_path / "ran"), "labels": [0]}, protocol))
-        with pytest.raises(InputError, match=r"batch is not a CIFAR batch: it asks for posix\.system"):
+        with pytest.raises(InputError, match=r"batch is not a CIFAR batch: it refers to posix\.system"):
             cifar.read("cifar-10", "test", [path])
     assert not (tmp_path / "ran").exists()
     pickle.loads(path.read_bytes())
@@ -87,8 +87,8 @@ def test_a_pickle_that_runs_a_command_is_refused_and_does_not_run(tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["numpy.core.multiarray\nfromfile", "numpy\nload", "builtins\neval", "numpy\nndarray.x"]
 )
-def test_nothing_else_of_numpy_or_python_is_found(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"asks for {name.replace(chr(10), '.')}"):
+def test_read_batch_with_other_names_raises(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"refers to {name.replace(chr(10), '.')}"):
         cifar.read_batch(write(tmp_path, f"c{name}\n.".encode()), "labels")
 
 
@@ -110,17 +110,17 @@ def test_nothing_else_of_numpy_or_python_is_found(tmp_path: Path, name: str) -> 
         b"\x80\x02cnumpy\nndarray\n)\x81}b.",
     ],
 )
-def test_what_is_no_batch_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_read_batch_of_other_content_raises(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="batch is not a CIFAR batch"):
         cifar.read_batch(write(tmp_path, content), "labels")
 
 
-def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+def test_read_with_label_out_of_range_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 … 10, expected 0 … 9"):
         cifar.read("cifar-10", "test", [write(tmp_path, python2(PIXELS, [9, 0, 10]))])
 
 
-def test_there_are_a_hundred_fine_classes_in_their_order() -> None:
+def test_cifar100_has_100_sorted_classes() -> None:
     assert len(set(cifar.CIFAR100)) == 100
     assert list(cifar.CIFAR100) == sorted(cifar.CIFAR100)
 
@@ -130,7 +130,7 @@ def test_there_are_a_hundred_fine_classes_in_their_order() -> None:
     ("split", "count", "means"),
     [("test", 10_000, (0.4942, 0.4851, 0.4504)), ("train", 50_000, (0.4914, 0.4822, 0.4465))],
 )
-def test_the_real_files_hold_what_is_known_of_them(split: str, count: int, means: tuple[float, ...]) -> None:
+def test_published_files_match_known_facts(split: str, count: int, means: tuple[float, ...]) -> None:
     images = load("cifar-10", split)
     assert images.labels.bincount().tolist() == [count // 10] * 10
     assert images.pixels.dtype == torch.uint8

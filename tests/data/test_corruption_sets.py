@@ -34,7 +34,7 @@ def refusal(*arguments: object, **options: object) -> str:
     return str(error.value)
 
 
-def test_a_severity_is_its_own_rows_and_channels_come_first(arrays: Path) -> None:
+def test_read_severity_returns_its_rows_channels_first(arrays: Path) -> None:
     assert corruptions(arrays) == ("fog", "snow")
     images = read(arrays, "fog", 4)
     x, y, index = images.batch(torch.arange(3))
@@ -44,27 +44,27 @@ def test_a_severity_is_its_own_rows_and_channels_come_first(arrays: Path) -> Non
     assert torch.allclose(read(arrays, "snow", 4).batch(torch.arange(3))[0], 1 - x)
 
 
-def test_fewer_images_than_published_are_said_in_the_name(arrays: Path) -> None:
+def test_read_smaller_array_names_its_size(arrays: Path) -> None:
     assert read(arrays, "fog", 1).name == "CIFAR-10-C (3 of 10000)"
 
 
-def test_the_published_number_needs_no_saying(tmp_path: Path) -> None:
+def test_read_full_array_keeps_plain_name(tmp_path: Path) -> None:
     np.lib.format.open_memmap(tmp_path / "fog.npy", "w+", np.uint8, (50000, 32, 32, 3)).flush()
     np.save(tmp_path / "labels.npy", np.tile(np.arange(10000) % 10, 5))
     images = read(tmp_path, "fog", 5)
     assert (images.name, len(images), len(sample(images, 30, 0))) == (tmp_path.name, 10000, 30)
 
 
-def test_a_label_above_nine_makes_it_cifar_100(arrays: Path) -> None:
+def test_read_label_above_nine_uses_cifar100_classes(arrays: Path) -> None:
     np.save(arrays / "labels.npy", np.tile([3, 99, 0], 5))
     assert read(arrays, "fog", 1).classes == CIFAR100
     assert "0 … 9" in refusal(arrays, "fog", 1, classes=CIFAR10)
 
 
-def test_what_is_asked_for_and_is_not_there(arrays: Path, tmp_path: Path) -> None:
+def test_read_missing_corruption_or_severity_raises(arrays: Path, tmp_path: Path) -> None:
     assert "did you mean 'snow'?" in refusal(arrays, "snaw", 1)
     assert "severity is 6, expected a whole number from 1 to 5" in refusal(arrays, "fog", 6)
-    assert "size (32) is for folders" in refusal(arrays, "fog", 1, size=32)
+    assert "only a folder of images" in refusal(arrays, "fog", 1, size=32)
     assert "There is no folder" in refusal(tmp_path / "nowhere", "fog", 1)
     (tmp_path / "empty").mkdir()
     assert "holds no corrupted images" in refusal(tmp_path / "empty", "fog", 1)
@@ -73,28 +73,28 @@ def test_what_is_asked_for_and_is_not_there(arrays: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros((16, 32, 32, 3), np.uint8), "16 images, which are no five severities"),
+        (np.zeros((16, 32, 32, 3), np.uint8), "16 images, expected five severities"),
         (np.zeros((15, 3, 32, 32), np.uint8), "shape (15, 3, 32, 32), expected uint8 (50000, 32, 32, 3)"),
         (np.zeros((15, 32, 32, 3)), "holds float64 of shape"),
         (np.zeros((0, 32, 32, 3), np.uint8), "shape (0, 32, 32, 3)"),
         (np.zeros(15, np.uint8), "shape (15,)"),
     ],
 )
-def test_arrays_of_another_form(arrays: Path, wrong: np.ndarray, words: str) -> None:
+def test_read_array_of_other_shape_raises(arrays: Path, wrong: np.ndarray, words: str) -> None:
     np.save(arrays / "fog.npy", wrong)
     assert words in refusal(arrays, "fog", 1)
 
 
-def test_labels_absent_or_of_another_form(arrays: Path) -> None:
+def test_read_wrong_labels_raises(arrays: Path) -> None:
     np.save(arrays / "labels.npy", np.zeros(3, np.uint8))
-    assert "(3,), expected whole numbers (15,), one for each image of fog.npy" in refusal(arrays, "fog", 1)
+    assert "(3,), expected integers (15,), one for each image of fog.npy" in refusal(arrays, "fog", 1)
     np.save(arrays / "labels.npy", np.zeros(15))
     assert "holds float64" in refusal(arrays, "fog", 1)
     (arrays / "labels.npy").unlink()
     assert re.search(r"There is no .*labels\.npy", refusal(arrays, "fog", 1))
 
 
-def test_damaged_files(arrays: Path) -> None:
+def test_read_damaged_file_raises(arrays: Path) -> None:
     whole = (arrays / "fog.npy").read_bytes()
     for damaged in (b"", b"no numbers at all", whole[:5000], whole[:40]):
         (arrays / "fog.npy").write_bytes(damaged)
@@ -107,7 +107,7 @@ def test_damaged_files(arrays: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["", "weather/"])
-def test_pictures_in_folders_with_and_without_groups(tmp_path: Path, group: str) -> None:
+def test_read_folder_with_or_without_groups_returns_images(tmp_path: Path, group: str) -> None:
     image = pytest.importorskip("PIL.Image")
     for severity in (1, 5):
         for name, value in (("n02", 10 * severity), ("n01", 100)):
@@ -124,5 +124,5 @@ def test_pictures_in_folders_with_and_without_groups(tmp_path: Path, group: str)
     )
     assert read(tmp_path, "fog", 5, size=8, classes=("n00", "n01", "n02")).labels.tolist() == [1, 2]
     assert "has the class 'n02'" in refusal(tmp_path, "fog", 5, size=8, classes=("n01",))
-    assert "size of the pictures" in refusal(tmp_path, "fog", 5)
-    assert "holds no pictures" in refusal(tmp_path, "fog", 2, size=8)
+    assert "size of the images" in refusal(tmp_path, "fog", 5)
+    assert "holds no images" in refusal(tmp_path, "fog", 2, size=8)

@@ -24,7 +24,7 @@ def tiny(y: Tensor, part: str = "train") -> ImageDataset:
     return from_tensors("tiny", x, y, split=part)
 
 
-def test_a_batch_is_float_pixels_labels_and_the_published_index() -> None:
+def test_batch_returns_float_images_labels_and_index() -> None:
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     images = InMemoryDataset("three", "test", pixels, torch.tensor([0, 1, 1]), torch.tensor([7, 8, 9]), ("a", "b"))
     x, y, index = images.batch(torch.tensor([2, 1]))
@@ -35,7 +35,7 @@ def test_a_batch_is_float_pixels_labels_and_the_published_index() -> None:
     assert "tensor" not in repr(images)
 
 
-def test_eight_bits_stay_eight_bits_and_are_not_changed_by_a_batch() -> None:
+def test_batch_keeps_stored_uint8_unchanged() -> None:
     pixels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
     images = InMemoryDataset("three", "test", pixels, torch.zeros(3, dtype=torch.int64), torch.arange(3), ("a",))
     images.batch(torch.arange(3))
@@ -44,7 +44,7 @@ def test_eight_bits_stay_eight_bits_and_are_not_changed_by_a_batch() -> None:
     assert images.pixels.flatten().tolist() == list(range(12))
 
 
-def test_a_batch_of_floats_is_the_callers_to_change() -> None:
+def test_batch_is_a_copy() -> None:
     images = tiny(torch.tensor([0, 1]))
     images.batch(torch.arange(2))[0].zero_()
     assert images.batch(torch.tensor([1]))[0].max() == 1 / 256
@@ -52,7 +52,7 @@ def test_a_batch_of_floats_is_the_callers_to_change() -> None:
 
 @settings(deadline=None)
 @given(labels, st.integers(1, 70), seeds)
-def test_a_sample_is_exact_stratified_sorted_and_repeatable(y: Tensor, count: int, seed: int) -> None:
+def test_sample_is_exact_stratified_sorted_repeatable(y: Tensor, count: int, seed: int) -> None:
     images = tiny(y)
     drawn = sample(images, count, seed)
     assert len(drawn) == min(count, len(y))
@@ -64,43 +64,43 @@ def test_a_sample_is_exact_stratified_sorted_and_repeatable(y: Tensor, count: in
     assert torch.equal(sample(images, count, seed).index, drawn.index)
 
 
-def test_largest_remainders_by_hand() -> None:
+def test_sample_uses_largest_remainders() -> None:
     # 6, 3 and 1 of ten: shares of four are 2.4, 1.2 and 0.4; the seat left over goes to a remainder of 0.4.
     y = torch.tensor([0] * 6 + [1] * 3 + [2])
     counts = {tuple(sample(tiny(y), 4, seed).labels.bincount(minlength=3).tolist()) for seed in range(20)}
     assert counts == {(3, 1, 0), (2, 1, 1)}
 
 
-def test_no_class_is_favored_for_its_number() -> None:
+def test_sample_favors_no_class_by_number() -> None:
     y = torch.arange(10).repeat(3)
     drawn = torch.stack([sample(tiny(y), 1, seed).labels for seed in range(60)])
     assert len(drawn.unique()) > 6
 
 
-def test_a_larger_sample_of_balanced_classes_holds_the_smaller_one() -> None:
+def test_larger_sample_of_balanced_classes_contains_smaller() -> None:
     images = tiny(torch.arange(5).repeat(20))
     assert set(sample(images, 10, 3).index.tolist()) < set(sample(images, 45, 3).index.tolist())
 
 
-def test_the_draw_never_changes() -> None:
+def test_stratified_rows_are_frozen() -> None:
     assert stratified_rows(torch.arange(3).repeat(10), 6, seed=0).tolist() == [6, 8, 10, 11, 16, 24]
 
 
-def test_a_sample_of_a_shuffled_subset_is_sorted_by_index() -> None:
+def test_sample_of_shuffled_subset_is_sorted_by_index() -> None:
     shuffled = tiny(torch.zeros(9, dtype=torch.int64)).subset(torch.tensor([8, 1, 5, 3, 0]))
     drawn = sample(shuffled, 4, seed=1)
     assert drawn.index.tolist() == sorted(drawn.index.tolist())
     assert set(drawn.index.tolist()) < {8, 1, 5, 3, 0}
 
 
-def test_different_seeds_draw_differently() -> None:
+def test_sample_with_other_seed_differs() -> None:
     images = tiny(torch.zeros(50, dtype=torch.int64))
     assert len({tuple(sample(images, 5, seed).index.tolist()) for seed in range(5)}) == 5
 
 
 @settings(deadline=None)
 @given(labels, st.floats(0.001, 0.999), seeds)
-def test_a_split_loses_and_repeats_nothing(y: Tensor, share: float, seed: int) -> None:
+def test_split_is_a_stratified_partition(y: Tensor, share: float, seed: int) -> None:
     rest, held = split(tiny(y), share, seed)
     assert sorted(rest.index.tolist() + held.index.tolist()) == list(range(len(y)))
     assert len(held) == min(max(round(share * len(y)), 1), len(y) - 1)
@@ -109,20 +109,20 @@ def test_a_split_loses_and_repeats_nothing(y: Tensor, share: float, seed: int) -
     assert rest.index.tolist() == sorted(rest.index.tolist())
 
 
-def test_validation_images_are_never_test_images() -> None:
-    with pytest.raises(InputError, match="not from the test split of 'tiny'"):
+def test_split_of_test_images_raises() -> None:
+    with pytest.raises(InputError, match="test split of 'tiny'"):
         split(tiny(torch.tensor([0, 1, 0, 1]), part="test"), 0.5, 0)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 10, float("nan")])
-def test_a_share_is_between_0_and_1(share: float) -> None:
+def test_split_with_share_out_of_range_raises(share: float) -> None:
     with pytest.raises(InputError, match="share is"):
         split(tiny(torch.tensor([0, 1])), share, 0)
 
 
-def test_impossible_draws_are_refused() -> None:
+def test_sample_and_split_of_impossible_size_raise() -> None:
     images = tiny(torch.tensor([0, 1]))
-    with pytest.raises(InputError, match="sample of 0 images"):
+    with pytest.raises(InputError, match="sample has 0 images"):
         sample(images, 0, 0)
     with pytest.raises(InputError, match="seed is -1"):
         sample(images, 1, -1)
@@ -158,19 +158,19 @@ Y = torch.tensor([0, 1, 2, 0])
         (GOOD, Y[:, None], "expected int64"),
     ],
 )
-def test_tensors_that_are_no_images_or_labels_are_refused(x: Tensor, y: Tensor, message: str) -> None:
+def test_from_tensors_of_other_input_raises(x: Tensor, y: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_tensors("mine", x, y)
 
 
-def test_labels_beyond_the_named_classes_are_refused() -> None:
+def test_from_tensors_with_label_beyond_classes_raises() -> None:
     with pytest.raises(InputError, match="0 … 1 for 2 classes"):
         from_tensors("mine", GOOD, Y, classes=("cat", "dog"))
     with pytest.raises(InputError, match="'training', expected 'train'"):
         from_tensors("mine", GOOD, Y, split="training")
 
 
-def test_tensors_come_back_as_they_were() -> None:
+def test_from_tensors_keeps_values() -> None:
     images = from_tensors("mine", GOOD.double().requires_grad_(), Y.int(), split="train")
     x, y, index = images.batch(torch.arange(4))
     assert torch.equal(x, GOOD)

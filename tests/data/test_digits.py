@@ -15,7 +15,7 @@ datasets = pytest.importorskip("sklearn.datasets")
 FIRST = [3, 5, 7, 9, 13, 19, 24, 33]
 
 
-def test_the_split_is_fixed_disjoint_and_stratified() -> None:
+def test_read_split_is_fixed_disjoint_and_stratified() -> None:
     train, test = load("digits", "train"), load("digits", "test")
     assert (len(train), len(test), train.shape, train.classes[9]) == (1258, 539, (1, 8, 8), "9")
     assert sorted(train.index.tolist() + test.index.tolist()) == list(range(1797))
@@ -24,7 +24,7 @@ def test_the_split_is_fixed_disjoint_and_stratified() -> None:
     assert test.index[:8].tolist() == FIRST
 
 
-def test_pixels_are_the_published_ones_over_16() -> None:
+def test_read_pixels_are_published_ones_over_16() -> None:
     published, test = datasets.load_digits(), load("digits", "test")
     x, y, index = test.batch(torch.arange(539))
     assert np.array_equal(x[:, 0].numpy() * 16, published.images[index])
@@ -32,7 +32,7 @@ def test_pixels_are_the_published_ones_over_16() -> None:
     assert (x.dtype, x.min(), x.max()) == (torch.float32, 0, 1)
 
 
-def test_without_scikit_learn_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(InputError, match=r"pip install 'forefend\[demo\]'"):
         load("digits", "test")

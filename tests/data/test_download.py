@@ -82,7 +82,7 @@ def publish_cifar(site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, *, te
     monkeypatch.setitem(registry.SETS, "cifar-10", PublishedSet("cifar", splits, digests, urls))
 
 
-def test_files_are_fetched_when_asked_for_and_once(
+def test_download_happens_on_request_and_once(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_idx(site, monkeypatch)
@@ -97,7 +97,7 @@ def test_files_are_fetched_when_asked_for_and_once(
     assert sorted(path.name for path in (home / "mnist").iterdir()) == ["images-of-train", "labels-of-train"]
 
 
-def test_an_archive_is_unpacked_and_nothing_else_of_it_is_kept(
+def test_download_keeps_only_files_of_splits(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_cifar(site, monkeypatch)
@@ -109,7 +109,7 @@ def test_an_archive_is_unpacked_and_nothing_else_of_it_is_kept(
     assert Quiet.asked == ["/c.tar.gz"]
 
 
-def test_a_changed_member_of_an_archive_never_gets_its_name(
+def test_download_of_changed_member_keeps_no_file(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_cifar(site, monkeypatch, test=b"changed")
@@ -118,7 +118,7 @@ def test_a_changed_member_of_an_archive_never_gets_its_name(
     assert not (tmp_path / "home/cifar/test_batch").exists()
 
 
-def test_a_file_that_differs_is_not_kept(
+def test_download_of_changed_file_keeps_no_file(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_idx(site, monkeypatch)
@@ -128,7 +128,7 @@ def test_a_file_that_differs_is_not_kept(
     assert list((tmp_path / "home/mnist").iterdir()) == []
 
 
-def test_a_damaged_file_is_fetched_again(
+def test_download_replaces_damaged_file(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = publish_idx(site, monkeypatch)
@@ -140,16 +140,16 @@ def test_a_damaged_file_is_fetched_again(
     assert Quiet.asked.count("/labels-of-train") == 1
 
 
-def test_an_unreachable_publisher_is_one_sentence(
+def test_download_from_unreachable_publisher_raises(
     site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_idx(site, monkeypatch)
     (site[0] / "images-of-train").unlink()
-    with pytest.raises(InputError, match=r"/images-of-train could not be fetched \(HTTPError\): check the network"):
+    with pytest.raises(InputError, match=r"/images-of-train could not be downloaded \(HTTPError\): check the network"):
         download("mnist", tmp_path / "home")
 
 
-def test_what_cannot_be_fetched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_unknown_set_or_without_pooch_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no set to download called 'imagenet'"):
         download("imagenet", tmp_path)
     monkeypatch.setitem(sys.modules, "pooch", None)

@@ -17,24 +17,24 @@ REAL = pytest.mark.skipif(
 )
 
 
-def test_the_nearest_name_is_suggested() -> None:
+def test_load_unknown_name_suggests_nearest() -> None:
     with pytest.raises(InputError, match="no data set called 'cifar10': did you mean 'cifar-10'"):
         load("cifar10", "test")
     with pytest.raises(InputError, match="no data set called ''"):
         load("", "test")
-    with pytest.raises(InputError, match="There is no folder of pictures no/such/folder"):
+    with pytest.raises(InputError, match="There is no folder of images no/such/folder"):
         load("no/such/folder", "test")
 
 
-def test_a_split_and_a_size_must_make_sense() -> None:
+def test_load_with_wrong_split_or_size_raises() -> None:
     with pytest.raises(InputError, match="'val', expected 'train' or 'test'"):
         load("digits", "val")
-    with pytest.raises(InputError, match="for folders of pictures"):
+    with pytest.raises(InputError, match="only a folder of images"):
         load("digits", "test", size=32)
 
 
 @pytest.mark.parametrize("name", list(registry.SETS))
-def test_absent_files_say_where_they_were_sought_and_what_to_do(name: str, tmp_path: Path) -> None:
+def test_load_missing_files_names_folders_and_options(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         load(name, "train", tmp_path)
     sentence = str(refused.value)
@@ -44,9 +44,7 @@ def test_absent_files_say_where_they_were_sought_and_what_to_do(name: str, tmp_p
     assert sentence.count(". ") == 0
 
 
-def test_the_folder_is_the_argument_then_the_environment_then_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_reads_argument_then_environment_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREFEND_DATA", str(tmp_path / "there"))
     with pytest.raises(InputError, match="/there/mnist"):
         load("mnist", "test")
@@ -58,7 +56,7 @@ def test_the_folder_is_the_argument_then_the_environment_then_here(
         load("mnist", "test")
 
 
-def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
+def test_load_changed_file_raises(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(b"changed")
     expected = registry.SETS["cifar-10"].digests["test_batch"].removeprefix("sha256:")
@@ -67,7 +65,7 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None
         load("cifar-10", "test", tmp_path)
 
 
-def test_a_digest_is_computed_once_until_the_file_changes(tmp_path: Path) -> None:
+def test_digest_is_cached_until_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     before = registry._digest.cache_info().misses
@@ -79,7 +77,7 @@ def test_a_digest_is_computed_once_until_the_file_changes(tmp_path: Path) -> Non
         registry.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
 
 
-def test_every_file_of_a_split_has_a_digest_and_somewhere_to_come_from() -> None:
+def test_sets_have_digest_and_url_for_every_file() -> None:
     assert set(data.READERS) == set(registry.SETS)
     for spec in registry.SETS.values():
         for file in [file for split in spec.splits.values() for file in split]:
@@ -92,7 +90,7 @@ def test_every_file_of_a_split_has_a_digest_and_somewhere_to_come_from() -> None
 
 
 @REAL
-def test_files_lie_in_their_folder_or_directly_there() -> None:
+def test_find_files_searches_own_folder_then_data_dir() -> None:
     home = Path(os.environ["FOREFEND_DATA"])
     assert load("cifar-10", "test", home / "cifar-10-batches-py").index[-1] == 9999
     with pytest.raises(InputError, match="not the published file"):
@@ -100,7 +98,7 @@ def test_files_lie_in_their_folder_or_directly_there() -> None:
 
 
 @REAL
-def test_unpacked_files_are_known_too(tmp_path: Path) -> None:
+def test_find_files_accepts_unpacked_files(tmp_path: Path) -> None:
     import gzip
 
     for file in registry.SETS["mnist"].splits["test"]:
@@ -110,7 +108,7 @@ def test_unpacked_files_are_known_too(tmp_path: Path) -> None:
 
 
 @REAL
-def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_load_file_with_changed_byte_raises(tmp_path: Path) -> None:
     for file in registry.SETS["fashion-mnist"].splits["test"]:
         shutil.copy(Path(os.environ["FOREFEND_DATA"]) / "fashion-mnist" / file, tmp_path)
     assert len(load("fashion-mnist", "test", tmp_path)) == 10_000
@@ -123,7 +121,7 @@ def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
 
 
 @REAL
-def test_loading_stays_fast() -> None:
+def test_load_is_fast() -> None:
     started = time.perf_counter()
     load("cifar-10", "test")
     assert time.perf_counter() - started < 3  # 0.1 s on an idle core

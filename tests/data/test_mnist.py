@@ -27,7 +27,7 @@ def write(folder: Path, labels: list[int], suffix: str = ".gz") -> tuple[Path, P
 
 
 @pytest.mark.parametrize("suffix", [".gz", ""])
-def test_a_written_file_is_read_back(tmp_path: Path, suffix: str) -> None:
+def test_read_idx_returns_written_array(tmp_path: Path, suffix: str) -> None:
     images = mnist.read("fashion-mnist", "train", write(tmp_path, [9, 0], suffix))
     x, y, index = images.batch(torch.tensor([1, 0]))
     assert np.array_equal(x.mul(255).numpy().round(), PIXELS[::-1, None])
@@ -35,14 +35,14 @@ def test_a_written_file_is_read_back(tmp_path: Path, suffix: str) -> None:
     assert images.classes[9] == "Ankle boot"
 
 
-def test_a_truncated_gz_is_refused(tmp_path: Path) -> None:
+def test_read_idx_of_truncated_gz_raises(tmp_path: Path) -> None:
     images, y = write(tmp_path, [9, 0])
     images.write_bytes(images.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"images\.gz is truncated or damaged"):
         mnist.read("mnist", "train", (images, y))
 
 
-def test_a_damaged_gz_is_refused(tmp_path: Path) -> None:
+def test_read_idx_of_damaged_gz_raises(tmp_path: Path) -> None:
     images, y = write(tmp_path, [9, 0])
     content = bytearray(images.read_bytes())
     content[20] ^= 255
@@ -52,7 +52,7 @@ def test_a_damaged_gz_is_refused(tmp_path: Path) -> None:
             mnist.read("mnist", "train", (images, y))
 
 
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+def test_read_idx_of_other_file_raises(tmp_path: Path) -> None:
     images, y = write(tmp_path, [9, 0])
     with pytest.raises(InputError, match=r"labels\.gz is not an idx file of rank 3: it starts with 00 00 08 01"):
         mnist.read("mnist", "train", (y, images))
@@ -65,19 +65,19 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda held: held[:-1], lambda held: held + b"!", lambda held: held[:6]])
-def test_a_file_of_another_length_than_it_says_is_refused(tmp_path: Path, change: object) -> None:
+def test_read_idx_of_wrong_length_raises(tmp_path: Path, change: object) -> None:
     images, y = write(tmp_path, [9, 0], suffix="")
     images.write_bytes(change(images.read_bytes()))
-    with pytest.raises(InputError, match=r"promises 2 x 3 x 4|is not an idx file"):
+    with pytest.raises(InputError, match=r"expected 2 x 3 x 4|is not an idx file"):
         mnist.read("mnist", "train", (images, y))
 
 
-def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
+def test_read_with_other_number_of_labels_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 images but labels\.gz holds 3 labels"):
         mnist.read("mnist", "train", write(tmp_path, [9, 0, 1]))
 
 
-def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+def test_read_with_label_out_of_range_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 … 10, expected 0 … 9"):
         mnist.read("mnist", "train", write(tmp_path, [10, 0]))
 
@@ -92,7 +92,7 @@ def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
         ("fashion-mnist", "train", 60_000, 0.2860),
     ],
 )
-def test_the_real_files_hold_what_is_known_of_them(name: str, split: str, count: int, mean: float) -> None:
+def test_published_files_match_known_facts(name: str, split: str, count: int, mean: float) -> None:
     images = load(name, split)
     assert (len(images), images.shape, len(images.classes)) == (count, (1, 28, 28), 10)
     assert images.pixels.dtype == torch.uint8

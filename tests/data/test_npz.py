@@ -22,7 +22,7 @@ def pixels(images: ImageDataset) -> torch.Tensor:
     return images.batch(torch.arange(len(images)))[0]
 
 
-def test_every_layout_gives_the_same_images(tmp_path: Path) -> None:
+def test_load_every_layout_returns_same_images(tmp_path: Path) -> None:
     expected = torch.from_numpy(X).float() / 255
     for x in (X, X.transpose(0, 2, 3, 1), X / 255, (X / 255).astype(np.float32), (X / 255).astype(">f8")):
         images = load(save(tmp_path, x=x, y=Y), "test")
@@ -33,7 +33,7 @@ def test_every_layout_gives_the_same_images(tmp_path: Path) -> None:
     assert (gray.pixels.dtype, gray.labels.tolist()) == (torch.uint8, Y.tolist())
 
 
-def test_each_split_has_its_arrays_and_both_share_their_classes(tmp_path: Path) -> None:
+def test_load_splits_share_their_classes(tmp_path: Path) -> None:
     path = save(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
     train, test = load(path, "train"), load(path, "test")
     assert (len(train), len(test), train.split, test.split) == (4, 1, "train", "test")
@@ -59,25 +59,23 @@ def test_each_split_has_its_arrays_and_both_share_their_classes(tmp_path: Path) 
         ({"x": X.astype(float), "y": Y}, "divide by 255"),
         ({"x": np.where(X > 9, np.nan, 0.5), "y": Y}, "NaN"),
         ({"x": X.astype(int), "y": Y}, "int64, expected uint8"),
-        ({"x": X[:, :2], "y": Y}, "no doubt"),
-        ({"x": X[:, :, :, :3], "y": Y}, "no doubt"),
+        ({"x": X[:, :2], "y": Y}, "only one of the two"),
+        ({"x": X[:, :, :, :3], "y": Y}, "only one of the two"),
         ({"x": X[0, 0], "y": Y}, r"\(5, 6\)"),
         ({"x": X.astype(object), "y": Y}, "not a readable .npz of plain arrays"),
     ],
 )
-def test_what_cannot_be_read_without_guessing_is_refused(
-    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
-) -> None:
+def test_load_ambiguous_or_wrong_arrays_raises(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(save(tmp_path, **arrays), "test")
 
 
-def test_unnamed_arrays_are_never_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="name the images to train on x_train and y_train"):
+def test_load_train_from_unnamed_arrays_raises(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name the training images x_train and y_train"):
         load(save(tmp_path, x=X, y=Y), "train")
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_load_file_that_is_no_archive_raises(tmp_path: Path) -> None:
     path = Path(save(tmp_path, x=X, y=Y))
     for content in (b"", b"PK\x03\x04", path.read_bytes()[:-30], b"no archive"):
         path.write_bytes(content)

@@ -19,7 +19,7 @@ def write(folder: Path, **arrays: np.ndarray) -> list[Path]:
     return [folder / "test_32x32.mat"]
 
 
-def test_axes_are_turned_and_ten_is_zero(tmp_path: Path) -> None:
+def test_read_moves_axes_and_maps_label_10_to_0(tmp_path: Path) -> None:
     paths = write(tmp_path, X=PIXELS, y=np.array([[10], [1], [9], [10]], np.uint8))
     images = svhn.read("svhn", "test", paths)
     assert (images.labels.tolist(), images.shape) == ([0, 1, 9, 0], (3, 32, 32))
@@ -28,7 +28,7 @@ def test_axes_are_turned_and_ten_is_zero(tmp_path: Path) -> None:
     assert (index.item(), images.pixels.dtype, images.pixels.is_contiguous()) == (2, torch.uint8, True)
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
+def test_read_file_of_other_arrays_raises(tmp_path: Path) -> None:
     y = np.ones((4, 1), np.uint8)
     for arrays in ({"X": PIXELS}, {"X": PIXELS[0], "y": y}, {"X": PIXELS.astype(float), "y": y}):
         with pytest.raises(InputError, match="mat is not an SVHN file"):
@@ -40,14 +40,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 10, 5000])
-def test_a_damaged_file_is_refused(tmp_path: Path, length: int) -> None:
+def test_read_damaged_file_raises(tmp_path: Path, length: int) -> None:
     paths = write(tmp_path, X=PIXELS, y=np.ones((4, 1), np.uint8))
     paths[0].write_bytes(paths[0].read_bytes()[:length])
     with pytest.raises(InputError, match="not a readable MATLAB file"):
         svhn.read("svhn", "test", paths)
 
 
-def test_without_scipy_one_sentence_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_without_scipy_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(InputError, match=r"needs SciPy: pip install 'forefend\[data\]'"):
         svhn.read("svhn", "test", [tmp_path / "test_32x32.mat"])

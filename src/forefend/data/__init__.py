@@ -29,23 +29,27 @@ READERS: dict[str, Callable[[str, str, Sequence[Path]], ImageDataset]] = {
 def load(
     name: str, split: str, data_dir: str | Path | None = None, *, size: int | None = None, download: bool = False
 ) -> ImageDataset:
-    """One split of a set of images.
+    """Load one split of an image data set.
 
     Args:
-        name: "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", or the path of an .npz
-            file or of a folder of pictures.
+        name: "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", or the path of an .npz file or of a
+            folder of images.
         split: "train" or "test".
-        data_dir: where published files lie; None is the environment's FOREFEND_DATA, else ".data".
-        size: height and width for a folder of pictures, which has none of its own; None for everything else.
-        download: fetch published files that are absent from their publisher.
+        data_dir: folder of the published files; None is the environment variable FOREFEND_DATA, or ".data".
+        size: height and width, required for a folder of images; None for all other sets.
+        download: whether to download published files that are missing.
 
     Raises:
-        InputError: an unknown name, files that are absent, damaged or not the published ones, or a missing extra.
+        InputError: an unknown name, files that are missing, damaged or not the published ones, or a missing extra.
+
+    >>> digits = load("digits", "test")
+    >>> len(digits), digits.shape
+    (539, (1, 8, 8))
     """
     check_split(split)
     if name in READERS or name == "digits" or name.endswith(".npz"):
         if size is not None:
-            raise InputError(f"A size ({size}) is for folders of pictures; the images of {name} have their own.")
+            raise InputError(f"The size is {size}, expected none: only a folder of images needs one, not {name}.")
         if name == "digits":
             return digits.read(split)
         if name in READERS:
@@ -54,7 +58,7 @@ def load(
     if name and Path(name).is_dir():
         return image_folder.read(Path(name), split, size)
     if os.sep in name:
-        raise InputError(f"There is no folder of pictures {name}, and it is no .npz file: check the path.")
+        raise InputError(f"There is no folder of images {name}, nor is it an .npz file: check the path.")
     raise unknown_name(name, [*READERS, "digits"], "data set")
 
 
@@ -68,7 +72,7 @@ def _files(name: str, split: str, data_dir: str | Path | None, download: bool) -
         spec = registry.SETS[name]
         raise InputError(
             f"{' and '.join(spec.splits[split])} of {name} are neither in {home.resolve() / spec.folder} nor in "
-            f"{home.resolve()}: --download (download=True) fetches them from their publisher, or point --data-dir or "
-            "FOREFEND_DATA to where they lie."
+            f"{home.resolve()}: --download (download=True) fetches them, or set --data-dir or FOREFEND_DATA to their "
+            "folder."
         )
     return paths

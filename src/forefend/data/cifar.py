@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the published python batches, without running anything these may ask for.
+"""CIFAR-10 and CIFAR-100 from the published python batches, unpickled without running code of the file.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -29,14 +29,12 @@ _HUNDRED = """
     wardrobe whale willow_tree wolf woman worm
 """
 CIFAR100 = tuple(_HUNDRED.split())
-
-
-# The set → the key of its labels in a batch, and the names of its classes.
-_FORM = {"cifar-10": ("labels", CIFAR10), "cifar-100": ("fine_labels", CIFAR100)}
+# For each set, the key of the labels in a batch, and the names of the classes.
+_LABELS_AND_CLASSES = {"cifar-10": ("labels", CIFAR10), "cifar-100": ("fine_labels", CIFAR100)}
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """One split, 3x32x32.
+    """Read one split, 3x32x32.
 
     Args:
         name: "cifar-10" or "cifar-100" (the hundred fine classes).
@@ -46,7 +44,7 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
     Raises:
         InputError: a file is not a CIFAR batch.
     """
-    key, classes = _FORM[name]
+    key, classes = _LABELS_AND_CLASSES[name]
     batches = [read_batch(path, key) for path in paths]
     pixels = torch.from_numpy(np.concatenate([pixels for pixels, _ in batches]))
     y = torch.tensor([label for _, labels in batches for label in labels])
@@ -54,20 +52,20 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
 
 
 def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
-    """The pixels `(N, 3072)` and the N labels of one batch.
+    """Return the pixels `(N, 3072)` and the N labels of one batch.
 
     Args:
         path: the file.
-        key: what the labels are called in it: "labels" or "fine_labels".
+        key: the key of the labels: "labels" or "fine_labels".
 
     Raises:
-        InputError: the file is not a CIFAR batch; nothing that it asks to run has been run.
+        InputError: the file is not a CIFAR batch; no code of it was run.
     """
     try:
         content = _BatchReader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path} is not a CIFAR batch: {error}") from None
-    except Exception as error:  # a damaged pickle may raise anything at all, says its documentation
+    except Exception as error:  # a damaged pickle may raise any exception, by the documentation
         raise InputError(f"{path} is not a CIFAR batch: it cannot be unpickled ({type(error).__name__}).") from None
     named = {_text(k): v for k, v in content.items()} if isinstance(content, dict) else {}
     held, labels = named.get("data"), named.get(key)
@@ -81,30 +79,30 @@ def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
 
 
 def _text(key: Any) -> str:
-    """Keys are bytes where Python 2 wrote the file."""
+    # Keys are bytes where Python 2 wrote the file.
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
 @final
-class _Kind:
-    """Stands in for numpy's dtype while unpickling: remembers which number type was named."""
+class _DType:
+    """Replaces numpy's dtype during unpickling, and stores only its code."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code = _text(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and alignment say nothing about single bytes."""
+        """Ignore byte order and alignment, which do not matter for single bytes."""
 
 
 @final
 class _Array:
-    """Stands in for numpy's array while unpickling: accepts plain 8-bit numbers and nothing else."""
+    """Replaces numpy's array during unpickling, and accepts only 8-bit numbers."""
 
     pixels: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, raw = state
-        if not isinstance(kind, _Kind) or kind.code != "u1" or not isinstance(raw, bytes):
+        if not isinstance(kind, _DType) or kind.code != "u1" or not isinstance(raw, bytes):
             raise InputError("it holds an array that is not of 8-bit numbers.")
         self.pixels = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
@@ -113,20 +111,20 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-# All that a pickled array names, in the spelling of numpy 1 and 2; no file reaches numpy's own.
-_STAND_INS = {
+# All names that a pickled array contains, of numpy 1 and 2; a file never reaches numpy itself.
+_REPLACEMENTS = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
+    ("numpy", "dtype"): _DType,
 }
 
 
 @final
 class _BatchReader(pickle.Unpickler):
-    """Finds stand-ins, and nothing else."""
+    """Resolves only the names of `_REPLACEMENTS`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STAND_INS:
-            raise InputError(f"it asks for {module}.{name}, which no batch needs and which was not run.")
-        return _STAND_INS[module, name]
+        if (module, name) not in _REPLACEMENTS:
+            raise InputError(f"it refers to {module}.{name}, which was not run.")
+        return _REPLACEMENTS[module, name]

@@ -1,4 +1,4 @@
-"""Images: what every reader returns. Pixels keep the form they were stored in until a batch of them is asked for."""
+"""Image datasets, in memory or on disk, and seeded stratified samples of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ImageDataset(Protocol):
 
     @property
     def name(self) -> str:
-        """The set they come from, e.g. "fashion-mnist"."""
+        """Name of the set, such as "fashion-mnist"."""
 
     @property
     def split(self) -> str:
-        """The published split they come from: "train" or "test"."""
+        """The split: "train" or "test"."""
 
     @property
     def labels(self) -> Tensor:
@@ -34,7 +34,7 @@ class ImageDataset(Protocol):
 
     @property
     def index(self) -> Tensor:
-        """Position of each image in the published split, `(N,)` int64; subsets and samples keep it."""
+        """Position of each image in the published split, `(N,)` int64; kept by subsets and samples."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,25 +47,25 @@ class ImageDataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The images at `rows`, numbers from 0 to N - 1.
+        """Return the images at `rows`, numbers from 0 to N - 1.
 
         Returns:
             x, `(B, C, H, W)` float32 in [0, 1]; y, `(B,)` int64; the published index, `(B,)` int64.
         """
 
     def subset(self, rows: Tensor) -> ImageDataset:
-        """The images at `rows` alone, in that order; no row at all is refused."""
+        """Return a dataset of the images at `rows`, in that order; at least one."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class InMemoryDataset:
-    """Images held as one tensor, which stays 8-bit where it was published so: a quarter of the memory of floats.
+    """Images in one tensor; uint8 takes a quarter of the memory of float32.
 
     Args:
         name: the set.
         split: "train" or "test".
-        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1]; on any device, and batches of them are then there.
+        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1]; batches are on the same device.
         labels: `(N,)` int64.
         index: `(N,)` int64, positions in the published split.
         classes: names of the classes.
@@ -95,15 +95,15 @@ class InMemoryDataset:
         return len(self.pixels)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels in [0, 1], labels and published index of the images at `rows`."""
+        """Return images, labels and published index at `rows`."""
         x = self.pixels[rows.to(self.pixels.device)]
         if x.dtype == torch.uint8:
-            # By a tensor: by a number CUDA multiplies with the reciprocal, which rounds otherwise than the CPU does.
+            # Divide by a tensor: for a number, CUDA multiplies by the reciprocal, which rounds differently.
             x = x.float().div_(torch.full((), 255.0, device=x.device))
         return x, self.labels[rows], self.index[rows]
 
     def subset(self, rows: Tensor) -> InMemoryDataset:
-        """The images at `rows` alone, in that order."""
+        """Return a dataset of the images at `rows`, in that order."""
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], index=self.index[rows])
 
 
@@ -204,18 +204,18 @@ def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
 
 
 def sample(images: ImageDataset, count: int, seed: int) -> ImageDataset:
-    """A seeded random sample in which every class keeps its share (largest remainder), sorted by published index.
+    """Return a seeded stratified sample (largest remainder), sorted by published index.
 
     Args:
-        images: what to draw from.
-        count: how many images, exactly; as many as there are, or more, gives `images` back.
-        seed: at least 0 and below 2³²; the same seed gives the same images on every machine.
+        images: the dataset.
+        count: the exact number of images; `images` is returned unchanged if it holds no more.
+        seed: at least 0 and below 2³²; a seed gives the same images on every machine.
 
     Raises:
         InputError: `count` is below 1, or the seed is out of range.
     """
     if count < 1:
-        raise InputError(f"A sample of {count} images was asked for, expected at least 1.")
+        raise InputError(f"The sample has {count} images, expected at least 1.")
     if count >= len(images):
         return images
     rows = stratified_rows(images.labels, count, seed)
@@ -223,23 +223,23 @@ def sample(images: ImageDataset, count: int, seed: int) -> ImageDataset:
 
 
 def split(images: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """Part of the training images held out for validation, every class keeping its share.
+    """Hold out a stratified part of the training images for validation.
 
     Args:
-        images: training images; test images are refused, since what chooses a checkpoint may not measure it.
-        share: the share held out, in (0, 1); at least one image falls on either side.
+        images: training images; test images are refused, since they must not select a checkpoint.
+        share: the held-out share, in (0, 1); each part has at least one image.
         seed: at least 0 and below 2³².
 
     Returns:
-        The rest and the held-out part, both in the order of `images`.
+        The remaining and the held-out images, both in the order of `images`.
 
     Raises:
         InputError: test images, a share outside (0, 1), or fewer than two images.
     """
     if images.split != "train":
         raise InputError(
-            f"Validation images are taken from training images, not from the {images.split} split of {images.name!r}: "
-            'load or make the images with split="train".'
+            f"The {images.split} split of {images.name!r} was given, expected training images to hold some out: "
+            'load them with split="train".'
         )
     if not 0 < share < 1:
         raise InputError(f"The held-out share is {share}, expected a number between 0 and 1, such as 0.1.")
@@ -252,13 +252,13 @@ def split(images: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, 
 
 
 def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
-    """`count` of the row numbers of `labels`, ascending, every class keeping its share by largest remainder.
+    """Return `count` row numbers of `labels`, ascending, stratified by largest remainder.
 
-    Equal remainders are settled by the seed, so that no class is favored for its number.
+    The seed decides between equal remainders.
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"The seed is {seed}, expected a whole number from 0 to 4294967295.")
-    # RandomState, because numpy promises never to change its stream: a sample named in a record stays the same.
+    # numpy guarantees the stream of RandomState, so that a sample named in a record never changes.
     random = np.random.RandomState(seed)
     y = labels.numpy()
     numbers, sizes = np.unique(y, return_counts=True)
@@ -270,13 +270,13 @@ def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def image_digests(x: Tensor, y: Tensor) -> list[str]:
-    """Eight hexadecimal digits over the pixels and label of each image: what a record knows an image by."""
+    """Return eight hexadecimal digits for each image, over its pixels and label, that identify it in records."""
     pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
     return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
 def dataset_digest(images: ImageDataset) -> str:
-    """Sixteen hexadecimal digits over every label and number, and over the pixels of 64 images at most."""
+    """Return sixteen hexadecimal digits over all labels and indices, and over the pixels of at most 64 images."""
     rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
     x, y, _ = images.batch(rows)
     words = [images.labels.tolist(), images.index.tolist(), image_digests(x, y)]
@@ -284,7 +284,7 @@ def dataset_digest(images: ImageDataset) -> str:
 
 
 def numbered_classes(y: Tensor) -> tuple[str, ...]:
-    """Names for classes that have none: the numbers from 0 to the highest label."""
+    """Return the numbers from 0 to the largest label as names of the classes."""
     highest = int(y.max()) if y.numel() and not y.is_floating_point() else 0
     return tuple(map(str, range(max(highest, 0) + 1)))
 
@@ -296,6 +296,6 @@ def check_split(split: str) -> None:
 
 
 def check_not_empty(name: str, split: str, count: int) -> None:
-    """Refuse a set of no images."""
+    """Refuse a set without images."""
     if count == 0:
-        raise InputError(f"The {split} split of {name!r} holds no images: at least one is needed.")
+        raise InputError(f"The {split} split of {name!r} holds no images, expected at least one.")

@@ -1,4 +1,4 @@
-"""Handwritten digits, 1,797 real images of 8x8 pixels, bundled with scikit-learn: no download.
+"""Handwritten digits, 1,797 images of 8x8 pixels, included in scikit-learn.
 
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998; CC BY 4.0), its test part.
 """
@@ -14,7 +14,7 @@ TEST_SHARE = 0.3
 
 
 def read(split: str) -> ImageDataset:
-    """The digits, 1x8x8. They are published without a split: a fixed stratified 30% are the test images.
+    """Read one split, 1x8x8. The set is published without a split: a fixed stratified 30% are the test images.
 
     Args:
         split: "train" (1,258 images) or "test" (539); `index` is the position among all 1,797.
@@ -25,7 +25,7 @@ def read(split: str) -> ImageDataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise InputError("The digits come with scikit-learn: pip install 'forefend[demo]'.") from None
+        raise InputError("The digits need scikit-learn: pip install 'forefend[demo]'.") from None
     published = load_digits()
     labels = torch.from_numpy(published.target).long()
     test = torch.zeros(len(labels), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Fetch a published set from its publisher, when the user asks for it and never otherwise."""
+"""Download a published set, only at the request of the user."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from forefend.data.registry import SETS, PublishedSet, find_files, verify
 
 
 def download(name: str, data_dir: str | Path) -> Path:
-    """Fetch a set, proved by its digests; nothing is fetched when it is already there.
+    """Download a set and verify its digests; a set that is already there is not downloaded.
 
     Args:
         name: "mnist", "fashion-mnist", "cifar-10", "cifar-100" or "svhn".
-        data_dir: the folder in which the set's own folder is made.
+        data_dir: the folder in which the folder of the set is created.
 
     Returns:
-        The set's folder.
+        The folder of the set.
 
     Raises:
-        InputError: an unknown name, pooch is not installed, the publisher cannot be reached, or what it sends differs.
+        InputError: an unknown name, pooch is not installed, the publisher is not reachable, or a file differs.
     """
     spec = choose(name, SETS, "set to download")
-    held = _held(name, Path(data_dir))
-    if held is not None:
-        return held
+    if (complete := _complete_folder(name, Path(data_dir))) is not None:
+        return complete
     folder = Path(data_dir) / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
     for url, digest in spec.urls.items():
@@ -39,8 +38,8 @@ def download(name: str, data_dir: str | Path) -> Path:
     return folder
 
 
-def _held(name: str, data_dir: Path) -> Path | None:
-    """Where the whole set lies already, each file proved; None when some of it is absent or differs."""
+def _complete_folder(name: str, data_dir: Path) -> Path | None:
+    """Return the folder of the complete, verified set, or None where a file is missing or differs."""
     try:
         paths = [find_files(name, split, data_dir) for split in SETS[name].splits]
     except InputError:
@@ -57,15 +56,15 @@ def _fetch(url: str, digest: str, folder: Path) -> Path:
     try:
         return Path(pooch.retrieve(url, digest, name, folder, progressbar=sys.stderr.isatty()))
     except ValueError:
-        raise InputError(f"{url} did not send the published file (expected {digest}): nothing was kept.") from None
+        raise InputError(f"{url} did not send the published file (expected {digest}); it was not kept.") from None
     except OSError as error:
         raise InputError(
-            f"{url} could not be fetched ({type(error).__name__}): check the network, or put the file into {folder}."
+            f"{url} could not be downloaded ({type(error).__name__}): check the network, or put the file into {folder}."
         ) from None
 
 
 def _unpack(archive: Path, spec: PublishedSet, folder: Path) -> None:
-    """Take the files of the splits out of an archive, whatever else it holds, each proved before it gets its name."""
+    """Extract the files of the splits from an archive; verify each before it gets its name."""
     with tarfile.open(archive) as members:
         for member in members:
             target = folder / Path(member.name).name

@@ -1,7 +1,8 @@
-"""A folder of pictures, one folder a class, decoded when a batch of them is asked for."""
+"""A folder of images, one subfolder for each class, decoded in batches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -20,52 +21,68 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read(path: Path, split: str, size: int | None) -> ImageDataset:
-    """One split of `train/<class>/*.jpg`, `test/<class>/*.png` or `val/<class>/*`; any depth below a class.
+    """Read one split of `train/<class>/*.jpg`, `test/<class>/*.png` or `val/<class>/*`, at any depth below a class.
 
-    The shorter side of each picture is resized to `size` (bilinear, antialiased), then the middle square is kept: the
-    images are 3 x size x size. Classes are numbered in the alphabetical order of their folders, those of `train` where
-    there is one.
+    The shorter side of each image is resized to `size` (bilinear, antialiased) and the image is cropped to the central
+    square. Classes are numbered in the alphabetical order of their folders, those of `train` if it exists.
 
     Args:
         path: the folder that holds `train`, and `test` or `val`.
-        split: "train", or "test", which is `val` where there is no `test`.
-        size: height and width in pixels; no size is guessed.
+        split: "train", or "test", which is `val` if there is no `test`.
+        size: height and width in pixels.
 
     Raises:
-        InputError: Pillow is not installed, no size, no such folder, no picture, or a class that training lacks.
+        InputError: Pillow is not installed, no size, no such folder, no image, or a class that `train` lacks.
     """
-    _pillow()
-    if size is None or size < 1:
-        raise InputError(f"The size of the pictures in {path} is {size}: give one in pixels, such as --size 224.")
+    check_pillow()
     homes = {"train": ("train",), "test": ("test", "val")}[split]
     home = next((path / name for name in homes if (path / name).is_dir()), None)
     if home is None:
-        raise InputError(f"{path} has no folder {' or '.join(homes)}: expected {homes[0]}/<class>/<picture>.jpg.")
-    held = _folders(home)
-    classes = _folders(path / "train") or held
-    if stray := sorted(set(held) - set(classes)):
-        raise InputError(f"{home} has the class {stray[0]!r}, which {path / 'train'} lacks: classes must agree.")
-    files = [(file, classes.index(name)) for name in held for file in _pictures(home / name)]
+        raise InputError(f"{path} has no folder {' or '.join(homes)}: expected {homes[0]}/<class>/<image>.jpg.")
+    classes = _subfolders(path / "train") or _subfolders(home)
+    return read_classes(path.resolve().name, split, home, classes, size)
+
+
+def read_classes(name: str, split: str, home: Path, classes: Sequence[str] | None, size: int | None) -> ImageDataset:
+    """Read the images of the folders `home/<class>`.
+
+    Args:
+        name: the name of the set.
+        split: "train" or "test".
+        home: the folder.
+        classes: names of the classes in the order of their numbers; None takes the folders in alphabetical order.
+        size: height and width in pixels.
+
+    Raises:
+        InputError: no size, no image, or a class that is not in `classes`.
+    """
+    if size is None or size < 1:
+        raise InputError(f"The size of the images in {home} is {size}: give one in pixels, such as --size 224.")
+    folders = _subfolders(home)
+    names = folders if classes is None else tuple(classes)
+    if unknown := sorted(set(folders) - set(names)):
+        raise InputError(f"{home} has the class {unknown[0]!r}, which the data set lacks: rename or remove it.")
+    files = [(file, names.index(folder)) for folder in folders for file in _images(home / folder)]
     paths, labels = tuple(file for file, _ in files), torch.tensor([y for _, y in files], dtype=torch.int64)
-    return ImageFolder(path.resolve().name, split, paths, labels, torch.arange(len(files)), classes, size)
+    return ImageFolder(name, split, paths, labels, torch.arange(len(files)), names, size)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Images that stay on disk until a batch of them is asked for.
+    """Images that stay on disk until a batch reads them.
 
     Args:
         name: the set.
         split: "train" or "test".
-        paths: N picture files.
+        paths: N image files.
         labels: `(N,)` int64.
-        index: `(N,)` int64, positions in the sorted listing of the split.
+        index: `(N,)` int64, positions in the sorted list of the split.
         classes: names of the classes.
         size: height and width, in pixels.
 
     Raises:
-        InputError: no picture at all.
+        InputError: there is no image.
     """
 
     name: str
@@ -88,60 +105,60 @@ class ImageFolder:
         return len(self.paths)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels in [0, 1], labels and index of the images at `rows`; an unreadable picture is refused by name."""
-        pictures = [decode(self.paths[row], self.size) for row in rows.tolist()]
-        pixels = torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
+        """Return images, labels and index at `rows`; an unreadable file raises an InputError with its name."""
+        images = [decode(self.paths[row], self.size) for row in rows.tolist()]
+        pixels = torch.stack(images) if images else torch.empty(0, *self.shape, dtype=torch.uint8)
         return pixels.float().div_(255), self.labels[rows], self.index[rows]
 
     def subset(self, rows: Tensor) -> ImageFolder:
-        """The images at `rows` alone, in that order."""
+        """Return a dataset of the images at `rows`, in that order."""
         paths = tuple(self.paths[row] for row in rows.tolist())
         return replace(self, paths=paths, labels=self.labels[rows], index=self.index[rows])
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """One picture as 8-bit RGB, `(3, size, size)`.
+    """Return an image file as 8-bit RGB, `(3, size, size)`.
 
     Raises:
-        InputError: the file cannot be read as a picture of 8-bit pixels.
+        InputError: the file is not an image of 8-bit pixels.
     """
-    _pillow()
+    check_pillow()
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-                raise InputError(f"{path} has pixels of mode {picture.mode}, expected 8-bit ones: convert it first.")
-            square = _square(picture.convert("RGB"), size)
+        with Image.open(path) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                raise InputError(f"{path} has pixels of mode {image.mode}, expected 8-bit ones: convert it first.")
+            square = _center_square(image.convert("RGB"), size)
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a readable picture ({type(error).__name__}): mend or remove it.") from None
+        raise InputError(f"{path} is not a readable image ({type(error).__name__}): repair or remove it.") from None
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
-def _square(picture: Image, size: int) -> Image:
+def check_pillow() -> None:
+    """Refuse to read images where Pillow is not installed."""
+    try:
+        import PIL.Image  # noqa: F401  # only checks that it is installed
+    except ImportError:
+        raise InputError("Reading images needs Pillow: pip install 'forefend[data]'.") from None
+
+
+def _center_square(image: Image, size: int) -> Image:
     from PIL.Image import Resampling
 
-    width, height = picture.size
+    width, height = image.size
     short = min(width, height)
     width, height = size * width // short, size * height // short
     left, top = round((width - size) / 2), round((height - size) / 2)
-    return picture.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return image.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def _folders(home: Path) -> tuple[str, ...]:
-    if not home.is_dir():
-        return ()
-    return tuple(sorted(entry.name for entry in home.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+def _subfolders(home: Path) -> tuple[str, ...]:
+    entries = home.iterdir() if home.is_dir() else ()
+    return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
 
 
-def _pictures(home: Path) -> list[Path]:
+def _images(home: Path) -> list[Path]:
     return sorted(file for file in home.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-
-
-def _pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401  # the question is whether it is there
-    except ImportError:
-        raise InputError("Reading photographs needs Pillow: pip install 'forefend[data]'.") from None

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, in the idx format, compressed or not.
+"""MNIST and Fashion-MNIST in the idx format, compressed or not.
 
 Source: LeCun et al., http://yann.lecun.com/exdb/mnist; Xiao et al., arXiv:1708.07747.
 """
@@ -22,22 +22,14 @@ from forefend.data.dataset import ImageDataset, InMemoryDataset
 CLASSES = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """One split of `name`, 1xHxW.
+    """Read one split, 1xHxW.
 
     Args:
         name: "mnist" or "fashion-mnist".
@@ -45,30 +37,30 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
         paths: the file of images and the file of labels.
 
     Raises:
-        InputError: a file is damaged or of another kind, or the two files do not fit together.
+        InputError: a file is damaged or of another format, or the two files do not match.
     """
     images, labels = paths
     pixels, y = read_idx(images, rank=3), read_idx(labels, rank=1)
     if len(pixels) != len(y):
         raise InputError(
             f"{images} holds {len(pixels)} images but {labels.name} holds {len(y)} labels: "
-            "they are not of the same split; fetch both again."
+            "they are not of the same split; download both again."
         )
     return InMemoryDataset(name, split, pixels.unsqueeze(1), y.long(), torch.arange(len(y)), CLASSES[name])
 
 
 def read_idx(path: Path, *, rank: int) -> Tensor:
-    """The one array of 8-bit numbers that an idx file holds.
+    """Read the array of 8-bit numbers of an idx file.
 
     Args:
         path: the file; a name that ends in .gz is decompressed.
-        rank: how many axes are expected.
+        rank: the expected number of axes.
 
     Returns:
-        uint8, of the shape that the file states.
+        uint8, of the shape in the header of the file.
 
     Raises:
-        InputError: the file is truncated or damaged, or no idx file of that rank.
+        InputError: the file is truncated or damaged, or not an idx file of that rank.
     """
     content = _content(path)
     # The format: two zero bytes, 8 for "unsigned byte", the rank, then each length as a big-endian 32-bit number.
@@ -81,7 +73,7 @@ def read_idx(path: Path, *, rank: int) -> Tensor:
     held = len(content) - 4 - 4 * rank
     if held != math.prod(shape):
         raise InputError(
-            f"{path} holds {held} values where its header promises {' x '.join(map(str, shape))}: fetch it again."
+            f"{path} holds {held} values, expected {' x '.join(map(str, shape))} by its header: download it again."
         )
     return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * rank).reshape(shape))
 
@@ -92,4 +84,4 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is truncated or damaged ({error}): fetch it again.") from None
+        raise InputError(f"{path} is truncated or damaged ({error}): download it again.") from None

@@ -1,4 +1,4 @@
-"""A numpy archive of images and labels."""
+"""Images and labels in a numpy archive."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read(path: Path, split: str) -> ImageDataset:
-    """One split of an .npz: `x_train`, `y_train`, `x_test`, `y_test`; or `x` and `y` alone, which are test images.
+    """Read one split of an .npz: `x_train`, `y_train`, `x_test`, `y_test`; or only `x` and `y`, the test images.
 
     Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0, 1]. Labels are
-    `(N,)` or `(N, 1)` integers. An optional `classes` holds the names of the classes.
+    `(N,)` or `(N, 1)` integers. An optional array `classes` holds the names of the classes.
 
     Args:
         path: the file.
         split: "train" or "test".
 
     Raises:
-        InputError: no such file, no such arrays, or arrays of another kind; objects are never unpickled.
+        InputError: no such file, no such arrays, or arrays of another type; objects are never unpickled.
     """
     arrays = _arrays(path, split)
     x, y = _pair(path, arrays, split)
@@ -36,7 +36,7 @@ def read(path: Path, split: str) -> ImageDataset:
     if "classes" in arrays:
         classes = tuple(map(str, arrays["classes"].tolist()))
     else:
-        # Counted over both splits: a test split may lack a class that was trained on.
+        # Over both splits: the test split may lack a class of the training split.
         classes = numbered_classes(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
     return InMemoryDataset(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
 
@@ -57,8 +57,8 @@ def _pair(path: Path, arrays: Arrays, split: str) -> tuple[NDArray[Any], NDArray
         if x in arrays and y in arrays:
             if (x, split) == ("x", "train"):
                 raise InputError(
-                    f"{path} holds x and y alone, which are read as test images: "
-                    "name the images to train on x_train and y_train, so that nothing is measured on them."
+                    f"{path} holds only x and y, which are read as test images: "
+                    "name the training images x_train and y_train."
                 )
             return arrays[x], arrays[y]
     raise InputError(f"{path} holds no arrays x_{split} and y_{split}: save the images and labels under these names.")
@@ -83,8 +83,8 @@ def _channels_first(path: Path, x: NDArray[Any]) -> NDArray[Any]:
         if first != last:
             return x if first else x.transpose(0, 3, 1, 2)
     raise InputError(
-        f"{path} holds images of shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and no doubt "
-        "which of the two."
+        f"{path} holds images of shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and only one of "
+        "the two possible."
     )
 
 

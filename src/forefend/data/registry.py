@@ -1,4 +1,4 @@
-"""The published sets: which files make a split, how to know them again, and where their publishers keep them."""
+"""The published sets: the files of each split, their digests and their addresses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class PublishedSet:
     """One published set.
 
     Args:
-        folder: the folder that its archive, or custom, gives it.
+        folder: the usual name of its folder.
         splits: the files of each split.
-        digests: file → "sha256:…" or "md5:…" of its content; an unpacked .gz stands under its own name.
-        urls: what to fetch → its digest; either the files themselves or an archive of them.
+        digests: file → "sha256:…" or "md5:…" of its content, for an unpacked .gz too.
+        urls: address of each file, or of an archive of the files → its digest.
     """
 
     folder: str
@@ -105,12 +105,12 @@ SETS = {
 
 
 def find_files(name: str, split: str, data_dir: Path) -> list[Path]:
-    """The files of one split, in order, each proved to be the published one; none where some are absent.
+    """Return the verified files of one split, in order, or an empty list where a file is missing.
 
     Args:
         name: a key of `SETS`.
         split: "train" or "test".
-        data_dir: where to look: in the set's own folder below it, then in itself.
+        data_dir: the folder to search: first the folder of the set below it, then the folder itself.
 
     Raises:
         InputError: a file differs from the published one.
@@ -127,13 +127,13 @@ def find_files(name: str, split: str, data_dir: Path) -> list[Path]:
 
 
 def _either(path: Path) -> Path | None:
-    """The file itself, or the same file without its .gz; None when neither is there."""
+    """Return the file, or the file without .gz, or None where neither exists."""
     candidates = (path, path.with_suffix("")) if path.suffix == ".gz" else (path,)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def verify(path: Path, digest: str) -> None:
-    """Refuse a file whose content is not the published one; an unchanged file is read once per process.
+    """Refuse a file that is not the published one; an unchanged file is read once per process.
 
     Args:
         path: the file.
@@ -148,12 +148,12 @@ def verify(path: Path, digest: str) -> None:
     if found != expected:
         raise InputError(
             f"{path} is not the published file: its {algorithm} is {found}, expected {expected}; "
-            "delete it, and --download fetches it again."
+            "delete it, and download it again with --download."
         )
 
 
 @lru_cache(maxsize=256)
 def _digest(path: Path, changed: int, size: int, algorithm: str) -> str:
-    """The digest of a file; `changed` and `size` are there to tell a changed file from the one remembered."""
+    # `changed` and `size` distinguish a changed file from the cached one.
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,4 +1,4 @@
-"""Street View House Numbers, cropped digits, from MATLAB files.
+"""SVHN, cropped digits of Street View House Numbers, from MATLAB files.
 
 Source: Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011.
 """
@@ -17,15 +17,15 @@ from forefend.data.dataset import ImageDataset, InMemoryDataset
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """One split of SVHN, 3x32x32; the published label 10 stands for the digit 0.
+    """Read one split, 3x32x32; the published label 10 becomes the digit 0.
 
     Args:
         name: "svhn".
         split: "train" or "test".
-        paths: the one file of the split.
+        paths: the file of the split.
 
     Raises:
-        InputError: SciPy is not installed, or the file is not the one expected.
+        InputError: SciPy is not installed, or the file is not an SVHN file.
     """
     (path,) = paths
     content = _content(path)
@@ -44,6 +44,6 @@ def _content(path: Path) -> dict[str, Any]:
         raise InputError("Reading SVHN needs SciPy: pip install 'forefend[data]'.") from None
     try:
         content: dict[str, Any] = loadmat(path)
-    except Exception as error:  # SciPy lets whatever a damaged file provokes through: struct, zlib, type errors …
-        raise InputError(f"{path} is not a readable MATLAB file ({type(error).__name__}): fetch it again.") from None
+    except Exception as error:  # a damaged file raises struct, zlib, type and other errors
+        raise InputError(f"{path} is not a readable MATLAB file ({type(error).__name__}): download it again.") from None
     return content

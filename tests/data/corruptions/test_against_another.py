@@ -64,7 +64,7 @@ def picture() -> Tensor:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_pixel_for_pixel_given_the_same_random_numbers(name: str, which: str) -> None:
+def test_corruption_matches_reference_pixel_by_pixel(name: str, which: str) -> None:
     if name == "jpeg_compression":
         pytest.importorskip("PIL")
     for level in SEVERITIES:
@@ -76,7 +76,7 @@ def test_pixel_for_pixel_given_the_same_random_numbers(name: str, which: str) ->
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_in_distribution(name: str, which: str) -> None:
+def test_corruption_matches_reference_in_distribution(name: str, which: str) -> None:
     count = 100
     for level in SEVERITIES:
         x = picture().expand(count, -1, -1, -1)

@@ -41,7 +41,7 @@ SHAPES = [(2, 3, 32, 32), (2, 1, 28, 28), (1, 1, 8, 8), (1, 3, 12, 21), (1, 3, 1
 @pytest.mark.parametrize(
     ("name", "shape"), [(n, s) for n in CORRUPTIONS for s in SHAPES if s[1] == 3 or n not in COLOR_ONLY]
 )
-def test_images_stay_images(name: str, shape: tuple[int, int, int, int]) -> None:
+def test_corrupt_returns_images_in_range(name: str, shape: tuple[int, int, int, int]) -> None:
     x = images(*shape)
     kept = x.clone()
     for severity in (1, 3, 5):
@@ -55,7 +55,7 @@ def test_images_stay_images(name: str, shape: tuple[int, int, int, int]) -> None
 
 
 @EACH
-def test_an_image_is_corrupted_as_if_it_were_alone(name: str) -> None:
+def test_corrupt_of_image_does_not_depend_on_batch(name: str) -> None:
     x = images(5, 3, 32, 32)
     for severity in (3, 5):
         together = corrupt(name, x, severity, rng=rng(7, 8, 9, 10, 11))
@@ -64,7 +64,7 @@ def test_an_image_is_corrupted_as_if_it_were_alone(name: str) -> None:
 
 
 @EACH
-def test_seed_and_image_decide_and_nothing_else_does(name: str) -> None:
+def test_corrupt_depends_on_seed_and_image_only(name: str) -> None:
     x = images(1, 3, 32, 32).expand(2, -1, -1, -1)
     first = corrupt(name, x, 5, rng=rng(4, 5))
     torch.rand(3)
@@ -73,7 +73,7 @@ def test_seed_and_image_decide_and_nothing_else_does(name: str) -> None:
     assert torch.equal(first[0], first[1]) == (name in STILL)
 
 
-def test_each_severity_and_each_corruption_draws_its_own_numbers() -> None:
+def test_corrupt_draws_own_numbers_per_name_and_severity() -> None:
     x = torch.full((1, 3, 32, 32), 0.5)
     noises = [(corrupt("gaussian_noise", x, level, rng=rng(0)) - x) / by for level, by in ((1, 0.04), (2, 0.06))]
     noises.append((corrupt("speckle_noise", x, 1, rng=rng(0)) - x) / 0.03)
@@ -82,7 +82,7 @@ def test_each_severity_and_each_corruption_draws_its_own_numbers() -> None:
 
 
 @EACH
-def test_severities_grow(name: str) -> None:
+def test_corrupt_changes_more_at_higher_severity(name: str) -> None:
     """In the mean over images the fifth changes more than the first; saturation first falls and then rises."""
     row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     x = (0.5 + 0.4 * torch.sin(torch.stack([row / 4, column / 3, (row + column) / 5]))).expand(12, -1, -1, -1)
@@ -92,7 +92,7 @@ def test_severities_grow(name: str) -> None:
         assert changes[4] > 1.2 * changes[0]
 
 
-def test_frost_is_refused_by_name_and_the_unknown_with_a_hint() -> None:
+def test_corrupt_with_frost_or_unknown_name_raises() -> None:
     with pytest.raises(InputError, match="needs photographs of frost: leave it out"):
         find_corruption("frost")
     with pytest.raises(InputError, match="did you mean 'fog'"):
@@ -100,32 +100,32 @@ def test_frost_is_refused_by_name_and_the_unknown_with_a_hint() -> None:
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1])
-def test_severities_outside_one_to_five(severity: int) -> None:
+def test_corrupt_with_severity_out_of_range_raises(severity: int) -> None:
     for name in ("fog", "jpeg_compression"):
         with pytest.raises(InputError, match=f"severity is {severity}, expected a whole number from 1 to 5"):
             corrupt(name, images(1, 3, 8, 8), severity, rng=rng(0))
 
 
-def test_images_outside_the_range_and_gray_ones_that_are_to_be_saturated() -> None:
+def test_corrupt_of_unsuitable_images_raises() -> None:
     with pytest.raises(InputError, match="divide by 255"):
         corrupt("fog", 255 * images(1, 3, 8, 8), 1, rng=rng(0))
     with pytest.raises(InputError, match="Gray images have no saturation"):
         corrupt("saturate", images(1, 1, 8, 8), 1, rng=rng(0))
 
 
-def test_jpeg_without_pillow_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpeg_without_pillow_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(InputError, match=r"pip install 'forefend\[data\]'"):
         corrupt("jpeg_compression", images(1, 3, 8, 8), 1, rng=rng(0))
 
 
-def test_large_images_take_the_other_constants() -> None:
+def test_large_images_use_imagenet_c_constants() -> None:
     for side, lift in ((96, 0.30), (97, 0.5)):
         x = torch.full((1, 1, side, side), 0.25)
         assert torch.allclose(corrupt("brightness", x, 5, rng=rng(0)), x + lift)
 
 
-def test_known_answers() -> None:
+def test_corruptions_match_known_values() -> None:
     pixel = torch.tensor([0.2, 0.4, 0.1]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     brighter = corrupt("brightness", pixel, 2, rng=rng(0))[0, :, 0, 0]
     assert torch.allclose(brighter, torch.tensor([0.25, 0.5, 0.125]))  # the value 0.4 → 0.5, ratios kept
@@ -138,7 +138,7 @@ def test_known_answers() -> None:
         assert torch.allclose(corrupt(name, even, 3, rng=rng(0)), even, atol=1.01 / 255), name
 
 
-def test_impulses_are_as_many_as_said_and_half_of_them_white() -> None:
+def test_impulse_noise_has_given_share_half_white() -> None:
     x = torch.full((20, 3, 32, 32), 0.5)
     found = corrupt("impulse_noise", x, 5, rng=rng(*range(20)))
     for value in (0, 1):
@@ -146,7 +146,7 @@ def test_impulses_are_as_many_as_said_and_half_of_them_white() -> None:
     assert float((found == 0.5).float().mean()) == pytest.approx(0.93, abs=0.004)
 
 
-def test_poisson_counts_are_scipys_quantiles() -> None:
+def test_poisson_quantile_matches_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     means = torch.cat([torch.linspace(0, 3, 61), torch.linspace(3, 60, 58), torch.linspace(60, 500, 45)]).double()
     bits = torch.cat([torch.tensor([0, 1, 16, 99, 2**14]), torch.arange(2**17, 2**24, 2**18)])
@@ -156,7 +156,7 @@ def test_poisson_counts_are_scipys_quantiles() -> None:
     assert torch.equal(poisson_quantile(mean, u), wanted.clamp_min(0))
 
 
-def test_a_smear_goes_where_it_is_told() -> None:
+def test_directional_blur_follows_its_direction() -> None:
     x = torch.zeros(2, 1, 9, 9)
     x[:, :, 4, 4] = 1
     row, column = directional_blur(x, 2, 1.0, torch.tensor([0.0, 90.0]))[:, 0]
@@ -166,7 +166,7 @@ def test_a_smear_goes_where_it_is_told() -> None:
     assert torch.allclose(row[4, :5].flip(0), weights / weights.sum())
 
 
-def test_borders() -> None:
+def test_border_modes_match_known_values() -> None:
     place = torch.arange(-4, 7)
     assert edge(place, 3).tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2]
     assert reflect(place, 3).tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
@@ -174,7 +174,7 @@ def test_borders() -> None:
     assert reflect(place, 1).unique().tolist() == [0]
 
 
-def test_blur_zoom_and_boxes() -> None:
+def test_blur_zoom_and_box_resize_match_known_values() -> None:
     x = images(1, 2, 9, 7)
     assert gaussian_smooth(x, 0) is x
     assert torch.allclose(gaussian_smooth(x, 50.0, fold=symmetric).std((2, 3)), torch.zeros(2), atol=1e-2)
@@ -183,7 +183,7 @@ def test_blur_zoom_and_boxes() -> None:
     assert torch.equal(box_resize(x, (18, 7))[:, :, ::2], x)
 
 
-def test_a_fractal_without_noise_in_most_places_is_what_the_hand_reckons() -> None:
+def test_plasma_of_sparse_noise_matches_known_values() -> None:
     noise = torch.zeros(1, 4, 4)
     noise[0, 2, 2] = 1  # the middle is the highest; the corner, from which all starts, stays the lowest
     land = plasma(noise, 2.0)[0]
