@@ -93,7 +93,7 @@ def test_corrupt_changes_more_at_higher_severity(name: str) -> None:
 
 
 def test_corrupt_with_frost_or_unknown_name_raises() -> None:
-    with pytest.raises(InputError, match="needs photographs of frost: leave it out"):
+    with pytest.raises(InputError, match="needs photographs"):
         find_corruption("frost")
     with pytest.raises(InputError, match="did you mean 'fog'"):
         find_corruption("fogg")
@@ -177,7 +177,7 @@ def test_border_modes_match_known_values() -> None:
 def test_blur_zoom_and_box_resize_match_known_values() -> None:
     x = images(1, 2, 9, 7)
     assert gaussian_smooth(x, 0) is x
-    assert torch.allclose(gaussian_smooth(x, 50.0, fold=symmetric).std((2, 3)), torch.zeros(2), atol=1e-2)
+    assert torch.allclose(gaussian_smooth(x, 50.0, border=symmetric).std((2, 3)), torch.zeros(2), atol=1e-2)
     assert torch.equal(clipped_zoom(x, 1.0), x)
     assert torch.allclose(box_resize(images(1, 1, 4, 4), (2, 2)), torch.nn.functional.avg_pool2d(images(1, 1, 4, 4), 2))
     assert torch.equal(box_resize(x, (18, 7))[:, :, ::2], x)

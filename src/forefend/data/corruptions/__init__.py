@@ -1,9 +1,9 @@
-"""Corruptions: what light, weather, lenses and files do to pictures, in five severities.
+"""Common corruptions of images, in five severities.
 
-Eighteen of the nineteen of Hendrycks and Dietterich (1903.12261), with their constants; frost is left out, which needs
-photographs of frost. Each is a function `(x, severity, *, rng) -> x` from images in [0, 1], `(B, C, H, W)`, to images
-of the same shape, which treats every image as if it were alone. Images made here are of the published kind but not the
-published images: pixels stay floats where the authors cut them to 8 bits, and other random numbers fall.
+Eighteen of the nineteen corruptions of Hendrycks and Dietterich (1903.12261), with their constants; frost needs
+photographs and is missing. Each is a function `(x, severity, *, rng) -> x` of images in [0, 1], `(B, C, H, W)`. The
+result for an image does not depend on its batch. Results are not the published images: pixels stay floats where the
+authors round to 8 bits, and the random numbers differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forefend.data.corruptions.noise import gaussian_noise, impulse_noise, shot_
 from forefend.data.corruptions.severity import SEVERITIES, check_severity
 from forefend.data.corruptions.spatter import spatter
 from forefend.data.corruptions.weather import brightness, fog, snow
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import KeyedRNG, as_rng
 
 __all__ = ["COLOR_ONLY", "CORRUPTIONS", "SEVERITIES", "Corruption", "check_severity", "corrupt", "find_corruption"]
 
@@ -28,7 +28,7 @@ class Corruption(Protocol):
     """Images to corrupted images."""
 
     def __call__(self, x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-        """The same images, `(B, C, H, W)` in [0, 1], corrupted with this severity."""
+        """Return the corrupted images, `(B, C, H, W)` in [0, 1]."""
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -51,34 +51,41 @@ CORRUPTIONS: dict[str, Corruption] = {
     "jpeg_compression": jpeg_compression,
     "saturate": saturate,
 }
-COLOR_ONLY = ("saturate",)  # those that mean nothing for gray images
+COLOR_ONLY = ("saturate",)  # not defined for gray images
 
 
 def find_corruption(name: str) -> Corruption:
-    """The corruption of that name.
+    """Return the corruption with a name.
 
     Raises:
-        InputError: there is none, or it is frost.
+        InputError: an unknown name, or frost.
     """
     if name == "frost":
-        raise InputError(
-            "Frost cannot be made here, since it needs photographs of frost: leave it out, or read a published set."
-        )
+        raise InputError("Frost needs photographs of frost and is not available: use a published set instead.")
     return choose(name, CORRUPTIONS, "corruption")
 
 
-def corrupt(name: str, x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Images corrupted in the named way.
+def corrupt(name: str, x: Tensor, severity: int, *, rng: KeyedRNG | None = None) -> Tensor:
+    """Return corrupted images.
 
     Args:
-        name: such as "fog".
+        name: the corruption, such as "fog".
         x: images, `(B, C, H, W)`, float in [0, 1]; C is 1 or 3.
         severity: 1, 2, 3, 4 or 5.
-        rng: where random numbers come from; each corruption and severity draws its own from it.
+        rng: the random generator; each corruption and severity draws its own numbers. None numbers the images from 0
+            and uses seed 0.
+
+    Returns:
+        Images in [0, 1], of the shape of `x`.
 
     Raises:
-        InputError: an unknown name, images or a severity that cannot be used.
+        InputError: an unknown name, or unsuitable images or severity.
+
+    >>> import torch
+    >>> corrupt("brightness", torch.full((1, 1, 8, 8), 0.5), severity=5).amax()
+    tensor(0.8000)
     """
+    rng = as_rng(rng, x)
     corruption = find_corruption(name)
     check_images(x)
     check_severity(severity)

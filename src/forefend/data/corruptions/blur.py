@@ -1,6 +1,6 @@
-"""Blur: of the lens, of glass, of motion, of a zoom.
+"""Gaussian, defocus, glass, motion and zoom blur.
 
-Source: Hendrycks and Dietterich, 1903.12261; motion blur as ImageMagick does it, which made the published sets.
+Source: Hendrycks and Dietterich, 1903.12261; motion blur follows ImageMagick, which made the published sets.
 """
 
 from __future__ import annotations
@@ -18,30 +18,22 @@ from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
 SIGMA = Scale((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0))
-
-
-# Radius of the lens's disc, and deviation of the blur that smooths its rim; pixels.
+# Radius of the disk, and deviation of the blur that smooths its rim; pixels.
 DISC = Scale(
     ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
     ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
 )
-
-
-# Deviation of the blur before and after; how far a pixel may come from, in pixels; how often.
+# Deviation of the blur before and after; reach of the swaps in pixels; number of rounds.
 GLASS = Scale(
     ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
 )
-
-
-# Radius and deviation of the smear, pixels.
+# Radius and deviation of the motion blur, pixels.
 SMEAR = Scale(
     ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
     ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
 )
-
-
-# The largest zoom, which is not reached, and the step.
+# The upper limit of the zoom, exclusive, and the step.
 ZOOM = Scale(
     ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
     ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
@@ -49,12 +41,12 @@ ZOOM = Scale(
 
 
 def gaussian_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """A Gaussian blur, the pixels at the border repeated outside."""
+    """Apply a Gaussian blur that repeats the border."""
     return gaussian_smooth(x, SIGMA.at(severity, x)).clamp(0, 1)
 
 
 def defocus_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Each point spread to a disc, as by a lens out of focus."""
+    """Blur with a disk, as by a lens out of focus."""
     kernel = disk_kernel(*DISC.at(severity, x)).to(x)
     margin = len(kernel) // 2
     for dim in (2, 3):
@@ -65,32 +57,31 @@ def defocus_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def glass_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Frosted glass: pixels taken from their neighborhood, blurred before and after.
+    """Replace pixels by neighbors, as frosted glass does, and blur before and after.
 
-    In the program that made the published sets, a pair of pixels that is meant to change places does not: the second
-    one is written over the first. So it is here.
+    The published program copies one pixel of a pair over the other instead of swapping them; so does this function.
     """
     sigma, reach, rounds = GLASS.at(severity, x)
-    x = (gaussian_smooth(x, sigma) * 255).floor() / 255  # the published sets shuffle 8-bit pixels, cut and not rounded
+    x = (gaussian_smooth(x, sigma) * 255).floor() / 255  # the authors truncate to 8 bits
     u = rng.uniform(x.new_empty(len(x), rounds, *x.shape[2:], 2))
-    return gaussian_smooth(_swap_pixels(x, (2 * reach * u).long() - reach, reach), sigma).clamp(0, 1)
+    return gaussian_smooth(_replace_by_neighbors(x, (2 * reach * u).long() - reach, reach), sigma).clamp(0, 1)
 
 
 def motion_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """A smear in a direction between −45° and 45°, strongest at its beginning."""
+    """Blur along a random direction between −45° and 45°."""
     radius, sigma = SMEAR.at(severity, x)
     return directional_blur(x, radius, sigma, 90 * rng.uniform(x[:, 0, 0, 0]) - 45).clamp(0, 1)
 
 
 def zoom_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """The mean of the image and of ever closer views of its middle."""
+    """Return the mean of the image and of enlargements of its center."""
     end, step = ZOOM.at(severity, x)
     views = [clipped_zoom(x, float(factor)) for factor in np.arange(1, end, step)]
     return (torch.stack([x, *views]).mean(0)).clamp(0, 1)
 
 
 def disk_kernel(radius: float, rim: float) -> Tensor:
-    """The weights of a disc whose rim is smoothed, `(K, K)`, float64, K odd."""
+    """Return the weights of a disk with a smoothed rim, `(K, K)`, float64, K odd."""
     half = 8 if radius <= 8 else math.ceil(radius)
     place = torch.arange(-half, half + 1, dtype=torch.float64)
     flat = (place[:, None] ** 2 + place**2 <= radius**2).double()
@@ -105,12 +96,12 @@ def disk_kernel(radius: float, rim: float) -> Tensor:
             for move, weight in zip(range(-margin, margin + 1), weights, strict=True)
         ]
         flat = torch.stack(parts).sum(0)
-    used = int((flat.sum(0) > 0).nonzero().min())  # the empty border would only cost time, and outgrow small images
+    used = int((flat.sum(0) > 0).nonzero().min())  # an empty border costs time, and may exceed small images
     return flat[used : size - used, used : size - used]
 
 
 def directional_blur(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
-    """One-sided Gaussian smear along a straight line of pixels, the border repeated outside.
+    """Blur with a one-sided Gaussian along a line of pixels; the border is repeated.
 
     Args:
         x: images, `(B, C, H, W)`.
@@ -132,13 +123,13 @@ def directional_blur(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> T
     return out
 
 
-def _swap_pixels(x: Tensor, jump: Tensor, reach: int) -> Tensor:
-    """Each pixel replaced by a neighbor, from the last row and column to the first, over what is already replaced.
+def _replace_by_neighbors(x: Tensor, jump: Tensor, reach: int) -> Tensor:
+    """Replace each pixel in place by a neighbor, from the last row and column to the first.
 
     Args:
         x: images, `(B, C, H, W)`.
         jump: rows and columns to the neighbor, `(B, rounds, H, W, 2)`, −reach … reach − 1.
-        reach: pixels of a border that stays.
+        reach: width of the unchanged border in pixels.
     """
     height, width = x.shape[2:]
     cell = torch.arange(height * width, device=x.device).view(height, width)
@@ -146,7 +137,7 @@ def _swap_pixels(x: Tensor, jump: Tensor, reach: int) -> Tensor:
     rows, columns = range(height - reach, reach, -1), range(width - reach, reach, -1)
     order = [row * width + column for row, column in product(rows, columns)]
     places = []
-    for turns in other.flatten(2).tolist():  # one step hangs on the last, and lists are quicker at that than tensors
+    for turns in other.flatten(2).tolist():  # each step depends on the last, for which lists are faster than tensors
         place = list(range(height * width))
         for turn in turns:
             for here in order:

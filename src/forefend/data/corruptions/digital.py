@@ -1,4 +1,4 @@
-"""What a camera or a file does: contrast, saturation, elastic deformation, coarse pixels, JPEG.
+"""Contrast, saturation, elastic deformation, pixelation and JPEG compression.
 
 Source: Hendrycks and Dietterich, 1903.12261.
 """
@@ -18,17 +18,13 @@ from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
 CONTRAST = Scale((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05))
-
-
-# Factor of the saturation, and what is added to it.
+# Factor of the saturation, and the number that is added to it.
 SATURATION = Scale(
     ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
     ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
 )
-
-
-# In shares of the image's side: height of the waves, deviation of the blur that makes waves of noise, and how far the
-# corners of a triangle move. ImageNet-C reckons with a side of 244 where its images have 224.
+# As shares of the side of the image: height of the displacement, deviation of its blur, and the largest move of the
+# corners of the affine map. ImageNet-C uses a side of 244 although its images have 224.
 _WIDER = 244 / 224
 ELASTIC = Scale(
     ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
@@ -45,19 +41,19 @@ QUALITY = Scale((80, 65, 58, 50, 40), (25, 18, 15, 10, 7))
 
 
 def contrast(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Each channel drawn towards its mean over the image."""
+    """Shrink the differences of each channel from its mean over the image."""
     mean = x.mean((2, 3), keepdim=True)
     return ((x - mean) * CONTRAST.at(severity, x) + mean).clamp(0, 1)
 
 
 def saturate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Saturation lowered (severities 1 and 2) or raised; hue and value stay, and a gray pixel counts as a red hue.
+    """Lower (severities 1 and 2) or raise the saturation; hue and value are unchanged, and gray has the hue of red.
 
     Raises:
-        InputError: gray images, which have no saturation to change.
+        InputError: gray images, which have no saturation.
     """
     if x.shape[1] != 3:
-        raise InputError("Gray images have no saturation to change: leave saturate out for them.")
+        raise InputError("Gray images have no saturation: leave saturate out for them.")
     factor, more = SATURATION.at(severity, x)
     value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     spread = value - least
@@ -70,24 +66,24 @@ def saturate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def elastic_transform(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """A random affine map, then waves of displacement."""
+    """Apply a random affine map, then a smooth random displacement."""
     height, sigma, reach = (share * min(x.shape[2:]) for share in ELASTIC.at(severity, x))
     corners = rng.fold_in(purpose=f"{rng.purpose}|affine").uniform(x.new_empty(len(x), 3, 2))
-    x = _sampled(x, affine((2 * corners - 1) * reach, x), "mirrored")
+    x = _sampled(x, affine((2 * corners - 1) * reach, x), about_centers=True)
     noise = 2 * rng.uniform(x.new_empty(len(x), 2, *x.shape[2:])) - 1
-    waves = height * gaussian_smooth(noise, sigma, truncate=3, fold=symmetric) if height else 0 * noise
-    return _sampled(x, _grid(x) + waves.permute(0, 2, 3, 1), "doubled").clamp(0, 1)
+    waves = height * gaussian_smooth(noise, sigma, truncate=3, border=symmetric) if height else 0 * noise
+    return _sampled(x, _grid(x) + waves.permute(0, 2, 3, 1), about_centers=False).clamp(0, 1)
 
 
 def pixelate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Made smaller by averaging, then as large as before by repeating pixels."""
+    """Reduce the image by averaging, then enlarge it by repeating pixels."""
     share, (height, width) = PIXELS.at(severity, x), x.shape[2:]
     small = box_resize(x, (max(int(share * height), 1), max(int(share * width), 1)))
     return box_resize(small, (height, width)).clamp(0, 1)
 
 
 def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Written as JPEG by Pillow, 8 bits a pixel and colors at half the resolution, and read again.
+    """Write 8-bit JPEG by Pillow, colors at half the resolution, and read it again.
 
     Raises:
         InputError: Pillow is not installed.
@@ -105,10 +101,10 @@ def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def affine(moves: Tensor, x: Tensor) -> Tensor:
-    """Where each pixel comes from when a triangle about the middle is moved, `(B, H, W, 2)`, columns then rows.
+    """Return the source of each pixel under the affine map that moves three corners, `(B, H, W, 2)`, column and row.
 
     Args:
-        moves: of its three corners, pixels, `(B, 3, 2)`.
+        moves: moves of the corners of a triangle around the center, in pixels, `(B, 3, 2)`.
         x: the images, `(B, C, H, W)`.
     """
     height, width = x.shape[2:]
@@ -124,20 +120,16 @@ def affine(moves: Tensor, x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor) -> Tensor:
-    """Column and row of every pixel, `(H, W, 2)`."""
+    """Return column and row of every pixel, `(H, W, 2)`."""
     rows, columns = torch.meshgrid(*(torch.arange(side, device=x.device) for side in x.shape[2:]), indexing="ij")
     return torch.stack((columns, rows), 2).to(x)
 
 
-def _sampled(x: Tensor, place: Tensor, outside: str) -> Tensor:
-    """The images read linearly at `place`, `(B, H, W, 2)` in pixels.
+def _sampled(x: Tensor, place: Tensor, *, about_centers: bool) -> Tensor:
+    """Interpolate the images at `place`, columns and rows in pixels, `(B, H, W, 2)`.
 
-    Args:
-        x: images, `(B, C, H, W)`.
-        place: columns and rows.
-        outside: "mirrored" about the last pixel's center, or "doubled" about its edge.
+    `about_centers` mirrors positions outside the image about the center of the last pixel, otherwise about its edge.
     """
     size = x.new_tensor((x.shape[3], x.shape[2]))
-    centers = outside == "mirrored"
-    scaled = 2 * place / (size - 1).clamp_min(1) - 1 if centers else (2 * place + 1) / size - 1
-    return F.grid_sample(x, scaled, mode="bilinear", padding_mode="reflection", align_corners=centers)
+    scaled = 2 * place / (size - 1).clamp_min(1) - 1 if about_centers else (2 * place + 1) / size - 1
+    return F.grid_sample(x, scaled, mode="bilinear", padding_mode="reflection", align_corners=about_centers)

@@ -1,4 +1,4 @@
-"""Noise, independent from pixel to pixel and from channel to channel.
+"""Noise that is independent for each pixel and channel.
 
 Source: Hendrycks and Dietterich, 1903.12261.
 """
@@ -18,36 +18,36 @@ SPECKLE = Scale((0.06, 0.10, 0.12, 0.16, 0.20), (0.15, 0.20, 0.35, 0.45, 0.60))
 
 
 def gaussian_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Normal noise of one deviation everywhere: dim light."""
+    """Add normal noise of one standard deviation."""
     return (x + GAUSSIAN.at(severity, x) * rng.normal(x)).clamp(0, 1)
 
 
 def shot_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Each pixel a Poisson count of light whose mean is its brightness."""
+    """Replace each pixel by a Poisson count whose mean is its value."""
     light = SHOT.at(severity, x)
     return (poisson_quantile(x * light, rng.uniform(x.double())).to(x.dtype) / light).clamp(0, 1)
 
 
 def impulse_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """A share of the values black or white, as likely the one as the other: faulty bits."""
+    """Set a share of the values to 0 or 1 with equal probability."""
     share, u = IMPULSE.at(severity, x), rng.uniform(x)
     return torch.where(u < share, (u < share / 2).to(x.dtype), x)
 
 
 def speckle_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Normal noise in proportion to brightness."""
+    """Add normal noise in proportion to the value of each pixel."""
     return (x + SPECKLE.at(severity, x) * x * rng.normal(x)).clamp(0, 1)
 
 
 def poisson_quantile(mean: Tensor, u: Tensor) -> Tensor:
-    """Poisson counts by inverting the distribution function: the least k with P(K ≤ k) ≥ u.
+    """Return Poisson counts by inverting the distribution function: the least k with P(K ≤ k) ≥ u.
 
     Args:
         mean: at least 0.
-        u: uniform numbers in [0, 1), shaped like `mean`, float64.
+        u: uniform numbers in [0, 1), of the shape of `mean`, float64.
     """
-    mean, u = mean.double(), u + 2**-25  # the middle of what each of Draw's numbers stands for, never 0
-    # Cornish and Fisher's expansion is at most one too low, and at most one too high, five where the mean is near 0.
+    mean, u = mean.double(), u + 2**-25  # the middle of the interval that u represents, never 0
+    # The Cornish-Fisher expansion is at most 1 too low, and at most 1 too high, or 5 where the mean is near 0.
     z = torch.special.ndtri(u)
     guess = (mean + mean.sqrt() * z + (z * z - 1) / 6).round()
     low: Tensor = (guess - 6).clamp_min(-1)

@@ -1,4 +1,4 @@
-"""Resample: the blur, the zoom and the borders that several corruptions share."""
+"""Blur, zoom and border modes that several corruptions use."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Fold = Callable[[Tensor, int], Tensor]  # positions outside a line of so many pixels to positions inside it
+Border = Callable[[Tensor, int], Tensor]  # positions outside a line of a length → positions inside it
 
 
 def edge(place: Tensor, length: int) -> Tensor:
-    """Outside lies the last pixel: a a | a b c | c c."""
+    """Repeat the last pixel: a a | a b c | c c."""
     return place.clamp(0, length - 1)
 
 
 def reflect(place: Tensor, length: int) -> Tensor:
-    """Outside lies the mirror image about the last pixel: c b | a b c | b a."""
+    """Mirror about the last pixel: c b | a b c | b a."""
     period = max(2 * (length - 1), 1)
     place = place.remainder(period)
     return torch.minimum(place, period - place)
 
 
 def symmetric(place: Tensor, length: int) -> Tensor:
-    """Outside lies the mirror image about the last pixel's edge: b a | a b c | c b."""
+    """Mirror about the edge of the last pixel: b a | a b c | c b."""
     place = place.remainder(2 * length)
     return torch.minimum(place, 2 * length - 1 - place)
 
 
-def gaussian_smooth(x: Tensor, sigma: float, *, truncate: float = 4, fold: Fold = edge) -> Tensor:
-    """A Gaussian blur of each channel.
+def gaussian_smooth(x: Tensor, sigma: float, *, truncate: float = 4, border: Border = edge) -> Tensor:
+    """Return a Gaussian blur of each channel.
 
     Args:
         x: images, `(B, C, H, W)`.
-        sigma: standard deviation, pixels; 0 changes nothing.
-        truncate: where the weights end, in deviations.
-        fold: what lies outside the image.
+        sigma: standard deviation in pixels; 0 returns `x`.
+        truncate: radius of the kernel in standard deviations.
+        border: the mode for pixels outside the image.
     """
     if sigma == 0:
         return x
-    down, across = (_smoothing(side, sigma, truncate, fold).to(x) for side in x.shape[2:])
+    down, across = (_smoothing(side, sigma, truncate, border).to(x) for side in x.shape[2:])
     return down @ x @ across.T
 
 
-def _smoothing(length: int, sigma: float, truncate: float, fold: Fold) -> Tensor:
-    """The blur of one line as a matrix, `(length, length)`, float64; each row sums to 1."""
+def _smoothing(length: int, sigma: float, truncate: float, border: Border) -> Tensor:
+    """Return the blur of one line as a matrix, `(length, length)`, float64, whose rows sum to 1."""
     radius = int(truncate * sigma + 0.5)
     offset = torch.arange(-radius, radius + 1)
     weights = torch.exp(-(offset.double() ** 2) / (2 * sigma**2))
-    source = fold(torch.arange(length)[:, None] + offset, length)
+    source = border(torch.arange(length)[:, None] + offset, length)
     spread = (weights / weights.sum()).expand(length, -1)
     return torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, source, spread)
 
 
 def clipped_zoom(x: Tensor, factor: float) -> Tensor:
-    """The middle of each image enlarged by `factor`, at least 1, linearly; same shape."""
+    """Enlarge the center of each image linearly by `factor`, at least 1, to the shape of the image."""
     height, width = x.shape[2:]
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -68,18 +68,18 @@ def clipped_zoom(x: Tensor, factor: float) -> Tensor:
 
 
 def box_resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resized as Pillow's BOX does: each new pixel is the mean of the old pixels whose center lies in it.
+    """Resize like Pillow's BOX: each new pixel is the mean of the old pixels whose centers it contains.
 
     Args:
         x: images, `(B, C, H, W)`.
-        size: new height and width; where it is larger, pixels are repeated.
+        size: new height and width; a larger size repeats pixels.
     """
     down, across = (_boxes(old, new).to(x) for old, new in zip(x.shape[2:], size, strict=True))
     return down @ x @ across.T
 
 
 def _boxes(old: int, new: int) -> Tensor:
-    """Box averaging of one line as a matrix, `(new, old)`, float64; each row sums to 1."""
+    """Return the resizing of one line as a matrix, `(new, old)`, float64, whose rows sum to 1."""
     scale = old / new
     middle = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * scale
     distance = (torch.arange(old) + 0.5 - middle) / max(scale, 1)
@@ -88,7 +88,7 @@ def _boxes(old: int, new: int) -> Tensor:
 
 
 def luma(x: Tensor) -> Tensor:
-    """Brightness of each pixel, `(B, 1, H, W)`: 0.299 R + 0.587 G + 0.114 B; gray images are their own."""
+    """Return the brightness of each pixel, `(B, 1, H, W)`: 0.299 R + 0.587 G + 0.114 B; gray images unchanged."""
     if x.shape[1] == 1:
         return x
     return torch.einsum("bchw,c->bhw", x, x.new_tensor((0.299, 0.587, 0.114)))[:, None]

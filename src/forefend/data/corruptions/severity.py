@@ -1,4 +1,4 @@
-"""Severity: the constants of the corruptions, of which small images and large ones have their own."""
+"""The constants of the corruptions for each severity, for small and for large images."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor
 from forefend.checks import InputError
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SMALL_SIDE = 96  # images whose shorter side is no longer take CIFAR-10-C's constants, others ImageNet-C's
+SMALL_SIDE = 96  # up to this shorter side, images use the constants of CIFAR-10-C, others those of ImageNet-C
 Constants = TypeVar("Constants")
 Five = tuple[Constants, Constants, Constants, Constants, Constants]
 
 
 @dataclass(frozen=True)
 class Scale(Generic[Constants]):
-    """What a corruption's five severities mean.
+    """The constants of a corruption for five severities.
 
     Args:
-        small: as CIFAR-10-C was made, for 32 × 32 pixels.
-        large: as ImageNet-C was made, for 224 × 224 pixels.
+        small: those of CIFAR-10-C, for 32 × 32 pixels.
+        large: those of ImageNet-C, for 224 × 224 pixels.
 
-    Source: Hendrycks and Dietterich, 1903.12261, and the two programs that made these sets (hendrycks/robustness).
+    Source: Hendrycks and Dietterich, 1903.12261, and their programs (hendrycks/robustness).
     """
 
     small: Five[Constants]
     large: Five[Constants]
 
     def at(self, severity: int, x: Tensor) -> Constants:
-        """The constants for images like `x`, `(B, C, H, W)`.
+        """Return the constants for images of the size of `x`, `(B, C, H, W)`.
 
         Raises:
             InputError: the severity is not 1, 2, 3, 4 or 5.

@@ -1,4 +1,4 @@
-"""Spatter: drops of water (severities 1 to 3) or of mud (4 and 5) on the lens.
+"""Spatter of water (severities 1 to 3) or mud (4 and 5).
 
 Source: Hendrycks and Dietterich, 1903.12261; edges as by Canny (1986), in OpenCV's form.
 """
@@ -15,7 +15,7 @@ from forefend.data.corruptions.resample import gaussian_smooth, luma, reflect
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
-# Mean and deviation of the liquid, its blur, the least that is seen, strength of water or blur of mud, and which.
+# Mean and deviation of the liquid, its blur, its threshold, strength of water or blur of mud, and the kind.
 LIQUID = Scale(
     (
         (0.62, 0.1, 0.7, 0.7, 0.5, "water"),
@@ -34,30 +34,26 @@ LIQUID = Scale(
 )
 WATER = (175 / 255, 238 / 255, 238 / 255)
 MUD = (63 / 255, 42 / 255, 20 / 255)
-WEAK, STRONG = 50, 150  # gradients that may belong to an edge, and that surely do
-FAR = 20  # pixels from an edge, beyond which water is not told apart
-
-
-# Rows, columns and length of each step on a way to an edge: OpenCV's approximation of straight distances.
+WEAK, STRONG = 50, 150  # thresholds of Canny's edges
+FAR = 20  # the largest distance from an edge in pixels
+# Rows, columns and length of each step to an edge: OpenCV's approximation of Euclidean distance.
 _LENGTHS = {(0, 1): 1.0, (1, 1): 1.4, (1, 2): 2.1969}
 STEPS = tuple(
     (i, j, _LENGTHS[min(abs(i), abs(j)), max(abs(i), abs(j))])
     for i, j in product(range(-2, 3), range(-2, 3))
     if (min(abs(i), abs(j)), max(abs(i), abs(j))) in _LENGTHS
 )
-RELIEF = ((-2.0, -1.0, 0.0), (-1.0, 1.0, 1.0), (0.0, 1.0, 2.0))  # light from one side
-_TAN = 0.4142135623730951  # of 22.5°, between the directions that an edge may have
+RELIEF = ((-2.0, -1.0, 0.0), (-1.0, 1.0, 1.0), (0.0, 1.0, 2.0))  # a filter for light from one side
+_TAN = 0.4142135623730951  # tangent of 22.5°, the limit between directions of an edge
 
 
 def spatter(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Drops of pale turquoise water that shine at their rims, or of brown mud that covers."""
+    """Add drops of pale turquoise water with highlights, or cover the image by drops of brown mud."""
     mean, deviation, sigma, least, strength, kind = LIQUID.at(severity, x)
     liquid = gaussian_smooth(mean + deviation * rng.normal(x[:, :1]), sigma)
     if kind == "water":
         depth = (torch.where(liquid < least, 0, liquid) * 255).floor()
-        drops = water_highlights(
-            depth.remainder(256)
-        )  # in the authors' 8-bit numbers, what is deeper than 255 begins again at 0
+        drops = water_highlights(depth.remainder(256))  # the 8-bit numbers of the authors wrap around
         return (x + strength * drops * _color(WATER, x)).clamp(0, 1)
     covered = gaussian_smooth((liquid > least).to(x.dtype), strength)
     covered = torch.where(covered < 0.8, 0, covered)
@@ -65,29 +61,29 @@ def spatter(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def _color(channels: tuple[float, float, float], x: Tensor) -> Tensor:
-    """A color for images like `x`, `(1, C, 1, 1)`: its brightness for gray ones."""
+    """Return a color with the channels of `x`, `(1, C, 1, 1)`: its brightness for gray images."""
     color = x.new_tensor(channels).view(1, 3, 1, 1)
     return luma(color) if x.shape[1] == 1 else color
 
 
 def water_highlights(liquid: Tensor) -> Tensor:
-    """How bright water of varying depth is in slanting light, in [0, 1], the brightest place 1 (dry images stay 0).
+    """Return the brightness of water in light from one side, in [0, 1] with maximum 1; 0 where there is no water.
 
     Args:
-        liquid: depth in whole numbers 0 … 255, `(B, 1, H, W)`.
+        liquid: depth, integers 0 … 255, `(B, 1, H, W)`.
     """
     distance = _mean3(_distance(canny_edges(liquid)).to(liquid)).floor()
-    light = F.conv2d(_outside(_equalized(distance)), liquid.new_tensor(RELIEF)[None, None]).clamp(0, 255)
+    light = F.conv2d(_reflect_pad(_equalized(distance)), liquid.new_tensor(RELIEF)[None, None]).clamp(0, 255)
     bright = liquid * _mean3(light).round()
     shone: Tensor = bright / bright.amax((2, 3), keepdim=True).clamp_min(1e-12)
     return shone
 
 
 def canny_edges(gray: Tensor) -> Tensor:
-    """Canny's edges, `(B, 1, H, W)` bool: crests of the gradient, weak ones only if joined to a strong one.
+    """Return Canny's edges, `(B, 1, H, W)` bool: maxima of the gradient, weak ones only if joined to strong ones.
 
     Args:
-        gray: whole numbers 0 … 255, `(B, 1, H, W)`.
+        gray: integers 0 … 255, `(B, 1, H, W)`.
     """
     sobel = gray.new_tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)))
     around = F.pad(gray, (1, 1, 1, 1), mode="replicate")
@@ -104,11 +100,11 @@ def canny_edges(gray: Tensor) -> Tensor:
 
 
 def _local_maxima(size: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Whether the gradient is larger than at both neighbors in its own direction; the first must be beaten."""
+    """Return where the gradient exceeds one neighbor in its direction and is at least the other."""
     around = F.pad(size, (1, 1, 1, 1))
 
-    def beats(row: int, column: int) -> Tensor:
-        """Larger than the neighbor there, and no smaller than the one opposite."""
+    def exceeds(row: int, column: int) -> Tensor:
+        """Return where the gradient exceeds this neighbor and is at least the opposite one."""
         height, width = size.shape[2:]
         first = around[:, :, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
         second = around[:, :, 1 - row : 1 - row + height, 1 - column : 1 - column + width]
@@ -118,11 +114,11 @@ def _local_maxima(size: Tensor, across: Tensor, down: Tensor) -> Tensor:
         across * down < 0, _strict(around, size, 1), _strict(around, size, -1)
     )
     flat, steep = down.abs() < _TAN * across.abs(), down.abs() > across.abs() / _TAN
-    return torch.where(flat, beats(0, -1), torch.where(steep, beats(-1, 0), slanting))
+    return torch.where(flat, exceeds(0, -1), torch.where(steep, exceeds(-1, 0), slanting))
 
 
 def _strict(around: Tensor, size: Tensor, column: int) -> Tensor:
-    """Larger than both neighbors on a diagonal: above and `column` to the side, and opposite."""
+    """Return where the gradient exceeds both neighbors on a diagonal: above and `column` to the side, and opposite."""
     height, width = size.shape[2:]
     above = around[:, :, :height, 1 + column : 1 + column + width]
     below = around[:, :, 2 : 2 + height, 1 - column : 1 - column + width]
@@ -130,20 +126,20 @@ def _strict(around: Tensor, size: Tensor, column: int) -> Tensor:
 
 
 def _distance(edge: Tensor) -> Tensor:
-    """Length of the shortest way to an edge, at most FAR, `(B, 1, H, W)`; ways are made of STEPS."""
+    """Return the length of the shortest path of STEPS to an edge, at most FAR, `(B, 1, H, W)`."""
     height, width = edge.shape[2:]
     far = torch.where(edge, 0.0, float(FAR))
     while True:
         around = F.pad(far, (2, 2, 2, 2), value=float(FAR))
-        config = [around[:, :, 2 + i : 2 + i + height, 2 + j : 2 + j + width] + length for i, j, length in STEPS]
-        nearer = torch.stack([far, *config]).amin(0)
+        paths = [around[:, :, 2 + i : 2 + i + height, 2 + j : 2 + j + width] + length for i, j, length in STEPS]
+        nearer = torch.stack([far, *paths]).amin(0)
         if torch.equal(nearer, far):
             return far
         far = nearer
 
 
 def _equalized(gray: Tensor) -> Tensor:
-    """Whole numbers 0 … FAR spread over 0 … 255 so that each is about as frequent; one number alone stays."""
+    """Equalize the histogram of integers 0 … FAR over 0 … 255; an image of one number is unchanged."""
     counts = torch.stack([(gray <= level).sum((1, 2, 3)) for level in range(FAR + 1)], 1).to(gray)
     least = torch.where(counts > 0, counts, torch.inf).amin(1, keepdim=True)
     rest = counts[:, -1:] - least
@@ -152,13 +148,13 @@ def _equalized(gray: Tensor) -> Tensor:
     return torch.where(rest[:, :, None, None] > 0, spread, gray)
 
 
-def _outside(x: Tensor) -> Tensor:
-    """A border of one pixel about each image, mirrored."""
+def _reflect_pad(x: Tensor) -> Tensor:
+    """Add a reflected border of one pixel to each image."""
     for dim in (2, 3):
         x = x.index_select(dim, reflect(torch.arange(-1, x.shape[dim] + 1, device=x.device), x.shape[dim]))
     return x
 
 
 def _mean3(x: Tensor) -> Tensor:
-    """The mean over 3 × 3 pixels."""
-    return F.avg_pool2d(_outside(x), 3, 1)
+    """Return the mean over 3 × 3 pixels."""
+    return F.avg_pool2d(_reflect_pad(x), 3, 1)

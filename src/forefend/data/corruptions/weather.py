@@ -1,4 +1,4 @@
-"""Weather: snow, fog and brightness; frost needs photographs and is left out. Spatter has a file of its own.
+"""Snow, fog and brightness.
 
 Source: Hendrycks and Dietterich, 1903.12261.
 """
@@ -14,17 +14,13 @@ from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
 LIFT = Scale((0.05, 0.10, 0.15, 0.20, 0.30), (0.1, 0.2, 0.3, 0.4, 0.5))
-
-
-# Thickness, and how much the heights' scale shrinks from each octave to the next.
+# Thickness, and the decay of the scale of the fractal from one octave to the next.
 FOG = Scale(
     ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
 )
-
-
-# Mean and deviation of the flakes, their zoom, the least that is seen, radius and deviation of their smear, and the
-# share of the picture that does not whiten.
+# Mean and deviation of the flakes, their zoom, their threshold, radius and deviation of their motion blur, and the
+# weight of the image against its whitened copy.
 SNOW = Scale(
     (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
@@ -44,11 +40,11 @@ SNOW = Scale(
 
 
 def snow(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Flakes smeared by their fall, and the same again turned about, over a whitened picture."""
+    """Add motion-blurred flakes, and their copy rotated by 180°, to a whitened image."""
     mean, deviation, zoom, least, radius, sigma, kept = SNOW.at(severity, x)
     flakes = clipped_zoom(mean + deviation * rng.normal(x[:, :1]), zoom)
     flakes = torch.where(flakes < least, 0, flakes.clamp(0, 1))
-    flakes = (flakes * 255).floor() / 255  # drawn as an 8-bit picture, cut and not rounded
+    flakes = (flakes * 255).floor() / 255  # the authors truncate the flakes to 8 bits
     direction = 90 * rng.fold_in(purpose=f"{rng.purpose}|angle").uniform(x[:, 0, 0, 0]) - 135
     flakes = directional_blur(flakes, radius, sigma, direction)
     whitened = kept * x + (1 - kept) * torch.maximum(x, 1.5 * luma(x) + 0.5)
@@ -56,37 +52,38 @@ def snow(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def fog(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """A cloudy veil from a fractal landscape; the brightest pixel of an image stays the bound of brightness."""
+    """Add a fractal pattern; the largest value of an image stays the upper bound."""
     thickness, decay = FOG.at(severity, x)
     height, width = x.shape[2:]
     side = 1 << (max(height, width) - 1).bit_length()
-    veil = plasma(2 * rng.uniform(x.new_empty(len(x), side, side)) - 1, decay)[:, None, :height, :width]
+    pattern = plasma(2 * rng.uniform(x.new_empty(len(x), side, side)) - 1, decay)[:, None, :height, :width]
     bound = x.amax((1, 2, 3), keepdim=True)
-    return ((x + thickness * veil) * bound / (bound + thickness)).clamp(0, 1)
+    return ((x + thickness * pattern) * bound / (bound + thickness)).clamp(0, 1)
 
 
 def brightness(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """The value of each pixel (its largest channel) raised; hue and saturation stay."""
+    """Raise the value of each pixel, its largest channel; hue and saturation are unchanged."""
     value = x.amax(1, keepdim=True)
     raised = (value + LIFT.at(severity, x)).clamp_max(1)
     return torch.where(value > 0, x * raised / value.clamp_min(1e-12), raised).clamp(0, 1)
 
 
 def plasma(noise: Tensor, decay: float) -> Tensor:
-    """A fractal landscape by the diamond-square algorithm on a torus, heights in [0, 1].
+    """Return a fractal by the diamond-square algorithm on a torus, values in [0, 1], `(B, M, M)`.
 
     Args:
-        noise: numbers in [-1, 1], one for each place, `(B, M, M)`; M is a power of two. The first place has none.
-        decay: by how much the noise's scale shrinks from each octave to the next (and its height by the square).
+        noise: numbers in [-1, 1], `(B, M, M)`; M is a power of two. The first entry is not used.
+        decay: the factor by which the scale of the noise falls from one octave to the next; its height falls by the
+            square.
     """
-    land = torch.zeros_like(noise)
+    field = torch.zeros_like(noise)
     step, scale = noise.shape[-1], 100.0
 
     def place(row: int, column: int, sources: list[tuple[int, int]]) -> None:
-        """Every `step` places from (row, column), the mean of four places that far away, and noise."""
-        mean = torch.stack([land.roll(move, (1, 2)) for move in sources]).mean(0)
+        """Set every `step`-th entry from (row, column) to the mean of its four sources plus noise."""
+        mean = torch.stack([field.roll(move, (1, 2)) for move in sources]).mean(0)
         height = mean + scale**2 * noise
-        land[:, row::step, column::step] = height[:, row::step, column::step]
+        field[:, row::step, column::step] = height[:, row::step, column::step]
 
     while step > 1:
         half = step // 2
@@ -95,5 +92,5 @@ def plasma(noise: Tensor, decay: float) -> Tensor:
         place(0, half, crossing)
         place(half, 0, crossing)
         step, scale = half, scale / decay
-    land -= land.amin((1, 2), keepdim=True)
-    return land / land.amax((1, 2), keepdim=True)
+    field -= field.amin((1, 2), keepdim=True)
+    return field / field.amax((1, 2), keepdim=True)
