@@ -7,6 +7,7 @@ that the command line starts fast.
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -58,6 +59,26 @@ def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
     return InputError(f"There is no {noun} called {name!r}: {hint}")
+
+
+def import_extra(module: str, purpose: str, extra: str) -> Any:
+    """Import a module of an optional dependency.
+
+    Args:
+        module: the module, such as "PIL.Image".
+        purpose: the beginning of the error message: what needs the dependency.
+        extra: the extra of forefend that installs it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    package = module.partition(".")[0]
+    try:
+        importlib.import_module(package)
+        return importlib.import_module(module)
+    except ImportError:
+        name = {"PIL": "Pillow", "scipy": "SciPy", "sklearn": "scikit-learn"}.get(package, package)
+        raise InputError(f"{purpose} needs {name}: pip install 'forefend[{extra}]'.") from None
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

@@ -226,7 +226,7 @@ def test_bad_settings_are_refused(make: object, message: str) -> None:
 
 def test_a_missing_scipy_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(InputError, match=r"need SciPy: pip install 'forefend\[data\]'"):
+    with pytest.raises(InputError, match=r"needs SciPy: pip install 'forefend\[data\]'"):
         distance(row(0.5), row(0.5))
     x = row(0.5, 0.5)
     assert Wasserstein(0.1, exact=0).allows(x, x).all()

@@ -9,7 +9,7 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import numpy as np
 import torch
@@ -62,69 +62,44 @@ def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
         InputError: the file is not a CIFAR batch; no code of it was run.
     """
     try:
-        content = _BatchReader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content: Any = _BatchReader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path} is not a CIFAR batch: {error}") from None
     except Exception as error:  # a damaged pickle may raise any exception, by the documentation
         raise InputError(f"{path} is not a CIFAR batch: it cannot be unpickled ({type(error).__name__}).") from None
-    named = {_text(k): v for k, v in content.items()} if isinstance(content, dict) else {}
-    held, labels = named.get("data"), named.get(key)
-    if not isinstance(held, _Array) or not isinstance(labels, list) or not all(type(y) is int for y in labels):
+    named = (
+        {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in content.items()}
+        if isinstance(content, dict)
+        else {}
+    )
+    pixels, labels = named.get("data"), named.get(key)
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not _is_list_of_int(labels):
         raise InputError(f"{path} is not a CIFAR batch: expected a dictionary with 8-bit 'data' and a list {key!r}.")
-    if held.pixels.shape != (len(labels), 3 * 32 * 32):
+    if pixels.shape != (len(labels), 3 * 32 * 32):
         raise InputError(
-            f"{path} is not a CIFAR batch: its data has shape {held.pixels.shape}, expected ({len(labels)}, 3072)."
+            f"{path} is not a CIFAR batch: its data has shape {pixels.shape}, expected ({len(labels)}, 3072)."
         )
-    return held.pixels, labels
+    return pixels, labels
 
 
-def _text(key: Any) -> str:
-    # Keys are bytes where Python 2 wrote the file.
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+def _is_list_of_int(labels: Any) -> TypeGuard[list[int]]:
+    return isinstance(labels, list) and all(type(y) is int for y in labels)
 
 
-@final
-class _DType:
-    """Replaces numpy's dtype during unpickling, and stores only its code."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = _text(code)
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore byte order and alignment, which do not matter for single bytes."""
-
-
-@final
-class _Array:
-    """Replaces numpy's array during unpickling, and accepts only 8-bit numbers."""
-
-    pixels: NDArray[np.uint8] = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, kind, fortran, raw = state
-        if not isinstance(kind, _DType) or kind.code != "u1" or not isinstance(raw, bytes):
-            raise InputError("it holds an array that is not of 8-bit numbers.")
-        self.pixels = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-# All names that a pickled array contains, of numpy 1 and 2; a file never reaches numpy itself.
-_REPLACEMENTS = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _DType,
+# All names in a pickled array, as numpy 1 and 2 write them.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
 }
 
 
 @final
 class _BatchReader(pickle.Unpickler):
-    """Resolves only the names of `_REPLACEMENTS`."""
+    """Unpickles arrays and plain values only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _REPLACEMENTS:
+        if (module, name) not in _ALLOWED:
             raise InputError(f"it refers to {module}.{name}, which was not run.")
-        return _REPLACEMENTS[module, name]
+        return _ALLOWED[module, name]

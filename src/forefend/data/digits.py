@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from forefend.checks import InputError
+from forefend.checks import import_extra
 from forefend.data.dataset import ImageDataset, InMemoryDataset, stratified_rows
 
 TEST_SHARE = 0.3
@@ -22,11 +22,7 @@ def read(split: str) -> ImageDataset:
     Raises:
         InputError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise InputError("The digits need scikit-learn: pip install 'forefend[demo]'.") from None
-    published = load_digits()
+    published = import_extra("sklearn.datasets", "The set digits", "demo").load_digits()
     labels = torch.from_numpy(published.target).long()
     test = torch.zeros(len(labels), dtype=torch.bool)
     test[stratified_rows(labels, round(TEST_SHARE * len(labels)), seed=0)] = True

@@ -8,7 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from forefend.checks import InputError, choose
+from forefend.checks import InputError, choose, import_extra
 from forefend.data.registry import SETS, PublishedSet, find_files, verify
 
 
@@ -48,10 +48,7 @@ def _complete_folder(name: str, data_dir: Path) -> Path | None:
 
 
 def _fetch(url: str, digest: str, folder: Path) -> Path:
-    try:
-        import pooch
-    except ImportError:
-        raise InputError("Downloading needs pooch: pip install 'forefend[data]'.") from None
+    pooch = import_extra("pooch", "Downloading", "data")
     name = url.rsplit("/", 1)[-1]
     try:
         return Path(pooch.retrieve(url, digest, name, folder, progressbar=sys.stderr.isatty()))

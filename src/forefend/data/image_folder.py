@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError
+from forefend.checks import InputError, import_extra
 from forefend.data.dataset import ImageDataset, check_not_empty
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -34,7 +31,7 @@ def read(path: Path, split: str, size: int | None) -> ImageDataset:
     Raises:
         InputError: Pillow is not installed, no size, no such folder, no image, or a class that `train` lacks.
     """
-    check_pillow()
+    _pillow()
     homes = {"train": ("train",), "test": ("test", "val")}[split]
     home = next((path / name for name in homes if (path / name).is_dir()), None)
     if home is None:
@@ -122,37 +119,29 @@ def decode(path: Path, size: int) -> Tensor:
     Raises:
         InputError: the file is not an image of 8-bit pixels.
     """
-    check_pillow()
-    from PIL import Image
-
+    pillow = _pillow()
     try:
-        with Image.open(path) as image:
+        with pillow.open(path) as image:
             if image.mode in ("I", "F") or image.mode.startswith("I;"):
                 raise InputError(f"{path} has pixels of mode {image.mode}, expected 8-bit ones: convert it first.")
             square = _center_square(image.convert("RGB"), size)
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable image ({type(error).__name__}): repair or remove it.") from None
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
-def check_pillow() -> None:
-    """Refuse to read images where Pillow is not installed."""
-    try:
-        import PIL.Image  # noqa: F401  # only checks that it is installed
-    except ImportError:
-        raise InputError("Reading images needs Pillow: pip install 'forefend[data]'.") from None
+def _pillow() -> Any:
+    return import_extra("PIL.Image", "Reading images", "data")
 
 
-def _center_square(image: Image, size: int) -> Image:
-    from PIL.Image import Resampling
-
+def _center_square(image: Any, size: int) -> Any:
     width, height = image.size
     short = min(width, height)
     width, height = size * width // short, size * height // short
     left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return image.resize((width, height), _pillow().Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 def _subfolders(home: Path) -> tuple[str, ...]:

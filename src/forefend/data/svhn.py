@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forefend.checks import InputError
+from forefend.checks import InputError, import_extra
 from forefend.data.dataset import ImageDataset, InMemoryDataset
 
 
@@ -38,12 +38,9 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    scipy_io = import_extra("scipy.io", "Reading SVHN", "data")
     try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise InputError("Reading SVHN needs SciPy: pip install 'forefend[data]'.") from None
-    try:
-        content: dict[str, Any] = loadmat(path)
+        content: dict[str, Any] = scipy_io.loadmat(path)
     except Exception as error:  # a damaged file raises struct, zlib, type and other errors
         raise InputError(f"{path} is not a readable MATLAB file ({type(error).__name__}): download it again.") from None
     return content

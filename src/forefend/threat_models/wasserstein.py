@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError
+from forefend.checks import InputError, import_extra
 from forefend.threat_models.base import ThreatModel, format_radius, parse_radius
 from forefend.threat_models.transport import (
     apply_coupling,
@@ -150,7 +150,8 @@ def _exact_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
 
 def _channel_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
     """Solve the linear program of one channel; unmatched mass has a high cost, and means an infinite result."""
-    optimize, sparse = _scipy()
+    optimize = import_extra("scipy.optimize", "An exact transport cost", "data")
+    sparse = import_extra("scipy.sparse", "An exact transport cost", "data")
     x, x_adv = x.double().cpu(), x_adv.double().clamp_min(0).cpu()
     offset, source, target = _arcs(x_adv, x, window)
     pixels, arcs = x.numel(), len(source)
@@ -178,11 +179,3 @@ def _arcs(x_adv: Tensor, x: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor
     target = source + step[offset]
     useful = (x.flatten()[source] > 0) & (x_adv.flatten()[target] > 0)
     return offset[useful], source[useful], target[useful]
-
-
-def _scipy() -> tuple[Any, Any]:
-    try:
-        from scipy import optimize, sparse
-    except ImportError:
-        raise InputError("Exact transport costs need SciPy: pip install 'forefend[data]'") from None
-    return optimize, sparse

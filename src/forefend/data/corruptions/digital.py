@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forefend.checks import InputError
+from forefend.checks import InputError, import_extra
 from forefend.data.corruptions.resample import box_resize, gaussian_smooth, symmetric
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
@@ -83,21 +83,22 @@ def pixelate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Write 8-bit JPEG by Pillow, colors at half the resolution, and read it again.
+    """Write and read 8-bit JPEG."""
+    return jpeg(x, QUALITY.at(severity, x))
+
+
+def jpeg(x: Tensor, quality: int) -> Tensor:
+    """Write 8-bit JPEG by Pillow, colors at half the resolution, and read it again; not differentiable.
 
     Raises:
         InputError: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise InputError("JPEG compression needs Pillow: pip install 'forefend[data]'.") from None
-    quality, read = QUALITY.at(severity, x), []
-    for image in (x * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
+    pillow, read = import_extra("PIL.Image", "JPEG compression", "data"), []
+    for image in (x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
         file = io.BytesIO()
-        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "JPEG", quality=quality)
-        read.append(np.asarray(Image.open(file)).reshape(image.shape))
-    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(x) / 255
+        pillow.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "JPEG", quality=quality)
+        read.append(np.asarray(pillow.open(file)).reshape(image.shape))
+    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(x).contiguous() / 255
 
 
 def affine(moves: Tensor, x: Tensor) -> Tensor:

@@ -7,15 +7,14 @@ these two are to be attacked through BPDA (`attacks.through.bpda`); `TotalVariat
 
 from __future__ import annotations
 
-import io
-from typing import Any, final
+from typing import final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forefend.checks import InputError
+from forefend.data.corruptions.digital import jpeg
 
 
 @final
@@ -44,10 +43,7 @@ class Jpeg(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images of the shape of `x` in [0, 1], from images `(B, C, H, W)` in [0, 1]."""
-        pillow = _pillow()
-        pixels = (x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        read = [_written_and_read(pillow, image, self.settings["quality"]) for image in pixels]
-        return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(x).contiguous() / 255
+        return jpeg(x, self.settings["quality"])
 
 
 @final
@@ -126,18 +122,3 @@ def _divergence(p: Tensor) -> Tensor:
     rows, columns = p[0, :, :, :-1], p[1, :, :, :, :-1]
     down = F.pad(rows, (0, 0, 0, 1)) - F.pad(rows, (0, 0, 1, 0))
     return down + F.pad(columns, (0, 1)) - F.pad(columns, (1, 0))
-
-
-def _written_and_read(pillow: Any, pixels: Any, quality: int) -> Any:
-    """One image `(H, W, C)` of 8-bit pixels through a JPEG file in memory."""
-    file = io.BytesIO()
-    pillow.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
-    return np.asarray(pillow.open(file)).reshape(pixels.shape)
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise InputError("The preprocessor jpeg needs Pillow: pip install 'forefend[data]'.") from None
-    return Image
