@@ -1,7 +1,7 @@
 """Checks of images, labels, classifiers and numbers that users pass.
 
-Every error message names the value, what was expected and what to do. Importing this module does not import torch, so
-that the command line starts fast.
+Every error message names the value, what was expected and what to do. Importing this module does
+not import torch, so that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-# The test and the description of a valid value for each setting, in all recipes and commands. NaN fails every test.
+# Test and description of the valid values of each setting. NaN fails every test.
 _COUNT: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
 _AT_LEAST_0: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "at least 0")
 _ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "a finite number above 0")
@@ -38,16 +38,7 @@ class InputError(ValueError):
 
 
 def choose(name: str, table: Mapping[str, Value], noun: str) -> Value:
-    """Return the entry of `table` called `name`.
-
-    Args:
-        name: the name given by the user.
-        table: the known names.
-        noun: the kind of the names, such as "recipe".
-
-    Raises:
-        InputError: `name` is not in `table`; the message suggests the nearest known name.
-    """
+    """Return the entry of `table` called `name`; the error for an unknown name suggests one."""
     if name in table:
         return table[name]
     raise unknown_name(name, table, noun)
@@ -62,16 +53,7 @@ def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
 
 
 def import_extra(module: str, purpose: str, extra: str) -> Any:
-    """Import a module of an optional dependency.
-
-    Args:
-        module: the module, such as "PIL.Image".
-        purpose: the beginning of the error message: what needs the dependency.
-        extra: the extra of forefend that installs it.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """Import a module of an optional dependency; `purpose` begins the error message."""
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)
@@ -82,14 +64,7 @@ def import_extra(module: str, purpose: str, extra: str) -> Any:
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse a number out of the range of its setting.
-
-    Args:
-        values: settings by name; those without a known range must be finite, and None is accepted.
-
-    Raises:
-        InputError: a number is out of its range.
-    """
+    """Refuse a number out of the range of its setting; other settings must be finite or None."""
     for name, given in values.items():
         fits, wanted = RANGES.get(name, (lambda value: math.isfinite(value), "a finite number"))
         for value in given if isinstance(given, list | tuple) else (given,):
@@ -99,16 +74,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def check_type(given: object, kind: type, what: str) -> None:
-    """Refuse an argument of another type.
-
-    Args:
-        given: the argument.
-        kind: the expected class of forefend.
-        what: the name of the argument, such as "fit's recipe".
-
-    Raises:
-        InputError: it is not an instance of the class, or it is a class itself.
-    """
+    """Refuse an argument, called `what`, that is not an instance of `kind`."""
     if not isinstance(given, kind):
         shown = f"The class {given.__name__} itself" if isinstance(given, type) else f"A {type(given).__name__}"
         raise InputError(f"{shown} was given as {what}, expected a forefend.{kind.__name__}.")
@@ -124,11 +90,7 @@ def check_data(given: object, what: str) -> None:
 
 
 def as_integer(given: Any, name: str) -> int:
-    """Return a whole number, also of numpy or torch, that is in the range of the setting of this name.
-
-    Raises:
-        InputError: it is not a whole number, or out of range.
-    """
+    """Return a whole number, also of numpy or torch, in the range of the setting."""
     try:
         number = operator.index(given)
     except TypeError:
@@ -138,15 +100,7 @@ def as_integer(given: Any, name: str) -> int:
 
 
 def check_images(x: Tensor, channels: int | None = None) -> None:
-    """Refuse images that are not a float batch in [0, 1].
-
-    Args:
-        x: images, `(B, C, H, W)`, float in [0, 1].
-        channels: the expected number of channels; None accepts 1 or 3.
-
-    Raises:
-        InputError: wrong type, rank, channels or range, NaN, or no image at all.
-    """
+    """Refuse images that are not `(B, C, H, W)` floats in [0, 1]; `channels` None is 1 or 3."""
     _check_form(x)
     if x.shape[0] == 0:
         raise InputError("The batch holds no images, expected at least one.")
@@ -187,16 +141,7 @@ def _check_range(x: Tensor) -> None:
 
 
 def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
-    """Refuse labels that are not integers in `0 … classes − 1`.
-
-    Args:
-        y: labels, `(B,)`, int64.
-        classes: the number of classes.
-        count: the expected number of labels; None accepts any number.
-
-    Raises:
-        InputError: wrong type, rank, number or range.
-    """
+    """Refuse labels, `(B,)`, that are not `count` integers in `0 … classes − 1`."""
     if y.is_floating_point() or y.ndim != 1:
         raise InputError(
             f"Labels are {str(y.dtype).removeprefix('torch.')} of shape {tuple(y.shape)}, "
@@ -212,16 +157,7 @@ def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
 
 
 def check_logits(output: Any, count: int, classes: int) -> None:
-    """Refuse an output of a classifier that is not one batch of logits.
-
-    Args:
-        output: the output, expected `(B, K)` logits.
-        count: the number of images.
-        classes: the number of classes of the data.
-
-    Raises:
-        InputError: a tuple or another object, the wrong shape, or probabilities instead of logits.
-    """
+    """Refuse an output of a classifier that is not finite logits, `(count, classes)`."""
     if not hasattr(output, "is_floating_point"):
         raise InputError(
             f"The classifier returns a {type(output).__name__}, expected one tensor of logits (B, {classes}): "
@@ -242,22 +178,12 @@ def check_logits(output: Any, count: int, classes: int) -> None:
 
 
 def check_classifier(network: Callable[[Tensor], Any], x: Tensor, classes: int, name: str) -> None:
-    """Refuse a classifier that does not map these images to one batch of logits; call this without gradients.
-
-    Args:
-        network: images to logits.
-        x: a few images, `(B, C, H, W)`.
-        classes: the number of classes of the data.
-        name: the name of the classifier.
-
-    Raises:
-        InputError: it does not accept the images, or returns something else.
-    """
+    """Refuse a classifier that does not map images to logits; call this without gradients."""
     check_logits(_output(network, x, name), len(x), classes)
 
 
 def check_preprocessor(network: Callable[[Tensor], Any], x: Tensor) -> None:
-    """Refuse a preprocessor that does not map these images to images of the same shape; call this without gradients."""
+    """Refuse a preprocessor that changes the shape of images; call this without gradients."""
     shape = getattr(_output(network, x, "the preprocessor"), "shape", None)
     if shape != x.shape:
         raise InputError(
@@ -277,17 +203,7 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
 
 
 def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
-    """Refuse a classifier near chance on clean images: most likely its normalization is wrong.
-
-    Args:
-        accuracy: accuracy on clean images, in [0, 1].
-        classes: the number of classes of the data.
-        count: the number of images.
-        name: the name of the classifier.
-
-    Raises:
-        InputError: the accuracy is below twice chance (midway to 1 for few classes).
-    """
+    """Refuse a clean accuracy below twice chance, or midway to 1 for few classes."""
     chance = 1 / classes
     bound = min(2 * chance, (1 + chance) / 2)
     if accuracy < bound:

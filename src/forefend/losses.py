@@ -1,6 +1,7 @@
 """Losses: functions `(prediction, target) -> (B,)`, one number for each image, without reduction.
 
-Attacks maximize them, and recipes minimize their mean. `logits` are `(B, K)`, labels `y` are `(B,)` int64.
+Attacks maximize them, and recipes minimize their mean. `logits` are `(B, K)`, labels `y` are `(B,)`
+int64.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def ce(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("margin")
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the largest wrong logit minus the correct one: positive exactly where the image is misclassified.
+    """Return the largest wrong logit minus the correct one: positive exactly if misclassified.
 
     Args:
         logits: `(B, K)`.
@@ -55,9 +56,10 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("dlr")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the difference of logits ratio: the margin divided by the range of the three largest logits.
+    """Return the difference of logits ratio: the margin over the range of the top three logits.
 
-    It is invariant to the scale of the logits. Needs three classes or more. Source: Croce and Hein, 2003.01690, Eq. 6.
+    It is invariant to the scale of the logits. Needs three classes or more. Source: Croce and Hein,
+    2003.01690, Eq. 6.
     """
     ranked = logits.sort(dim=1, descending=True).values
     return margin(logits, y) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
@@ -65,7 +67,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("kl")
 def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Return the Kullback–Leibler divergence of softmax(logits) from softmax(target_logits), in nats."""
+    """Return the KL divergence of softmax(logits) from softmax(target_logits), in nats."""
     log_p, log_q = logits.log_softmax(1), target_logits.log_softmax(1)
     return (log_q.exp() * (log_q - log_p)).sum(1)
 
@@ -74,7 +76,8 @@ def kl(logits: Tensor, target_logits: Tensor) -> Tensor:
 def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
     """Return the boosted cross-entropy, which also lowers the largest probability of a wrong class.
 
-    Source: JATP (2106.05453), Eq. 7, after MART (ICLR 2020); 1.0001 keeps the logarithm finite, as MART's code does.
+    Source: JATP (2106.05453), Eq. 7, after MART (ICLR 2020); 1.0001 keeps the logarithm finite, as
+        MART's code does.
     """
     p = logits.softmax(1)
     return ce(logits, y) - (1.0001 - _best_other(p, y)).log()
@@ -82,7 +85,7 @@ def boosted_ce(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("soft_margin")
 def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the log-sum-exp of the wrong logits minus the correct one; it is 0 at MMA's soft decision boundary.
+    """Return the log-sum-exp of the wrong logits minus the correct one, MMA's soft margin.
 
     Source: MMA (1812.02637), Eq. 8.
     """
@@ -92,13 +95,13 @@ def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("mse")
 def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean squared difference of two images or activations, over all dimensions but the batch."""
+    """Return the mean squared difference of two images or activations, for each image."""
     return (a - b).square().flatten(1).mean(1)
 
 
 @labeled("mae")
 def mae(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean absolute difference of images, activations or logits, over all dimensions but the batch."""
+    """Return the mean absolute difference of images, activations or logits, for each image."""
     return (a - b).abs().flatten(1).mean(1)
 
 
@@ -112,20 +115,21 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Return the Huber loss (β = 1) of each logit, averaged over the K logits.
 
-    Source: RTFE Eqs. 5 and 6, applied elementwise. As printed, with vector norms, the loss is not continuous.
+    Source: RTFE Eqs. 5 and 6, applied elementwise. As printed, with vector norms, the loss is not
+        continuous.
     """
     return F.huber_loss(logits, target_logits, reduction="none").mean(1)
 
 
 @labeled("huber_sum")
 def huber_sum(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Return the Huber loss (β = 1) of each logit, summed over the K logits: K times `huber_mean`."""
+    """Return the Huber loss (β = 1) summed over the K logits: K times `huber_mean`."""
     return F.huber_loss(logits, target_logits, reduction="none").sum(1)
 
 
 @labeled("huber_vector")
 def huber_vector(logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Return RTFE's Eq. 6 as printed, ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½; not continuous at ‖d‖₁ = 1."""
+    """Return RTFE's Eq. 6 as printed, ½‖d‖₂² where ‖d‖₁ ≤ 1, else ‖d‖₁ − ½; discontinuous."""
     d = logits - target_logits
     taxicab = d.abs().sum(1)
     return torch.where(taxicab <= 1, d.square().sum(1) / 2, taxicab - 0.5)
@@ -163,11 +167,12 @@ def _best_other(logits: Tensor, y: Tensor) -> Tensor:
 
 @labeled("mean_probability")
 def mean_probability(logits: Tensor) -> Tensor:
-    """Return the logarithm of the mean softmax over the first dimension, `(n, B, K)` logits to `(B, K)`.
+    """Return the logarithm of the mean softmax of n logits, `(n, B, K)` to `(B, K)`.
 
-    The mean is the chance of each class in a randomized model. Used as logits, the result has these chances as its
-    softmax: `ce` is −log of the chance of the correct class, and `margin` is positive exactly where another class is
-    more likely. The sum in the logarithm rounds no probability to zero.
+    The mean is the chance of each class in a randomized model. Used as logits, the result has these
+    chances as its softmax: `ce` is −log of the chance of the correct class, and `margin` is
+    positive exactly where another class is more likely. The sum in the logarithm rounds no
+    probability to zero.
 
     Source: Athalye, Carlini and Wagner, 1802.00420, section 4.2.
     """

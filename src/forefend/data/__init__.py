@@ -1,7 +1,7 @@
 """Image data sets.
 
-`load` reads published sets, archives and folders. `from_tensors` and `as_image_dataset` wrap images in memory.
-`sample` and `split` draw seeded stratified subsets. `crop_flip` augments a batch.
+`load` reads published sets, archives and folders. `from_tensors` and `as_image_dataset` wrap images
+in memory. `sample` and `split` draw seeded stratified subsets. `crop_flip` augments a batch.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ def load(
     """Load one split of an image data set.
 
     Args:
-        name: "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", or the path of an .npz file or of a
-            folder of images.
+        name: "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", or the path of an
+            .npz file or of a folder of images.
         split: "train" or "test".
-        data_dir: folder of the published files; None is the environment variable FOREFEND_DATA, or ".data".
+        data_dir: folder of the published files; None is the environment variable FOREFEND_DATA, or
+            ".data".
         size: height and width, required for a folder of images; None for all other sets.
         download: whether to download published files that are missing.
 
     Raises:
-        InputError: an unknown name, files that are missing, damaged or not the published ones, or a missing extra.
+        InputError: an unknown name, files that are missing, damaged or not the published ones, or a
+            missing extra.
 
     >>> digits = load("digits", "test")
     >>> len(digits), digits.shape

@@ -13,14 +13,15 @@ from forefend.runtime.rng import KeyedRNG
 
 
 def crop_flip(x: Tensor, uniform: Tensor, *, pad: int = 4) -> Tensor:
-    """Pad each image with zeros, crop it to its size at a random place, and flip it with probability ½.
+    """Crop each image at a random place of its zero-padded copy, and flip it with probability ½.
 
-    The result for an image depends only on its three numbers, so that clean and adversarial batches with the same
-    numbers are augmented alike.
+    The result for an image depends only on its three numbers, so that clean and adversarial batches
+    with the same numbers are augmented alike.
 
     Args:
         x: `(B, C, H, W)`, floating point.
-        uniform: `(B, 3)` in [0, 1), which set the row offset, the column offset and the flip (below ½).
+        uniform: `(B, 3)` in [0, 1), which set the row offset, the column offset and the flip (below
+            ½).
         pad: zeros added on each side, in pixels; offsets are 0 … 2·pad.
 
     Returns:
@@ -44,12 +45,9 @@ def crop_flip(x: Tensor, uniform: Tensor, *, pad: int = 4) -> Tensor:
 
 
 def augmentation(name: str) -> Callable[[Tensor, KeyedRNG], Tensor] | None:
-    """Return the augmentation for training images of a set: `crop_flip` for photographs, None for other sets.
+    """Return `crop_flip` for a set of photographs, called as in `load`, and None for other sets.
 
     A flipped digit may change its label, and Fashion-MNIST and SVHN are published centered.
-
-    Args:
-        name: the set, as for `load`.
     """
     centered = name in ("digits", "mnist", "fashion-mnist", "svhn") or name.endswith(".npz")
     return None if centered else _random_crop_flip

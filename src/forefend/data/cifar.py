@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the published python batches, unpickled without running code of the file.
+"""CIFAR-10 and CIFAR-100 from the published batches, unpickled without running their code.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -34,16 +34,7 @@ _LABELS_AND_CLASSES = {"cifar-10": ("labels", CIFAR10), "cifar-100": ("fine_labe
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """Read one split, 3x32x32.
-
-    Args:
-        name: "cifar-10" or "cifar-100" (the hundred fine classes).
-        split: "train" or "test".
-        paths: the batches, in their published order.
-
-    Raises:
-        InputError: a file is not a CIFAR batch.
-    """
+    """Read one split of CIFAR-10 or CIFAR-100 (fine classes), 3x32x32, from its batches."""
     key, classes = _LABELS_AND_CLASSES[name]
     batches = [read_batch(path, key) for path in paths]
     pixels = torch.from_numpy(np.concatenate([pixels for pixels, _ in batches]))
@@ -52,15 +43,7 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
 
 
 def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
-    """Return the pixels `(N, 3072)` and the N labels of one batch.
-
-    Args:
-        path: the file.
-        key: the key of the labels: "labels" or "fine_labels".
-
-    Raises:
-        InputError: the file is not a CIFAR batch; no code of it was run.
-    """
+    """Return the pixels `(N, 3072)` and the labels, stored as `key`, of one batch."""
     try:
         content: Any = _BatchReader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except InputError as error:

@@ -1,7 +1,8 @@
 """The published corrupted test sets CIFAR-10-C, CIFAR-100-C and ImageNet-C.
 
-CIFAR-10-C is a folder of `<corruption>.npy` and `labels.npy`. ImageNet-C is `<corruption>/<severity>/<class>/*.jpeg`,
-where each group of corruptions (noise, blur, weather, digital, extra) may have a folder of its own.
+CIFAR-10-C is a folder of `<corruption>.npy` and `labels.npy`. ImageNet-C is
+`<corruption>/<severity>/<class>/*.jpeg`, where each group of corruptions (noise, blur, weather,
+digital, extra) may have a folder of its own.
 
 Source: Hendrycks and Dietterich, 1903.12261.
 """
@@ -27,11 +28,7 @@ Array = NDArray[Any]
 
 
 def corruptions(root: Path) -> tuple[str, ...]:
-    """Return the names of the corruptions in the folder of a published set, in alphabetical order.
-
-    Raises:
-        InputError: no such folder, or no corrupted images in it.
-    """
+    """Return the names of the corruptions in the folder of a published set, sorted."""
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: expected CIFAR-10-C, CIFAR-100-C or ImageNet-C, unpacked.")
     names = sorted(_arrays(root) or _folders(root))
@@ -48,19 +45,21 @@ def read(
 ) -> ImageDataset:
     """Read the test images of one corruption at one severity, in the order of the clean test set.
 
-    An array may have other than the published 50,000 rows: a fifth of them is one severity, and the name of the
-    dataset then contains their number.
+    An array may have other than the published 50,000 rows: a fifth of them is one severity, and the
+    name of the dataset then contains their number.
 
     Args:
         root: the folder of the set.
         corruption: one of `corruptions(root)`.
         severity: 1, 2, 3, 4 or 5.
-        classes: names of the classes in the order of their numbers; None takes those of CIFAR-10, of CIFAR-100 where
-            a label exceeds 9, and the folders in alphabetical order for ImageNet-C.
+        classes: names of the classes in the order of their numbers; None takes those of CIFAR-10,
+            of CIFAR-100 where a label exceeds 9, and the folders in alphabetical order for
+            ImageNet-C.
         size: height and width for ImageNet-C, published as 224; None for arrays.
 
     Raises:
-        InputError: no such corruption or severity, or files that are missing, damaged or of another format.
+        InputError: no such corruption or severity, or files that are missing, damaged or of another
+            format.
     """
     known = corruptions(root)
     if corruption not in known:

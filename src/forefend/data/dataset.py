@@ -34,7 +34,7 @@ class ImageDataset(Protocol):
 
     @property
     def index(self) -> Tensor:
-        """Position of each image in the published split, `(N,)` int64; kept by subsets and samples."""
+        """Position of each image in the published split, `(N,)` int64; subsets keep it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class InMemoryDataset:
         """Return images, labels and published index at `rows`."""
         x = self.pixels[rows.to(self.pixels.device)]
         if x.dtype == torch.uint8:
-            # Divide by a tensor: for a number, CUDA multiplies by the reciprocal, which rounds differently.
+            # CUDA would multiply by the reciprocal of a number, which rounds differently.
             x = x.float().div_(torch.full((), 255.0, device=x.device))
         return x, self.labels[rows], self.index[rows]
 
@@ -119,13 +119,15 @@ def from_tensors(
 
     Args:
         name: the name of the set in records.
-        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8; C is 1 or 3. uint8 stays uint8 in memory.
+        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8; C is 1 or 3. uint8 stays uint8
+            in memory.
         y: `(N,)`, integers.
         classes: names or number of the classes; None numbers them 0 … max(y).
         split: "train" or "test"; validation images are only taken from "train".
 
     Raises:
-        InputError: images outside [0, 1] or of the wrong type or shape, labels that do not fit, or an unknown split.
+        InputError: images outside [0, 1] or of the wrong type or shape, labels that do not fit, or
+            an unknown split.
 
     >>> images = from_tensors("mine", torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]))
     >>> len(images), images.shape, images.classes
@@ -148,12 +150,13 @@ def from_tensors(
 def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] | int | None = None) -> ImageDataset:
     """Return the test images of any usual form as an ImageDataset.
 
-    A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of its dataset, so
-    that the index of an image is its position there, in every run.
+    A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of
+    its dataset, so that the index of an image is its position there, in every run.
 
     Args:
-        given: an ImageDataset, returned unchanged; a pair (x, y) as for `from_tensors`; a torch Dataset of pairs
-            (image, label); or a DataLoader of batches of them. Images are not normalized.
+        given: an ImageDataset, returned unchanged; a pair (x, y) as for `from_tensors`; a torch
+            Dataset of pairs (image, label); or a DataLoader of batches of them. Images are not
+            normalized.
         name: the name of the set in records.
         classes: names or number of the classes; None numbers them 0 … max(y).
 
@@ -179,7 +182,7 @@ def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] |
 
 
 def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
-    """Read every batch of a loader, in the order of its dataset unless its sampler selects images."""
+    """Read all batches of a loader, in the order of its dataset if its sampler only shuffles."""
     if loader.batch_size is not None and isinstance(loader.sampler, SequentialSampler | RandomSampler):
         loader = DataLoader(
             loader.dataset,
@@ -270,13 +273,13 @@ def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def image_digests(x: Tensor, y: Tensor) -> list[str]:
-    """Return eight hexadecimal digits for each image, over its pixels and label, that identify it in records."""
+    """Return a digest of pixels and label of each image, eight hexadecimal digits, for records."""
     pairs = zip(x.cpu().contiguous(), y.tolist(), strict=True)
     return [hashlib.sha256(image.numpy().tobytes() + str(label).encode()).hexdigest()[:8] for image, label in pairs]
 
 
 def dataset_digest(images: ImageDataset) -> str:
-    """Return sixteen hexadecimal digits over all labels and indices, and over the pixels of at most 64 images."""
+    """Return a digest of all labels and indices and of 64 images, sixteen hexadecimal digits."""
     rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
     x, y, _ = images.batch(rows)
     words = [images.labels.tolist(), images.index.tolist(), image_digests(x, y)]

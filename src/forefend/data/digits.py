@@ -1,6 +1,7 @@
 """Handwritten digits, 1,797 images of 8x8 pixels, included in scikit-learn.
 
-Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998; CC BY 4.0), its test part.
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998; CC BY 4.0), its
+test part.
 """
 
 from __future__ import annotations
@@ -14,13 +15,9 @@ TEST_SHARE = 0.3
 
 
 def read(split: str) -> ImageDataset:
-    """Read one split, 1x8x8. The set is published without a split: a fixed stratified 30% are the test images.
+    """Read one split, 1x8x8; a fixed stratified 30% are the test images, since none are published.
 
-    Args:
-        split: "train" (1,258 images) or "test" (539); `index` is the position among all 1,797.
-
-    Raises:
-        InputError: scikit-learn is not installed.
+    `index` is the position among all 1,797 images.
     """
     published = import_extra("sklearn.datasets", "The set digits", "demo").load_digits()
     labels = torch.from_numpy(published.target).long()

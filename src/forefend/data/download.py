@@ -13,17 +13,9 @@ from forefend.data.registry import SETS, PublishedSet, find_files, verify
 
 
 def download(name: str, data_dir: str | Path) -> Path:
-    """Download a set and verify its digests; a set that is already there is not downloaded.
+    """Download a set into its folder in `data_dir`, verify its digests, and return the folder.
 
-    Args:
-        name: "mnist", "fashion-mnist", "cifar-10", "cifar-100" or "svhn".
-        data_dir: the folder in which the folder of the set is created.
-
-    Returns:
-        The folder of the set.
-
-    Raises:
-        InputError: an unknown name, pooch is not installed, the publisher is not reachable, or a file differs.
+    A complete set is not downloaded again.
     """
     spec = choose(name, SETS, "set to download")
     if (complete := _complete_folder(name, Path(data_dir))) is not None:
@@ -39,7 +31,7 @@ def download(name: str, data_dir: str | Path) -> Path:
 
 
 def _complete_folder(name: str, data_dir: Path) -> Path | None:
-    """Return the folder of the complete, verified set, or None where a file is missing or differs."""
+    """Return the folder of the verified set, or None where a file is missing or differs."""
     try:
         paths = [find_files(name, split, data_dir) for split in SETS[name].splits]
     except InputError:

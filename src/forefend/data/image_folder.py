@@ -18,18 +18,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read(path: Path, split: str, size: int | None) -> ImageDataset:
-    """Read one split of `train/<class>/*.jpg`, `test/<class>/*.png` or `val/<class>/*`, at any depth below a class.
+    """Read one split of a folder `train/<class>/*.jpg` and `test/<class>/*.png` or `val/<class>/*`.
 
-    The shorter side of each image is resized to `size` (bilinear, antialiased) and the image is cropped to the central
-    square. Classes are numbered in the alphabetical order of their folders, those of `train` if it exists.
-
-    Args:
-        path: the folder that holds `train`, and `test` or `val`.
-        split: "train", or "test", which is `val` if there is no `test`.
-        size: height and width in pixels.
-
-    Raises:
-        InputError: Pillow is not installed, no size, no such folder, no image, or a class that `train` lacks.
+    The shorter side of each image is resized to `size` (bilinear, antialiased) and the image is
+    cropped to the central square. Classes are numbered in the alphabetical order of their folders,
+    those of `train` if it exists.
     """
     _pillow()
     homes = {"train": ("train",), "test": ("test", "val")}[split]
@@ -41,18 +34,7 @@ def read(path: Path, split: str, size: int | None) -> ImageDataset:
 
 
 def read_classes(name: str, split: str, home: Path, classes: Sequence[str] | None, size: int | None) -> ImageDataset:
-    """Read the images of the folders `home/<class>`.
-
-    Args:
-        name: the name of the set.
-        split: "train" or "test".
-        home: the folder.
-        classes: names of the classes in the order of their numbers; None takes the folders in alphabetical order.
-        size: height and width in pixels.
-
-    Raises:
-        InputError: no size, no image, or a class that is not in `classes`.
-    """
+    """Read the images of the folders `home/<class>`; `classes` None is the sorted folders."""
     if size is None or size < 1:
         raise InputError(f"The size of the images in {home} is {size}: give one in pixels, such as --size 224.")
     folders = _subfolders(home)
@@ -67,20 +49,7 @@ def read_classes(name: str, split: str, home: Path, classes: Sequence[str] | Non
 @final
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Images that stay on disk until a batch reads them.
-
-    Args:
-        name: the set.
-        split: "train" or "test".
-        paths: N image files.
-        labels: `(N,)` int64.
-        index: `(N,)` int64, positions in the sorted list of the split.
-        classes: names of the classes.
-        size: height and width, in pixels.
-
-    Raises:
-        InputError: there is no image.
-    """
+    """Images that stay on disk until a batch reads them; `index` is the position of the file."""
 
     name: str
     split: str
@@ -102,7 +71,7 @@ class ImageFolder:
         return len(self.paths)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and index at `rows`; an unreadable file raises an InputError with its name."""
+        """Return images, labels and index at `rows`; an unreadable file raises an InputError."""
         images = [decode(self.paths[row], self.size) for row in rows.tolist()]
         pixels = torch.stack(images) if images else torch.empty(0, *self.shape, dtype=torch.uint8)
         return pixels.float().div_(255), self.labels[rows], self.index[rows]
@@ -114,11 +83,7 @@ class ImageFolder:
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """Return an image file as 8-bit RGB, `(3, size, size)`.
-
-    Raises:
-        InputError: the file is not an image of 8-bit pixels.
-    """
+    """Return an image file as 8-bit RGB, `(3, size, size)`."""
     pillow = _pillow()
     try:
         with pillow.open(path) as image:

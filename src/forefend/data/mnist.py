@@ -29,16 +29,7 @@ CLASSES = {
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """Read one split, 1xHxW.
-
-    Args:
-        name: "mnist" or "fashion-mnist".
-        split: "train" or "test".
-        paths: the file of images and the file of labels.
-
-    Raises:
-        InputError: a file is damaged or of another format, or the two files do not match.
-    """
+    """Read one split, 1xHxW, from its file of images and its file of labels."""
     images, labels = paths
     pixels, y = read_idx(images, rank=3), read_idx(labels, rank=1)
     if len(pixels) != len(y):
@@ -50,20 +41,10 @@ def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
 
 
 def read_idx(path: Path, *, rank: int) -> Tensor:
-    """Read the array of 8-bit numbers of an idx file.
-
-    Args:
-        path: the file; a name that ends in .gz is decompressed.
-        rank: the expected number of axes.
-
-    Returns:
-        uint8, of the shape in the header of the file.
-
-    Raises:
-        InputError: the file is truncated or damaged, or not an idx file of that rank.
-    """
+    """Return the uint8 array of an idx file; a name that ends in .gz is decompressed."""
     content = _content(path)
-    # The format: two zero bytes, 8 for "unsigned byte", the rank, then each length as a big-endian 32-bit number.
+    # Two zero bytes, 8 for "unsigned byte", the rank, then each length as a big-endian 32-bit
+    # number.
     if content[:4] != bytes((0, 0, 8, rank)) or len(content) < 4 + 4 * rank:
         raise InputError(
             f"{path} is not an idx file of rank {rank}: it starts with {content[:4].hex(' ') or 'nothing'}, "

@@ -18,17 +18,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read(path: Path, split: str) -> ImageDataset:
-    """Read one split of an .npz: `x_train`, `y_train`, `x_test`, `y_test`; or only `x` and `y`, the test images.
+    """Read one split of `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, the test images.
 
-    Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0, 1]. Labels are
-    `(N,)` or `(N, 1)` integers. An optional array `classes` holds the names of the classes.
-
-    Args:
-        path: the file.
-        split: "train" or "test".
-
-    Raises:
-        InputError: no such file, no such arrays, or arrays of another type; objects are never unpickled.
+    Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0,
+    1]. Labels are `(N,)` or `(N, 1)` integers. An optional array `classes` holds the names of the
+    classes.
     """
     arrays = _arrays(path, split)
     x, y = _pair(path, arrays, split)

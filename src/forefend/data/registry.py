@@ -107,13 +107,7 @@ SETS = {
 def find_files(name: str, split: str, data_dir: Path) -> list[Path]:
     """Return the verified files of one split, in order, or an empty list where a file is missing.
 
-    Args:
-        name: a key of `SETS`.
-        split: "train" or "test".
-        data_dir: the folder to search: first the folder of the set below it, then the folder itself.
-
-    Raises:
-        InputError: a file differs from the published one.
+    The folder of the set below `data_dir` is searched first, then `data_dir` itself.
     """
     spec = SETS[name]
     for folder in (data_dir / spec.folder, data_dir):
@@ -133,15 +127,7 @@ def _either(path: Path) -> Path | None:
 
 
 def verify(path: Path, digest: str) -> None:
-    """Refuse a file that is not the published one; an unchanged file is read once per process.
-
-    Args:
-        path: the file.
-        digest: "sha256:…" or "md5:…".
-
-    Raises:
-        InputError: the digest differs.
-    """
+    """Refuse a file whose digest, "sha256:…" or "md5:…", differs; digests are cached."""
     algorithm, expected = digest.split(":")
     state = path.stat()
     found = _digest(path.resolve(), state.st_mtime_ns, state.st_size, algorithm)

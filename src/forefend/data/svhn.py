@@ -1,6 +1,7 @@
 """SVHN, cropped digits of Street View House Numbers, from MATLAB files.
 
-Source: Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS workshop 2011.
+Source: Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS
+workshop 2011.
 """
 
 from __future__ import annotations
@@ -17,16 +18,7 @@ from forefend.data.dataset import ImageDataset, InMemoryDataset
 
 
 def read(name: str, split: str, paths: Sequence[Path]) -> ImageDataset:
-    """Read one split, 3x32x32; the published label 10 becomes the digit 0.
-
-    Args:
-        name: "svhn".
-        split: "train" or "test".
-        paths: the file of the split.
-
-    Raises:
-        InputError: SciPy is not installed, or the file is not an SVHN file.
-    """
+    """Read one split, 3x32x32, from its file; the published label 10 becomes the digit 0."""
     (path,) = paths
     content = _content(path)
     pixels, labels = content.get("X"), content.get("y")

@@ -1,1 +1,1 @@
-"""Randomness, precision, threads, files and progress: what runs a computation, without knowing of images."""
+"""Random numbers, precision, threads, files and progress of a computation."""

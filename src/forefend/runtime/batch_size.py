@@ -27,14 +27,9 @@ class AdaptiveBatchSize:
         self.size = size
 
     def map(self, rows: Tensor, function: Callable[[Tensor], Output]) -> Iterator[Output]:
-        """Apply a function to the rows in batches, in order; repeat a batch that does not fit in halves.
+        """Apply a function to rows in batches, in order; halve batches that do not fit in memory.
 
-        Args:
-            rows: row numbers or any tensor whose first dimension is the batch.
-            function: must change no state before it returns.
-
-        Raises:
-            InputError: there is no memory for a single image.
+        The function must change no state before it returns.
         """
         done = 0
         while done < len(rows):
@@ -53,6 +48,6 @@ class AdaptiveBatchSize:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error means that a device, one of its libraries or the machine is out of memory."""
+    """Return whether an error means that a device or the machine is out of memory."""
     message = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)

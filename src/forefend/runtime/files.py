@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, lines that are appended, and the format number of JSON files."""
+"""Atomic writes, appended lines, and the format number of JSON files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def json_line(record: Any) -> bytes:
 def complete_lines(path: Path) -> list[bytes]:
     """Return the lines of a file of records, an empty list if it does not exist.
 
-    An incomplete last line, as after kill -9, is cut from the file, so that the next append starts a line.
+    An incomplete last line, as after kill -9, is cut from the file, so that the next append starts
+    a line.
     """
     if not path.exists():
         return []
@@ -46,7 +47,7 @@ def complete_lines(path: Path) -> list[bytes]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file beside `path` and rename it into place, so that an interruption leaves the old file intact."""
+    """Write a file beside `path` and rename it, so that an interruption keeps the old file."""
     make_folder(path.parent)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -62,11 +63,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder if it does not exist.
-
-    Raises:
-        InputError: it cannot be created.
-    """
+    """Create a folder if it does not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,11 +76,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        InputError: there is no such file, or it is not JSON.
-    """
+    """Return the content of a JSON file; a missing or damaged file raises an InputError."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -98,13 +91,7 @@ def write_versioned(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_versioned(path: Path) -> Any:
-    """Read what `write_versioned` wrote, without its format.
-
-    Files from before formats, among them lists, are returned unchanged.
-
-    Raises:
-        InputError: there is no such file, it is not JSON, or a newer forefend wrote it.
-    """
+    """Return what `write_versioned` wrote, without the format; older content is unchanged."""
     content = read_json(path)
     if isinstance(content, dict):
         check_format(content.pop("format", FORMAT), path)
@@ -112,7 +99,7 @@ def read_versioned(path: Path) -> Any:
 
 
 def check_format(found: Any, path: Path) -> None:
-    """Refuse a file of a newer format; `found` is a number, or its text as in the metadata of a checkpoint."""
+    """Refuse a file of a newer format; `found` is a number or its text."""
     if not str(found).isdecimal() or int(found) > FORMAT:
         raise InputError(f"{path} has format {found}, this forefend reads formats up to {FORMAT}: install a newer one.")
 

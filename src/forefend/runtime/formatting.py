@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table for the terminal: aligned columns, a rule under the heading, no trailing blanks.
+    """Format a table for the terminal, with aligned columns and a rule under the heading.
 
     Args:
         heading: one cell for each column.

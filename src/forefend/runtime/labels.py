@@ -1,7 +1,8 @@
 """Frozen labels of functions and objects.
 
-Labels are written into records, and the random starts of attacks are derived from them. A labeled function may be
-renamed or moved; its label must never change, because every verdict recorded under it would be orphaned.
+Labels are written into records, and the random starts of attacks are derived from them. A labeled
+function may be renamed or moved; its label must never change, because every verdict recorded under
+it would be orphaned.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ def labeled(label: str) -> Callable[[Function], Function]:
     """Attach a frozen label to a function.
 
     Args:
-        label: the text that stands for the function in records, configurations and keys of random numbers.
+        label: the text that stands for the function in records, configurations and keys of random
+            numbers.
     """
 
     def attach(function: Function) -> Function:
@@ -30,7 +32,7 @@ def label_of(function: Callable[..., Any]) -> str:
     """Return the label of a function or configured object.
 
     Args:
-        function: a labeled function, any other function (its own name is the label), or an object whose `str()` names
-            its settings.
+        function: a labeled function, any other function (its own name is the label), or an object
+            whose `str()` names its settings.
     """
     return getattr(function, "label", None) or getattr(function, "__name__", None) or str(function)

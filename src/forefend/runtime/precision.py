@@ -38,13 +38,7 @@ def effective_precision(precision: str, device: torch.device) -> str:
 
 
 def report_fallback(what: str, precision: str, device: torch.device) -> None:
-    """Print, in the first process, that a device falls back to fp32, if it does.
-
-    Args:
-        what: the beginning of the sentence, subject and verb.
-        precision: the requested precision.
-        device: the device that computes.
-    """
+    """Print, in the first process, that `what` falls back to fp32 on a device, if it does."""
     reason = supported_dtype(precision, device)[1]
     if reason and os.environ.get("RANK", "0") == "0":
         print(f"{what} in fp32, for {reason}.", flush=True)
@@ -54,8 +48,8 @@ def report_fallback(what: str, precision: str, device: torch.device) -> None:
 def full_float32() -> Iterator[None]:
     """Switch off TF32 convolutions of a GPU inside the context, and restore the setting afterwards.
 
-    TF32 rounds to ten bits of mantissa. Two forms of one network then disagree near the decision boundary, where
-    attacks leave images.
+    TF32 rounds to ten bits of mantissa. Two forms of one network then disagree near the decision
+    boundary, where attacks leave images.
     """
     holder: Any = torch.backends.cudnn
     name: str = "allow_tf32"

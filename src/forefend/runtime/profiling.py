@@ -20,9 +20,11 @@ class Compute:
     """The cost of a computation.
 
     Args:
-        flops: operations of convolutions and matrix products, forward and backward, two for a multiply-add;
-            elementwise operations (BatchNorm, ReLU, the step of an attack) are not counted.
-        seconds: time while counting, which is slower than the computation alone; `median_seconds` measures that.
+        flops: operations of convolutions and matrix products, forward and backward, two for a
+            multiply-add; elementwise operations (BatchNorm, ReLU, the step of an attack) are not
+            counted.
+        seconds: time while counting, which is slower than the computation alone; `median_seconds`
+            measures that.
         forwards: images that passed forward through the counted network.
         gradients: images whose gradient passed back through it.
     """
@@ -38,8 +40,8 @@ def count_compute(function: Callable[[], object], network: nn.Module | None = No
 
     Args:
         function: the computation.
-        network: the network, images to one tensor, whose forward passes and gradients are counted; those of frozen
-            views and copies are not.
+        network: the network, images to one tensor, whose forward passes and gradients are counted;
+            those of frozen views and copies are not.
     """
     passes = {"forwards": 0, "gradients": 0}
     counter = _Operations()
@@ -49,11 +51,9 @@ def count_compute(function: Callable[[], object], network: nn.Module | None = No
 
 
 def median_seconds(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median seconds of each function, called in turns so that load on the machine affects all alike.
+    """Return the median seconds of each function, called in turns so that load affects all alike.
 
-    Args:
-        functions: the computations; a first call of each is not timed.
-        rounds: the number of timed calls of each.
+    Each function is called once untimed, then `rounds` times.
     """
     found = [[_seconds(function) for function in functions] for _ in range(rounds + 1)]
     return [statistics.median(seconds) for seconds in zip(*found[1:], strict=True)]
@@ -61,7 +61,7 @@ def median_seconds(functions: Sequence[Callable[[], object]], rounds: int) -> li
 
 @final
 class _Operations(TorchDispatchMode):
-    """Add up torch's formulas; torch's own counter also separates modules, which `autograd.grad` breaks."""
+    """Add up torch's formulas; torch's own counter fails under `autograd.grad`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """Random numbers keyed by seed, purpose, restart, step and image.
 
-The numbers of an image depend only on its key, not on its batch. Resuming, halving batches and adding processes
-therefore change no result, and there is no state to save.
+The numbers of an image depend only on its key, not on its batch. Resuming, halving batches and
+adding processes therefore change no result, and there is no state to save.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Constants of SplitMix64 (Steele, Lea and Flood, 2014), as signed integers, since torch has no unsigned ones.
+# Constants of SplitMix64 (Steele, Lea and Flood, 2014) as signed integers.
 _WEYL = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
@@ -29,7 +29,8 @@ class KeyedRNG:
         index: dataset index of each image, `(B,)` int64.
         seed: the seed of the run.
         purpose: the use of the numbers, such as the identity of an attack or "augment".
-        restart: number of the restart of an attack; `(B,)` where images of one batch are at different restarts.
+        restart: number of the restart of an attack; `(B,)` where images of one batch are at
+            different restarts.
         step: number of the step of training or of an attack; also `(B,)`.
 
     >>> rng = KeyedRNG(torch.tensor([7, 8]), seed=1)
@@ -47,11 +48,11 @@ class KeyedRNG:
     step: int | Tensor = 0
 
     def uniform(self, x: Tensor) -> Tensor:
-        """Return uniform numbers in [0, 1) of the shape and type of `x`, whose first dimension is the batch."""
+        """Return uniform numbers in [0, 1) of the shape and type of `x`, a batch."""
         return (self._bits(x).to(torch.float64) * _SINGLE).to(x.dtype)
 
     def normal(self, x: Tensor) -> Tensor:
-        """Return standard normal numbers of the shape and type of `x`, by inverting the distribution function."""
+        """Return standard normal numbers of the shape and type of `x`, by inversion."""
         middle = (self._bits(x).to(torch.float64) + 0.5) * _SINGLE
         return torch.special.ndtri(middle).to(x.dtype)
 
@@ -100,7 +101,7 @@ class KeyedRNG:
 
 @contextmanager
 def torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch's own generators, used by randomized models, inside the context, and restore them afterwards."""
+    """Seed torch's own generators inside the context, for randomized models, and restore them."""
     started = torch.cuda.is_available() and torch.cuda.is_initialized()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if started else []):
         torch.manual_seed(seed)

@@ -47,12 +47,9 @@ class Run:
             file.write(json.dumps(values) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Remove the lines of the training log after a step.
+        """Remove the lines of the log after the step of a checkpoint.
 
         A run killed between writing the log and the checkpoint repeats these steps when it resumes.
-
-        Args:
-            step: the step of the checkpoint.
         """
         path = self.folder / "train.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -62,18 +59,14 @@ class Run:
 
 
 def run_in(folder: Run | str | Path) -> Run:
-    """Return the run in a folder, which is created if it does not exist.
-
-    Raises:
-        InputError: the folder cannot be created.
-    """
+    """Return the run in a folder, which is created if it does not exist."""
     run = folder if isinstance(folder, Run) else Run(Path(folder))
     make_folder(run.folder)
     return run
 
 
 def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> Run:
-    """Start a run in a folder, or resume the run that was started there with the same configuration.
+    """Start a run in a folder, or resume the run with the same configuration there.
 
     Args:
         folder: the folder of the run.
@@ -94,16 +87,7 @@ def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] 
 
 
 def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = ()) -> None:
-    """Refuse a folder that holds another run, or other files.
-
-    Args:
-        folder: the folder to start or resume a run in.
-        config: the configuration of the run, JSON values.
-        but: keys that are not compared.
-
-    Raises:
-        InputError: the folder belongs to another configuration, or holds files but no run.
-    """
+    """Refuse a folder of other files or of a run whose configuration differs outside `but`."""
     if (folder / "config.json").exists():
         both = (Run(folder).config, json.loads(json.dumps(config)))
         check_same(str(folder), *({key: value for key, value in one.items() if key not in but} for one in both))
@@ -112,16 +96,7 @@ def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = 
 
 
 def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to resume with a different configuration.
-
-    Args:
-        place: the name of what is resumed, for the message.
-        old: the configuration at the start, JSON values.
-        new: the configuration now.
-
-    Raises:
-        InputError: they differ; the first difference is named.
-    """
+    """Refuse to resume `place` with a configuration that differs from `old`."""
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if was == now:

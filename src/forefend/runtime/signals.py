@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of stopping; a second signal raises KeyboardInterrupt at once.
+    """Collect SIGINT and SIGTERM; a second signal raises KeyboardInterrupt at once.
 
     Returns:
         A list that holds the number of the signal once it has arrived.

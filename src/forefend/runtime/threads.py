@@ -1,4 +1,4 @@
-"""Choose the number of threads of this process, or of processes, from the free cores and memory of the machine."""
+"""Choose the number of threads and processes from the free cores and memory of the machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def choose_threads() -> int:
     """Set torch's number of threads, unless OMP_NUM_THREADS is set, and return it.
 
-    On a busy machine every thread waits for the slowest, so that two threads may be slower than one. Call this before
-    any computation, which would count as load.
+    On a busy machine every thread waits for the slowest, so that two threads may be slower than
+    one. Call this before any computation, which would count as load.
     """
     if not _set_by_environment():
         torch.set_num_threads(suitable_threads(available_cores(), os.cpu_count() or 1, os.getloadavg()[0]))
@@ -27,10 +27,9 @@ def choose_threads() -> int:
 
 @contextmanager
 def use_threads(threads: int | None) -> Iterator[None]:
-    """Compute with a given number of threads inside the context, so that a resumed run rounds as before.
+    """Compute with the threads of an earlier run inside the context: they affect rounding.
 
-    Args:
-        threads: the number; None changes nothing, nor does any number where OMP_NUM_THREADS is set.
+    None changes nothing, nor does any number where OMP_NUM_THREADS is set.
     """
     with _threads(torch.get_num_threads() if threads is None or _set_by_environment() else threads):
         yield
@@ -44,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def processes_in_memory() -> int:
-    """Return how many processes of the peak size of this one fit into memory, including this one."""
+    """Return how many processes of the peak size of this one fit in memory, itself included."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -54,20 +53,14 @@ def processes_in_memory() -> int:
 
 
 def suitable_threads(allowed: float, cores: int, load: float) -> int:
-    """Return the number of threads for a machine: the allowed cores less the busy ones, at least 1.
-
-    Args:
-        allowed: cores that this process may use.
-        cores: cores of the machine.
-        load: the load average of the last minute over the whole machine.
-    """
+    """Return the allowed cores less the busy ones, by the load average, at least 1."""
     # A process that may use only some cores competes with its share of the load.
     busy = load * min(1.0, allowed / cores)
     return max(1, round(allowed - busy))
 
 
 def available_cores() -> float:
-    """Return the number of cores that this process may use, by its affinity and the quota of its container."""
+    """Return the cores that this process may use, by affinity and quota of its container."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = _QUOTA.read_text().split()

@@ -1,7 +1,8 @@
 """The base class of threat models: the images that an attacker may submit, given a clean image.
 
-A threat model projects, measures distances, draws random starts and scales steps. Attacks use only these four methods.
-Images are float `(B, C, H, W)` in [0, 1]; radii are in the same units, and an l2 radius is over the whole image.
+A threat model projects, measures distances, draws random starts and scales steps. Attacks use only
+these four methods. Images are float `(B, C, H, W)` in [0, 1]; radii are in the same units, and an
+l2 radius is over the whole image.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from forefend.checks import InputError
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
 
-# float32 stores pixels in [0, 1] with an error of 6e-8, so that x + δ − x may differ from δ by about twice that.
+# float32 rounds pixels in [0, 1] by up to 6e-8, so that x + δ − x differs from δ by twice that.
 ROUNDING = 2e-7
 
 
 class ThreatModel(ABC):
-    """A set of allowed images around each clean image: a norm ball of `radius`, intersected with the box [0, 1].
+    """A set of allowed images around each clean image: a norm ball of `radius` within [0, 1].
 
     Inside an attack, `radius` may be a `(B,)` tensor, one radius for each image.
     """
@@ -52,25 +53,21 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
-        """Return the increment of length `size`, a number or `(B,)`, that is steepest along `gradient` in this norm."""
+        """Return the steepest increment along `gradient` of length `size`, a number or `(B,)`."""
 
     def excess(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return how far each image lies outside, `(B,)` float64: at most 0 inside, NaN where a pixel is NaN."""
+        """Return how far each image lies outside, `(B,)` float64: at most 0 inside, NaN for NaN."""
         radius = torch.as_tensor(self.radius, dtype=torch.float64, device=x.device)
         box = torch.maximum(-x_adv, x_adv - 1).double().flatten(1).amax(1)
         return torch.maximum(self.distance(x_adv, x) - radius, box)
 
     def allows(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return whether each image is allowed up to the rounding of float32, `(B,)` bool; NaN is not allowed."""
+        """Return whether each image is allowed up to rounding, `(B,)` bool; NaN is not."""
         return self.excess(x_adv, x) <= ROUNDING * max(1.0, float(torch.as_tensor(self.radius).max()))
 
 
 def parse_radius(radius: float | str | Tensor) -> float | Tensor:
-    """Return the radius given as a number or text, such as `"8/255"`, `"0.3"` or `0.3`; a tensor is unchanged.
-
-    Raises:
-        InputError: not a finite number of at least zero.
-    """
+    """Return the radius given as a number or text, such as `"8/255"`; a tensor is unchanged."""
     if isinstance(radius, Tensor):
         return radius
     try:
@@ -86,7 +83,7 @@ def parse_radius(radius: float | str | Tensor) -> float | Tensor:
 
 
 def format_radius(radius: float | Tensor) -> str:
-    """Return the shortest exact text of a radius, such as `0.3` or `8/255`; `per image` for a tensor."""
+    """Return the shortest exact text of a radius, such as `8/255`; `per image` for a tensor."""
     if isinstance(radius, Tensor):
         return "per image"
     plain = f"{radius:g}"
@@ -107,5 +104,5 @@ def broadcast_per_image(values: Tensor) -> Tensor:
 
 
 def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return a number unchanged, or one value for each image, `(B,)`, in a shape that broadcasts over `x`."""
+    """Return a number unchanged, or values `(B,)` in a shape that broadcasts over `x`."""
     return value.view(-1, *[1] * (x.ndim - 1)) if isinstance(value, Tensor) else value

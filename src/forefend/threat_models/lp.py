@@ -76,7 +76,7 @@ class L2(ThreatModel):
         object.__setattr__(self, "radius", parse_radius(radius))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Scale the perturbation to length `radius`, then clip to [0, 1], which only shortens it."""
+        """Scale the perturbation to length `radius`, then clip to [0, 1]."""
         delta = x_adv - x
         norm = _length(delta)
         radius = per_image(self.radius, x)
@@ -93,7 +93,7 @@ class L2(ThreatModel):
 
     def step(self, gradient: Tensor, size: float | Tensor) -> Tensor:
         """Return `size` times the direction of the gradient, zero where the gradient is zero."""
-        # The squares of small gradients (1e-25) underflow to zero in float32: scale before taking the norm.
+        # Squares of small gradients (1e-25) underflow in float32: scale before taking the norm.
         tiny = torch.finfo(gradient.dtype).tiny
         largest = gradient.abs().flatten(1).amax(1).clamp_min(tiny)
         direction = gradient / per_image(largest, gradient)

@@ -23,7 +23,8 @@ def parse_threat_model(text: str) -> ThreatModel:
         The threat model; `str()` of it parses to an equal one.
 
     Raises:
-        InputError: the text is not `NORM:RADIUS`, the norm is unknown, or the norm does not accept the radius.
+        InputError: the text is not `NORM:RADIUS`, the norm is unknown, or the norm does not accept
+            the radius.
     """
     wasserstein = _WASSERSTEIN.fullmatch(text)
     if wasserstein:
@@ -40,14 +41,7 @@ def parse_threat_model(text: str) -> ThreatModel:
 
 
 def as_threat_model(given: ThreatModel | str) -> ThreatModel:
-    """Return a threat model given as an object or by name.
-
-    Args:
-        given: a threat model, or its name such as `"Linf:8/255"`.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return a threat model given as an object or by name, such as `"Linf:8/255"`."""
     if isinstance(given, str):
         return parse_threat_model(given)
     if not isinstance(given, ThreatModel):
@@ -58,11 +52,7 @@ def as_threat_model(given: ThreatModel | str) -> ThreatModel:
 
 
 def as_threat_models(given: ThreatModel | str | Iterable[ThreatModel | str]) -> list[ThreatModel]:
-    """Return a list of threat models from one or several, given as objects or by name.
-
-    Raises:
-        InputError: one of them is no threat model.
-    """
+    """Return a list of threat models from one or several, given as objects or by name."""
     if isinstance(given, Iterable) and not isinstance(given, str):
         return [as_threat_model(each) for each in given]
     return [as_threat_model(given)]

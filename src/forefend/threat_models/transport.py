@@ -1,7 +1,8 @@
-"""Transport couplings: how much mass moves from each pixel to each offset of a small window, in each channel.
+"""Transport couplings: the mass that moves from each pixel to each offset of a small window.
 
-A coupling π is `(B, C, K, P)` with K = k² offsets of a k × k window and P = H · W pixels. `π[:, :, o, p]` is the mass
-that moves from pixel p to its offset o. Offsets run row by row: offset K // 2 stays. A column sums to the pixel's mass.
+A coupling π is `(B, C, K, P)` with K = k² offsets of a k × k window and P = H · W pixels. `π[:, :,
+o, p]` is the mass that moves from pixel p to its offset o. Offsets run row by row: offset K // 2
+stays. A column sums to the pixel's mass.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from torch import Tensor
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
 
-# After this many rounds of returning only the excess mass, a pixel above 1 returns all mass it received.
+# After this many rounds of returning excess mass, a pixel above 1 returns all that it received.
 _PARTIAL_ROUNDS = 100
 
 
 def offset_lengths(window: int, like: Tensor) -> Tensor:
-    """Return the Euclidean length of each offset in pixels, `(K, 1)`, of the type and device of `like`."""
+    """Return the Euclidean length of each offset in pixels, `(K, 1)`, typed like `like`."""
     step = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
     return torch.hypot(step[:, None], step[None, :]).view(-1, 1)
 
 
 def gather_windows(image: Tensor, window: int) -> Tensor:
-    """Return the value at each offset of each pixel, zero beyond the border: `(B, C, H, W)` to `(B, C, K, P)`.
+    """Return the value at each offset of each pixel, 0 beyond the border, `(B, C, K, P)`.
 
-    This is the transpose of `apply_coupling`: it maps a gradient of the image to a gradient of the coupling.
+    This is the transpose of `apply_coupling`: it maps gradients of images to those of couplings.
     """
     patches = F.unfold(image, window, padding=window // 2)
     return patches.view(*image.shape[:2], window**2, -1)
@@ -72,7 +73,7 @@ def random_moves(x: Tensor, window: int, rng: KeyedRNG) -> Tensor:
 
 
 def scale_to_budget(coupling: Tensor, x: Tensor, budget: Tensor) -> Tensor:
-    """Scale all moves of an image until the cost is at most `budget`, `(B,)`, and no pixel sends more than its mass.
+    """Scale all moves until the cost is at most `budget`, `(B,)`, and no pixel exceeds its mass.
 
     Mass that is not moved stays, so that the columns of the result sum to `x` exactly.
     """
@@ -84,12 +85,7 @@ def scale_to_budget(coupling: Tensor, x: Tensor, budget: Tensor) -> Tensor:
 
 
 def project_to_box(coupling: Tensor, x: Tensor) -> Tensor:
-    """Return mass to its sources, in proportion, until no pixel exceeds 1; this only lowers the cost.
-
-    Args:
-        coupling: `(B, C, K, P)`, whose columns sum to `x`.
-        x: the clean images, `(B, C, H, W)` in [0, 1].
-    """
+    """Return mass to its sources until no pixel exceeds 1; this only lowers the cost."""
     window = round(coupling.shape[2] ** 0.5)
     moves = _moves_only(coupling)
     tiny, rounding = torch.finfo(moves.dtype).tiny, 4 * torch.finfo(moves.dtype).eps
@@ -105,13 +101,15 @@ def project_to_box(coupling: Tensor, x: Tensor) -> Tensor:
 
 
 def solve_for_budget(solve: Callable[[Tensor], Tensor], budget: Tensor, highest: Tensor, *, halvings: int) -> Tensor:
-    """Return the coupling at the lowest multiplier whose cost is within the budget, found by bisection.
+    """Return the coupling at the lowest multiplier whose cost is within the budget.
 
-    The couplings just below and just above that multiplier are mixed so that the cost equals the budget. The mixture
-    is the exact solution where `solve` is linear between the two multipliers, or where both couplings are optimal.
+    The couplings just below and just above that multiplier are mixed so that the cost equals the
+    budget. The mixture is the exact solution where `solve` is linear between the two multipliers,
+    or where both couplings are optimal.
 
     Args:
-        solve: multiplier of the cost for each image, `(B,)`, to coupling `(B, C, K, P)`; a higher one costs less.
+        solve: multiplier of the cost for each image, `(B,)`, to coupling `(B, C, K, P)`; a higher
+            one costs less.
         budget: allowed cost, `(B,)`.
         highest: a multiplier at which hardly any mass moves, `(B,)`.
         halvings: number of bisection steps.

@@ -1,4 +1,4 @@
-"""The Wasserstein threat model: an attacker may move mass between pixels, but neither add nor remove it."""
+"""The Wasserstein threat model: an attacker moves mass between pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from forefend.threat_models.transport import (
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
 
-# float32 rounds a pixel by a relative error of 6e-8; a larger share of unmatched mass than this is not rounding.
+# A larger share of unmatched mass than this is not due to float32's relative error of 6e-8.
 _UNMATCHED = 1e-6
 
 
@@ -31,12 +31,14 @@ _UNMATCHED = 1e-6
 class Wasserstein(ThreatModel):
     """Images in [0, 1] reachable by moving mass between pixels of a channel: `Wasserstein(0.03)`.
 
-    The mass of a pixel is its value. Moving mass costs mass times Euclidean distance in pixels, inside the
-    `window` × `window` square around its source. The total cost is at most `radius` times the mass of the image.
+    The mass of a pixel is its value. Moving mass costs mass times Euclidean distance in pixels,
+    inside the `window` × `window` square around its source. The total cost is at most `radius`
+    times the mass of the image.
 
-    `distance` is exact: it solves a linear program, about a second for each image. `excess` and `allows` check range
-    and mass of every image and a lower bound of its cost, since mass moves by at least one pixel. They check the exact
-    cost of the first `exact` images of a batch. The exact cost needs SciPy.
+    `distance` is exact: it solves a linear program, about a second for each image. `excess` and
+    `allows` check range and mass of every image and a lower bound of its cost, since mass moves by
+    at least one pixel. They check the exact cost of the first `exact` images of a batch. The exact
+    cost needs SciPy.
 
     Args:
         radius: in pixels, a number, text, or inside an attack `(B,)`.
@@ -46,7 +48,8 @@ class Wasserstein(ThreatModel):
     Raises:
         InputError: a negative radius, an even window or one below 3, or a negative `exact`.
 
-    Source: Wong et al., 1902.07906, whose ball is per unit of mass and whose moves are local, as here.
+    Source: Wong et al., 1902.07906, whose ball is per unit of mass and whose moves are local, as
+        here.
     """
 
     radius: float
@@ -66,14 +69,14 @@ class Wasserstein(ThreatModel):
         return f"Wasserstein:{format_radius(self.radius)}(window={self.window}, exact={self.exact})"
 
     def budget(self, x: Tensor) -> Tensor:
-        """Return the allowed cost, radius times the mass of each image, `(B,)`, of the type of `x`."""
+        """Return the allowed cost, radius times the mass of each image, `(B,)`, typed like `x`."""
         return torch.as_tensor(self.radius, dtype=x.dtype, device=x.device) * total_mass(x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Clamp to [0, 1], restore the mass of each channel, and interpolate towards x until the cost is allowed.
+        """Clamp to [0, 1], restore the mass, and interpolate towards x until the cost is allowed.
 
-        This corrects the rounding of an attack. It is slow, and the result is not the nearest allowed image. Allowed
-        images are returned unchanged; attacks project couplings instead.
+        This corrects the rounding of an attack. It is slow, and the result is not the nearest
+        allowed image. Allowed images are returned unchanged; attacks project couplings instead.
 
         Raises:
             InputError: an image is not reachable by moves inside the window.
@@ -92,7 +95,7 @@ class Wasserstein(ThreatModel):
         return x_adv
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return the least cost divided by the mass of the image, in pixels; infinite where it is not reachable.
+        """Return the least cost over the mass of the image, in pixels; infinite if not reachable.
 
         Raises:
             InputError: SciPy is not installed.
@@ -101,7 +104,7 @@ class Wasserstein(ThreatModel):
         return _per_mass(torch.tensor(costs, dtype=torch.float64, device=x.device), x)
 
     def noise(self, x: Tensor, rng: KeyedRNG) -> Tensor:
-        """Move the same share of the mass of every pixel to a random pixel of its window; the radius sets the share."""
+        """Move the same share of the mass of every pixel to a random pixel of its window."""
         x64 = x.double()
         moved = scale_to_budget(random_moves(x64, self.window, rng), x64, self.budget(x64) * (1 - _UNMATCHED))
         return apply_coupling(project_to_box(moved, x64), x64).clamp(0, 1).to(x.dtype)
@@ -114,7 +117,7 @@ class Wasserstein(ThreatModel):
         )
 
     def excess(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return the largest of the excess in pixel range, in the share of a channel's mass, and in cost."""
+        """Return the largest excess of pixel range, of relative mass and of cost."""
         y, x = x_adv.double(), x.double()
         box = torch.maximum(-y, y - 1).flatten(1).amax(1)
         made = (y.sum((2, 3)) - x.sum((2, 3))).abs()
@@ -132,7 +135,7 @@ def _per_mass(cost: Tensor, x: Tensor) -> Tensor:
 
 
 def _repair_mass(x_adv: Tensor, x: Tensor) -> Tensor:
-    """Return the image in the box, float64, with the mass of `x`: scale the pixels, or their complement to 1."""
+    """Return the image in the box with the mass of `x`: scale the pixels or their complement."""
     y = x_adv.double().clamp(0, 1)
     has, wants = y.sum((2, 3), keepdim=True), x.double().sum((2, 3), keepdim=True)
     room = x[0, 0].numel()
@@ -149,7 +152,7 @@ def _exact_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
 
 
 def _channel_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
-    """Solve the linear program of one channel; unmatched mass has a high cost, and means an infinite result."""
+    """Solve the linear program of one channel; unmatched mass means an infinite result."""
     optimize = import_extra("scipy.optimize", "An exact transport cost", "data")
     sparse = import_extra("scipy.sparse", "An exact transport cost", "data")
     x, x_adv = x.double().cpu(), x_adv.double().clamp_min(0).cpu()
@@ -159,7 +162,7 @@ def _channel_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
     variables = torch.cat([torch.arange(arcs).repeat(2), torch.arange(arcs, arcs + 2 * pixels)])
     conserved = sparse.csc_matrix((torch.ones(len(places)).numpy(), (places.numpy(), variables.numpy())))
     length = offset_lengths(window, x).flatten()
-    # Unmatched mass costs more than any path, so that mass stays unmatched only where no path exists.
+    # Unmatched mass costs more than any path, so that it remains only where no path exists.
     cost = torch.cat([length[offset], (pixels * length.max()).repeat(2 * pixels)])
     holds = torch.cat([x.flatten(), x_adv.flatten()])
     found = optimize.linprog(cost.numpy(), A_eq=conserved, b_eq=holds.numpy(), method="highs")
@@ -172,7 +175,7 @@ def _channel_cost(x_adv: Tensor, x: Tensor, window: int) -> float:
 
 
 def _arcs(x_adv: Tensor, x: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return offset, source and target of every move between a pixel with mass before and one with mass after."""
+    """Return offset, source and target of every useful move."""
     side = torch.arange(window) - window // 2
     step = (side[:, None] * x.shape[3] + side[None, :]).flatten()
     offset, source = valid_offsets(x, window)[0, 0].nonzero(as_tuple=True)

@@ -1,9 +1,10 @@
 """Common corruptions of images, in five severities.
 
-Eighteen of the nineteen corruptions of Hendrycks and Dietterich (1903.12261), with their constants; frost needs
-photographs and is missing. Each is a function `(x, severity, *, rng) -> x` of images in [0, 1], `(B, C, H, W)`. The
-result for an image does not depend on its batch. Results are not the published images: pixels stay floats where the
-authors round to 8 bits, and the random numbers differ.
+Eighteen of the nineteen corruptions of Hendrycks and Dietterich (1903.12261), with their constants;
+frost needs photographs and is missing. Each is a function `(x, severity, *, rng) -> x` of images in
+[0, 1], `(B, C, H, W)`. The result for an image does not depend on its batch. Results are not the
+published images: pixels stay floats where the authors round to 8 bits, and the random numbers
+differ.
 """
 
 from __future__ import annotations
@@ -55,11 +56,7 @@ COLOR_ONLY = ("saturate",)  # not defined for gray images
 
 
 def find_corruption(name: str) -> Corruption:
-    """Return the corruption with a name.
-
-    Raises:
-        InputError: an unknown name, or frost.
-    """
+    """Return the corruption with a name."""
     if name == "frost":
         raise InputError("Frost needs photographs of frost and is not available: use a published set instead.")
     return choose(name, CORRUPTIONS, "corruption")
@@ -72,8 +69,8 @@ def corrupt(name: str, x: Tensor, severity: int, *, rng: KeyedRNG | None = None)
         name: the corruption, such as "fog".
         x: images, `(B, C, H, W)`, float in [0, 1]; C is 1 or 3.
         severity: 1, 2, 3, 4 or 5.
-        rng: the random generator; each corruption and severity draws its own numbers. None numbers the images from 0
-            and uses seed 0.
+        rng: the random generator; each corruption and severity draws its own numbers. None numbers
+            the images from 0 and uses seed 0.
 
     Returns:
         Images in [0, 1], of the shape of `x`.

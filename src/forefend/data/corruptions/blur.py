@@ -1,6 +1,7 @@
 """Gaussian, defocus, glass, motion and zoom blur.
 
-Source: Hendrycks and Dietterich, 1903.12261; motion blur follows ImageMagick, which made the published sets.
+Source: Hendrycks and Dietterich, 1903.12261; motion blur follows ImageMagick, which made the
+published sets.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def defocus_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 def glass_blur(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
     """Replace pixels by neighbors, as frosted glass does, and blur before and after.
 
-    The published program copies one pixel of a pair over the other instead of swapping them; so does this function.
+    The published program copies one pixel of a pair over the other instead of swapping them; so
+    does this function.
     """
     sigma, reach, rounds = GLASS.at(severity, x)
     x = (gaussian_smooth(x, sigma) * 255).floor() / 255  # the authors truncate to 8 bits
@@ -101,13 +103,9 @@ def disk_kernel(radius: float, rim: float) -> Tensor:
 
 
 def directional_blur(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
-    """Blur with a one-sided Gaussian along a line of pixels; the border is repeated.
+    """Blur with a one-sided Gaussian along 2 · radius + 1 pixels in a direction, `(B,)`.
 
-    Args:
-        x: images, `(B, C, H, W)`.
-        radius: the line is 2 · radius + 1 pixels long.
-        sigma: deviation of the weights, pixels.
-        degrees: direction for each image, `(B,)`; 0 is along a row, 90 down a column.
+    The border is repeated; 0° is along a row, 90° down a column.
     """
     angle = torch.deg2rad(degrees.double())
     weights = torch.exp(-(torch.arange(2 * radius + 1, dtype=torch.float64) ** 2) / (2 * sigma**2))
@@ -126,10 +124,8 @@ def directional_blur(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> T
 def _replace_by_neighbors(x: Tensor, jump: Tensor, reach: int) -> Tensor:
     """Replace each pixel in place by a neighbor, from the last row and column to the first.
 
-    Args:
-        x: images, `(B, C, H, W)`.
-        jump: rows and columns to the neighbor, `(B, rounds, H, W, 2)`, −reach … reach − 1.
-        reach: width of the unchanged border in pixels.
+    `jump` holds rows and columns to the neighbor, `(B, rounds, H, W, 2)`; a border of `reach`
+    pixels is unchanged.
     """
     height, width = x.shape[2:]
     cell = torch.arange(height * width, device=x.device).view(height, width)

@@ -23,8 +23,9 @@ SATURATION = Scale(
     ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
     ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
 )
-# As shares of the side of the image: height of the displacement, deviation of its blur, and the largest move of the
-# corners of the affine map. ImageNet-C uses a side of 244 although its images have 224.
+# As shares of the side of the image: height of the displacement, deviation of its blur, and the
+# largest move of the corners of the affine map. ImageNet-C uses a side of 244 although its images
+# have 224.
 _WIDER = 244 / 224
 ELASTIC = Scale(
     ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
@@ -47,11 +48,7 @@ def contrast(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def saturate(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Lower (severities 1 and 2) or raise the saturation; hue and value are unchanged, and gray has the hue of red.
-
-    Raises:
-        InputError: gray images, which have no saturation.
-    """
+    """Lower (severities 1 and 2) or raise the saturation; gray has the hue of red."""
     if x.shape[1] != 3:
         raise InputError("Gray images have no saturation: leave saturate out for them.")
     factor, more = SATURATION.at(severity, x)
@@ -88,11 +85,7 @@ def jpeg_compression(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Write 8-bit JPEG by Pillow, colors at half the resolution, and read it again; not differentiable.
-
-    Raises:
-        InputError: Pillow is not installed.
-    """
+    """Write 8-bit JPEG by Pillow, with 4:2:0 colors, and read it again; not differentiable."""
     pillow, read = import_extra("PIL.Image", "JPEG compression", "data"), []
     for image in (x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy():
         file = io.BytesIO()
@@ -102,11 +95,9 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
 
 
 def affine(moves: Tensor, x: Tensor) -> Tensor:
-    """Return the source of each pixel under the affine map that moves three corners, `(B, H, W, 2)`, column and row.
+    """Return the source of each pixel, `(B, H, W, 2)`, column and row, of an affine map.
 
-    Args:
-        moves: moves of the corners of a triangle around the center, in pixels, `(B, 3, 2)`.
-        x: the images, `(B, C, H, W)`.
+    The map moves the corners of a triangle around the center by `moves`, `(B, 3, 2)` pixels.
     """
     height, width = x.shape[2:]
     side = min(height, width) // 3
@@ -129,7 +120,8 @@ def _grid(x: Tensor) -> Tensor:
 def _sampled(x: Tensor, place: Tensor, *, about_centers: bool) -> Tensor:
     """Interpolate the images at `place`, columns and rows in pixels, `(B, H, W, 2)`.
 
-    `about_centers` mirrors positions outside the image about the center of the last pixel, otherwise about its edge.
+    `about_centers` mirrors positions outside the image about the center of the last pixel,
+    otherwise about its edge.
     """
     size = x.new_tensor((x.shape[3], x.shape[2]))
     scaled = 2 * place / (size - 1).clamp_min(1) - 1 if about_centers else (2 * place + 1) / size - 1

@@ -40,14 +40,9 @@ def speckle_noise(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 
 
 def poisson_quantile(mean: Tensor, u: Tensor) -> Tensor:
-    """Return Poisson counts by inverting the distribution function: the least k with P(K ≤ k) ≥ u.
-
-    Args:
-        mean: at least 0.
-        u: uniform numbers in [0, 1), of the shape of `mean`, float64.
-    """
+    """Return Poisson counts by inversion: the least k with P(K ≤ k) ≥ u, where u is in [0, 1)."""
     mean, u = mean.double(), u + 2**-25  # the middle of the interval that u represents, never 0
-    # The Cornish-Fisher expansion is at most 1 too low, and at most 1 too high, or 5 where the mean is near 0.
+    # The Cornish-Fisher expansion differs by at most 1, or is 5 too high where the mean is near 0.
     z = torch.special.ndtri(u)
     guess = (mean + mean.sqrt() * z + (z * z - 1) / 6).round()
     low: Tensor = (guess - 6).clamp_min(-1)

@@ -31,14 +31,7 @@ def symmetric(place: Tensor, length: int) -> Tensor:
 
 
 def gaussian_smooth(x: Tensor, sigma: float, *, truncate: float = 4, border: Border = edge) -> Tensor:
-    """Return a Gaussian blur of each channel.
-
-    Args:
-        x: images, `(B, C, H, W)`.
-        sigma: standard deviation in pixels; 0 returns `x`.
-        truncate: radius of the kernel in standard deviations.
-        border: the mode for pixels outside the image.
-    """
+    """Return a Gaussian blur of each channel; the kernel ends at `truncate` deviations."""
     if sigma == 0:
         return x
     down, across = (_smoothing(side, sigma, truncate, border).to(x) for side in x.shape[2:])
@@ -56,7 +49,7 @@ def _smoothing(length: int, sigma: float, truncate: float, border: Border) -> Te
 
 
 def clipped_zoom(x: Tensor, factor: float) -> Tensor:
-    """Enlarge the center of each image linearly by `factor`, at least 1, to the shape of the image."""
+    """Enlarge the center of each image by `factor`, at least 1, to the shape of the image."""
     height, width = x.shape[2:]
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -68,12 +61,7 @@ def clipped_zoom(x: Tensor, factor: float) -> Tensor:
 
 
 def box_resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize like Pillow's BOX: each new pixel is the mean of the old pixels whose centers it contains.
-
-    Args:
-        x: images, `(B, C, H, W)`.
-        size: new height and width; a larger size repeats pixels.
-    """
+    """Resize like Pillow's BOX: each pixel is the mean of the pixels whose centers it contains."""
     down, across = (_boxes(old, new).to(x) for old, new in zip(x.shape[2:], size, strict=True))
     return down @ x @ across.T
 
@@ -88,7 +76,7 @@ def _boxes(old: int, new: int) -> Tensor:
 
 
 def luma(x: Tensor) -> Tensor:
-    """Return the brightness of each pixel, `(B, 1, H, W)`: 0.299 R + 0.587 G + 0.114 B; gray images unchanged."""
+    """Return the brightness 0.299 R + 0.587 G + 0.114 B, `(B, 1, H, W)`; gray images unchanged."""
     if x.shape[1] == 1:
         return x
     return torch.einsum("bchw,c->bhw", x, x.new_tensor((0.299, 0.587, 0.114)))[:, None]

@@ -30,11 +30,7 @@ class Scale(Generic[Constants]):
     large: Five[Constants]
 
     def at(self, severity: int, x: Tensor) -> Constants:
-        """Return the constants for images of the size of `x`, `(B, C, H, W)`.
-
-        Raises:
-            InputError: the severity is not 1, 2, 3, 4 or 5.
-        """
+        """Return the constants for images of the size of `x`, `(B, C, H, W)`."""
         check_severity(severity)
         return (self.small if min(x.shape[2:]) <= SMALL_SIDE else self.large)[severity - 1]
 

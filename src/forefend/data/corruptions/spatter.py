@@ -15,7 +15,7 @@ from forefend.data.corruptions.resample import gaussian_smooth, luma, reflect
 from forefend.data.corruptions.severity import Scale
 from forefend.runtime.rng import KeyedRNG
 
-# Mean and deviation of the liquid, its blur, its threshold, strength of water or blur of mud, and the kind.
+# Mean and deviation of the liquid, its blur and threshold, strength of water or blur of mud, kind.
 LIQUID = Scale(
     (
         (0.62, 0.1, 0.7, 0.7, 0.5, "water"),
@@ -48,7 +48,7 @@ _TAN = 0.4142135623730951  # tangent of 22.5°, the limit between directions of 
 
 
 def spatter(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-    """Add drops of pale turquoise water with highlights, or cover the image by drops of brown mud."""
+    """Add drops of pale turquoise water with highlights, or opaque drops of brown mud."""
     mean, deviation, sigma, least, strength, kind = LIQUID.at(severity, x)
     liquid = gaussian_smooth(mean + deviation * rng.normal(x[:, :1]), sigma)
     if kind == "water":
@@ -67,11 +67,7 @@ def _color(channels: tuple[float, float, float], x: Tensor) -> Tensor:
 
 
 def water_highlights(liquid: Tensor) -> Tensor:
-    """Return the brightness of water in light from one side, in [0, 1] with maximum 1; 0 where there is no water.
-
-    Args:
-        liquid: depth, integers 0 … 255, `(B, 1, H, W)`.
-    """
+    """Return highlights of water of depth 0 … 255, `(B, 1, H, W)`, with maximum 1."""
     distance = _mean3(_distance(canny_edges(liquid)).to(liquid)).floor()
     light = F.conv2d(_reflect_pad(_equalized(distance)), liquid.new_tensor(RELIEF)[None, None]).clamp(0, 255)
     bright = liquid * _mean3(light).round()
@@ -80,11 +76,7 @@ def water_highlights(liquid: Tensor) -> Tensor:
 
 
 def canny_edges(gray: Tensor) -> Tensor:
-    """Return Canny's edges, `(B, 1, H, W)` bool: maxima of the gradient, weak ones only if joined to strong ones.
-
-    Args:
-        gray: integers 0 … 255, `(B, 1, H, W)`.
-    """
+    """Return Canny's edges, `(B, 1, H, W)` bool: strong maxima and weak ones joined to them."""
     sobel = gray.new_tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)))
     around = F.pad(gray, (1, 1, 1, 1), mode="replicate")
     across, down = F.conv2d(around, torch.stack((sobel, sobel.T))[:, None]).split(1, 1)
@@ -118,7 +110,7 @@ def _local_maxima(size: Tensor, across: Tensor, down: Tensor) -> Tensor:
 
 
 def _strict(around: Tensor, size: Tensor, column: int) -> Tensor:
-    """Return where the gradient exceeds both neighbors on a diagonal: above and `column` to the side, and opposite."""
+    """Return where the gradient exceeds both neighbors on a diagonal, with `column` −1 or 1."""
     height, width = size.shape[2:]
     above = around[:, :, :height, 1 + column : 1 + column + width]
     below = around[:, :, 2 : 2 + height, 1 - column : 1 - column + width]
@@ -139,7 +131,7 @@ def _distance(edge: Tensor) -> Tensor:
 
 
 def _equalized(gray: Tensor) -> Tensor:
-    """Equalize the histogram of integers 0 … FAR over 0 … 255; an image of one number is unchanged."""
+    """Equalize the histogram of integers 0 … FAR over 0 … 255."""
     counts = torch.stack([(gray <= level).sum((1, 2, 3)) for level in range(FAR + 1)], 1).to(gray)
     least = torch.where(counts > 0, counts, torch.inf).amin(1, keepdim=True)
     rest = counts[:, -1:] - least

@@ -19,8 +19,8 @@ FOG = Scale(
     ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
 )
-# Mean and deviation of the flakes, their zoom, their threshold, radius and deviation of their motion blur, and the
-# weight of the image against its whitened copy.
+# Mean and deviation of the flakes, their zoom, their threshold, radius and deviation of their
+# motion blur, and the weight of the image against its whitened copy.
 SNOW = Scale(
     (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
@@ -71,16 +71,14 @@ def brightness(x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
 def plasma(noise: Tensor, decay: float) -> Tensor:
     """Return a fractal by the diamond-square algorithm on a torus, values in [0, 1], `(B, M, M)`.
 
-    Args:
-        noise: numbers in [-1, 1], `(B, M, M)`; M is a power of two. The first entry is not used.
-        decay: the factor by which the scale of the noise falls from one octave to the next; its height falls by the
-            square.
+    The scale of the noise, `(B, M, M)` in [-1, 1], falls by `decay` in each octave, its height by
+    the square.
     """
     field = torch.zeros_like(noise)
     step, scale = noise.shape[-1], 100.0
 
     def place(row: int, column: int, sources: list[tuple[int, int]]) -> None:
-        """Set every `step`-th entry from (row, column) to the mean of its four sources plus noise."""
+        """Set every `step`-th entry from (row, column) to the mean of its sources plus noise."""
         mean = torch.stack([field.roll(move, (1, 2)) for move in sources]).mean(0)
         height = mean + scale**2 * noise
         field[:, row::step, column::step] = height[:, row::step, column::step]
