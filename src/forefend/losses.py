@@ -115,8 +115,7 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
 def huber_mean(logits: Tensor, target_logits: Tensor) -> Tensor:
     """Return the Huber loss (β = 1) of each logit, averaged over the K logits.
 
-    Source: RTFE Eqs. 5 and 6, applied elementwise. As printed, with vector norms, the loss is not
-        continuous.
+    Source: RTFE Eqs. 5 and 6, applied elementwise; with vector norms, it is not continuous.
     """
     return F.huber_loss(logits, target_logits, reduction="none").mean(1)
 

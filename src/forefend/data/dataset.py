@@ -60,18 +60,9 @@ class ImageDataset(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class InMemoryDataset:
-    """Images in one tensor; uint8 takes a quarter of the memory of float32.
+    """Images in one tensor, `(N, C, H, W)`, uint8 or float32 in [0, 1].
 
-    Args:
-        name: the set.
-        split: "train" or "test".
-        pixels: `(N, C, H, W)`, uint8, or float32 in [0, 1]; batches are on the same device.
-        labels: `(N,)` int64.
-        index: `(N,)` int64, positions in the published split.
-        classes: names of the classes.
-
-    Raises:
-        InputError: no image, or labels that do not fit.
+    uint8 takes a quarter of the memory of float32. Batches are on the device of `pixels`.
     """
 
     name: str

@@ -13,13 +13,9 @@ from forefend.checks import InputError
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """One published set.
+    """The usual folder of a set, the files of each split, digests of files, and address → digest.
 
-    Args:
-        folder: the usual name of its folder.
-        splits: the files of each split.
-        digests: file → "sha256:…" or "md5:…" of its content, for an unpacked .gz too.
-        urls: address of each file, or of an archive of the files → its digest.
+    The digests include those of unpacked .gz files; an address is that of a file or an archive.
     """
 
     folder: str

@@ -15,11 +15,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
 
 
 class AdaptiveBatchSize:
-    """The number of images processed at once.
-
-    Args:
-        size: the number at the start; each failure to allocate memory halves it for good.
-    """
+    """The number of images processed at once; halved for good where memory does not suffice."""
 
     def __init__(self, size: int) -> None:
         if size < 1:

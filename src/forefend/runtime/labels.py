@@ -14,12 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def labeled(label: str) -> Callable[[Function], Function]:
-    """Attach a frozen label to a function.
-
-    Args:
-        label: the text that stands for the function in records, configurations and keys of random
-            numbers.
-    """
+    """Attach the label of a function for records, configurations and keys of random numbers."""
 
     def attach(function: Function) -> Function:
         function.label = label  # type: ignore[attr-defined]
@@ -29,10 +24,5 @@ def labeled(label: str) -> Callable[[Function], Function]:
 
 
 def label_of(function: Callable[..., Any]) -> str:
-    """Return the label of a function or configured object.
-
-    Args:
-        function: a labeled function, any other function (its own name is the label), or an object
-            whose `str()` names its settings.
-    """
+    """Return the label of a function, or its name, or the text of a configured object."""
     return getattr(function, "label", None) or getattr(function, "__name__", None) or str(function)

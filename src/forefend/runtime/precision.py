@@ -15,16 +15,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def supported_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """Return the dtype to compute in on a device, and the reason where it is not the requested one.
+    """Return the dtype to compute in on a device, and the reason for a fallback from `precision`.
 
-    A processor without bfloat16 arithmetic emulates it, which is many times slower than float32.
-
-    Args:
-        precision: `fp32` or `bf16`.
-        device: the device of the network.
-
-    Raises:
-        InputError: an unknown precision.
+    A processor without bfloat16 arithmetic emulates it, many times slower than float32.
     """
     dtype = choose(precision, PRECISIONS, "precision")
     if dtype is torch.float32 or _has_bfloat16(device):

@@ -12,14 +12,9 @@ MINUTE = 60.0  # between two lines
 
 @final
 class Progress:
-    """Show the progress of long work.
+    """Show the progress of long work, if `enabled`.
 
-    Args:
-        title: the name of the work.
-        total: the number of pieces.
-        unit: the name of a piece.
-        done: pieces that were done before; the estimate of the remaining time excludes them.
-        enabled: whether this process prints at all.
+    The estimate of the remaining time excludes pieces that were `done` before.
     """
 
     def __init__(self, title: str, total: int, *, unit: str, done: int = 0, enabled: bool = True) -> None:

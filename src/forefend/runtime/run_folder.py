@@ -14,11 +14,7 @@ from forefend.runtime.files import make_folder, provenance, read_versioned, writ
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run: configuration, log, checkpoint, weights and evaluations.
-
-    Args:
-        folder: its path; its name is the id of the run.
-    """
+    """The folder of one training run; its name is the id of the run."""
 
     folder: Path
 
@@ -68,13 +64,7 @@ def run_in(folder: Run | str | Path) -> Run:
 def start(folder: Path, config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> Run:
     """Start a run in a folder, or resume the run with the same configuration there.
 
-    Args:
-        folder: the folder of the run.
-        config: its configuration, JSON values.
-        may_change: keys whose value may change when a run resumes; the new value is stored.
-
-    Raises:
-        InputError: the folder belongs to another configuration, or holds files but no run.
+    A key in `may_change` may have a new value, which is stored.
     """
     run = Run(folder)
     config = json.loads(json.dumps(config))

@@ -14,17 +14,10 @@ _WASSERSTEIN = re.compile(r"wasserstein:([^()]*)(?:\(window=(\d+), exact=(\d+)\)
 
 
 def parse_threat_model(text: str) -> ThreatModel:
-    """Parse a threat model from its identity.
-
-    Args:
-        text: `NORM:RADIUS`, for example `Linf:8/255`, `L2:0.5` or `Wasserstein:0.03`.
+    """Parse `NORM:RADIUS`, for example `Linf:8/255`, `L2:0.5` or `Wasserstein:0.03`.
 
     Returns:
         The threat model; `str()` of it parses to an equal one.
-
-    Raises:
-        InputError: the text is not `NORM:RADIUS`, the norm is unknown, or the norm does not accept
-            the radius.
     """
     wasserstein = _WASSERSTEIN.fullmatch(text)
     if wasserstein:

@@ -48,8 +48,7 @@ class Wasserstein(ThreatModel):
     Raises:
         InputError: a negative radius, an even window or one below 3, or a negative `exact`.
 
-    Source: Wong et al., 1902.07906, whose ball is per unit of mass and whose moves are local, as
-        here.
+    Source: Wong et al., 1902.07906, with a ball per unit of mass and local moves.
     """
 
     radius: float

@@ -17,11 +17,7 @@ Five = tuple[Constants, Constants, Constants, Constants, Constants]
 
 @dataclass(frozen=True)
 class Scale(Generic[Constants]):
-    """The constants of a corruption for five severities.
-
-    Args:
-        small: those of CIFAR-10-C, for 32 × 32 pixels.
-        large: those of ImageNet-C, for 224 × 224 pixels.
+    """The constants of a corruption for five severities, of CIFAR-10-C and of ImageNet-C.
 
     Source: Hendrycks and Dietterich, 1903.12261, and their programs (hendrycks/robustness).
     """
