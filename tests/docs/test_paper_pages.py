@@ -135,7 +135,7 @@ def test_a_wrong_quotation_is_found() -> None:
     assert contains(text, "attack(f, x, y)")
     assert contains(text, "attack(…, y)")
     assert not contains(text, "attack(f, y)")
-    assert is_name("PGD.__call__")
+    assert is_name("PGD.advance")
     assert not is_name("PGD.nothing")
 
 
