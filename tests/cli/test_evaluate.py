@@ -91,8 +91,8 @@ def test_evaluate_marks_unseen_classifier(here: Path) -> None:
     done(f"{training('rtfe')} --out run")
     done("train natural --classifier cnn --epochs 2 --images 600 --out unseen")
     done(f"evaluate run --images 20 --threat Linf:0.1 --classifiers unseen {guide()} --out e")
-    stands = {(c.classifier, c.seen, c.defended) for c in load(here / "e")}
-    assert stands == {
+    rows = {(c.classifier, c.seen, c.defended) for c in load(here / "e")}
+    assert rows == {
         (name, seen, defended) for name, seen in ((guide().name, True), ("unseen", False)) for defended in (False, True)
     }
 

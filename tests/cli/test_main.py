@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,10 @@ for words in [["--help"], [], *([name, "--help"] for name in COMMANDS if name !=
 print("torch" in sys.modules, "jsonargparse" in sys.modules)
 """
     assert python(program) == "False True"
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert done("--version") == f"forefend {metadata.version('forefend')}\n"
 
 
 def test_train_help_shows_options_of_recipe() -> None:
