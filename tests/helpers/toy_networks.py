@@ -39,7 +39,7 @@ def classifier(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
         network = nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * SIZE * SIZE, CLASSES)
         )
-    network.taps = FeatureLayers(stages=("1",), features="2", third="0")  # type: ignore[assignment]
+    network.feature_layers = FeatureLayers(stages=("1",), features="2", third="0")  # type: ignore[assignment]
     return network.eval()
 
 

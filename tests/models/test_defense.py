@@ -81,12 +81,12 @@ def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
         DefenseCard("dncnn", settings),
         DefenseCard("narrow-unet", settings | {"widths": [4, 8, 8]}),
     ):
-        with pytest.raises(InputError, match=r"is not the network to be saved|does not take the settings"):
+        with pytest.raises(InputError, match=r"is not the network to save|does not take the settings"):
             Defense(network, card).save(tmp_path)
     with pytest.raises(InputError, match="no preprocessor architecture called 'unet'"):
         Defense(network, DefenseCard("unet", settings)).save(tmp_path)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"^A Sequential is no architecture of ours"):
+    with pytest.raises(InputError, match=r"^A Sequential is no architecture"):
         preprocessors.name_of(preprocessor())
 
 
@@ -221,14 +221,14 @@ def _cut(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no card": (lambda f: (f / "defense.json").unlink(), "holds no defense: it has no defense.json"),
-    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "but no weights.safetensors: copy the whole folder"),
+    "no card": (lambda f: (f / "defense.json").unlink(), "defense.json"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "no weights.safetensors"),
     "not JSON": (lambda f: (f / "defense.json").write_text("{"), r"defense.json is not JSON"),
-    "a list": (lambda f: (f / "defense.json").write_text("[]"), r"defense.json is no defense's card"),
-    "unknown key": (_card(lambda c: c.update(author="me")), r"defense.json is no defense's card \(.*author"),
-    "no architecture": (_card(lambda c: c.pop("architecture")), r"is no defense's card \(.*architecture"),
+    "a list": (lambda f: (f / "defense.json").write_text("[]"), r"defense.json is no card of a defense"),
+    "unknown key": (_card(lambda c: c.update(author="me")), r"defense.json is no card of a defense \(.*author"),
+    "no architecture": (_card(lambda c: c.pop("architecture")), r"is no card of a defense \(.*architecture"),
     "other name": (_card(lambda c: c.update(architecture="unett")), "no preprocessor architecture called 'unett'"),
-    "no settings": (_card(lambda c: c.update(settings={})), "defense.json is no defense's card|channels"),
+    "no settings": (_card(lambda c: c.update(settings={})), "no card of a defense|channels"),
     "other widths": (
         _card(lambda c: c.update(settings={"channels": 1, "widths": [4, 4], "depths": [1, 1]})),
         r"weights.safetensors does not fit narrow-unet \(.+\)\.",
@@ -248,6 +248,17 @@ def test_damaged_foreign_or_missing_files_are_one_sentence(name: str, tmp_path: 
     assert "\n" not in str(error.value)
 
 
+def test_defense_json_has_format_1_and_newer_is_refused(tmp_path: Path) -> None:
+    defense().save(tmp_path)
+    path = tmp_path / "defense.json"
+    assert json.loads(path.read_text())["format"] == 1
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(InputError, match="format 2"):
+        load(tmp_path)
+    path.write_text(path.read_text().replace('"format": 2,', ""))
+    assert load(tmp_path).card == defense().card
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere holds no defense"):
+    with pytest.raises(InputError, match=r"nowhere holds no defense\.json"):
         load(tmp_path / "nowhere")

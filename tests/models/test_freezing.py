@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forefend.models.classifiers import Normalized
-from forefend.models.fingerprint import fingerprint
+from forefend.models.classifiers import Normalized, build
+from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.models.freezing import channels_last, channels_last_copy, device_of, eval_and_no_grad, frozen
 from forefend.models.optimized_copy import optimized_copy
 from forefend.recipes.base import Networks
@@ -247,7 +247,7 @@ def test_the_fingerprint_is_the_same_for_ever_and_in_every_process(python: Calla
         layer.weight.copy_(torch.tensor([[0.5, -1.0]]))
         layer.bias.fill_(2.0)
     program = (
-        "import torch; from torch import nn; from forefend.modes import fingerprint\n"
+        "import torch; from torch import nn; from forefend.models.fingerprint import fingerprint\n"
         "layer = nn.Linear(2, 1)\n"
         "layer.weight.data = torch.tensor([[0.5, -1.0]]); layer.bias.data = torch.tensor([2.0])\n"
         "print(fingerprint(layer))"
@@ -255,3 +255,23 @@ def test_the_fingerprint_is_the_same_for_ever_and_in_every_process(python: Calla
     by_hand = b"bias|torch.float32|(1,)|" + struct.pack("<f", 2) + b"weight|torch.float32|(1, 2)|"
     by_hand += struct.pack("<2f", 0.5, -1)
     assert fingerprint(layer) == python(program) == hashlib.sha256(by_hand).hexdigest()[:16]
+
+
+class Padded(nn.Conv2d):
+    """A class of another package than forefend."""
+
+
+def test_architecture_digest_ignores_where_our_classes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, foreign = architecture_digest(Normalized(nn.Identity(), 0, 1)), architecture_digest(Padded(1, 1, 1))
+    monkeypatch.setattr(Normalized, "__module__", "forefend.elsewhere")
+    monkeypatch.setattr(Padded, "__module__", "elsewhere")
+    assert architecture_digest(Normalized(nn.Identity(), 0, 1)) == before
+    assert architecture_digest(Padded(1, 1, 1)) != foreign
+
+
+def test_architecture_digest_is_the_same_in_every_process(python: Callable[..., str]) -> None:
+    program = (
+        "from forefend.models.fingerprint import architecture_digest; from forefend.models.classifiers import build; "
+        "print(architecture_digest(build('tinyresnet', channels=1, classes=10, size=8)))"
+    )
+    assert architecture_digest(build("tinyresnet", channels=1, classes=10, size=8)) == python(program)

@@ -44,5 +44,5 @@ def test_it_answers_otherwise_each_time_and_the_same_with_the_seed() -> None:
 
 @pytest.mark.parametrize(("sigma", "copies"), [(0.0, 8), (-1.0, 8), (float("nan"), 8), (0.25, 0)])
 def test_no_noise_and_no_copy_are_refused(sigma: float, copies: int) -> None:
-    with pytest.raises(InputError, match="give sigma above 0, and a copy"):
+    with pytest.raises(InputError, match="give sigma above 0"):
         MeanOverNoise(toy_networks.classifier(), sigma, copies)

@@ -433,7 +433,7 @@ def test_it_is_a_snapshot_until_it_is_refreshed_in_place(precision: str, net: nn
 def test_a_network_that_is_gone_cannot_be_read_again(net: nn.Module, x: Tensor) -> None:
     prepared = optimized_copy(copy.deepcopy(net), x)
     gc.collect()
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="no longer exists"):
         prepared.refresh()
     assert prepared(x).shape == (6, 4)
 
@@ -489,7 +489,7 @@ def test_an_attack_through_it_fools_the_network_as_one_on_the_network_does() -> 
 
 def test_it_has_no_taps() -> None:
     prepared = optimized_copy(made("resnet20", narrow), images())
-    with pytest.raises(InputError, match="does not say where"):
+    with pytest.raises(InputError, match="feature_layers"):
         feature_layers_of(prepared)
     with pytest.raises(InputError, match="no tap"):
         read(prepared, images(), ["stages.1"])
@@ -498,11 +498,11 @@ def test_it_has_no_taps() -> None:
 
 
 def test_bad_input_is_refused(net: nn.Module, x: Tensor) -> None:
-    with pytest.raises(InputError, match="Only a torch module can be prepared, not a function"):
+    with pytest.raises(InputError, match="function is no torch module"):
         optimized_copy(lambda x: x, x)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match="no precision called 'fp16'"):
         optimized_copy(net, x, precision="fp16")
-    with pytest.raises(InputError, match=r"does not take images of shape \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"does not accept images of shape \(1, 8, 8\)"):
         optimized_copy(net, x[:, :1])
     with pytest.raises(InputError, match="divide by 255"):
         optimized_copy(net, 255 * x)

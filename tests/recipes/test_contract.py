@@ -232,7 +232,7 @@ def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: 
 
     networks, name = cast_for(recipe), NAMES[recipe]
     watched = {role: Watching(*network) for role, network in networks_of(networks).items()}
-    watched["classifier"].taps = networks.classifier.taps
+    watched["classifier"].feature_layers = networks.classifier.feature_layers
     # Oblivious attackers craft without the networks in training; putting back the best epoch turns its counter back.
     more: dict[str, Any] = {"sees": full, "hold_out": 0.0}
     settings = small(recipe, **{f.name: more[f.name] for f in fields(recipe) if f.name in more})

@@ -54,7 +54,7 @@ def test_and_each_of_them_is_needed(name: str, role: str) -> None:
 
 def without_taps() -> nn.Module:
     network = classifier()
-    del network.taps
+    del network.feature_layers
     return network
 
 
@@ -62,7 +62,7 @@ def without_taps() -> nn.Module:
 def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe: Recipe) -> None:
     networks = toy_cast(guides=1)
     networks = Networks(networks.preprocessor, [Guide(without_taps())], without_taps(), networks.discriminator)
-    with pytest.raises(InputError, match=r"Sequential does not say where its features are read.* set classifier\.taps"):
+    with pytest.raises(InputError, match=r"Sequential .* classifier\.feature_layers"):
         train(recipe, toy_images(8), networks)
 
 

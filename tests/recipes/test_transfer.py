@@ -148,8 +148,8 @@ def test_a_source_without_a_head_is_refused() -> None:
 
 def test_a_stage_needs_taps() -> None:
     network = classifier()
-    del network.taps
-    with pytest.raises(InputError, match=r"set classifier\.taps = "):
+    del network.feature_layers
+    with pytest.raises(InputError, match=r"set classifier\.feature_layers = "):
         Transfer(layers=last_stage).players(Networks(classifier=network))
 
 

@@ -253,10 +253,10 @@ def test_every_recipe_trains_on_growing_images(name: str) -> None:
     recipe: Recipe = RECIPES[name]()
     small = {"epochs": 2, "batch_size": 20, "steps": 2}
     recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
-    taps = toy_cast().guides[0].classifier.taps
+    layers = toy_cast().guides[0].classifier.feature_layers
     nets: list[Any] = [pooled(seed) for seed in (1, 2, 4)]
     for network in nets:
-        network.taps = taps
+        network.feature_layers = layers
     guides = [Guide(network) for network in nets[: 1 if name == "nrp" else 2]]
     networks = any_size(guides=guides, classifier=nets[2])
     before = trained(networks)

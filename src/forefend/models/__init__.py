@@ -1,0 +1,1 @@
+"""Networks: classifiers, preprocessors, discriminators, guides and defenses."""

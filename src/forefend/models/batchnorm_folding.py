@@ -1,7 +1,7 @@
-"""Folding: a BatchNorm that only rescales what the layer before it puts out becomes part of that layer's weights.
+"""Fold BatchNorms in eval mode into the weights of the layer before them.
 
-In eval mode a BatchNorm is one multiply-add for each channel. Where it alone reads a layer's output, the layer does it
-at no cost; elsewhere `Affine` does, which unlike BatchNorm keeps no features for the gradient.
+A BatchNorm in eval mode is one multiply-add for each channel. Where it alone reads a layer's output, it becomes part of
+the layer; elsewhere `Affine` replaces it, which unlike BatchNorm stores no features for the gradient.
 """
 
 from __future__ import annotations
@@ -23,35 +23,31 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-# What may be asked of a tensor without reading its values.
+# Functions of a tensor that do not read its values.
 _METADATA = {"__get__", "__len__", "dim", "is_contiguous", "is_floating_point", "ndimension", "numel", "size", "stride"}
 
 
 def norms(network: nn.Module) -> dict[str, nn.Module]:
-    """The BatchNorms inside a network that in eval mode are a multiply-add of fixed numbers, by name.
-
-    Left out are those that even then use the batch's own statistics, and those that were subclassed or hooked.
-    """
+    """Return the BatchNorms with running statistics inside a network by name, without subclassed or hooked ones."""
     modules = network.named_modules()
     return {name: norm for name, norm in modules if name and _plain(norm, _NORMS) and norm.running_mean is not None}
 
 
 def layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The convolutions and linear layers inside a network, by name; not those subclassed, parametrised or hooked."""
+    """Return convolutions and linear layers by name, without subclassed, parametrized or hooked ones."""
     return {name: layer for name, layer in network.named_modules() if name and _plain(layer, _LAYERS)}
 
 
 def foldable(network: nn.Module, x: Tensor) -> dict[str, str | None]:
-    """What each of the `norms` can become: part of the layer of this name, or an `Affine` where it is None.
+    """Return for each of the `norms` the layer to fold it into, or None for an `Affine`.
 
-    A BatchNorm goes into the layer whose output it alone reads, and two witnesses must agree on that. One forward pass
-    is watched, which works for every network but shows only the path that these images take. A symbolic trace holds
-    for every image, but some networks cannot be traced; of these the first is believed alone, unless it saw values
-    leave the tensors, such as for an `if`: other images might then take another path.
+    A BatchNorm is folded into the layer whose output it alone reads. Two analyses must agree: one forward pass, which
+    works for every network but follows one path only, and a symbolic trace, which holds for every image. Where the
+    trace fails, the forward pass decides, unless it read values of tensors, such as for an `if`.
 
     Args:
-        network: in eval mode; it runs on symbols too, so hand over a copy that nobody else holds.
-        x: images that it takes, `(B, C, H, W)`.
+        network: in eval mode; it also runs on symbols, so pass a private copy.
+        x: images, `(B, C, H, W)`.
     """
     pairs, one_path = _observed(network, x)
     traced = _traced(network) if pairs else set()
@@ -61,16 +57,16 @@ def foldable(network: nn.Module, x: Tensor) -> dict[str, str | None]:
 
 
 def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one layer that does what `layer` and then `norm` do.
+    """Return weight and bias of the layer that equals `layer` followed by `norm`.
 
     Args:
         layer: a Conv2d, ConvTranspose2d or Linear.
-        norm: a BatchNorm with running statistics, one for each channel that the layer puts out.
+        norm: a BatchNorm with running statistics, one for each output channel of the layer.
     """
     scale, shift = affine(norm)
     weight: Any = layer.weight
     bias: Any = layer.bias
-    if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, H, W): the inputs of each group lie together
+    if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, H, W): inputs are grouped
         grouped = weight.unflatten(0, (layer.groups, -1))
         weight = (grouped * scale.view(layer.groups, 1, -1, 1, 1)).flatten(0, 1)
     else:
@@ -79,7 +75,7 @@ def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift, `(C,)` each, of a BatchNorm in eval mode."""
+    """Return scale and shift of a BatchNorm in eval mode, `(C,)` each."""
     mean: Any = norm.running_mean
     variance: Any = norm.running_var
     weight: Any = norm.weight
@@ -89,10 +85,10 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
 
 
-def jittered(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose BatchNorms all differ, as those of a fresh network do not.
+def with_distinct_norms(network: nn.Module) -> nn.Module:
+    """Return a copy in eval mode whose BatchNorms all differ.
 
-    There each is next to the identity, and a wrong fold would change nothing yet.
+    In a fresh network each is close to the identity, so a wrong fold would not be noticed.
     """
     twin = copy.deepcopy(frozen(network))
     for place, norm in enumerate(norms(twin).values()):
@@ -106,7 +102,7 @@ def jittered(network: nn.Module) -> nn.Module:
 
 @final
 class Affine(nn.Module):
-    """`x * scale + shift` for each channel: what a BatchNorm does in eval mode.
+    """`x * scale + shift` for each channel, as a BatchNorm in eval mode.
 
     Args:
         scale: `(C,)`.
@@ -122,21 +118,21 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape and type of `x`, whose channels are the second axis."""
+        """Return a tensor like `x`, whose channels are the second axis."""
         shape = (-1, *[1] * (x.ndim - 2))
         return torch.addcmul(self.shift.to(x.dtype).view(shape), x, self.scale.to(x.dtype).view(shape))
 
 
 def _plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a module is exactly what its type says: a subclass, a parametrised or a hooked one may do anything."""
+    """Return whether a module is of one of these types, without hooks, as hooks and subclasses can change it."""
     return type(module) in kinds and not any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def _traced(network: nn.Module) -> Pairs | None:
-    """The pairs that a symbolic trace finds; None where it fails."""
+    """Return the pairs of a symbolic trace, or None if it fails."""
     try:
         graph = torch.fx.Tracer().trace(network)
-    except Exception:  # whatever a network may do with something that is no tensor
+    except Exception:  # networks can raise anything for symbols
         return None
     pairs = set()
     for node in graph.nodes:
@@ -147,54 +143,54 @@ def _traced(network: nn.Module) -> Pairs | None:
 
 
 def _observed(network: nn.Module, x: Tensor) -> tuple[Pairs, bool]:
-    """The pairs that one forward pass shows, and whether no value left the tensors on the way."""
-    watch, hooks = _Watch(), []
+    """Return the pairs of one forward pass, and whether it read no values of tensors."""
+    recorder, hooks = _ReadRecorder(), []
     makers, readers = layers(network), norms(network)
     for name, module in (makers | readers).items():
-        watch.own(name, module)
-        hooks.append(module.register_forward_pre_hook(partial(watch.begin, name)))
-        hooks.append(module.register_forward_hook(partial(watch.end, name)))
+        recorder.own(name, module)
+        hooks.append(module.register_forward_pre_hook(partial(recorder.begin, name)))
+        hooks.append(module.register_forward_hook(partial(recorder.end, name)))
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad(), recorder:
             returned = network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    watch.read(returned)
-    pairs = {(layer, norm) for layer, norm in watch.pairs() if layer in makers and norm in readers}
-    return pairs, not watch.peeked
+    recorder.read(returned)
+    pairs = {(layer, norm) for layer, norm in recorder.pairs() if layer in makers and norm in readers}
+    return pairs, not recorder.peeked
 
 
 @final
-class _Watch(TorchFunctionMode):
-    """Sees which module, or none, reads the tensors that others own or put out."""
+class _ReadRecorder(TorchFunctionMode):
+    """Records which module reads the parameters and outputs of which other module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside = ""  # the module that runs now
-        self.peeked = False  # whether a value left the tensors
+        self.inside = ""  # name of the running module
+        self.peeked = False  # whether a value of a tensor was read
         self.calls: Counter[str] = Counter()
         self.owners: dict[int, str] = {}
-        self.exposed: set[str] = set()  # modules whose own tensors are read elsewhere
-        self.outputs: dict[int, tuple[str, Tensor]] = {}  # with its maker; held, so that its id stays its own
+        self.exposed: set[str] = set()  # modules whose parameters other modules read
+        self.outputs: dict[int, tuple[str, Tensor]] = {}  # module and output; kept, so that ids stay unique
         self.readers: dict[int, set[str]] = {}
 
     def own(self, name: str, module: nn.Module) -> None:
-        """Say whose these weights are; tied ones are read elsewhere by the one or the other."""
+        """Register the owner of parameters and buffers; shared ones count as read elsewhere."""
         for tensor in (*module.parameters(), *module.buffers()):
             self.exposed |= {name, self.owners[id(tensor)]} if id(tensor) in self.owners else set()
             self.owners[id(tensor)] = name
 
     def begin(self, name: str, module: nn.Module, inputs: Any) -> None:
-        """A forward hook: the module starts."""
+        """Forward pre-hook."""
         self.inside = name
         self.calls[name] += 1
 
     def end(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """A forward hook: the module is done."""
+        """Forward hook."""
         self.inside = ""
         weight: Any = module.weight
-        if weight is not None and output.ndim == weight.ndim:  # its channels are the second axis, as a norm takes them
+        if weight is not None and output.ndim == weight.ndim:  # channels are the second axis
             self.outputs[id(output)] = name, output
             self.readers[id(output)] = set()
 
@@ -207,7 +203,7 @@ class _Watch(TorchFunctionMode):
         return result
 
     def read(self, value: Any) -> None:
-        """Note that the module that runs now reads this value, or the tensors in it."""
+        """Record that the running module reads the tensors in this value."""
         if isinstance(value, Tensor):
             self.exposed |= {self.owners.get(id(value), self.inside)} - {self.inside}
             if id(value) in self.outputs:
@@ -219,7 +215,7 @@ class _Watch(TorchFunctionMode):
                 self.read(part)
 
     def pairs(self) -> Pairs:
-        """Maker and only reader of each output, both called just once and keeping their tensors to themselves."""
-        fit = {name for name, calls in self.calls.items() if calls == 1} - self.exposed
+        """Return layer and only reader of each output, both called once and with unshared parameters."""
+        eligible = {name for name, calls in self.calls.items() if calls == 1} - self.exposed
         chains = ((maker, *self.readers[key]) for key, (maker, _) in self.outputs.items())
-        return {(names[0], names[1]) for names in chains if len(names) == 2 and fit.issuperset(names)}
+        return {(names[0], names[1]) for names in chains if len(names) == 2 and eligible.issuperset(names)}

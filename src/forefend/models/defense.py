@@ -1,4 +1,4 @@
-"""Defense: a trained preprocessor with its card, and a classifier standing behind it."""
+"""A trained preprocessor with its card, and the classifier that it defends."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from forefend.models import preprocessors
 from forefend.models.classifiers import Normalized
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
-from forefend.runtime.files import read_json, write, write_json
+from forefend.runtime.files import read_versioned, write, write_versioned
 from forefend.runtime.labels import labeled
 
 
 @dataclass(frozen=True)
 class DefenseCard:
-    """What a defense is and what it was trained for; saved as `defense.json` beside the weights.
+    """The description of a defense, saved as `defense.json` beside the weights.
 
     Args:
-        architecture: name on the preprocessors' shelf.
-        settings: what rebuilds the architecture.
-        threat: the threat model it was trained under, e.g. `Linf:8/255`.
+        architecture: name of the preprocessor's architecture.
+        settings: arguments that rebuild the architecture.
+        threat: the threat model of training, e.g. `Linf:8/255`.
         recipe: name of the recipe that trained it.
         data: name of the training data.
-        guides: name and fingerprint of each guide; a classifier is seen if its fingerprint is here.
-        ema: decay of the average over training's steps that the weights are; None where they are the last ones.
+        guides: name and fingerprint of each guide, by which seen classifiers are recognized.
+        ema: decay of the average over the training steps; None for the last weights.
     """
 
     architecture: str
@@ -50,7 +50,7 @@ class Defense(nn.Module):
 
     Args:
         preprocessor: the network.
-        card: what it is and what it was trained for.
+        card: its description.
     """
 
     def __init__(self, preprocessor: nn.Module, card: DefenseCard) -> None:
@@ -60,18 +60,18 @@ class Defense(nn.Module):
         self.training = preprocessor.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """The images to hand to a classifier."""
+        """Return the images for a classifier, of the shape of `x`."""
         x_out: Tensor = self.preprocessor(x)
         return x_out
 
     def has_seen(self, classifier: nn.Module) -> bool:
-        """Whether this very classifier was one of its guides, told by fingerprint.
+        """Return whether the classifier was one of its guides, by fingerprint.
 
-        One behind a normalization that changes nothing, as a command reads it from a file, is the classifier itself.
+        A `Normalized` with mean 0 and std 1 counts as the classifier inside.
         """
         network = classifier.classifier if isinstance(classifier, Guide) else classifier
         own = {fingerprint(network)}
-        if isinstance(network, Normalized) and network.idle:
+        if isinstance(network, Normalized) and network.is_identity:
             own.add(fingerprint(network.network))
         return not own.isdisjoint(guide["fingerprint"] for guide in self.card.guides)
 
@@ -79,74 +79,81 @@ class Defense(nn.Module):
         """Write `weights.safetensors` and `defense.json` into `folder`.
 
         Raises:
-            InputError: the card does not build the preprocessor again, so that nobody could load it.
+            InputError: the card does not rebuild the preprocessor.
         """
         self._check_card()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
         write(Path(folder) / "weights.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
-        write_json(Path(folder) / "defense.json", asdict(self.card))
+        write_versioned(Path(folder) / "defense.json", asdict(self.card))
 
     def _check_card(self) -> None:
-        """Refuse a card that builds another network."""
         card, shapes = self.card, {name: tensor.shape for name, tensor in self.preprocessor.state_dict().items()}
         try:
             with torch.device("meta"):
                 twin = preprocessors.build(card.architecture, **card.settings)
             fits = shapes == {name: tensor.shape for name, tensor in twin.state_dict().items()}
-        except TypeError:  # it lacks a setting
+        except TypeError:  # a setting is missing
             fits = False
         if not fits:
             raise InputError(
                 f"The card's architecture {card.architecture!r} with the settings {card.settings} is not the network "
-                "to be saved: give Card(architecture, settings=preprocessor.settings), or take forefend.defense_of."
+                "to save: give DefenseCard(architecture, settings=preprocessor.settings)."
             )
 
 
 class Defended(nn.Module):
-    """A classifier behind a defense: images in [0, 1] in, logits out. It never clamps.
+    """A defended classifier: images in [0, 1] to logits, without clamping.
 
-    A plain module that any attack library takes. The classifier is held as a frozen view: training or moving this
-    module leaves the original's parameters, buffers, modes and gradient flags alone.
+    The classifier is held as a frozen view: training or moving this module leaves the original's parameters, buffers,
+    modes and gradient flags unchanged.
 
     Args:
         defense: a `Defense` or any preprocessor.
         classifier: images in [0, 1] to logits.
+
+    Example:
+        >>> import torch
+        >>> import forefend as ff
+        >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+        >>> model = ff.Defended(ff.preprocessors.build("narrow-unet", channels=1), classifier)
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, defense: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         self.defense = defense
         self.classifier = classifier if isinstance(classifier, Guide) else Guide(classifier)
-        self.training = defense.training  # what other libraries look at
+        self.training = defense.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)`."""
+        """Return logits `(B, K)`."""
         logits: Tensor = self.classifier(self.defense(x))
         return logits
 
     def requires_grad_(self, requires_grad: bool = True) -> Defended:
-        """For the defense alone: an optimizer would move the weights that the classifier shares with the original."""
+        """Set the flag of the defense only, as the classifier shares its weights with the original."""
         self.defense.requires_grad_(requires_grad)
         return self
 
 
-Knowledge = Callable[[nn.Module], nn.Module]  # from the preprocessor to what the attacker takes to stand in front
+Knowledge = Callable[[nn.Module], nn.Module]  # from the preprocessor to the one the attacker assumes
 
 
 @labeled("full")
 def full(preprocessor: nn.Module) -> nn.Module:
-    """The attacker sees the whole pipeline."""
+    """Return the preprocessor: the attacker knows the whole pipeline."""
     return preprocessor
 
 
 @labeled("oblivious")
 def oblivious(preprocessor: nn.Module) -> nn.Module:
-    """The attacker sees the classifier alone."""
+    """Return the identity: the attacker knows only the classifier."""
     return nn.Identity()
 
 
 def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[[Tensor], list[Tensor]]:
-    """What an attacker of several defended guides sees: one preprocessing, then each guide's logits."""
+    """Return a function of images to the logits of each guide behind one preprocessor."""
 
     def f(x: Tensor) -> list[Tensor]:
         x_out = preprocessor(x)
@@ -156,23 +163,23 @@ def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[
 
 
 def load(folder: str | Path) -> Defense:
-    """The defense saved in a run or another folder, in eval mode.
+    """Load the defense of a run folder or of a folder written by `Defense.save`, in eval mode.
 
     Raises:
-        InputError: the folder holds no defense, or weights that are damaged or of another architecture.
+        InputError: the folder holds no defense, or damaged weights, or weights of another architecture.
     """
     folder = Path(folder)
     if not (folder / "defense.json").exists():
-        raise InputError(f"{folder} holds no defense: it has no defense.json; was the training run to its end?")
+        raise InputError(f"{folder} holds no defense.json: give the folder of a finished training run.")
     try:
-        card = DefenseCard(**read_json(folder / "defense.json"))
+        card = DefenseCard(**read_versioned(folder / "defense.json"))
         preprocessor = preprocessors.build(card.architecture, **card.settings)
     except TypeError as error:
-        raise InputError(f"{folder}/defense.json is no defense's card ({error}): save the defense again.") from None
+        raise InputError(f"{folder}/defense.json is no card of a defense ({error}): save the defense again.") from None
     try:
         preprocessor.load_state_dict(load_tensors((folder / "weights.safetensors").read_bytes()))
     except FileNotFoundError:
-        raise InputError(f"{folder} has a defense.json but no weights.safetensors: copy the whole folder.") from None
+        raise InputError(f"{folder} has no weights.safetensors beside defense.json: copy the whole folder.") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}/weights.safetensors does not fit {card.architecture} ({reason}).") from None

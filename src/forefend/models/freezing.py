@@ -1,9 +1,4 @@
-"""Modes: look at a network without touching it.
-
-`frozen` gives an eval-only twin that shares the original's tensors, `laid_out` one that is quicker to ask; `borrowed`
-puts a network into crafting form and gives its modes and gradient flags back exactly; `fingerprint` proves that nothing
-moved.
-"""
+"""Frozen views of networks, and contexts that restore modes and gradient flags."""
 
 from __future__ import annotations
 
@@ -20,27 +15,41 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen(network: Network) -> Network:
-    """An eval-mode twin of `network` whose parameters ask for no gradient.
+    """Return an eval-mode view of `network` whose parameters require no gradient.
 
-    The twin has modules of its own but shares every parameter and buffer, so it costs no memory, follows the original
-    as that trains, and leaves the original's modes and gradient flags alone. Gradients still reach the image.
+    The view has its own modules and shares every parameter and buffer: it costs no memory, follows the original's
+    training, and leaves its modes and gradient flags unchanged. Gradients reach the images.
 
     Args:
         network: any module that `copy.deepcopy` can copy.
+
+    Returns:
+        A module of the same type.
+
+    Example:
+        >>> import torch
+        >>> from forefend.models.freezing import frozen
+        >>> network = torch.nn.Linear(2, 1)
+        >>> view = frozen(network)
+        >>> view.weight.requires_grad, network.weight.requires_grad
+        (False, True)
+        >>> view.weight.data_ptr() == network.weight.data_ptr()
+        True
     """
     shared: dict[int, Any] = {}
     for tensor in chain(network.parameters(), network.buffers()):
-        still = tensor.detach()
-        shared[id(tensor)] = nn.Parameter(still, requires_grad=False) if isinstance(tensor, nn.Parameter) else still
-    # Hooks may close over anything; a twin that shared them would call back into the original's owner.
+        detached = tensor.detach()
+        shared[id(tensor)] = (
+            nn.Parameter(detached, requires_grad=False) if isinstance(tensor, nn.Parameter) else detached
+        )
     return copy.deepcopy(network, shared).eval().requires_grad_(False)
 
 
 def channels_last_copy(network: Network) -> Network:
-    """A frozen twin to be asked many times: on one device, channels-last. It does not follow the original's training.
+    """Return a frozen channels-last copy on one device; it does not follow the original's training.
 
     Args:
-        network: as for `frozen`; where some of it is on the CPU and the rest on one other device, the twin is there.
+        network: as for `frozen`; where parts are on the CPU and on one other device, the copy is on the latter.
     """
     twin = frozen(network)
     places = {tensor.device for tensor in chain(twin.parameters(), twin.buffers())}
@@ -52,18 +61,18 @@ def channels_last_copy(network: Network) -> Network:
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lay out in place what two-dimensional convolutions multiply with: the same numbers, convolved faster."""
+    """Convert four-dimensional tensors to channels-last in place, which makes convolutions faster."""
     for tensor in chain(network.parameters(), network.buffers()):
-        if tensor.ndim == 4:  # nn.Module.to would lay out five dimensions too, and has no such layout for them
+        if tensor.ndim == 4:  # nn.Module.to raises for five dimensions
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager
 def eval_and_no_grad(f: Callable[..., Any]) -> Iterator[None]:
-    """Put `f` in eval mode with no parameter asking for a gradient, and give everything back exactly afterwards.
+    """Put `f` in eval mode without parameter gradients, and restore everything afterwards.
 
     Args:
-        f: a network; any other callable is left as it is.
+        f: a network; any other callable is left unchanged.
     """
     networks = [f] if isinstance(f, nn.Module) else []
     with restore_modes(*networks):
@@ -77,11 +86,7 @@ def eval_and_no_grad(f: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def restore_modes(*networks: nn.Module) -> Iterator[None]:
-    """Give every module its mode and every parameter its gradient flag back afterwards, whatever happened to them.
-
-    Args:
-        networks: whose modes and flags are kept.
-    """
+    """Restore every module's mode and every parameter's gradient flag afterwards."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     flags = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
     try:
@@ -94,5 +99,5 @@ def restore_modes(*networks: nn.Module) -> Iterator[None]:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network lives; one without parameters or buffers works on the CPU."""
+    """Return the device of a network; the CPU if it has no tensors."""
     return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Noisy: what a defended classifier says of noisy copies, averaged: denoised smoothing in a form to be attacked."""
+"""The mean prediction of a defended classifier over noisy copies: denoised smoothing in a form to attack."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from forefend.losses import mean_probability
 class MeanOverNoise(nn.Module):
     """The logarithm of the mean probability of each class over noisy copies of the image; random at every call.
 
-    The empirical form of a smoothed classifier, whose votes have no gradient; `certify.Smoothed` proves. A gradient
-    through it is an expectation over as many transformations as there are copies. The noise is torch's own: seed that.
+    The empirical form of a smoothed classifier, whose votes have no gradient; `SmoothedClassifier` certifies. The
+    noise uses torch's generator.
 
     Args:
         network: images to logits, such as a classifier behind a denoiser.
         sigma: standard deviation of the noise, in [0, 1]-pixel units; noisy copies are not clipped.
-        copies: how many are averaged.
+        copies: number of noisy copies.
 
     Raises:
         InputError: no noise, or no copy.
@@ -33,13 +33,13 @@ class MeanOverNoise(nn.Module):
         super().__init__()
         if not sigma > 0 or copies < 1:
             raise InputError(
-                f"Smoothing was given sigma {sigma:g} and {copies} noisy copies: give sigma above 0, and a copy."
+                f"The noise has sigma {sigma:g} and {copies} copies: give sigma above 0 and 1 copy or more."
             )
         self.network = network
         self.settings = {"sigma": sigma, "copies": copies}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities `(B, K)`, which serve as logits."""
-        many = x.repeat(int(self.settings["copies"]), 1, 1, 1)
-        logits = self.network(many + self.settings["sigma"] * torch.randn_like(many))
+        """Return log-probabilities `(B, K)`, to be used as logits."""
+        noisy = x.repeat(int(self.settings["copies"]), 1, 1, 1)
+        logits = self.network(noisy + self.settings["sigma"] * torch.randn_like(noisy))
         return mean_probability(logits.view(-1, len(x), logits.shape[1]))

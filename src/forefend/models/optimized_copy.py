@@ -1,4 +1,4 @@
-"""Fast: the same function in less time, to be attacked: frozen, folded, channels last, where wanted in bfloat16."""
+"""Fast frozen copies of networks to attack: folded BatchNorm, channels-last, optionally bfloat16."""
 
 from __future__ import annotations
 
@@ -13,74 +13,85 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, check_images
-from forefend.models.batchnorm_folding import Affine, affine, foldable, folded, jittered, layers
+from forefend.models.batchnorm_folding import Affine, affine, foldable, folded, layers, with_distinct_norms
 from forefend.models.freezing import channels_last, frozen
 from forefend.runtime.batch_size import out_of_memory
 from forefend.runtime.precision import full_float32, supported_dtype
 from forefend.runtime.rng import KeyedRNG
 
-Plan = dict[str, str | None]  # each BatchNorm to rewrite: into the layer of that name, or into an Affine
+FoldPlan = dict[str, str | None]  # each BatchNorm to replace: folded into the layer of that name, or an Affine
 
 
 def optimized_copy(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> OptimizedCopy:
-    """A fast stand-in for a network that is attacked and not trained, for our attacks and any other library's.
+    """Return a fast frozen copy of a network, for attacks of this and other libraries.
 
-    It is a copy of its own: when the network's weights have moved, `refresh()` follows. The network is only read. In
-    fp32 the outputs are the network's up to rounding, which on a GPU is TF32's unless torch is told otherwise. In bf16
-    they are off by about a hundredth, which is enough to tell an attack where to go and not to tell whether an image is
-    lost: ask the network itself.
+    The copy does not follow the network's training; `refresh()` copies its current weights. In fp32 the outputs equal
+    the network's up to rounding (TF32's on a GPU by default). In bf16 they differ by about 1%: enough to guide an
+    attack, not to decide whether an image is misclassified; use the network for that.
 
     Args:
-        network: images to logits or to images, any module that can be copied; it is taken in eval mode.
-        x: a few images such as it will see, `(B, C, H, W)` in [0, 1], on its device: the copy is tried on them.
-        precision: of weights and features, `fp32` or `bf16`, which on a device without such arithmetic becomes `fp32`;
-            images, outputs and gradients are float32 in both.
+        network: images to logits or to images, any module that can be copied; it is used in eval mode.
+        x: a few images, `(B, C, H, W)` in [0, 1], on the device of the network, to test the copy on.
+        precision: of weights and features, `fp32` or `bf16`; devices without bf16 use fp32. Images, outputs and
+            gradients are float32.
+
+    Returns:
+        The copy; its `notes` say what could not be done.
 
     Raises:
-        InputError: no module, an unknown precision, or images that the network does not take.
+        InputError: no module, an unknown precision, or images that the network does not accept.
+
+    Example:
+        >>> import torch
+        >>> from forefend.models.optimized_copy import optimized_copy
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten()).eval()
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> fast = optimized_copy(network, x)
+        >>> torch.allclose(fast(x), network(x), atol=1e-5)
+        True
     """
     if not isinstance(network, nn.Module):
-        raise InputError(f"Only a torch module can be prepared, not a {type(network).__name__}: wrap it in one.")
+        raise InputError(f"{type(network).__name__} is no torch module: wrap it in one.")
     check_images(x)
     dtype, reason = supported_dtype(precision, x.device)
-    images = _trial(x)
+    images = _test_images(x)
     with full_float32():
-        plan, notes = _proved(network, images)
+        plan, notes = _verified_plan(network, images)
     if dtype is torch.float32:
         return OptimizedCopy(network, plan, dtype, (*notes, f"It computes in fp32, for {reason}.") if reason else notes)
     try:
-        prepared = OptimizedCopy(network, plan, dtype, notes)
+        fast = OptimizedCopy(network, plan, dtype, notes)
         with torch.no_grad():
-            finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(prepared(images)))
+            finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(fast(images)))
         reason = "" if finite else "its outputs are no longer finite"
     except RuntimeError as error:
         reason = _reason(error)
     if not reason:
-        return prepared
+        return fast
     notes = (*notes, f"It stays in fp32, as it does not work in {precision}: {reason}.")
     return OptimizedCopy(network, plan, torch.float32, notes)
 
 
 @final
 class OptimizedCopy(nn.Module):
-    """A frozen copy of a network, made to be attacked; `prepare` makes one and proves it.
+    """A frozen copy of a network, made by `optimized_copy`.
 
-    It stays in eval mode and no parameter of it asks for a gradient, whatever is asked of it; gradients reach the
-    images. It has no taps: a folded layer no longer puts out what the network's own layer does.
+    It stays in eval mode and its parameters require no gradient; gradients reach the images. It has no feature layers,
+    as the output of a folded layer differs from the network's.
 
     Args:
-        network: the original; it is read again by `refresh`, and not kept alive.
-        plan: each BatchNorm to rewrite: into the layer of that name, or into a multiply-add where it is None.
-        dtype: of the layers' weights and of the features.
-        notes: a sentence for each thing that could not be done; none where all was.
+        network: the original, read again by `refresh` through a weak reference.
+        plan: each BatchNorm to replace: folded into the layer of that name, or a multiply-add for None.
+        dtype: dtype of the layers' weights and of the features.
+        notes: a sentence for each thing that could not be done.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, dtype: torch.dtype, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, network: nn.Module, plan: FoldPlan, dtype: torch.dtype, notes: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.plan = dict(plan)
         self.dtype = dtype
         self.notes = notes
-        self.copy = _rewritten(network, self.plan)
+        self.copy = _with_plan(network, self.plan)
         channels_last(self.copy)
         for layer in layers(self.copy).values():
             layer.to(dtype)
@@ -90,9 +101,9 @@ class OptimizedCopy(nn.Module):
         self.refresh()
 
     def forward(self, x: Tensor) -> Any:
-        """What the network puts out for images `(B, C, H, W)`, in float32."""
+        """Return the network's output for images `(B, C, H, W)`, in float32."""
         if x.requires_grad:
-            # Other libraries flatten gradients with .view, so that channels last must not reach them.
+            # Other libraries call .view on gradients, which fails for channels-last.
             x = x.view_as(x)
             x.register_hook(Tensor.contiguous)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
@@ -100,14 +111,14 @@ class OptimizedCopy(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the network's weights as they are now, in place.
+        """Copy the current weights of the network, in place.
 
         Raises:
-            InputError: the network is gone.
+            InputError: the network no longer exists.
         """
         network = self._original()
         if network is None:
-            raise InputError("The network that was prepared is gone, so there is nothing to refresh from: keep it.")
+            raise InputError("The original network no longer exists: keep a reference to it to refresh the copy.")
         modules = dict(network.named_modules())
         rewritten = {*self.plan, *filter(None, self.plan.values())}
         theirs = dict(_named_tensors(network))
@@ -121,53 +132,55 @@ class OptimizedCopy(nn.Module):
                 mine.copy_(value)
 
     def train(self, mode: bool = True) -> OptimizedCopy:
-        """Nothing: it stays in eval mode."""
+        """Return self, always in eval mode."""
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> OptimizedCopy:
-        """Nothing: its parameters never ask for a gradient."""
+        """Return self, whose parameters never require gradients."""
         return self
 
 
-def _proved(network: nn.Module, images: Tensor) -> tuple[Plan, tuple[str, ...]]:
-    """What may be rewritten: tried on the network itself, and on a copy whose BatchNorms all differ."""
-    plan = foldable(_tried(network, images), images)
-    try:  # in float64 the rounding of deep networks hides nothing
+def _verified_plan(network: nn.Module, images: Tensor) -> tuple[FoldPlan, tuple[str, ...]]:
+    """Return the plan, verified on the network and on a copy with different BatchNorms, and its notes."""
+    plan = foldable(_eval_copy(network, images), images)
+    try:  # in float64 rounding hides no error
         off = _error(network, plan, images.double())
         tolerance = 1e-8
-    except RuntimeError as error:  # a network that makes float32 tensors of its own
+    except RuntimeError as error:  # the network creates float32 tensors itself
         _reason(error)
         off = _error(network, plan, images)
         tolerance = 1e-4
-    if plan and not off <= tolerance:  # NaN is no agreement
+    if plan and not off <= tolerance:  # also refuses NaN
         return {}, (f"Folding would change the outputs by {off:.1g} of the largest, so no BatchNorm was folded.",)
     return plan, tuple(_notes(network, plan))
 
 
-def _tried(network: nn.Module, images: Tensor) -> nn.Module:
-    """A copy of the network, in eval mode, that has seen images."""
+def _eval_copy(network: nn.Module, images: Tensor) -> nn.Module:
+    """Return a copy in eval mode after one forward pass, which initializes lazy modules."""
     twin = copy.deepcopy(frozen(network))
     try:
         with torch.no_grad():
             twin(images)
     except RuntimeError as error:
         reason = _reason(error)
-        raise InputError(f"The network does not take images of shape {tuple(images.shape[1:])} ({reason}).") from error
+        raise InputError(
+            f"The network does not accept images of shape {tuple(images.shape[1:])} ({reason})."
+        ) from error
     return twin
 
 
 def _reason(error: RuntimeError) -> str:
-    """What a network that does not work says, in a line; a want of memory is no fault of its own, and raised again."""
+    """Return the first line of an error of the network; out-of-memory errors are raised again."""
     if out_of_memory(error):
         raise error
     return str(error).splitlines()[0]
 
 
 @torch.no_grad()
-def _error(network: nn.Module, plan: Plan, images: Tensor) -> float:
-    """How far the outputs are off once rewritten, in parts of the largest, computed in the images' precision."""
+def _error(network: nn.Module, plan: FoldPlan, images: Tensor) -> float:
+    """Return the largest error of the outputs after folding, relative to the largest output."""
     errors = [0.0]
-    for original in (network, jittered(network)):
+    for original in (network, with_distinct_norms(network)):
         plain = copy.deepcopy(frozen(original)).to(images.dtype)
         rewritten = OptimizedCopy(plain, plan, images.dtype).copy
         for a, b in zip(_tensors(plain(images)), _tensors(rewritten(images)), strict=True):
@@ -175,21 +188,20 @@ def _error(network: nn.Module, plan: Plan, images: Tensor) -> float:
     return max(errors) if all(map(math.isfinite, errors)) else math.inf
 
 
-def _notes(network: nn.Module, plan: Plan) -> Iterator[str]:
-    """A sentence on the BatchNorms that follow no layer of weights, and one on those that nothing can be done about."""
+def _notes(network: nn.Module, plan: FoldPlan) -> Iterator[str]:
+    """Yield a sentence on BatchNorms that follow no layer, and one on those that are kept."""
     kind = nn.modules.batchnorm._BatchNorm
     every = [name for name, module in network.named_modules() if isinstance(module, kind)]
     alone = [name for name in every if name in plan and plan[name] is None]
     left = [name for name in every if name not in plan]
     if alone:
         yield (
-            f"{len(alone)} of {len(every)} BatchNorms have no layer to themselves and became a multiply-add each: "
-            f"{_some(alone)}."
+            f"{len(alone)} of {len(every)} BatchNorms follow no layer and became a multiply-add each: {_some(alone)}."
         )
     if left:
         yield (
-            f"{len(left)} of {len(every)} BatchNorms stay as they are, being subclassed, hooked, the whole network or "
-            f"without statistics of their own: {_some(left)}."
+            f"{len(left)} of {len(every)} BatchNorms are kept, as they are subclassed, hooked, the whole network or "
+            f"without running statistics: {_some(left)}."
         )
 
 
@@ -197,15 +209,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _trial(x: Tensor) -> Tensor:
-    """Two of these images, and two of noise."""
+def _test_images(x: Tensor) -> Tensor:
+    """Return two of the images and two of noise."""
     some = x[:2].detach()
     noise = KeyedRNG(torch.arange(2), purpose="prepare").uniform(some[[0, -1]])
     return torch.cat((some, noise))
 
 
-def _rewritten(network: nn.Module, plan: Plan) -> nn.Module:
-    """A frozen copy with the modules that the plan asks for, their numbers not yet filled in."""
+def _with_plan(network: nn.Module, plan: FoldPlan) -> nn.Module:
+    """Return a frozen copy with the modules of the plan, whose values `refresh` sets."""
     twin = copy.deepcopy(frozen(network))
     for norm, layer in plan.items():
         scale, shift = affine(twin.get_submodule(norm))
@@ -226,7 +238,7 @@ def _named_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a network returned."""
+    """Yield the tensors of a network's output."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
@@ -237,7 +249,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _float32(value: Any) -> Any:
-    """What a network returned, as anyone expects it: float32 and contiguous."""
+    """Return a network's output in contiguous float32."""
     if isinstance(value, Tensor):
         return value.to(torch.float32).contiguous() if value.is_floating_point() else value
     if type(value) in (tuple, list):
@@ -245,5 +257,7 @@ def _float32(value: Any) -> Any:
     return {key: _float32(part) for key, part in value.items()} if type(value) is dict else value
 
 
-def _refuse_weights(prepared: nn.Module, *arguments: Any) -> None:
-    raise InputError("A prepared network holds folded weights: load into the network it was made of, then refresh().")
+def _refuse_weights(fast: nn.Module, *arguments: Any) -> None:
+    raise InputError(
+        "An optimized copy holds folded weights: load them into the original network, then call refresh()."
+    )

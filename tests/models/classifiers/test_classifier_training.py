@@ -71,7 +71,7 @@ def test_a_trained_network_comes_back_from_its_settings_and_its_file(name: str, 
     twin = build(name, **json.loads(json.dumps(net.settings)))
     twin.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(twin.eval()(x), net(x))
-    assert twin.taps == net.taps
+    assert twin.feature_layers == net.feature_layers
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

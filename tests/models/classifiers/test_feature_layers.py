@@ -72,23 +72,25 @@ def test_a_guide_reads_every_tap_with_and_without_the_wrappers_prefix(name: str)
 def test_every_tapped_module_runs_once_and_the_stages_in_order(name: str) -> None:
     net = narrow(name, size=SIZE).eval()
     ran: list[str] = []
-    for tap in {*names(net.taps)}:
+    for tap in {*names(net.feature_layers)}:
         net.get_submodule(tap).register_forward_hook(lambda *_, tap=tap: ran.append(tap))
     net(images())
-    assert len(ran) == len(set(ran)) == len({*names(net.taps)})
-    assert [tap for tap in ran if tap in net.taps.stages] == list(net.taps.stages)
-    assert ran.index(net.taps.features) >= ran.index(net.taps.stages[-1])
-    assert ran.index(net.taps.third) <= ran.index(net.taps.stages[min(3, len(net.taps.stages)) - 1])
+    assert len(ran) == len(set(ran)) == len({*names(net.feature_layers)})
+    assert [tap for tap in ran if tap in net.feature_layers.stages] == list(net.feature_layers.stages)
+    assert ran.index(net.feature_layers.features) >= ran.index(net.feature_layers.stages[-1])
+    assert ran.index(net.feature_layers.third) <= ran.index(
+        net.feature_layers.stages[min(3, len(net.feature_layers.stages)) - 1]
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_see_the_image_through_every_stage_and_through_the_features_only(name: str) -> None:
     x = images(4)
     net = lived_in(narrow(name, size=SIZE), x)
-    _, read = Guide(net).read(x[:2], names(net.taps))
+    _, read = Guide(net).read(x[:2], names(net.feature_layers))
     logits = net(x[:2])
     assert not torch.allclose(net(x[2:]), logits, rtol=0.01)
-    for tap in (*net.taps.stages, net.taps.features):
+    for tap in (*net.feature_layers.stages, net.feature_layers.features):
         with replaced(net, tap, read[tap]):
             torch.testing.assert_close(net(x[2:]), logits)
 
@@ -96,15 +98,15 @@ def test_logits_see_the_image_through_every_stage_and_through_the_features_only(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_third_is_a_layer_of_weights_inside_the_third_stage_or_the_last(name: str) -> None:
     net = narrow(name, size=SIZE)
-    layer = net.get_submodule(net.taps.third)
+    layer = net.get_submodule(net.feature_layers.third)
     assert isinstance(layer, nn.Linear if name in ("mlp", "aaa-c") else nn.Conv2d)
     convolutions = [key for key, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    stage = net.taps.stages[min(3, len(net.taps.stages)) - 1]
+    stage = net.feature_layers.stages[min(3, len(net.feature_layers.stages)) - 1]
     main = [key for key in convolutions if key.startswith(f"{stage}.") and "shortcut" not in key]
     if main:
-        assert net.taps.third == main[-1]
+        assert net.feature_layers.third == main[-1]
     else:
-        assert net.taps.third[-1] == stage[-1]  # the tapped ReLU is named after its convolution
+        assert net.feature_layers.third[-1] == stage[-1]  # the tapped ReLU is named after its convolution
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -112,17 +114,17 @@ def test_taps_have_the_shapes_of_the_papers_networks(name: str) -> None:
     stages, features, third = SHAPES[name]
     with torch.device("meta"):
         net = build(name, channels=3, classes=10, size=32).eval()
-        _, read = Guide(net).read(torch.empty(2, 3, 32, 32), names(net.taps))
-    assert [tuple(read[tap].shape[1:3]) for tap in net.taps.stages] == stages
-    assert tuple(read[net.taps.features].shape[1:3]) == features
-    assert tuple(read[net.taps.third].shape[1:3]) == third
+        _, read = Guide(net).read(torch.empty(2, 3, 32, 32), names(net.feature_layers))
+    assert [tuple(read[tap].shape[1:3]) for tap in net.feature_layers.stages] == stages
+    assert tuple(read[net.feature_layers.features].shape[1:3]) == features
+    assert tuple(read[net.feature_layers.third].shape[1:3]) == third
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_tap_is_no_view_that_later_layers_write_to(name: str) -> None:
     net = narrow(name, size=SIZE).eval()
     kept: dict[str, tuple[Tensor, Tensor]] = {}
-    for tap in names(net.taps):
+    for tap in names(net.feature_layers):
         net.get_submodule(tap).register_forward_hook(lambda *io, tap=tap: kept.update({tap: (io[2], io[2].clone())}))
     net(images())
     assert all(torch.equal(output, then) for output, then in kept.values())
@@ -130,20 +132,20 @@ def test_a_tap_is_no_view_that_later_layers_write_to(name: str) -> None:
 
 def test_taps_survive_freezing_and_another_wrapper() -> None:
     net = narrow("resnet18")
-    assert feature_layers_of(frozen(net)) == net.taps
+    assert feature_layers_of(frozen(net)) == net.feature_layers
     assert feature_layers_of(Normalized(Normalized(net, 0, 1), 0, 1)).features == "network.network.stages.3"
 
 
 def test_a_single_stage_has_its_taps() -> None:
     net = build("tinyresnet", channels=1, classes=3, size=8, widths=[8], blocks=[2])
-    assert net.taps == FeatureLayers(("stages.0",), "stages.0", "stages.0.1.conv2")
+    assert net.feature_layers == FeatureLayers(("stages.0",), "stages.0", "stages.0.1.conv2")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_classifier_without_taps_is_refused_and_can_be_given_them(wrapped: bool) -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
     classifier = Normalized(net, 0, 1) if wrapped else net
-    with pytest.raises(InputError, match=r"classifier Sequential does not say .* set classifier\.taps = "):
+    with pytest.raises(InputError, match=r"Sequential .*classifier\.feature_layers = "):
         feature_layers_of(classifier)
-    net.taps = FeatureLayers(("0",), "0", "0")
+    net.feature_layers = FeatureLayers(("0",), "0", "0")
     assert feature_layers_of(classifier).features == ("network.0" if wrapped else "0")

@@ -44,12 +44,12 @@ def test_mean_and_std_are_saved_and_move_with_the_network() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        (None, 1, r"mean is not known and is never guessed.*--mean 0 --std 1 means none"),
-        (0, None, r"std is not known and is never guessed.*--mean 0 --std 1 means none"),
-        (0, 0, r"std is 0, expected numbers above 0"),
-        ([0, 0], [1, -1], r"std is \[1, -1\], expected numbers above 0"),
-        (123.7, 58.4, r"mean is 123.7, expected numbers in \[0, 1\].*divide it by 255"),
-        (-0.5, 1, r"mean is -0.5, expected numbers in \[0, 1\]"),
+        (None, 1, r"mean .*missing.*--mean 0 --std 1"),
+        (0, None, r"std .*missing.*--mean 0 --std 1"),
+        (0, 0, r"std is 0.*above 0"),
+        ([0, 0], [1, -1], r"std is \[1, -1\].*above 0"),
+        (123.7, 58.4, r"mean is 123.7.*255"),
+        (-0.5, 1, r"mean is -0.5.* \[0, 1\]"),
         ([0.5] * 3, [0.2] * 2, r"3 means and 2 stds"),
         ([], 1, r"mean is \[\], expected one finite number, or one for each channel"),
         (0, float("inf"), r"std is inf, expected one finite number"),

@@ -66,7 +66,7 @@ def test_the_number_of_classes_is_read_from_the_weights(tmp_path: Path) -> None:
     torch.save(net.state_dict(), path)
     assert same(net, load_weights("cnn", path, channels=1, size=16, **PLAIN))
     assert same(net, load_weights("cnn", path, channels=1, size=16, classes=7, **PLAIN))
-    with pytest.raises(InputError, match=r"w\.pt have 7 classes, but 10 are asked for: choose the data set"):
+    with pytest.raises(InputError, match=r"w\.pt have 7 classes and 10"):
         load_weights("cnn", path, channels=1, size=16, classes=10, **PLAIN)
 
 
@@ -140,7 +140,7 @@ def test_a_normalization_for_other_channels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mean", "std"), [(None, None), (None, 1), (0, None)])
 def test_an_unknown_normalization_is_refused(mean: float | None, std: float | None, tmp_path: Path) -> None:
     torch.save(net_of("cnn").state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"not known and is never guessed.*--mean 0 --std 1 means none"):
+    with pytest.raises(InputError, match=r"missing.*--mean 0 --std 1"):
         load_weights("cnn", tmp_path / "w.pt", channels=1, size=16, mean=mean, std=std)
 
 
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 def test_a_pickle_that_needs_code_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    assert "without running the code pickled in it, which is refused" in refused(tmp_path / "whole.pt")
+    assert "pickled code" in refused(tmp_path / "whole.pt")
 
 
 @pytest.mark.parametrize("saved", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}, torch.zeros(3)])

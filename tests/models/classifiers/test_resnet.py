@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forefend.models.classifiers import build
-from forefend.models.classifiers.resnet import BasicBlock, Bottleneck, PadShortcut
+from forefend.models.classifiers.resnet import _BasicBlock, _Bottleneck, _PadShortcut
 
 
 def test_option_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
     x = torch.arange(2 * 3 * 3.0).view(1, 2, 3, 3)
     zeros = [[0.0, 0.0], [0.0, 0.0]]
     expected = [[zeros, [[0.0, 2.0], [6.0, 8.0]], [[9.0, 11.0], [15.0, 17.0]], zeros]]
-    assert PadShortcut(2, 4, stride=2)(x).tolist() == expected
+    assert _PadShortcut(2, 4, stride=2)(x).tolist() == expected
 
 
 @given(before=st.integers(1, 4), more=st.integers(0, 4), height=st.integers(1, 9), width=st.integers(1, 9))
@@ -23,7 +23,7 @@ def test_option_a_has_the_shape_of_a_strided_convolution_and_keeps_what_it_took(
     before: int, more: int, height: int, width: int
 ) -> None:
     x = torch.rand(2, before, height, width)
-    shortcut = PadShortcut(before, before + more, stride=2)(x)
+    shortcut = _PadShortcut(before, before + more, stride=2)(x)
     assert shortcut.shape == torch.nn.Conv2d(before, before + more, 3, stride=2, padding=1)(x).shape
     front = more // 2
     assert torch.equal(shortcut[:, front : front + before], x[:, :, ::2, ::2])
@@ -45,7 +45,7 @@ def test_options_a_and_b_differ_by_two_projections_only(name: str) -> None:
 
 def test_option_b_with_an_identity_projection_is_option_a() -> None:
     torch.manual_seed(0)
-    a, b = (BasicBlock(2, 4, 2, projection).eval() for projection in (False, True))
+    a, b = (_BasicBlock(2, 4, 2, projection).eval() for projection in (False, True))
     b.load_state_dict(a.state_dict(), strict=False)
     with torch.no_grad():
         b.shortcut[0].weight.zero_()
@@ -54,10 +54,10 @@ def test_option_b_with_an_identity_projection_is_option_a() -> None:
     torch.testing.assert_close(b(x), a(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
-def test_a_silent_block_is_its_shortcut(block: type[BasicBlock | Bottleneck]) -> None:
+@pytest.mark.parametrize("block", [_BasicBlock, _Bottleneck])
+def test_a_silent_block_is_its_shortcut(block: type[_BasicBlock | _Bottleneck]) -> None:
     silent = block(4 * block.expansion, 4, 1, False).eval()
-    last = silent.bn2 if block is BasicBlock else silent.bn3
+    last = silent.bn2 if block is _BasicBlock else silent.bn3
     torch.nn.init.zeros_(last.weight)
     x = torch.randn(2, 4 * block.expansion, 5, 5)
     assert torch.equal(silent(x), x.relu())

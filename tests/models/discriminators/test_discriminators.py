@@ -143,5 +143,5 @@ def test_an_unknown_discriminator_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize("wrong", [{"channels": 0}, {"size": 0}, {"size": 8.0}])
 def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
     ((what, number),) = wrong.items()
-    with pytest.raises(InputError, match=f"A discriminator's {what} is {number}, expected a whole number, at least 1"):
+    with pytest.raises(InputError, match=f"A discriminator's {what} is {number}"):
         build("nrp", **{"channels": 1, "size": 8, **wrong})

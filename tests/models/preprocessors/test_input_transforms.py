@@ -140,9 +140,9 @@ def test_nothing_near_is_better_than_the_smoothed_image() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("jpeg", {"channels": 2}, "1 or 3 channels, not 2"),
-        ("jpeg", {"channels": 3, "quality": 0}, "quality is 0, expected 1 to 95"),
-        ("bit-depth", {"channels": 3, "bits": 9}, "bit depth of 9"),
+        ("jpeg", {"channels": 2}, "2 channels.*1 or 3"),
+        ("jpeg", {"channels": 3, "quality": 0}, "quality.* 0.*1 to 95"),
+        ("bit-depth", {"channels": 3, "bits": 9}, "bit depth is 9"),
         ("total-variation", {"channels": 3, "weight": 0}, "weight 0 and 30 steps"),
         ("total-variation", {"channels": 3, "steps": 0}, "0 steps"),
         ("total-variation", {"channels": 3, "bits": 2}, "does not take the settings bits"),

@@ -130,7 +130,7 @@ def test_an_unknown_architecture_is_refused_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("channels", [0, -1, 3.0])
 def test_channels_out_of_range_are_refused(channels: int) -> None:
-    with pytest.raises(InputError, match=f"channels are {channels}, expected a whole number, at least 1"):
+    with pytest.raises(InputError, match=f"channels.* {channels}"):
         build("identity", channels=channels)
 
 

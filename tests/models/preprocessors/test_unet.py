@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from forefend.checks import InputError
-from forefend.models.preprocessors import DenoisingUNet, ResidualUNet, build, narrow_unet, rtfe_unet
+from forefend.models.preprocessors import DenoisingUNet, ResidualUNet, build, narrow_unet
 from forefend.models.preprocessors.unet import UNet
 
 
@@ -25,14 +25,14 @@ def multiplications(net: nn.Module, *shape: int) -> int:
 
 def test_the_papers_networks_have_their_parameters() -> None:
     with torch.device("meta"):
-        assert count(rtfe_unet()) == 11_033_987
+        assert count(DenoisingUNet()) == 11_033_987
         assert count(ResidualUNet()) == 11_033_984
         assert count(build("residual-unet", channels=3)) == 11_033_984
 
 
 def test_the_networks_cost_what_they_say() -> None:
     with torch.device("meta"):
-        net, paper = narrow_unet().eval(), rtfe_unet().eval()
+        net, paper = narrow_unet().eval(), DenoisingUNet().eval()
     assert count(net) == 117_936 + 640 + 51
     assert multiplications(net, 1, 3, 32, 32) == 28_803_072
     assert multiplications(paper, 1, 3, 32, 32) == pytest.approx(792e6, rel=1e-3)
@@ -101,11 +101,11 @@ def test_every_size_and_every_form_keeps_the_shape(
 @pytest.mark.parametrize(
     ("channels", "widths", "depths", "words"),
     [
-        (3, (8, 16), (2,), r"2 widths \[8, 16\] and 1 depths \[2\], expected one of each for each stage"),
-        (3, (), (), r"0 widths \[\] and 0 depths \[\], expected one of each"),
-        (3, (8, 0), (1, 1), r"widths \[8, 0\] and depths \[1, 1\], expected whole numbers from 1"),
-        (3, (8, 8), (1, 0), r"depths \[1, 0\], expected whole numbers from 1"),
-        (0, (8,), (1,), r"has 0 channels, .* expected whole numbers from 1"),
+        (3, (8, 16), (2,), r"widths \[8, 16\] and depths \[2\]"),
+        (3, (), (), r"widths \[\] and depths \[\]"),
+        (3, (8, 0), (1, 1), r"widths \[8, 0\] and depths \[1, 1\]"),
+        (3, (8, 8), (1, 0), r"depths \[1, 0\]"),
+        (0, (8,), (1,), r"has 0 channels"),
     ],
 )
 @pytest.mark.parametrize("form", [DenoisingUNet, ResidualUNet])

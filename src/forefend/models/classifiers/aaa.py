@@ -1,4 +1,4 @@
-"""Plain convolutional networks: classifiers B and F of AAA, which the paper describes in words only."""
+"""Convolutional classifiers B and F of AAA, which the paper describes in words only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from forefend.models.classifiers.input_size import check_images_fit
 
 @final
 class AaaCnn(nn.Module):
-    """Stages of convolutions with ReLU, a max-pool after each stage, then one linear layer or two.
+    """Stages of convolutions with ReLU and a max-pool, then one or two linear layers.
 
-    B has a single convolution and a couple of linear layers (32 maps; 128 hidden units), F four convolutions and one
-    linear layer (32, 32, 64, 64 maps). The paper states no width, kernel or pool: these are ours.
+    B has one convolution and two linear layers, F four convolutions and one linear layer. The paper states no widths,
+    kernels or pools.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images, which the linear layer follows; any from 1.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images.
         widths: channels of each stage.
-        depth: convolutions of each stage.
+        depth: number of convolutions in a stage.
         kernel: height and width of the convolutions, odd.
-        hidden: width of the hidden linear layer; 0 for none.
+        hidden: width of the hidden linear layer, 0 for none.
 
     Source: Vaishnavi et al., arXiv 1909.05921 (AAA).
     """
@@ -63,10 +63,12 @@ class AaaCnn(nn.Module):
             self.head.extend((nn.Linear(before, hidden), nn.ReLU()))
         self.head.append(nn.Linear(hidden or before, classes))
         ends = tuple(f"stages.{stage}" for stage in range(len(widths)))
-        self.taps = FeatureLayers(ends, features=ends[-1], third=f"{ends[min(3, len(ends)) - 1]}.{2 * (depth - 1)}")
+        self.feature_layers = FeatureLayers(
+            ends, features=ends[-1], third=f"{ends[min(3, len(ends)) - 1]}.{2 * (depth - 1)}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, size, size)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, size, size)`."""
         check_images_fit(x, *self._shape)
         for stage in self.stages:
             x = F.max_pool2d(stage(x), 2, ceil_mode=True)

@@ -14,17 +14,16 @@ from forefend.models.classifiers.feature_layers import FeatureLayers
 
 @final
 class DenseNet(nn.Module):
-    """A 3x3 stem, stages of layers that each see all before them, transitions that halve, mean pool, linear.
+    """A 3x3 stem, densely connected stages, transitions that halve the image, mean pool, linear.
 
-    Any image size works. It is the paper's DenseNet-BC (bottlenecks, compression by half), its 7x7 stem and max-pool
-    left out as usual on CIFAR.
+    The paper's DenseNet-BC (bottlenecks, compression by half) without its 7x7 stem and max-pool, as usual on CIFAR.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
-        growth: channels that each layer adds.
-        blocks: layers of each stage: 6, 12, 24, 16 make DenseNet-121.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
+        growth: number of channels that each layer adds.
+        blocks: number of layers in each stage: 6, 12, 24, 16 for DenseNet-121.
 
     Source: Huang et al., arXiv 1608.06993.
     """
@@ -57,10 +56,10 @@ class DenseNet(nn.Module):
         self.linear = nn.Linear(width, classes)
         ends = tuple(f"stages.{stage}" for stage in range(len(blocks)))
         third = min(3, len(ends)) - 1
-        self.taps = FeatureLayers(ends, features="relu", third=f"{ends[third]}.{blocks[third] - 1}.conv2")
+        self.feature_layers = FeatureLayers(ends, features="relu", third=f"{ends[third]}.{blocks[third] - 1}.conv2")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, H, W)`."""
         x = self.stages[0](self.conv1(x))
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             x = stage(transition(x))
@@ -71,7 +70,7 @@ class DenseNet(nn.Module):
 
 @final
 class _Layer(nn.Module):
-    """BatchNorm, ReLU and a 1x1 convolution, the same with a 3x3 one, its `growth` channels put before what came in."""
+    """BatchNorm, ReLU and a 1x1 convolution, then with a 3x3 one; the output is placed before the input's channels."""
 
     def __init__(self, before: int, growth: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Taps: where in a classifier the papers read features, by role, so that a recipe need not know the architecture."""
+"""The layers of a classifier whose features the papers read, by role, so that recipes work for every architecture."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from forefend.checks import InputError
 
 @dataclass(frozen=True)
 class FeatureLayers:
-    """The dotted names of the modules whose outputs play each role; every classifier here keeps its own as `taps`.
+    """The dotted names of the modules whose outputs have a role; a classifier holds its own as `feature_layers`.
 
-    Each named module runs exactly once in a forward pass and puts out a tensor `(B, C, H, W)`, or `(B, F)` in a fully
-    connected network. `Guide.read` takes the names as they stand.
+    Each module runs once in a forward pass and returns `(B, C, H, W)`, or `(B, F)` in a fully connected network.
 
     Args:
-        stages: the ends of the stages, from the image up: the last features at each resolution that is computed at
-            length, before whatever halves it. Four in the ImageNet shapes of ResNet, three in CIFAR's.
-        features: the last feature map before the pooling or the linear layers that make logits of it.
+        stages: the ends of the stages, from the image up: the last features of each resolution. Four in the ImageNet
+            shapes of ResNet, three in those for CIFAR.
+        features: the last feature map before the pooling or the linear layers.
         third: the last convolution of the third stage, before BatchNorm and ReLU (of the last stage where there are
             fewer; the last hidden linear layer in a fully connected network).
 
-    Source: Norouzzadeh et al., ICML 2021 workshop (Robustifier), read the stages, Liao et al., arXiv 1712.02976 (FGD),
-    the last features, and Zhou et al., arXiv 2106.05453 (JATP), the third.
+    Source: stages as in Norouzzadeh et al., ICML 2021 workshop (Robustifier), features as in Liao et al., arXiv
+    1712.02976 (FGD), third as in Zhou et al., arXiv 2106.05453 (JATP).
     """
 
     stages: tuple[str, ...]
@@ -32,25 +31,21 @@ class FeatureLayers:
     third: str
 
     def inside(self, prefix: str) -> FeatureLayers:
-        """The same taps as seen from around the network, where it is called `prefix`."""
+        """Return the names for a module that holds the network as `prefix`."""
         stages = tuple(f"{prefix}.{name}" for name in self.stages)
         return FeatureLayers(stages, f"{prefix}.{self.features}", f"{prefix}.{self.third}")
 
 
 def feature_layers_of(classifier: nn.Module) -> FeatureLayers:
-    """Where a classifier's features are read: its `taps`.
-
-    Args:
-        classifier: from this shelf, or another that was given `taps` by hand.
+    """Return the feature layers of a classifier.
 
     Raises:
-        InputError: a classifier that says nothing of its taps.
+        InputError: the classifier does not name them.
     """
-    taps = getattr(classifier, "taps", None)
-    if not isinstance(taps, FeatureLayers):
+    layers = getattr(classifier, "feature_layers", None)
+    if not isinstance(layers, FeatureLayers):
         raise InputError(
-            f"The classifier {type(classifier).__name__} does not say where its features are read, and a recipe that "
-            "reads features needs it: set classifier.taps = forefend.classifiers.Taps(stages=..., features=..., "
-            "third=...) with the names of its modules."
+            f"The classifier {type(classifier).__name__} does not name its feature layers: set "
+            "classifier.feature_layers = forefend.classifiers.FeatureLayers(stages=..., features=..., third=...)."
         )
-    return taps
+    return layers

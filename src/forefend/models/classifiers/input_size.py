@@ -8,35 +8,30 @@ from forefend.checks import InputError
 
 
 def check_images_fit(x: Tensor, channels: int, size: int, noun: str = "classifier") -> None:
-    """Refuse images of another size than the one a network's flattened layer was built for.
+    """Refuse images of another size than a network was built for.
 
     Args:
         x: images, `(B, C, H, W)`.
-        channels: how many channels the network was built for.
-        size: the height and width it was built for, in pixels.
-        noun: what to call the network.
+        channels: number of channels that the network was built for.
+        size: height and width that it was built for, in pixels.
+        noun: kind of the network, for the message.
 
     Raises:
         InputError: the images are not `(B, channels, size, size)`.
     """
-    # A symbolic trace hands over a proxy, whose shape is not known yet: only real images are judged.
+    # A symbolic trace passes a proxy of unknown shape.
     if isinstance(x, Tensor) and tuple(x.shape[1:]) != (channels, size, size):
         raise InputError(
             f"The images have shape {tuple(x.shape)}, but this {noun} was built for (B, {channels}, {size}, "
-            f"{size}): build it with the images' own channels and size, or resize the images in front of it."
+            f"{size}): build it with the channels and size of the images, or resize the images."
         )
 
 
 def check_side(side: int, size: int, least: int) -> int:
-    """The side of a feature map, which is refused where the images are too small to leave one.
-
-    Args:
-        side: height and width of the last feature map, in cells.
-        size: height and width of the images, in pixels.
-        least: the smallest size that leaves a cell.
+    """Return the side of a feature map in cells.
 
     Raises:
-        InputError: no cell is left.
+        InputError: images of `size` pixels leave no cell; `least` is the smallest size that does.
     """
     if side < 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The network of Madry et al.'s CIFAR-10 challenge: network D of AAA."""
+"""The network of Madry et al.'s CIFAR-10 challenge, classifier D of AAA."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from forefend.models.classifiers.feature_layers import FeatureLayers
 
 @final
 class MadryCifar(nn.Module):
-    """Images standardized one by one, a 3x3 stem, three stages of pre-activation residual units, mean pool, linear.
+    """Standardization of each image, a 3x3 stem, three stages of pre-activation residual units, mean pool, linear.
 
-    Any image size works. Each image loses its own mean and is divided by its own deviation inside the network, so that
-    `Normalized` around it changes next to nothing. Units use LeakyReLU of slope 0.1; shortcuts that change the shape
-    are mean-pooled and padded with zero channels.
+    As each image is standardized inside the network, `Normalized` has almost no effect. Units use LeakyReLU of slope
+    0.1; shortcuts that change the shape are mean-pooled and padded with zero channels.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
         widths: channels of the stem and of each stage: 16, 16, 32, 64, or ten times the last three in the wide network.
-        units: residual units of each stage.
+        units: number of residual units in each stage.
 
     Source: Madry et al., arXiv 1706.06083; He et al., arXiv 1603.05027.
     """
@@ -59,10 +58,12 @@ class MadryCifar(nn.Module):
         self.relu = nn.LeakyReLU(0.1)
         self.linear = nn.Linear(before, classes)
         ends = tuple(f"stages.{stage}" for stage in range(len(self.stages)))
-        self.taps = FeatureLayers(ends, features="relu", third=f"{ends[min(3, len(ends)) - 1]}.{units - 1}.conv2")
+        self.feature_layers = FeatureLayers(
+            ends, features="relu", third=f"{ends[min(3, len(ends)) - 1]}.{units - 1}.conv2"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of images `(B, C, H, W)`."""
         x = self.stages(self.conv1(standardize(x)))
         x = self.relu(self.bn(x))
         logits: Tensor = self.linear(x.mean((2, 3)))
@@ -70,23 +71,18 @@ class MadryCifar(nn.Module):
 
 
 def standardize(x: Tensor) -> Tensor:
-    """Each image less its mean, divided by its deviation or by `1 / sqrt(C * H * W)`, whichever is larger.
-
-    Args:
-        x: images, `(B, C, H, W)`.
-    """
-    centerd = x - x.mean((1, 2, 3), keepdim=True)
-    # The bound is put on the variance: at the root of zero the gradient would not be finite.
-    variance = centerd.square().mean((1, 2, 3), keepdim=True)
-    return centerd / variance.clamp(min=1 / (x.shape[1] * x.shape[2] * x.shape[3])).sqrt()
+    """Subtract each image's mean and divide by its deviation, or by `1 / sqrt(C * H * W)` if that is larger."""
+    centered = x - x.mean((1, 2, 3), keepdim=True)
+    # The bound is applied to the variance, as the root has no finite gradient at zero.
+    variance = centered.square().mean((1, 2, 3), keepdim=True)
+    return centered / variance.clamp(min=1 / (x.shape[1] * x.shape[2] * x.shape[3])).sqrt()
 
 
 @final
 class _Unit(nn.Module):
-    """Twice BatchNorm, LeakyReLU and a 3x3 convolution, beside a shortcut.
+    """Two BatchNorms, LeakyReLUs and 3x3 convolutions with a shortcut without parameters.
 
-    The shortcut starts at the input, or after the first LeakyReLU where `activated`. It has no parameter: mean-pooled
-    by the stride, with zero channels on both sides up to `width` of them.
+    The shortcut starts at the input, or after the first LeakyReLU where `activated`.
     """
 
     def __init__(self, before: int, width: int, stride: int, activated: bool):

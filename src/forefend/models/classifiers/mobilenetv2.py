@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from forefend.models.classifiers.feature_layers import FeatureLayers
 
-# Expansion, width, blocks and stride of each stage (table 2); the second stage keeps the resolution here.
+# Expansion, width, blocks and stride of each stage (table 2); here the second stage has stride 1.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -17,19 +17,21 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 class MobileNetV2(nn.Module):
     """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution to 1280 maps, mean pool, linear.
 
-    Any image size works; it is halved three times, not five times as on ImageNet. As usual on CIFAR, ReLU stands for
-    ReLU6, and a block of stride 1 that changes the width has a projected shortcut.
+    The image is halved three times instead of five. As usual on CIFAR, ReLU replaces ReLU6, and a block of stride 1
+    that changes the width has a projected shortcut.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
 
     Source: Sandler et al., arXiv 1801.04381.
     """
 
-    # Stages of one resolution count as one.
-    taps = FeatureLayers(("stages.1", "stages.2", "stages.4", "stages.6"), features="relu", third="stages.4.2.conv3")
+    # Stages of the same resolution count as one.
+    feature_layers = FeatureLayers(
+        ("stages.1", "stages.2", "stages.4", "stages.6"), features="relu", third="stages.4.2.conv3"
+    )
 
     def __init__(self, channels: int = 3, classes: int = 10, size: int = 32):
         super().__init__()
@@ -50,7 +52,7 @@ class MobileNetV2(nn.Module):
         self.linear = nn.Linear(1280, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, H, W)`."""
         x = self.stages(F.relu(self.bn1(self.conv1(x))))
         x = self.relu(self.bn2(self.conv2(x)))
         logits: Tensor = self.linear(x.mean((2, 3)))
@@ -59,7 +61,7 @@ class MobileNetV2(nn.Module):
 
 @final
 class _InvertedResidual(nn.Module):
-    """A 1x1 convolution up to `inner` channels, a 3x3 one in each channel, a 1x1 one down to `width`, no ReLU last."""
+    """A 1x1 convolution to `inner` channels, a depthwise 3x3 one, and a 1x1 one to `width` without ReLU."""
 
     def __init__(self, before: int, inner: int, width: int, stride: int):
         super().__init__()

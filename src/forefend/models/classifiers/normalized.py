@@ -1,4 +1,4 @@
-"""A classifier that takes pixels: normalization lives inside it, so that images stay in [0, 1] everywhere outside."""
+"""A classifier with its normalization inside, so that images are in [0, 1] everywhere else."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from forefend.models.classifiers.feature_layers import FeatureLayers, feature_la
 
 @final
 class Normalized(nn.Module):
-    """`network((x - mean) / std)`: the network as its publisher trained it, behind its own normalization.
+    """`network((x - mean) / std)`: a network that was trained on normalized images.
 
     Args:
-        network: takes normalized images `(B, C, H, W)`, returns logits `(B, K)`.
-        mean: subtracted from every pixel, in [0, 1] units: one number, or one for each channel; 0 for none.
-        std: divides what is left, above 0: one number, or one for each channel; 1 for none.
+        network: normalized images `(B, C, H, W)` to logits `(B, K)`.
+        mean: one number in [0, 1], or one for each channel; 0 for none.
+        std: one number above 0, or one for each channel; 1 for none.
 
     Raises:
-        InputError: a mean or std that is missing, empty, not finite, in 8-bit units, or a std that is not positive.
+        InputError: a mean or std that is missing, empty, not finite or in 8-bit units, or a std that is not positive.
     """
 
     mean: Tensor
@@ -33,9 +33,9 @@ class Normalized(nn.Module):
         super().__init__()
         means, stds = _numbers(mean, "mean"), _numbers(std, "std")
         if min(stds) <= 0:
-            raise InputError(f"The std is {std}, expected numbers above 0: each channel is divided by its own.")
+            raise InputError(f"The std is {std}: give numbers above 0.")
         if min(means) < 0 or max(means) > 1:
-            raise InputError(f"The mean is {mean}, expected numbers in [0, 1] as the pixels are: divide it by 255.")
+            raise InputError(f"The mean is {mean}: give numbers in [0, 1], divided by 255.")
         if len(means) > 1 and len(stds) > 1 and len(means) != len(stds):
             raise InputError(f"There are {len(means)} means and {len(stds)} stds: give one of each for each channel.")
         self.network = network
@@ -43,21 +43,21 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(stds).view(1, -1, 1, 1))
 
     @property
-    def idle(self) -> bool:
-        """Whether it normalizes nothing."""
+    def is_identity(self) -> bool:
+        """Whether mean is 0 and std is 1."""
         return bool((self.mean == 0).all() and (self.std == 1).all())
 
     @property
-    def taps(self) -> FeatureLayers:
-        """The network's taps, by their names in here.
+    def feature_layers(self) -> FeatureLayers:
+        """The network's feature layers, by their names in this module.
 
         Raises:
-            InputError: the network says nothing of its taps.
+            InputError: the network does not name them.
         """
         return feature_layers_of(self.network).inside("network")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of images `(B, C, H, W)` in [0, 1]."""
+        """Return logits `(B, K)` of images `(B, C, H, W)` in [0, 1]."""
         logits: Tensor = self.network((x - self.mean) / self.std)
         return logits
 
@@ -65,8 +65,8 @@ class Normalized(nn.Module):
 def _numbers(given: float | Sequence[float] | None, what: str) -> list[float]:
     if given is None:
         raise InputError(
-            f"The classifier's {what} is not known and is never guessed: give the --mean and --std that its images "
-            "were normalized with (--mean 0 --std 1 means none)."
+            f"The {what} of the classifier's normalization is missing: give the --mean and --std of its training "
+            "(--mean 0 --std 1 for none)."
         )
     try:
         numbers = [float(number) for number in (given if isinstance(given, Sequence) else [given])]

@@ -1,4 +1,4 @@
-"""Read the weights that others publish into a network of ours: their names, their classes, their shortcuts."""
+"""Load published weights into an architecture of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forefend.checks import InputError, choose
 from forefend.models.classifiers import ARCHITECTURES, Normalized
 from forefend.models.classifiers.state_dict import read_state
 
-# Their name -> ours, in whole dotted parts and in this order. Files in our own names pass unchanged.
+# Published name -> ours, in whole dotted parts and in this order.
 _RESNET = {
     **{"layer1.": "stages.0.", "layer2.": "stages.1.", "layer3.": "stages.2.", "layer4.": "stages.3."},
     **{"downsample.": "shortcut.", "fc.": "linear."},
@@ -43,16 +43,16 @@ def load_weights(
     classes: int | None = None,
     size: int | None = None,
 ) -> Normalized:
-    """A third party's classifier, in evaluation mode, from its published state dict.
+    """Load a published classifier from its state dict, in eval mode.
 
     Args:
         name: the architecture, a key of `ARCHITECTURES`.
-        path: the file, `.safetensors` or torch's own format; code pickled in it is never run.
-        mean: of the normalization the weights were trained with, in [0, 1] units; None is refused, never guessed.
-        std: likewise; mean 0 and std 1 mean none.
-        channels: of the images; None takes the architecture's own.
-        classes: how many logits are expected; None takes what the weights have.
-        size: height and width of the images; None takes the architecture's own.
+        path: the file, `.safetensors` or torch's own format; pickled code is not run.
+        mean: mean of the normalization of the training, in [0, 1] units; None raises.
+        std: its standard deviation; mean 0 and std 1 for none.
+        channels: channels of the images; None for the architecture's default.
+        classes: expected number of logits; None for that of the weights.
+        size: height and width of the images; None for the architecture's default.
 
     Raises:
         InputError: a file that cannot be read or holds other weights, another number of classes, no normalization.
@@ -64,7 +64,7 @@ def load_weights(
     options: dict[str, Any] = {what: number for what, number in given.items() if number is not None}
     if _RENAMES.get(name) is _RESNET:
         options["projection"] = any(".shortcut." in key for key in state)
-    # On the meta device nothing is drawn: reading weights leaves the caller's random numbers as they were.
+    # The meta device draws no random numbers.
     with torch.device("meta"):
         network = architecture(**options)
         network = architecture(**options, classes=_classes(network, state, classes, path.name))
@@ -84,21 +84,21 @@ def _rename(state: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tens
 
 
 def _classes(network: nn.Module, state: dict[str, Tensor], asked: int | None, file: str) -> int:
-    """How many classes the weights have; what was asked for, where their last layer is not found."""
+    """Return the number of classes of the weights, or `asked` if their last layer is not found."""
     last, bias = list(network.named_parameters())[-1]
     found = len(state[last]) if last in state and state[last].ndim == 1 else asked or len(bias)
     if asked is not None and asked != found:
         raise InputError(
-            f"The weights in {file} have {found} classes, but {asked} are asked for: choose the data set that they "
-            "were trained on, or other weights."
+            f"The weights in {file} have {found} classes and {asked} are needed: choose the data set of their "
+            "training, or other weights."
         )
     return found
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
-    """Put the weights into the network; every name and shape must agree."""
+    """Load the weights; every name and shape must agree."""
     expected = network.state_dict()
-    # Files from before torch 0.4.1 do not count BatchNorm's batches; in evaluation nothing reads the count.
+    # Files from before torch 0.4.1 lack BatchNorm's count of batches, which evaluation does not read.
     state = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")} | state
     shapes = [
         f"{key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
@@ -113,8 +113,8 @@ def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
     if any(found):
         raise InputError(f"{complaint}: {'; '.join(filter(None, found))}; check the architecture, channels and size.")
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        raise InputError(f"{complaint} that work: some of its numbers are NaN or infinite; fetch the file again.")
-    # Copies of their own: a file may hold one tensor under two names, or half the precision.
+        raise InputError(f"{complaint}: some numbers are NaN or infinite; fetch the file again.")
+    # Copies, as a file may hold one tensor under two names, or half the precision.
     own = {key: state[key].to(expected[key].dtype, copy=True).contiguous() for key in expected}
     network.load_state_dict(own, assign=True)
 
@@ -125,7 +125,7 @@ def _some(what: str, items: list[str]) -> str:
 
 
 def _check_normalization(mean: Any, std: Any, first: Tensor) -> None:
-    """Refuse a mean or std for another number of channels; broadcasting would turn a gray image into a colored one."""
+    """Refuse a mean or std for another number of channels, which broadcasting would accept."""
     for what, given in (("means", mean), ("stds", std)):
         count = len(given) if isinstance(given, Sequence) else 1
         if first.ndim == 4 and count not in (1, first.shape[1]):

@@ -1,4 +1,4 @@
-"""Residual networks for small images: He et al.'s for CIFAR, and the ImageNet shapes with a 3x3 stem."""
+"""Residual networks for small images: He et al.'s CIFAR networks, and the ImageNet shapes with a 3x3 stem."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from forefend.models.classifiers.feature_layers import FeatureLayers
 
 @final
 class ResNet(nn.Module):
-    """A 3x3 stem, stages of residual blocks that halve the image from the second on, mean pool, linear.
+    """A 3x3 stem, stages of residual blocks of which all but the first halve the image, mean pool, linear.
 
-    Any image size works. With widths 16, 32, 64 and plain blocks it is the network of the paper's section 4.2; with
-    widths 64, 128, 256, 512 it is the ImageNet shape (table 1), its 7x7 stem and max-pool left out as usual on CIFAR.
+    Widths 16, 32, 64 and plain blocks are the network of section 4.2; widths 64, 128, 256, 512 the ImageNet shape
+    (table 1) without its 7x7 stem and max-pool, as usual on CIFAR.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
         widths: channels of each stage.
-        blocks: residual blocks of each stage.
-        bottleneck: blocks of 1x1, 3x3, 1x1 convolutions, four times as wide at their end.
-        projection: where the shape changes, the shortcut is a learned 1x1 convolution with BatchNorm (option B);
-            without it, the image is subsampled and padded with zero channels (option A, no parameter).
+        blocks: number of residual blocks in each stage.
+        bottleneck: use blocks of 1x1, 3x3, 1x1 convolutions with four times the width at their end.
+        projection: where the shape changes, use a 1x1 convolution with BatchNorm as shortcut (option B) instead of
+            subsampling and zero channels (option A).
 
     Source: He et al., arXiv 1512.03385.
     """
@@ -47,7 +47,7 @@ class ResNet(nn.Module):
             **{"channels": channels, "classes": classes, "size": size},
             **{"widths": list(widths), "blocks": list(blocks), "bottleneck": bottleneck, "projection": projection},
         }
-        block: type[Bottleneck | BasicBlock] = Bottleneck if bottleneck else BasicBlock
+        block: type[_Bottleneck | _BasicBlock] = _Bottleneck if bottleneck else _BasicBlock
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stages = nn.Sequential()
@@ -62,18 +62,20 @@ class ResNet(nn.Module):
         ends = tuple(f"stages.{stage}" for stage in range(len(self.stages)))
         third = min(3, len(ends)) - 1
         last = f"conv{3 if bottleneck else 2}"
-        self.taps = FeatureLayers(stages=ends, features=ends[-1], third=f"{ends[third]}.{blocks[third] - 1}.{last}")
+        self.feature_layers = FeatureLayers(
+            stages=ends, features=ends[-1], third=f"{ends[third]}.{blocks[third] - 1}.{last}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, H, W)`."""
         x = self.stages(F.relu(self.bn1(self.conv1(x))))
         logits: Tensor = self.linear(x.mean((2, 3)))
         return logits
 
 
 @final
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -86,14 +88,13 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(before, width, stride, projection)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `(B, width, H / stride, W / stride)` of features `(B, before, H, W)`."""
         inner = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
 
 
 @final
-class Bottleneck(nn.Module):
-    """A 1x1 convolution down to `width`, a 3x3 one, and a 1x1 one up to four times `width`, beside a shortcut."""
+class _Bottleneck(nn.Module):
+    """A 1x1 convolution to `width`, a 3x3 one, and a 1x1 one to four times `width`, with a shortcut."""
 
     expansion = 4
 
@@ -108,15 +109,14 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(before, self.expansion * width, stride, projection)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `(B, 4 * width, H / stride, W / stride)` of features `(B, before, H, W)`."""
         inner = F.relu(self.bn1(self.conv1(x)))
         inner = F.relu(self.bn2(self.conv2(inner)))
         return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
 
 
 @final
-class PadShortcut(nn.Module):
-    """Option A: every `stride`-th pixel, and zero channels on both sides up to `width` of them; nothing to learn."""
+class _PadShortcut(nn.Module):
+    """Option A: every `stride`-th pixel, padded with zero channels on both sides to `width`."""
 
     def __init__(self, before: int, width: int, stride: int):
         super().__init__()
@@ -125,7 +125,6 @@ class PadShortcut(nn.Module):
         self.back = width - before - self.front
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `(B, width, H / stride, W / stride)`, rounded up, of features `(B, before, H, W)`."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.front, self.back))
 
 
@@ -134,4 +133,4 @@ def _shortcut(before: int, width: int, stride: int, projection: bool) -> nn.Modu
         return nn.Identity()
     if projection:
         return nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-    return PadShortcut(before, width, stride)
+    return _PadShortcut(before, width, stride)

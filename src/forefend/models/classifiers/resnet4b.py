@@ -1,4 +1,4 @@
-"""The small residual network without BatchNorm that verifiers are compared on."""
+"""The small residual network without BatchNorm of verification benchmarks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from forefend.models.classifiers.input_size import check_images_fit
 
 @final
 class ResNet4b(nn.Module):
-    """A stem and four biased residual blocks, the image halved three times, then two linear layers.
+    """A stem and four residual blocks with biases that halve the image three times, then two linear layers.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images, which the first linear layer follows.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images.
 
     Source: alpha-beta-CROWN's `resnet4b`, arXiv 2103.06624.
     """
 
-    taps = FeatureLayers(stages=("layer1", "layer2"), features="layer2", third="layer2.1.conv2")
+    feature_layers = FeatureLayers(stages=("layer1", "layer2"), features="layer2", third="layer2.1.conv2")
 
     def __init__(self, channels: int = 3, classes: int = 10, size: int = 32):
         super().__init__()
@@ -36,7 +36,7 @@ class ResNet4b(nn.Module):
         self.linear2 = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, size, size)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
         x = self.layer2(self.layer1(F.relu(self.conv1(x))))
         logits: Tensor = self.linear2(F.relu(self.linear1(x.flatten(1))))

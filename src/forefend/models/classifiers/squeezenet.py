@@ -15,19 +15,19 @@ from forefend.models.classifiers.feature_layers import FeatureLayers
 class SqueezeNet(nn.Module):
     """A 3x3 stem and eight fire modules with three max-pools, then a 1x1 convolution to the classes and mean pool.
 
-    Any image size works. It is the paper's network with simple bypasses, its stem narrowed to 3x3 without stride and
-    BatchNorm after every convolution but the last, as is usual on CIFAR.
+    The paper's network with simple bypasses, a 3x3 stem without stride, and BatchNorm after every convolution but the
+    last, as usual on CIFAR.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
 
     Source: Iandola et al., arXiv 1602.07360.
     """
 
-    # The last convolution's maps are the classes already: the last features are what it reads.
-    taps = FeatureLayers(("stem", "fire4", "fire8", "fire9"), features="fire9", third="fire8.wide.0")
+    # The last convolution returns the classes, so the last features are its input.
+    feature_layers = FeatureLayers(("stem", "fire4", "fire8", "fire9"), features="fire9", third="fire8.wide.0")
 
     def __init__(self, channels: int = 3, classes: int = 10, size: int = 32):
         super().__init__()
@@ -44,7 +44,7 @@ class SqueezeNet(nn.Module):
         self.conv10 = nn.Conv2d(512, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, H, W)`."""
         x = self.fire2(_halve(self.stem(x)))
         x = self.fire4(self.fire3(x) + x)
         x = _halve(x)
@@ -56,7 +56,7 @@ class SqueezeNet(nn.Module):
 
 @final
 class _Fire(nn.Module):
-    """A 1x1 convolution down to `squeezed` channels, then 1x1 and 3x3 ones side by side, half of `width` each."""
+    """A 1x1 convolution to `squeezed` channels, then parallel 1x1 and 3x3 ones of half of `width` each."""
 
     def __init__(self, before: int, squeezed: int, width: int):
         super().__init__()

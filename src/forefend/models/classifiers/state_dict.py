@@ -1,4 +1,4 @@
-"""Read the state dict in a weights file, whatever its publisher wrapped around it, without running code from it."""
+"""Read the state dict of a weights file without running code from it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ _PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU, without outer nesting and common prefixes.
+    """Return the tensors of a weights file by name, on the CPU, without outer nesting and common prefixes.
 
     Args:
         path: `.safetensors`, or `.pt`, `.pth`, `.th` as torch saves a state dict.
 
     Raises:
-        InputError: no such file, another kind of file, a damaged one, one that only running code could read, or one
-            without a state dict.
+        InputError: the file is missing, damaged, of another kind, without a state dict, or needs pickled code.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}: check its path.")
@@ -53,8 +52,8 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(
-            f"The weights file {path.name} cannot be read without running the code pickled in it, which is refused: "
-            "where you trust it, load it yourself and torch.save(network.state_dict(), path)."
+            f"The weights file {path.name} cannot be read without running its pickled code: "
+            "if you trust it, load it yourself and torch.save(network.state_dict(), path)."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]

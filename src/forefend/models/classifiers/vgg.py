@@ -13,16 +13,15 @@ from forefend.models.classifiers.feature_layers import FeatureLayers
 
 @final
 class Vgg(nn.Module):
-    """Stages of 3x3 convolutions, each with BatchNorm and ReLU, a max-pool after every stage, mean pool, linear.
+    """Stages of 3x3 convolutions with BatchNorm and ReLU, a max-pool after each stage, mean pool, linear.
 
-    Any image size works. It is the paper's network with BatchNorm, one linear layer in place of its three, as is usual
-    on CIFAR, where five pools leave a single pixel.
+    The paper's network with BatchNorm and one linear layer instead of three, as usual on CIFAR.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images; kept in `settings`, changes nothing.
-        depths: convolutions of each stage: 2, 2, 3, 3, 3 make VGG-16, and 2, 2, 4, 4, 4 VGG-19.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images; any size works, so it is not used.
+        depths: number of convolutions in each stage: 2, 2, 3, 3, 3 for VGG-16, 2, 2, 4, 4, 4 for VGG-19.
         widths: channels of each stage.
 
     Source: Simonyan and Zisserman, arXiv 1409.1556 (configurations D and E).
@@ -47,10 +46,10 @@ class Vgg(nn.Module):
         ends = tuple(f"stages.{stage}" for stage in range(len(self.stages)))
         third = min(3, len(ends)) - 1
         # Each convolution is followed by its BatchNorm and its ReLU.
-        self.taps = FeatureLayers(ends, features=ends[-1], third=f"{ends[third]}.{3 * (depths[third] - 1)}")
+        self.feature_layers = FeatureLayers(ends, features=ends[-1], third=f"{ends[third]}.{3 * (depths[third] - 1)}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, H, W)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, H, W)`."""
         for stage in self.stages:
             x = F.max_pool2d(stage(x), 2, ceil_mode=True)
         logits: Tensor = self.linear(x.mean((2, 3)))

@@ -16,13 +16,13 @@ from forefend.models.classifiers.input_size import check_images_fit, check_side
 class Zheng(nn.Module):
     """Two 5x5 and two 3x3 convolutions, each pair with a max-pool, then two linear layers.
 
-    What its authors call BatchNorm, between the linear layers, never sees a batch: its moving statistics are never
-    updated, so it is a learned scale and offset for each feature, and it is written as that here.
+    The authors' BatchNorm between the linear layers never updates its statistics, so it is a learned scale and offset
+    for each feature here.
 
     Args:
-        channels: of the images.
-        classes: how many logits.
-        size: height and width of the images, at least 4, which the first linear layer follows.
+        channels: channels of the images.
+        classes: number of logits.
+        size: height and width of the images, at least 4.
 
     Raises:
         InputError: images too small for the pools.
@@ -30,7 +30,7 @@ class Zheng(nn.Module):
     Source: Zheng et al., arXiv 1808.05537.
     """
 
-    taps = FeatureLayers(stages=("relu2", "relu4"), features="relu4", third="conv4")
+    feature_layers = FeatureLayers(stages=("relu2", "relu4"), features="relu4", third="conv4")
 
     def __init__(self, channels: int = 1, classes: int = 10, size: int = 28):
         super().__init__()
@@ -48,7 +48,7 @@ class Zheng(nn.Module):
         self.fc2 = nn.Linear(1024, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, K)` of normalized images `(B, C, size, size)`."""
+        """Return logits `(B, K)` of normalized images `(B, C, size, size)`."""
         check_images_fit(x, self.settings["channels"], self.settings["size"])
         x = F.max_pool2d(self.relu2(self.conv2(F.relu(self.conv1(x)))), 2)
         x = F.max_pool2d(self.relu4(self.conv4(F.relu(self.conv3(x)))), 2)

@@ -1,7 +1,7 @@
-"""Discriminators: networks from images to one logit each, trained against a preprocessor (a GAN's discriminators).
+"""Discriminators: networks from images to one logit each, trained against a preprocessor.
 
-A high logit says the image looks clean, a low one that a preprocessor made it. Every constructor takes `channels` and
-`size`, and keeps them in `settings`: `build(name, **net.settings)` makes its equal.
+A high logit means a clean image, a low one an output of the preprocessor. Every constructor takes `channels` and
+`size` and keeps them in `settings`, so that `build(name, **network.settings)` rebuilds the network.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, *, channels: int, size: int) -> nn.Module:
-    """A new discriminator by the name of its architecture, its weights drawn from torch's generator.
+    """Build a discriminator by the name of its architecture, with weights drawn from torch's generator.
 
     Args:
         name: a key of `ARCHITECTURES`.
-        channels: of the images, from 1.
+        channels: channels of the images, from 1.
         size: height and width of the images in pixels, from 1.
 
     Raises:
@@ -35,5 +35,5 @@ def build(name: str, *, channels: int, size: int) -> nn.Module:
     architecture = choose(name, ARCHITECTURES, "discriminator architecture")
     for what, number in (("channels", channels), ("size", size)):
         if not isinstance(number, int) or number < 1:
-            raise InputError(f"A discriminator's {what} is {number!r}, expected a whole number, at least 1.")
+            raise InputError(f"A discriminator's {what} is {number!r}: give an integer of at least 1.")
     return architecture(channels=channels, size=size)

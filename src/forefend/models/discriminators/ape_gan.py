@@ -9,20 +9,19 @@ from torch import Tensor, nn
 
 from forefend.models.classifiers.input_size import check_images_fit
 
-_LEAST = 15  # below it, three unpadded convolutions of stride 2 leave nothing
+_LEAST = 15  # smallest size for three unpadded convolutions of stride 2
 
 
 @final
 class ApeGanDiscriminator(nn.Module):
     """Three unpadded 3x3 convolutions of stride 2 and a linear layer to one logit, without the paper's last sigmoid.
 
-    It works on pixels in [-1, 1], and is wrapped so that images go in in [0, 1]. Images smaller than 15x15 repeat their
-    last row and column up to that; of larger ones it may leave the last few out (one at 32x32, five at 28x28). 373,889
-    parameters for 3x32x32 images and 371,457 for 1x28x28.
+    Images in [0, 1] are scaled to [-1, 1] inside. Smaller images than 15x15 are padded with their last row and column;
+    of larger ones the last few can be ignored. 373,889 parameters for 3x32x32 images and 371,457 for 1x28x28.
 
     Args:
-        channels: of the images.
-        size: height and width of the images, which the linear layer follows; any from 1.
+        channels: channels of the images.
+        size: height and width of the images.
 
     Source: Shen et al., arXiv 1707.05474.
     """
@@ -42,7 +41,7 @@ class ApeGanDiscriminator(nn.Module):
         self.linear = nn.Linear(256 * side * side, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One logit each, `(B,)`, of images `(B, C, size, size)` in [0, 1]."""
+        """Return one logit for each image, `(B,)`, of `(B, C, size, size)` in [0, 1]."""
         check_images_fit(x, self.settings["channels"], self.settings["size"], "discriminator")
         x = F.pad(2 * x - 1, (0, self.missing, 0, self.missing), mode="replicate")
         logits: Tensor = self.linear(self.body(x).flatten(1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""The discriminator of the purifier network NRP, in the form it has for small images."""
+"""The discriminator of NRP, for small images."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from forefend.models.classifiers.input_size import check_images_fit
 
 _WIDTHS = (32, 64, 128, 128)
-_LEAST = 2 ** len(_WIDTHS)  # below it, the halvings leave nothing
+_LEAST = 2 ** len(_WIDTHS)  # smallest size for the convolutions of stride 2
 
 
 @final
 class NrpDiscriminator(nn.Module):
     """Four pairs of a 3x3 convolution and a 4x4 one of stride 2, then two linear layers to one logit.
 
-    All convolutions but the first have BatchNorm; LeakyReLU of slope 0.2. Images smaller than 16x16 repeat their last
-    row and column up to that. 899,465 parameters for 3x32x32 images.
+    All convolutions but the first have BatchNorm; LeakyReLU of slope 0.2. Smaller images than 16x16 are padded with
+    their last row and column. 899,465 parameters for 3x32x32 images.
 
     Args:
-        channels: of the images.
-        size: height and width of the images, which the first linear layer follows; any from 1.
+        channels: channels of the images.
+        size: height and width of the images.
 
     Source: Naseer et al., arXiv 2006.04924 (NRP); widths as used for CIFAR by Zhou et al., ICCV 2021 (CAFD).
     """
@@ -42,7 +42,7 @@ class NrpDiscriminator(nn.Module):
         self.linear2 = nn.Linear(100, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One logit each, `(B,)`, of images `(B, C, size, size)` in [0, 1]."""
+        """Return one logit for each image, `(B,)`, of `(B, C, size, size)` in [0, 1]."""
         check_images_fit(x, self.settings["channels"], self.settings["size"], "discriminator")
         x = F.pad(x, (0, self.missing, 0, self.missing), mode="replicate")
         x = F.leaky_relu(self.linear1(self.body(x).flatten(1)), 0.2)

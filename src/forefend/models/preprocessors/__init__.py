@@ -1,7 +1,7 @@
-"""Preprocessors: networks from images to images of the same shape, to be put before classifiers that may not change.
+"""Preprocessors: networks from images to images of the same shape, placed before frozen classifiers.
 
-Every constructor takes `channels`, and keeps in `settings` all that it was given, as JSON values:
-`build(name, **net.settings)` makes its equal.
+Every constructor takes `channels` and keeps its arguments in `settings`, so that `build(name, **network.settings)`
+rebuilds the network.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from torch import nn
 from forefend.checks import InputError, choose
 from forefend.models.preprocessors.aaa_autoencoder import AaaAutoencoder
 from forefend.models.preprocessors.ape_gan import ApeGan
-from forefend.models.preprocessors.denoising_unet import DenoisingUNet, narrow_unet, rtfe_unet
 from forefend.models.preprocessors.dncnn import DnCnn, narrow_dncnn
 from forefend.models.preprocessors.identity import Identity
 from forefend.models.preprocessors.input_transforms import BitDepth, Jpeg, TotalVariation
-from forefend.models.preprocessors.residual_unet import ResidualUNet
 from forefend.models.preprocessors.robustifier_unet import RobustifierUNet
 from forefend.models.preprocessors.rrdb import Rrdb
+from forefend.models.preprocessors.unet import DenoisingUNet, ResidualUNet, narrow_unet
 
 __all__ = [
     "ARCHITECTURES",
@@ -42,7 +41,6 @@ __all__ = [
     "name_of",
     "narrow_dncnn",
     "narrow_unet",
-    "rtfe_unet",
 ]
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "aaa-autoencoder": AaaAutoencoder,
@@ -58,11 +56,11 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "robustifier-16": partial(RobustifierUNet, scale=16),
     "robustifier-4": RobustifierUNet,
     "robustifier-8": partial(RobustifierUNet, scale=8),
-    "rtfe-unet": rtfe_unet,
+    "rtfe-unet": DenoisingUNet,
 }
 
 
-# Without weights, and not all of them differentiable: transforms.py says what they lack.
+# Without weights, and not all differentiable.
 TRANSFORMS: dict[str, Callable[..., nn.Module]] = {
     "bit-depth": BitDepth,
     "jpeg": Jpeg,
@@ -71,19 +69,22 @@ TRANSFORMS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, *, channels: int, **settings: Any) -> nn.Module:
-    """A new preprocessor by the name of its architecture, its weights drawn from torch's generator.
+    """Build a preprocessor by the name of its architecture, with weights drawn from torch's generator.
 
     Args:
         name: a key of `ARCHITECTURES` or `TRANSFORMS`.
-        channels: of the images.
-        settings: what else the architecture's constructor takes.
+        channels: channels of the images.
+        settings: further arguments of the architecture.
+
+    Returns:
+        A network from images `(B, channels, H, W)` to images of the same shape.
 
     Raises:
         InputError: an unknown name or setting, or a number out of range.
     """
     architecture = choose(name, ARCHITECTURES | TRANSFORMS, "preprocessor architecture")
     if not isinstance(channels, int) or channels < 1:
-        raise InputError(f"A preprocessor's channels are {channels!r}, expected a whole number, at least 1.")
+        raise InputError(f"A preprocessor's channels are {channels!r}: give an integer of at least 1.")
     try:
         return architecture(channels=channels, **settings)
     except TypeError as error:
@@ -92,13 +93,10 @@ def build(name: str, *, channels: int, **settings: Any) -> nn.Module:
 
 
 def name_of(network: nn.Module) -> str:
-    """The architecture that a preprocessor was built as: by this name and its `settings`, `build` makes its equal.
-
-    Args:
-        network: from this shelf; a transform, which nobody trains, is not asked about.
+    """Return the architecture's name with which `build` and its `settings` rebuild a preprocessor.
 
     Raises:
-        InputError: it is from elsewhere.
+        InputError: the network is not one of `ARCHITECTURES`.
     """
     settings = getattr(network, "settings", {})
     like = []
@@ -109,7 +107,7 @@ def name_of(network: nn.Module) -> str:
             like.append((twin.settings == settings | {"channels": 1}, name))
     if not like:
         raise InputError(
-            f"A {type(network).__name__} is no architecture of ours, so that no name would build it again: save its "
-            "state_dict, or train a preprocessor from forefend.preprocessors."
+            f"A {type(network).__name__} is no architecture of forefend.preprocessors: save its state_dict yourself, "
+            "or train a preprocessor of this package."
         )
     return max(like, key=lambda pair: pair[0])[1]

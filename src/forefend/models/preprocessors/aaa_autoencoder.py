@@ -1,4 +1,4 @@
-"""AAA's autoencoder for gray images of handwriting and clothes."""
+"""AAA's autoencoder for MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 @final
 class AaaAutoencoder(nn.Module):
-    """Two 3x3 convolutions with max-pools, two that are doubled again, one to the image, sigmoid.
+    """Two 3x3 convolutions with max-pools, two with upsampling, one to the image, sigmoid.
 
-    The paper calls it "a simple convolutional AE" and states no layer; this is the usual one, 28,353 parameters for 1
-    channel. Where a side is no multiple of 4, pools round up and features are resized to the exact size they had.
+    The paper states no layers of its "simple convolutional AE"; these are the usual ones, 28,353 parameters for 1
+    channel. Pools round up, and features are resized to the exact size of the way down.
 
     Args:
-        channels: of the images.
-        width: feature maps of every inner layer.
+        channels: channels of the images.
+        width: channels of every inner layer.
 
     Source: Vaishnavi et al., arXiv 1909.05921 (AAA).
     """
@@ -32,7 +32,7 @@ class AaaAutoencoder(nn.Module):
         self.last = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images in (0, 1), of the shape of `x`, from images `(B, C, H, W)` in [0, 1]."""
+        """Return images in (0, 1), of the shape of `x`, from images `(B, C, H, W)` in [0, 1]."""
         height, width = x.shape[-2:]
         x = self.encoder(x)
         for layer, size in zip(self.decoder, (((height + 1) // 2, (width + 1) // 2), (height, width)), strict=True):

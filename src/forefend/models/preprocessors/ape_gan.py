@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 @final
 class ApeGan(nn.Module):
-    """Two 4x4 convolutions that halve the image, two transposed ones that double it, tanh.
+    """Two 4x4 convolutions of stride 2, two transposed ones, tanh.
 
-    The network works on pixels in [-1, 1]; it is wrapped so that images go in and come out in [0, 1]. Images whose
-    sides are no multiples of 4 repeat their last row and column until they are, and are cropped again. 269,059
-    parameters for 3 channels and 264,961 for 1.
+    Images in [0, 1] are scaled to [-1, 1] inside and back. They are padded with their last row and column to multiples
+    of 4, and cropped afterwards. 269,059 parameters for 3 channels and 264,961 for 1.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
 
     Source: Shen et al., arXiv 1707.05474.
     """
@@ -35,7 +34,7 @@ class ApeGan(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images in (0, 1), of the shape of `x`, from images `(B, C, H, W)` in [0, 1]."""
+        """Return images in (0, 1), of the shape of `x`, from images `(B, C, H, W)` in [0, 1]."""
         height, width = x.shape[-2:]
         padded = F.pad(2 * x - 1, (0, -width % 4, 0, -height % 4), mode="replicate")
         restored = self.up(self.down(padded))[..., :height, :width]

@@ -1,7 +1,8 @@
-"""DnCNN, the denoiser that denoised smoothing puts before a classifier."""
+"""DnCNN, the denoiser of denoised smoothing."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import final
 
 from torch import Tensor, nn
@@ -11,15 +12,15 @@ from forefend.checks import InputError
 
 @final
 class DnCnn(nn.Module):
-    """3x3 convolutions at full resolution that predict the noise, which is taken off the image; no clamp.
+    """3x3 convolutions at full resolution that predict the noise, which is subtracted from the image; no clamp.
 
     All but the first and the last have BatchNorm. Weights start orthogonal and the last convolution at zero, so that
     the network starts as the identity. 558,400 parameters for 3 channels.
 
     Args:
-        channels: of the images.
-        depth: convolutions, from 2.
-        width: feature maps between them.
+        channels: channels of the images.
+        depth: number of convolutions, from 2.
+        width: channels between them.
 
     Raises:
         InputError: fewer than 2 convolutions, or a width below 1.
@@ -31,7 +32,7 @@ class DnCnn(nn.Module):
         super().__init__()
         if depth < 2 or width < 1:
             raise InputError(
-                f"A DnCNN has depth {depth} and width {width}, expected at least 2 convolutions and width 1."
+                f"A DnCNN has depth {depth} and width {width}: give a depth of at least 2 and a width of at least 1."
             )
         self.settings = {"channels": channels, "depth": depth, "width": width}
         self.body = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU())
@@ -47,11 +48,10 @@ class DnCnn(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images of the shape of `x`, not kept inside [0, 1], from images `(B, C, H, W)` in [0, 1]."""
+        """Return images of the shape of `x`, not clamped to [0, 1], from images `(B, C, H, W)` in [0, 1]."""
         noise: Tensor = self.last(self.body(x))
         return x - noise
 
 
-def narrow_dncnn(channels: int = 3, depth: int = 5, width: int = 32) -> DnCnn:
-    """The same form for small images and processors: 29,600 parameters, 30 million multiplications at 32x32."""
-    return DnCnn(channels, depth, width)
+# For small images: 29,600 parameters, 30 million multiplications at 32x32.
+narrow_dncnn = partial(DnCnn, depth=5, width=32)

@@ -1,4 +1,4 @@
-"""The empty preprocessor: what an undefended classifier has in front of it."""
+"""The preprocessor of an undefended classifier."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 @final
 class Identity(nn.Module):
-    """Returns the images as they are.
+    """Return the images unchanged.
 
     Args:
-        channels: of the images; kept in `settings`, changes nothing.
+        channels: channels of the images, not used.
     """
 
     def __init__(self, channels: int = 3):
@@ -20,5 +20,5 @@ class Identity(nn.Module):
         self.settings = {"channels": channels}
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` itself."""
+        """Return `x`."""
         return x

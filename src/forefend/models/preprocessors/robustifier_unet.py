@@ -13,16 +13,15 @@ from forefend.checks import InputError
 
 @final
 class RobustifierUNet(nn.Module):
-    """A U-Net with max-pools and bilinear resizing that paints the whole image anew; no sum with it, no sigmoid.
+    """A U-Net with max-pools and bilinear resizing that returns the whole image, without sum or sigmoid.
 
-    The paper prints three parameter counts and no table; this layout meets all three: 4,318,467 at scale 4, 17,263,107
-    at 8 and 69,030,915 at 16. Four pools, two 3x3 convolutions with BatchNorm on each level, as many on the way back,
-    the lowest level no wider than the one above. Where a side is odd, pools round up and what comes back is resized to
-    its twin's exact size, so that every height and width from 1 works.
+    The paper gives no table of layers; this layout matches its three parameter counts: 4,318,467 at scale 4, 17,263,107
+    at 8 and 69,030,915 at 16. Four pools, two 3x3 convolutions with BatchNorm on each level, down and up; the lowest
+    level is as wide as the one above. Pools round up, and features are resized to the lateral ones' exact size.
 
     Args:
-        channels: of the images.
-        scale: the paper's S; the first level has 8 S feature maps.
+        channels: channels of the images.
+        scale: the paper's S; the first level has 8 S channels.
 
     Raises:
         InputError: a scale below 1.
@@ -33,27 +32,25 @@ class RobustifierUNet(nn.Module):
     def __init__(self, channels: int = 3, scale: int = 4):
         super().__init__()
         if scale < 1:
-            raise InputError(
-                f"The Robustifier's scale is {scale}, expected a whole number from 1: the paper has 4 to 16."
-            )
+            raise InputError(f"The scale of the Robustifier is {scale}: give at least 1, such as the paper's 4 to 16.")
         self.settings = {"channels": channels, "scale": scale}
         base = 8 * scale
         widths = (channels, base, 2 * base, 4 * base, 8 * base, 8 * base)
         self.down = nn.ModuleList(_pair(widths[i], widths[i + 1], widths[i + 1]) for i in range(5))
-        # From below to above: what comes up, joined to its twin, is halved in two steps; the last keeps its width.
+        # From the lowest level up; the channels are halved in two steps, and the last level keeps its width.
         self.up = nn.ModuleList(_pair(2 * widths[i], widths[i], max(base, widths[i] // 2)) for i in (4, 3, 2, 1))
         self.last = nn.Conv2d(base, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images of the shape of `x`, not kept inside [0, 1], from images `(B, C, H, W)` in [0, 1]."""
+        """Return images of the shape of `x`, not clamped to [0, 1], from images `(B, C, H, W)` in [0, 1]."""
         x = self.down[0](x)
-        twins = []
+        laterals = []
         for level in self.down[1:]:
-            twins.append(x)
+            laterals.append(x)
             x = level(F.max_pool2d(x, 2, ceil_mode=True))
-        for level, twin in zip(self.up, reversed(twins), strict=True):
-            x = F.interpolate(x, size=twin.shape[-2:], mode="bilinear", align_corners=True)
-            x = level(torch.cat((twin, x), 1))
+        for level, lateral in zip(self.up, reversed(laterals), strict=True):
+            x = F.interpolate(x, size=lateral.shape[-2:], mode="bilinear", align_corners=True)
+            x = level(torch.cat((lateral, x), 1))
         restored: Tensor = self.last(x)
         return restored
 

@@ -13,18 +13,18 @@ from forefend.checks import InputError
 
 @final
 class Rrdb(nn.Module):
-    """A convolution to `width` maps, residual-in-residual dense blocks, a convolution back to an image.
+    """A convolution to `width` channels, residual-in-residual dense blocks, a convolution to an image.
 
-    No BatchNorm, no halving and no sum with the image itself: whatever the image keeps has to pass through the blocks.
-    2,161,795 parameters with 3 blocks (JATP) and 16,550,275 with 23 (NRP), for 3 channels.
+    No BatchNorm, no downsampling and no sum with the image. 2,161,795 parameters with 3 blocks (JATP) and 16,550,275
+    with 23 (NRP), for 3 channels.
 
     Args:
-        channels: of the images.
-        blocks: residual-in-residual dense blocks.
-        width: feature maps between the blocks.
-        growth: maps that each convolution inside a block adds.
-        clamp: cut the output off at 0 and 1, as NRP's own code does before the classifier. Pixels that are cut off
-            pass no gradient on; without it the output is not bounded.
+        channels: channels of the images.
+        blocks: number of residual-in-residual dense blocks.
+        width: channels between the blocks.
+        growth: channels that each convolution inside a block adds.
+        clamp: clamp the output to [0, 1], as NRP's own code does before the classifier; clamped pixels have no
+            gradient.
 
     Raises:
         InputError: a number below 1.
@@ -37,7 +37,7 @@ class Rrdb(nn.Module):
         super().__init__()
         if min(blocks, width, growth) < 1:
             raise InputError(
-                f"An RRDB has {blocks} blocks, width {width} and growth {growth}, expected whole numbers from 1."
+                f"An RRDB has {blocks} blocks, width {width} and growth {growth}: give at least 1 of each."
             )
         self.settings: dict[str, int] = {
             **{"channels": channels, "blocks": blocks, "width": width, "growth": growth, "clamp": clamp},
@@ -46,18 +46,18 @@ class Rrdb(nn.Module):
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(_ResidualBlock(width, growth) for _ in range(blocks)))
         self.last = nn.Conv2d(width, channels, 3, padding=1)
-        # A mid-gray start: a channel that started below 0 or above 1 everywhere would get no gradient through a clamp.
+        # Start at gray: a channel below 0 or above 1 everywhere would have no gradient through the clamp.
         nn.init.constant_(self.last.get_parameter("bias"), 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images of the shape of `x`, in [0, 1] if clamped, from images `(B, C, H, W)` in [0, 1]."""
+        """Return images of the shape of `x`, in [0, 1] if clamped, from images `(B, C, H, W)` in [0, 1]."""
         restored: Tensor = self.last(self.blocks(self.first(x)))
         return restored.clamp(0, 1) if self.clamp else restored
 
 
 @final
 class _ResidualBlock(nn.Module):
-    """Three dense blocks, a fifth of what they change added to what came in."""
+    """The input plus a fifth of three dense blocks."""
 
     def __init__(self, width: int, growth: int):
         super().__init__()
@@ -69,7 +69,7 @@ class _ResidualBlock(nn.Module):
 
 @final
 class _DenseBlock(nn.Module):
-    """Five 3x3 convolutions that each see all before them; a fifth of the last is added to what came in."""
+    """The input plus a fifth of five densely connected 3x3 convolutions."""
 
     def __init__(self, width: int, growth: int):
         super().__init__()
@@ -77,7 +77,7 @@ class _DenseBlock(nn.Module):
         self.last = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x
+        features = x
         for convolution in self.growing:
-            seen = torch.cat((seen, F.leaky_relu(convolution(seen), 0.2)), 1)
-        return x + 0.2 * self.last(seen)
+            features = torch.cat((features, F.leaky_relu(convolution(features), 0.2)), 1)
+        return x + 0.2 * self.last(features)
