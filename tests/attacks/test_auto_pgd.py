@@ -26,7 +26,7 @@ DRAW = KeyedRNG(torch.arange(8))
 
 @pytest.fixture
 def doubles() -> Iterator[None]:
-    """The other library makes its tensors in the default type: in float64 no sign hangs on rounding."""
+    """The other library uses the default dtype; in float64 no sign depends on rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -48,7 +48,7 @@ def run(attack: APGD, f: Any, x: Tensor, target: Tensor) -> State:
 
 @THREATS
 @pytest.mark.parametrize("loss", [ce, dlr])
-def test_every_move_is_the_authors(threat: ThreatModel, loss: Any, doubles: None) -> None:
+def test_every_step_equals_the_authors_code(threat: ThreatModel, loss: Any, doubles: None) -> None:
     """From the same start: the same best loss and best image, the same lost images, for every image."""
     autopgd = pytest.importorskip("pyautoattack.autopgd_base")
     f, x = small_network(), torch.rand(8, 3, 8, 8)
@@ -67,7 +67,7 @@ def test_every_move_is_the_authors(threat: ThreatModel, loss: Any, doubles: None
     torch.testing.assert_close(ours["x_success"][ours["is_adv"]], x_lost[ours["is_adv"]], atol=1e-7, rtol=0)
 
 
-def test_the_targeted_attack_is_the_authors_too(doubles: None) -> None:
+def test_targeted_attack_equals_the_authors_code(doubles: None) -> None:
     autopgd = pytest.importorskip("pyautoattack.autopgd_base")
     f, x = small_network(), torch.rand(8, 3, 8, 8)
     pairs = f(x).topk(3, dim=1).indices[:, [0, 2]]
@@ -83,7 +83,7 @@ def test_the_targeted_attack_is_the_authors_too(doubles: None) -> None:
 
 
 def published(root: Path, count: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """A robust MNIST classifier that nobody here trained, and images that it gets right."""
+    """A published robust MNIST classifier, and images that it classifies correctly."""
     file = root / "classifiers" / "fastat-mnist-fgsm-robust.pth"
     f = load_weights("fastat", file, mean=0, std=1, channels=1, size=28).eval().requires_grad_(False)
     images = data.load("mnist", split="test", data_dir=root)
@@ -93,7 +93,7 @@ def published(root: Path, count: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("count", "iterations"), [(25, 40), pytest.param(100, 100, marks=pytest.mark.slow)])
-def test_a_robust_classifier_loses_the_same_images(real_data: Path, count: int, iterations: int) -> None:
+def test_robust_classifier_fails_on_the_same_images(real_data: Path, count: int, iterations: int) -> None:
     autopgd = pytest.importorskip("pyautoattack.autopgd_base")
     f, x, y = published(real_data, count)
     threat, rng = Linf(0.3), KeyedRNG(torch.arange(count))
@@ -120,7 +120,7 @@ def test_the_optimum_of_a_binary_linear_classifier_is_reached(threat: ThreatMode
     torch.testing.assert_close(x_adv, best, atol=1e-4 if isinstance(threat, L2) else 1e-9, rtol=0)
 
 
-def test_it_gets_further_than_pgd_with_as_many_gradients() -> None:
+def test_apgd_beats_pgd_with_equal_gradients() -> None:
     f, x = small_network().double(), torch.rand(8, 3, 8, 8, dtype=torch.float64)
     y, threat = f(x).argmax(1), Linf(0.06)
     loss = [ce(f(a(f, x, y, rng=DRAW)), y) for a in (APGD(threat, 40, is_adv=never), PGD(threat, 40, 0.06 / 4))]
@@ -143,7 +143,7 @@ def test_checkpoints_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(("rising", "halved"), [(16, True), (17, False)])
-def test_three_moves_in_four_must_raise_the_loss(rising: int, halved: bool) -> None:
+def test_step_halves_below_three_rises_in_four(rising: int, halved: bool) -> None:
     """Of the 22 moves to the first checkpoint; the first is compared with zero, and so counts here."""
     heights = iter([5.0] + [4.0 + move for move in range(rising)] + [0.0] * (22 - rising))
     x, rng = torch.full((1, 1, 2, 2), 0.5), KeyedRNG(torch.arange(1))
@@ -164,7 +164,7 @@ def darkness(logits: Tensor, y: Tensor) -> Tensor:
     return -logits[:, 1]
 
 
-def test_the_result_is_a_lost_image_before_one_of_higher_loss() -> None:
+def test_result_prefers_adversarial_to_higher_loss() -> None:
     x, y = torch.full((2, 1, 2, 2), 0.45), torch.zeros(2, dtype=torch.int64)
     bright = APGD(Linf(0.1), 20, darkness, start=lambda threat, x, rng: x + 0.1)
     x_adv = bright(brightness, x, y, rng=DRAW)
@@ -172,7 +172,7 @@ def test_the_result_is_a_lost_image_before_one_of_higher_loss() -> None:
     torch.testing.assert_close(replace(bright, is_adv=never)(brightness, x, y, rng=DRAW), x - 0.1)
 
 
-def test_a_lost_image_is_judged_by_the_label_of_a_pair() -> None:
+def test_misclassified_uses_the_label_of_a_pair() -> None:
     logits = torch.tensor([[3.0, 1.0, 0.0, -1.0], [0.0, 1.0, 0.5, 2.0]])
     assert misclassified(logits, torch.tensor([0, 1])).tolist() == [False, True]
     assert misclassified(logits, torch.tensor([[0, 3], [3, 1]])).tolist() == [False, False]
@@ -185,7 +185,7 @@ def test_targeted_dlr_is_eq_7() -> None:
     torch.testing.assert_close(targeted_dlr(7 * logits + 2, torch.tensor([[0, 2]])), torch.tensor([-3 / 3.5]))
 
 
-def test_the_start_reaches_the_edge() -> None:
+def test_noise_at_radius_reaches_the_radius() -> None:
     x = torch.full((5, 3, 8, 8), 0.5)
     start = noise_at_radius(Linf(0.1), x, KeyedRNG(torch.arange(5)))
     torch.testing.assert_close(Linf(0.1).distance(start, x), torch.full((5,), 0.1).double())
@@ -194,7 +194,7 @@ def test_the_start_reaches_the_edge() -> None:
     )
 
 
-def test_each_image_may_have_a_radius_of_its_own() -> None:
+def test_radius_per_image_is_supported() -> None:
     f, x = small_network(), torch.rand(3, 3, 8, 8)
     y, each = f(x).argmax(1), torch.tensor([0.02, 0.05, 0.1])
     together = APGD(Linf(each), 12)(f, x, y, rng=KeyedRNG(torch.arange(3)))

@@ -88,7 +88,7 @@ def test_the_record_says_which_attacks_the_classes_allowed(classes: int, listed:
     assert str(AutoAttack(Linf("8/255"), classes)) == f"AutoAttack-standard(Linf:8/255, {listed})"
 
 
-def test_the_record_says_that_the_pipeline_was_taken_for_randomized() -> None:
+def test_record_flags_a_randomized_pipeline() -> None:
     assert str(AutoAttack(L2(0.5), 10, "rand")) == "AutoAttack-rand(L2:0.5, apgd-ce + apgd-dlr, eot 20)"
     assert str(AutoAttack(L2(0.5), 2, "rand")) == "AutoAttack-rand(L2:0.5, apgd-ce, eot 20)"
 
@@ -101,7 +101,7 @@ def test_the_record_says_that_the_pipeline_was_taken_for_randomized() -> None:
         pytest.param(10, L2, marks=pytest.mark.slow),
     ],
 )
-def test_the_verdict_on_a_linear_classifier_is_the_exact_one(classes: int, norm: type[ThreatModel]) -> None:
+def test_autoattack_on_a_linear_classifier_is_exact(classes: int, norm: type[ThreatModel]) -> None:
     net, x = linear(classes), images(12)
     y = labels(net, x)
     radii = exact_radii(net, x, y, norm)
@@ -121,7 +121,7 @@ def test_the_verdict_on_a_linear_classifier_is_the_exact_one(classes: int, norm:
     ("classes", "norm"),
     [(3, L2), (4, Linf), *(pytest.param(10, norm, marks=pytest.mark.slow) for norm in (Linf, L2))],
 )
-def test_it_is_a_direct_call_on_the_same_batches_bit_for_bit(classes: int, norm: type[ThreatModel]) -> None:
+def test_autoattack_equals_a_direct_call_bit_for_bit(classes: int, norm: type[ThreatModel]) -> None:
     net, x, y = convolutional(classes), images(6, 0, 1), torch.arange(6) % 3
     attack = AutoAttack(norm(0.15 if norm is Linf else 0.6), classes, queries=60)  # type: ignore[call-arg]
     y[:5] = labels(net, x)[:5]
@@ -145,7 +145,7 @@ class Noisy(nn.Module):
         return self.net(x + self.scale * torch.randn_like(x))
 
 
-def test_a_randomized_pipeline_is_attacked_by_rand_and_repeats_with_its_seed() -> None:
+def test_rand_version_repeats_with_equal_seed() -> None:
     x = images(16)
     net = Noisy(linear(3), 2.0)  # so that chance decides which images are right to begin with
     y = labels(net.net, x)
@@ -157,7 +157,7 @@ def test_a_randomized_pipeline_is_attacked_by_rand_and_repeats_with_its_seed() -
     assert torch.equal(x_adv, by_hand(net, x, y, attack, seed=5))
 
 
-def test_the_seed_decides_and_the_callers_generator_stays() -> None:
+def test_seed_determines_the_result_and_torch_is_restored() -> None:
     net, x = convolutional(2), images(4, 0, 1)
     y = labels(net, x)
     attack = AutoAttack(L2(1), 2, queries=5)
@@ -171,7 +171,7 @@ def test_the_seed_decides_and_the_callers_generator_stays() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @NORMS
-def test_small_batches_lost_standing_or_wrong_from_the_start(count: int, norm: type[ThreatModel]) -> None:
+def test_small_batches_of_every_outcome_work(count: int, norm: type[ThreatModel]) -> None:
     net, x = linear(2), images(count)
     y = labels(net, x)
     radii = exact_radii(net, x, y, norm)
@@ -183,7 +183,7 @@ def test_small_batches_lost_standing_or_wrong_from_the_start(count: int, norm: t
 
 
 class Counted(nn.Module):
-    """Cannot be fooled, has a gradient all the same, and counts how often it is asked and differentiated."""
+    """A robust classifier with a gradient that counts its forward and backward passes."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Counted(nn.Module):
 
 
 @pytest.mark.parametrize(("classes", "version"), [(2, "standard"), (3, "standard"), (5, "standard"), (3, "rand")])
-def test_the_cost_is_what_an_image_that_stands_is_seen_to_cost(classes: int, version: Any) -> None:
+def test_cost_equals_that_of_a_robust_image(classes: int, version: Any) -> None:
     net, x = Counted(classes), images(1)
     attack = AutoAttack(Linf(0.1), classes, version, queries=30)
     attack(net, x, torch.tensor([0]), rng=draw_for(x))
@@ -212,7 +212,7 @@ def test_the_cost_of_the_ten_class_ensemble() -> None:
     assert Trial("AutoAttack", attack, attack.threat).gradients() == 1910
 
 
-def test_it_says_nothing_and_leaves_the_logger_as_it_was(
+def test_autoattack_is_silent_and_restores_the_logger(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = logging.getLogger("auto-attack")
@@ -247,7 +247,7 @@ class Dynamic(nn.Module):
         (lambda net: net, None),  # after the dynamic one: its flag must not stick
     ],
 )
-def test_what_its_own_checks_find_is_gathered(wrap: Any, word: str | None) -> None:
+def test_flags_collects_the_warnings(wrap: Any, word: str | None) -> None:
     net, x = linear(2), images(2)
     attack = AutoAttack(Linf(1e-6), 2, queries=5)
     with flags() as outer, flags() as inner:
@@ -258,7 +258,7 @@ def test_what_its_own_checks_find_is_gathered(wrap: Any, word: str | None) -> No
     assert all(word in sentence and "flags_doc" not in sentence for sentence in outer if word)
 
 
-def test_tracing_goes_on_afterwards() -> None:
+def test_tracing_is_restored() -> None:
     net, x = linear(2), images(1)
     before = sys.gettrace()
 
@@ -273,7 +273,7 @@ def test_tracing_goes_on_afterwards() -> None:
         sys.settrace(before)
 
 
-def test_the_classifier_is_untouched_even_behind_a_function() -> None:
+def test_classifier_behind_a_function_is_unchanged() -> None:
     net, x = convolutional(2).train(), images(3)
     net[1].eval()
     before = held(net)
@@ -285,7 +285,7 @@ def test_the_classifier_is_untouched_even_behind_a_function() -> None:
     assert all(parameter.grad is None for parameter in (*net.parameters(), *still.parameters()))
 
 
-def test_logits_that_the_pipeline_keeps_are_not_written_into() -> None:
+def test_logits_of_the_pipeline_are_not_modified() -> None:
     net, x = linear(2), images(2)
     kept = []
 
@@ -297,7 +297,7 @@ def test_logits_that_the_pipeline_keeps_are_not_written_into() -> None:
     assert all(bool(logits.isfinite().all()) for logits in kept)
 
 
-def test_a_tie_leaves_square_without_images_and_is_survived() -> None:
+def test_tied_logits_leave_square_an_empty_batch() -> None:
     x = images(2)
 
     def tied(x: Tensor) -> Tensor:
@@ -307,7 +307,7 @@ def test_a_tie_leaves_square_without_images_and_is_survived() -> None:
     assert torch.equal(AutoAttack(Linf(0.1), 2, queries=5)(tied, x, y, rng=draw_for(x)), x)
 
 
-def test_channels_last_images_are_attacked_alike() -> None:
+def test_channels_last_images_give_the_same_result() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).eval()
     x = torch.rand(3, 3, SIDE, SIDE)
@@ -319,7 +319,7 @@ def test_channels_last_images_are_attacked_alike() -> None:
 
 @pytest.mark.parametrize("height", [3, 4, 5, 9, 12, 13, 14, 18, 23, 24, 25, 28, 34])
 @pytest.mark.parametrize("wider", [-2, 0, 1, 2])
-def test_tiling_is_foretold(height: int, wider: int) -> None:
+def test_can_tile_predicts_the_error_of_square(height: int, wider: int) -> None:
     width = height + wider
     square = pyautoattack.square.SquareAttack(
         lambda x: torch.tensor([[1.0, 0.0]]).repeat(len(x), 1), norm="L2", n_queries=1, eps=0.5, seed=0, device="cpu"
@@ -332,7 +332,7 @@ def test_tiling_is_foretold(height: int, wider: int) -> None:
     assert _can_tile(height, width) == worked
 
 
-def test_evaluate_records_it_and_goes_on_by_batches(tmp_path: Any) -> None:
+def test_evaluate_resumes_autoattack_by_batches(tmp_path: Any) -> None:
     threat = Linf(0.05)
     trial = Trial("AutoAttack", AutoAttack(threat, 4, queries=10), threat)
     net, test = toy_classifier(2), toy_images(8, split="test")
@@ -353,12 +353,12 @@ def test_evaluate_records_it_and_goes_on_by_batches(tmp_path: Any) -> None:
         ({"queries": 0}, "0 queries"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+def test_bad_settings_raise(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         AutoAttack(**{"threat": Linf(0.1), "classes": 10} | settings)
 
 
-def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyautoattack_raises_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(InputError, match=r"pip install 'forefend\[eval\]'"):
         AutoAttack(Linf(0.1), 10)
@@ -372,7 +372,7 @@ def test_a_missing_package_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
         (Linf(0.1), 10, images(1), r"\(1, 2\), expected \(1, 10\)"),
     ],
 )
-def test_images_it_cannot_attack_are_refused(threat: ThreatModel, classes: int, x: Tensor, words: str) -> None:
+def test_unsupported_images_raise(threat: ThreatModel, classes: int, x: Tensor, words: str) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)).to(x.dtype)
     with pytest.raises(InputError, match=words):
         AutoAttack(threat, classes)(net, x, torch.tensor([0]), rng=draw_for(x))

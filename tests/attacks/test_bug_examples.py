@@ -34,7 +34,7 @@ def test_both_are_right_at_first() -> None:
     assert all((f(X).argmax(1) == Y).all() for f in (FIRST, SECOND))
 
 
-def test_a_bug_misleads_the_first_classifier_and_leaves_the_second_right() -> None:
+def test_bug_misleads_the_first_classifier_only() -> None:
     """RTFE's Eq. 7."""
     for threat in (Linf(0.35), L2(0.45)):
         x_adv = bugs(threat, 60, threat.radius / 10)(BOTH, X, (WRONG, Y), rng=DRAW)
@@ -53,7 +53,7 @@ def test_a_shared_feature_misleads_both() -> None:
     torch.testing.assert_close(x_adv[:, 0, 1, 1], X[:, 0, 1, 1] - 0.35)
 
 
-def test_a_bug_does_not_touch_pixels_that_only_help_the_ensemble_less() -> None:
+def test_bug_leaves_pixels_of_the_ensemble_unchanged() -> None:
     x_adv = bugs(Linf(0.35), 60, 0.035)(BOTH, X, (WRONG, Y), rng=DRAW)
     torch.testing.assert_close(x_adv[:, 0, 1, 1], X[:, 0, 1, 1] - 0.35)  # the bug: down all the way
     assert (x_adv[:, 0, 0, 0] > X[:, 0, 0, 0] - 0.2).all()  # the shared pixel: held by the ensemble

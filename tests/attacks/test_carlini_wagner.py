@@ -67,7 +67,7 @@ def check_hyperplanes(attack: CarliniWagner, classes: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_the_nearest_image_of_a_linear_classifier_is_on_the_hyperplane(classes: int) -> None:
+def test_cw_on_a_linear_classifier_finds_the_hyperplane(classes: int) -> None:
     check_hyperplanes(SHORT, classes)
 
 
@@ -87,7 +87,7 @@ def test_confidence_moves_the_hyperplane() -> None:
     assert (ratio < 1.02).all(), ratio
 
 
-def test_black_and_white_images_take_the_exact_way_inside_the_box() -> None:
+def test_cw_on_saturated_images_finds_the_exact_optimum() -> None:
     """Each pixel may go one way only, so the optimum is along those weights that point inwards, by hand."""
     network, y = linear(2), torch.zeros(4, dtype=torch.int64)
     x = (gray(4) > 0.5).double()
@@ -112,7 +112,7 @@ def test_black_and_white_images_take_the_exact_way_inside_the_box() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_pixels_that_decide_nothing_come_back_to_the_bit(dtype: torch.dtype) -> None:
+def test_irrelevant_pixels_are_unchanged(dtype: torch.dtype) -> None:
     x = torch.rand(4, 3, 4, 4, dtype=dtype)
     x[0], x[1] = 0.0, 1.0
     x[2, :, :, ::2], x[2, :, :, 1::2] = 0.0, 1.0
@@ -125,7 +125,7 @@ def test_pixels_that_decide_nothing_come_back_to_the_bit(dtype: torch.dtype) -> 
     assert x_adv.dtype == dtype
 
 
-def test_an_image_that_is_lost_already_comes_back_itself() -> None:
+def test_misclassified_image_is_returned_unchanged() -> None:
     network, x = linear(3), gray(5)
     y = (network(x).argmax(1) + 1) % 3
     assert torch.equal(run(replace(SHORT, searches=2, iterations=5), network, x, y), x)
@@ -133,7 +133,7 @@ def test_an_image_that_is_lost_already_comes_back_itself() -> None:
 
 @settings(max_examples=12)
 @given(st.integers(0, 10**6), st.floats(0, 2), st.sampled_from([0, 3]))
-def test_what_comes_back_is_allowed_and_lost_or_else_x_itself(seed: int, radius: float, checks: int) -> None:
+def test_result_is_adversarial_inside_the_ball_or_x(seed: int, radius: float, checks: int) -> None:
     torch.manual_seed(seed)
     network, x, threat = linear(3), torch.rand(6, 3, 4, 4, dtype=torch.float64).round(decimals=1), L2(radius)
     y = network(x).argmax(1)
@@ -143,7 +143,7 @@ def test_what_comes_back_is_allowed_and_lost_or_else_x_itself(seed: int, radius:
     assert (lost | (x_adv == x).flatten(1).all(1)).all()
 
 
-def test_the_radius_only_decides_who_comes_back() -> None:
+def test_radius_only_selects_the_returned_images() -> None:
     network, x = linear(3), gray(8)
     y = network(x).argmax(1)
     far = run(SHORT, network, x, y)
@@ -156,7 +156,7 @@ def test_the_radius_only_decides_who_comes_back() -> None:
 
 
 @pytest.mark.parametrize("attack", [replace(SHORT, searches=3), replace(SHORT, searches=2, checks=10, lr=0.3)], ids=str)
-def test_an_image_fares_alone_as_in_company(attack: CarliniWagner) -> None:
+def test_result_of_an_image_is_independent_of_its_batch(attack: CarliniWagner) -> None:
     network, x = linear(4), gray(5)
     y = network(x).argmax(1)
     together = run(attack, network, x, y)
@@ -174,7 +174,7 @@ def test_more_searches_never_end_further_away() -> None:
     assert (found[0] > 1.02 * found[2]).any()
 
 
-def test_a_weight_that_is_too_small_grows_until_the_image_is_lost() -> None:
+def test_weight_too_small_grows_until_success() -> None:
     network, x = linear(2), gray(4)
     y = network(x).argmax(1)
     small = replace(SHORT, weight=1e-4)
@@ -182,7 +182,7 @@ def test_a_weight_that_is_too_small_grows_until_the_image_is_lost() -> None:
     assert (margin(network(run(replace(small, searches=6), network, x, y)), y) > 0).all()
 
 
-def test_it_costs_as_many_gradients_as_it_says() -> None:
+def test_steps_equal_the_number_of_gradients() -> None:
     network, calls = linear(2), []
     x = gray(2)
 
@@ -198,7 +198,7 @@ def test_it_costs_as_many_gradients_as_it_says() -> None:
     assert weak_carlini_wagner(L2(1)).steps == 100
 
 
-def test_the_weak_one_jumps_to_a_corner_of_the_box_and_stops() -> None:
+def test_weak_carlini_wagner_reaches_a_corner_and_stops() -> None:
     """From mid-gray a step of 10 in tanh space makes every pixel black or white, whatever the gradient's size."""
     network, calls = linear(2), []
     x = gray(4)
@@ -217,7 +217,7 @@ def test_the_weak_one_jumps_to_a_corner_of_the_box_and_stops() -> None:
     assert (lengths(run(SHORT, network, x, y), x) < 1).all()
 
 
-def test_networks_are_left_as_they_were() -> None:
+def test_attack_restores_the_network() -> None:
     network = toy_classifier().train()
     before = held(network)
     x = torch.rand(3, 1, 6, 6)
@@ -242,7 +242,7 @@ def test_names_tell_the_settings() -> None:
         ({"weight": -1.0}, "lr 0.02 and weight -1.*above 0"),
     ],
 )
-def test_settings_that_find_nothing_are_refused(wrong: dict[str, Any], sentence: str) -> None:
+def test_bad_settings_raise(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         replace(SHORT, **wrong)
 

@@ -58,7 +58,7 @@ X, Y = images(), torch.tensor([0, 1, 2, 0, 1])
 
 
 @pytest.mark.parametrize("quantizer", [Quantizer(), Detached()])
-def test_bpda_sees_the_linear_weight_where_the_plain_gradient_is_zero_or_none(quantizer: nn.Module) -> None:
+def test_bpda_gradient_replaces_a_zero_or_missing_gradient(quantizer: nn.Module) -> None:
     classifier = linear()
     weight = classifier[1].weight.detach()
     if isinstance(quantizer, Quantizer):
@@ -78,19 +78,19 @@ def test_the_gradient_is_taken_at_the_preprocessed_image() -> None:
     assert (gradient - 2 * X).abs().max() > 0.05
 
 
-def test_with_the_identity_as_preprocessor_it_is_the_plain_gradient() -> None:
+def test_bpda_of_the_identity_is_the_plain_gradient() -> None:
     classifier = linear()
     gradient = input_gradient(nn.Sequential(bpda(nn.Identity()), classifier), X, Y, ce)
     assert torch.equal(gradient, input_gradient(classifier, X, Y, ce))
 
 
-def test_with_the_preprocessor_as_its_own_stand_in_it_is_the_plain_gradient() -> None:
+def test_bpda_with_itself_as_backward_is_the_plain_gradient() -> None:
     g, classifier = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Tanh()).double(), linear()
     through = input_gradient(nn.Sequential(bpda(g, g), classifier), X, Y, ce)
     assert torch.equal(through, input_gradient(nn.Sequential(g, classifier), X, Y, ce))
 
 
-def test_the_stand_in_alone_decides_the_gradient() -> None:
+def test_gradient_is_that_of_the_backward_function() -> None:
     blur = nn.AvgPool2d(3, stride=1, padding=1)
     f = nn.Sequential(bpda(Quantizer(), blur), nn.Flatten())
     weights = torch.rand(16, dtype=torch.float64)
@@ -99,12 +99,12 @@ def test_the_stand_in_alone_decides_the_gradient() -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([torch.float32, torch.float64]))
-def test_the_forward_is_bit_for_bit_the_preprocessors(seed: int, dtype: torch.dtype) -> None:
+def test_bpda_output_equals_the_preprocessor_bit_for_bit(seed: int, dtype: torch.dtype) -> None:
     x = torch.rand(2, 1, 4, 4, dtype=dtype, generator=torch.Generator().manual_seed(seed))
     for requires_grad in (False, True):
-        asked = x.clone().requires_grad_(requires_grad)
-        assert torch.equal(bpda(Quantizer())(asked), Quantizer()(x))
-        assert torch.equal(bpda(Quantizer(), lambda t: 1e8 * t)(asked), Quantizer()(x))
+        images = x.clone().requires_grad_(requires_grad)
+        assert torch.equal(bpda(Quantizer())(images), Quantizer()(x))
+        assert torch.equal(bpda(Quantizer(), lambda t: 1e8 * t)(images), Quantizer()(x))
 
 
 def test_a_classifier_may_begin_in_place() -> None:
@@ -114,12 +114,12 @@ def test_a_classifier_may_begin_in_place() -> None:
     assert torch.equal(x, X)
 
 
-def test_stand_ins_of_another_shape_are_refused() -> None:
+def test_bpda_with_another_output_shape_raises() -> None:
     with pytest.raises(InputError, match=r"\(5, 1, 2, 2\).*\(5, 1, 4, 4\).*shape"):
         bpda(Quantizer(), nn.AvgPool2d(2))(X)
 
 
-def test_pgd_reaches_the_optimum_through_bpda_and_does_not_move_without() -> None:
+def test_pgd_needs_bpda_to_reach_the_optimum() -> None:
     classifier, y = linear(2), Y % 2
     defended = Defended(Quantizer(), classifier)
     attack, rng = PGD(Linf(0.3), 6, 0.1, loss=margin, start=from_x), KeyedRNG(torch.arange(len(X)))
@@ -130,7 +130,7 @@ def test_pgd_reaches_the_optimum_through_bpda_and_does_not_move_without() -> Non
     assert (margin(defended(best), y) > margin(defended(X), y) + 0.1).all()
 
 
-def test_the_defended_view_answers_like_the_defended_and_leaves_it_alone() -> None:
+def test_bpda_defended_keeps_outputs_and_the_original() -> None:
     x = torch.rand(4, 1, 6, 6)
     network = toy_classifier().train()
     defended = Defended(preprocessor().train(), network)
@@ -146,12 +146,12 @@ def test_the_defended_view_answers_like_the_defended_and_leaves_it_alone() -> No
         assert torch.equal(view.eval()(x), copy.deepcopy(defended).eval()(x))
 
 
-def test_an_undefended_classifier_is_its_own_view() -> None:
+def test_bpda_defended_returns_undefended_models_unchanged() -> None:
     network = toy_classifier()
     assert bpda_defended(network) is network
 
 
-def test_networks_inside_are_attacked_in_eval_mode_and_given_back() -> None:
+def test_inner_networks_are_in_eval_mode_and_restored() -> None:
     modes: list[bool] = []
 
     class Spy(nn.BatchNorm2d):
@@ -167,7 +167,7 @@ def test_networks_inside_are_attacked_in_eval_mode_and_given_back() -> None:
     assert untouched(network, before)
 
 
-def test_eot_of_a_noisy_linear_model_converges_to_its_exact_expectation() -> None:
+def test_eot_of_a_noisy_linear_model_converges_to_the_mean() -> None:
     """Noise of size s on the images is Gaussian noise on the logits with a mean that is known, with 1/√n to go."""
     classifier, n, size = linear(), 4000, 0.5
     weight = classifier[1].weight.detach()
@@ -178,7 +178,7 @@ def test_eot_of_a_noisy_linear_model_converges_to_its_exact_expectation() -> Non
     assert ((found - classifier(X)).abs() > error / 100).any()
 
 
-def test_eot_of_noisy_probabilities_converges_to_their_expectation() -> None:
+def test_eot_of_noisy_probabilities_converges_to_the_mean() -> None:
     """Two classes, so E softmax is a one-dimensional integral of a sigmoid, done here on a grid."""
     classifier, n = linear(2), 20000
     weight = (classifier[1].weight[1] - classifier[1].weight[0]).detach()
@@ -236,12 +236,12 @@ def test_eot_repeats_itself_when_torch_is_seeded_and_only_then() -> None:
 
 
 @pytest.mark.parametrize("n", [0, -3])
-def test_no_forwards_are_refused(n: int) -> None:
+def test_eot_without_forward_passes_raises(n: int) -> None:
     with pytest.raises(InputError, match=f"{n} forward passes.*at least 1"):
         eot(linear(), n)
 
 
-def test_several_outputs_are_refused() -> None:
+def test_eot_of_several_outputs_raises() -> None:
     with pytest.raises(InputError, match=r"one tensor.*tuple"):
         eot(lambda x: (x, x), 2)(X)  # type: ignore[arg-type, return-value]
 

@@ -49,7 +49,7 @@ X, Y = gray(5), torch.tensor([0, 1, 2, 3, 0])
 DRAW = draw_for(X)
 
 
-def test_the_feature_attack_reaches_the_optimum_of_a_linear_feature_map() -> None:
+def test_feature_attack_on_a_linear_map_reaches_the_optimum() -> None:
     """Where features are scaled pixels, the farthest image is at a corner of the ball, on either side."""
     scale = torch.rand(1, 6, 6, dtype=torch.float64) + 0.5
     f = lambda x: scale * x  # noqa: E731
@@ -59,7 +59,7 @@ def test_the_feature_attack_reaches_the_optimum_of_a_linear_feature_map() -> Non
     assert torch.equal(WithTarget(feature_attack(Linf(0.1), 10, 0.05), clean)(f, X, Y, rng=DRAW), x_adv)
 
 
-def test_the_feature_attack_finds_the_first_singular_vector_in_l2() -> None:
+def test_feature_attack_in_l2_finds_the_first_singular_vector() -> None:
     """‖Aδ‖ is largest along A's first right singular vector; gradient ascent on a sphere is the power method."""
     torch.manual_seed(4)
     matrix = torch.randn(7, 36, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_the_feature_attack_finds_the_first_singular_vector_in_l2() -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, 0.2 * largest), rtol=1e-3, atol=0)
 
 
-def test_from_x_a_feature_attack_would_not_move_and_is_refused() -> None:
+def test_feature_attack_from_x_raises() -> None:
     f = nn.Flatten()
     assert torch.equal(PGD(Linf(0.1), 3, 0.05, loss=mse, start=from_x)(f, X, f(X), rng=DRAW), X)
     with pytest.raises(InputError, match=r"zero gradient.*random_start"):
@@ -79,7 +79,7 @@ def test_from_x_a_feature_attack_would_not_move_and_is_refused() -> None:
 
 
 @pytest.mark.parametrize("start", [from_x, small_noise])
-def test_the_latent_attack_comes_as_near_as_it_may(start: Any) -> None:
+def test_latent_attack_reaches_the_nearest_latent(start: Any) -> None:
     """Where latents are the pixels, the nearest allowed image is the other one clipped to the ball."""
     goal = gray(5).flip(0)
     x_adv = latent_attack(Linf(0.05), 60, 0.002, start)(nn.Identity(), X, goal, rng=DRAW)
@@ -89,7 +89,7 @@ def test_the_latent_attack_comes_as_near_as_it_may(start: Any) -> None:
     assert latent_attack(Linf(0.05), 1, 0.002, start).start is start
 
 
-def test_nearness_is_minus_the_squared_distance() -> None:
+def test_negative_squared_distance_equals_hand_numbers() -> None:
     a, b = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]], [[3.0, 4.0]]])
     assert negative_squared_distance(a, b).tolist() == [-5.0, -25.0]
 
@@ -113,14 +113,14 @@ def test_without_weight_the_reconstruction_attack_is_pgd() -> None:
     assert torch.equal(attack(reconstruction(model), X, Y, rng=DRAW), plain)
 
 
-def test_with_all_the_weight_it_spoils_the_reconstruction_as_pgd_on_that_would() -> None:
+def test_reconstruction_attack_with_large_weight_is_pgd_on_mse() -> None:
     model = defended()
     spoiled = PGD(Linf(0.1), 3, 0.05, loss=mse)(model.defense, X, X, rng=DRAW)
     attack = reconstruction_attack(Linf(0.1), 3, 0.05, weight=1e12)
     assert torch.equal(attack(reconstruction(model), X, (Y, X), rng=DRAW), spoiled)
 
 
-def test_the_views_say_what_the_parts_say() -> None:
+def test_views_equal_the_outputs_of_the_parts() -> None:
     model = defended()
     x_out = model.defense(X)
     logits, z = reconstruction(model)(X)
@@ -133,7 +133,7 @@ def test_the_views_say_what_the_parts_say() -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_the_latent_is_the_encoders(wrapped: bool) -> None:
+def test_latent_view_is_the_encoder_output(wrapped: bool) -> None:
     autoencoder = AaaAutoencoder(width=4).double()
     defense = Defense(autoencoder, DefenseCard("aaa-autoencoder")) if wrapped else autoencoder
     found = latent(Defended(defense, classifier().double()))(X)
@@ -149,7 +149,7 @@ def test_the_latent_is_the_encoders(wrapped: bool) -> None:
         (WithTarget(reconstruction_attack(Linf(0.1), 2, 0.005), label_and_image), reconstruction),
     ],
 )
-def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attack: WithTarget, view: Any) -> None:
+def test_view_is_attacked_in_eval_mode_and_restored(attack: WithTarget, view: Any) -> None:
     modes: list[bool] = []
 
     class Spy(nn.BatchNorm2d):
@@ -181,7 +181,7 @@ def test_each_attack_moves_its_view_in_eval_mode_and_gives_everything_back(attac
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(0, 10**6))
-def test_another_class_is_another_class_and_the_same_in_every_batch(labels: list[int], seed: int) -> None:
+def test_another_class_is_independent_of_the_batch(labels: list[int], seed: int) -> None:
     pool, y = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor(labels)
     rng = KeyedRNG(torch.arange(len(y)) + 7, seed, "latent")
     places = another_class(pool, y, rng)
@@ -200,19 +200,19 @@ def test_every_other_image_is_equally_likely() -> None:
     assert not torch.equal(restarted, another_class(pool, y, draw_for(y)))
 
 
-def test_a_pool_of_one_class_is_refused() -> None:
+def test_another_class_with_one_class_raises() -> None:
     with pytest.raises(InputError, match=r"3 images.*class 1"):
         another_class(torch.tensor([1, 1, 1]), torch.tensor([0, 1]), draw_for(Y[:2]))
 
 
-def test_another_class_hands_over_the_image_that_was_drawn() -> None:
+def test_another_class_returns_the_drawn_image() -> None:
     pool = gray(8)
     labels = torch.arange(8) % 4
     found = AnotherClass(pool, labels)(nn.Identity(), X, Y, DRAW)
     assert torch.equal(found, pool[another_class(labels, Y, DRAW)])
 
 
-def test_subjects_without_the_part_are_refused() -> None:
+def test_view_of_a_model_without_the_part_raises() -> None:
     network = classifier()
     with pytest.raises(InputError, match=r"Sequential has no defense.*Defended"):
         reconstruction(network)
@@ -239,7 +239,7 @@ def test_names_tell_the_settings() -> None:
     assert Trial("features", attack, Linf("8/255"), restarts=2).gradients() == 80
 
 
-def test_the_pipeline_under_a_trial_is_fooled_through_its_features() -> None:
+def test_feature_attack_lowers_accuracy_in_a_trial() -> None:
     """What the attack does to the features reaches the logits, though it never saw a label."""
     model = defended()
     attack = WithTarget(feature_attack(Linf(0.3), 10, 0.1), clean)

@@ -110,7 +110,7 @@ def test_a_point_is_blurred_to_the_kernel() -> None:
     )  # the rest falls off
 
 
-def test_shrunk_images_are_torchs_bilinear_ones_put_onto_black() -> None:
+def test_shrunk_images_equal_bilinear_ones_padded_with_zeros() -> None:
     x, seen = torch.rand(60, 3, 20, 16), set()
     shown = DiverseInput(chance=1.0, least=0.6)(x, KeyedRNG(torch.arange(60)))
     for image, original in zip(shown, x, strict=True):
@@ -182,6 +182,6 @@ def test_smoothing_raises_the_loss_too() -> None:
         (lambda: GaussianBlur(5, 0.0), "reach 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make: Any, message: str) -> None:
+def test_bad_settings_raise(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()

@@ -25,7 +25,7 @@ def images(count: int = 6) -> tuple[Tensor, Tensor, KeyedRNG]:
     return x, torch.arange(count) % 2, KeyedRNG(torch.arange(count), 3)
 
 
-def test_it_is_the_algorithm_written_out() -> None:
+def test_nfgsm_equals_the_algorithm_written_out() -> None:
     x, y, rng = images()
     x_adv = NFGSM(THREAT, noise=2.0, relative_step=0.5)(linear, x, y, rng=rng)
     noisy = (x + 0.2 * (2 * rng.uniform(x) - 1)).clamp(0, 1)
@@ -34,7 +34,7 @@ def test_it_is_the_algorithm_written_out() -> None:
     torch.testing.assert_close(x_adv, (noisy + 0.05 * way).clamp(0, 1))
 
 
-def test_it_leaves_the_ball_and_never_the_pixels() -> None:
+def test_nfgsm_leaves_the_ball_but_not_the_pixel_range() -> None:
     x, y, rng = images(40)
     x_adv = NFGSM(THREAT)(linear, x, y, rng=rng)
     assert 0 <= float(x_adv.min()) <= float(x_adv.max()) <= 1
@@ -43,19 +43,19 @@ def test_it_leaves_the_ball_and_never_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("loss", [ce, margin])
-def test_without_noise_it_is_fgsm(loss: Loss) -> None:
+def test_nfgsm_without_noise_equals_fgsm(loss: Loss) -> None:
     x, y, rng = images()
     x_adv = NFGSM(THREAT, noise=0.0, loss=loss)(linear, x, y, rng=rng)
     torch.testing.assert_close(x_adv, fgsm(THREAT, loss)(linear, x, y, rng=rng))
 
 
-def test_an_images_result_does_not_hang_on_its_batch() -> None:
+def test_result_of_an_image_is_independent_of_its_batch() -> None:
     x, y, rng = images()
     alone = torch.cat([NFGSM(THREAT)(linear, x[[i]], y[[i]], rng=rng.select(torch.tensor([i]))) for i in range(6)])
     assert torch.equal(alone, NFGSM(THREAT)(linear, x, y, rng=rng))
 
 
-def test_each_image_may_have_a_radius_of_its_own() -> None:
+def test_radius_per_image_is_supported() -> None:
     x, y, rng = images()
     radii = torch.tensor([0.0, 0.0, 0.0, 0.1, 0.1, 0.1])
     x_adv = NFGSM(Linf(radii))(linear, x, y, rng=rng)
@@ -63,7 +63,7 @@ def test_each_image_may_have_a_radius_of_its_own() -> None:
     assert torch.equal(x_adv[3:], NFGSM(THREAT)(linear, x, y, rng=rng)[3:])
 
 
-def test_the_network_is_given_back_as_it_was() -> None:
+def test_attack_restores_the_network() -> None:
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
     before = state_digest(network)
     x, y, rng = images()
@@ -76,7 +76,7 @@ def test_settings_are_told_apart() -> None:
     assert len({str(attack) for attack in (*attacks, NFGSM(THREAT, loss=margin))}) == 5
 
 
-def test_what_it_cannot_do_is_one_sentence() -> None:
+def test_nfgsm_with_bad_settings_raises() -> None:
     with pytest.raises(InputError, match=r"L2:0\.5.*Linf"):
         NFGSM(L2(0.5))
     with pytest.raises(InputError, match=r"noise.*-1 radii.*at least 0"):

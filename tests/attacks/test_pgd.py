@@ -25,7 +25,7 @@ BASE = PGD(Linf("8/255"), steps=10, step_size=2 / 255)
 
 
 def linear(channels: int, classes: int, seed: int = 0) -> nn.Linear:
-    """A linear classifier on flattened 4 × 4 images, in float64 so that no sign hangs on rounding."""
+    """A linear classifier on flattened 4 × 4 images, in float64 so that no sign depends on rounding."""
     torch.manual_seed(seed)
     return nn.Linear(channels * 16, classes).double()
 
@@ -79,7 +79,7 @@ def test_l2_reaches_the_optimum_of_a_binary_linear_classifier(count: int, channe
 
 @BATCHES
 @THREATS
-def test_no_allowed_image_is_worse_for_a_multi_class_linear_classifier(count: int, threat: ThreatModel) -> None:
+def test_pgd_on_a_multiclass_linear_model_is_optimal(count: int, threat: ThreatModel) -> None:
     classifier, x = linear(3, 5), images(count, 3, 0.3, 0.7)
     f, y = as_images(classifier), torch.arange(count) % 5
     x_adv = PGD(threat, 80, 0.05, loss=_against(4), start=from_x)(f, x, y, rng=draw_for(x))
@@ -116,7 +116,7 @@ def test_a_negated_loss_targets_a_class(threat: ThreatModel) -> None:
 @BATCHES
 @CHANNELS
 @pytest.mark.parametrize("start", [from_x, random_start])
-def test_every_image_stays_inside(threat: ThreatModel, count: int, channels: int, start: Any) -> None:
+def test_images_stay_inside_the_threat_model(threat: ThreatModel, count: int, channels: int, start: Any) -> None:
     x = images(count, channels).float()
     x[:, :, 0], x[:, :, 1] = 0, 1
     f = as_images(linear(channels, 3).float())
@@ -129,7 +129,7 @@ def test_every_image_stays_inside(threat: ThreatModel, count: int, channels: int
 
 
 @THREATS
-def test_each_image_may_have_a_radius_of_its_own(threat: ThreatModel) -> None:
+def test_radius_per_image_is_supported(threat: ThreatModel) -> None:
     f, x = as_images(linear(3, 3)), images(4, 3)
     y, each = f(x).argmax(1), torch.tensor([0.0, 0.05, 0.1, 0.2], dtype=torch.float64)
     attacks = [fgsm, lambda threat: PGD(threat, 5, 0.05)]
@@ -142,7 +142,7 @@ def test_each_image_may_have_a_radius_of_its_own(threat: ThreatModel) -> None:
 
 
 @THREATS
-def test_a_network_is_given_back_as_it_was(threat: ThreatModel, net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_attack_restores_the_network(threat: ThreatModel, net: nn.Module, x: Tensor, y: Tensor) -> None:
     list(net.parameters())[1].requires_grad = False
     net[1].training = False
     before = copy.deepcopy(net)
@@ -168,14 +168,14 @@ def test_collected_gradients_survive_an_attack(net: nn.Module, x: Tensor, y: Ten
     assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), before, strict=True))
 
 
-def test_a_failing_network_is_given_back_too(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_attack_restores_a_failing_network(net: nn.Module, x: Tensor, y: Tensor) -> None:
     with pytest.raises(RuntimeError):
         PGD(Linf(0.1), 2, 0.05)(net, x[:, :2], y, rng=draw_for(x))
     assert net.training
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-def test_an_attack_works_without_grad_and_does_not_mark_the_images(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_attack_under_no_grad_requires_no_image_gradient(net: nn.Module, x: Tensor, y: Tensor) -> None:
     attack, before = PGD(Linf(0.1), 2, 0.05), x.clone()
     with torch.no_grad():
         x_adv = attack(net, x, y, rng=draw_for(x))
@@ -185,7 +185,7 @@ def test_an_attack_works_without_grad_and_does_not_mark_the_images(net: nn.Modul
 
 
 @THREATS
-def test_an_image_s_result_does_not_depend_on_its_batch(threat: ThreatModel, net: nn.Module, y: Tensor) -> None:
+def test_result_of_an_image_is_independent_of_its_batch(threat: ThreatModel, net: nn.Module, y: Tensor) -> None:
     net.double().eval()
     x = torch.rand(6, 3, 8, 8, dtype=torch.float64)
     attack, rng = PGD(threat, 5, 0.03), KeyedRNG(torch.tensor([40, 3, 17, 0, 2, 9]), seed=1)
@@ -196,7 +196,7 @@ def test_an_image_s_result_does_not_depend_on_its_batch(threat: ThreatModel, net
         torch.testing.assert_close(got, whole[part], atol=1e-9, rtol=0)
 
 
-def test_a_random_start_is_the_draw_s_and_no_start_ignores_it(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_random_start_depends_on_the_rng(net: nn.Module, x: Tensor, y: Tensor) -> None:
     net.eval()
     random = PGD(Linf(0.1), 1, 1e-4)
     start = Linf(0.1).noise(x, draw_for(x))
@@ -207,7 +207,7 @@ def test_a_random_start_is_the_draw_s_and_no_start_ignores_it(net: nn.Module, x:
     assert torch.equal(plain(net, x, y, rng=draw_for(x)), plain(net, x, y, rng=draw_for(x, seed=1)))
 
 
-def test_the_number_of_steps_is_the_number_of_gradients(x: Tensor, y: Tensor) -> None:
+def test_steps_equal_the_number_of_gradients(x: Tensor, y: Tensor) -> None:
     seen = []
 
     def counting(batch: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ def test_equal_settings_are_equal_attacks() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, -1])
-def test_no_steps_are_refused(steps: int) -> None:
+def test_pgd_without_steps_raises(steps: int) -> None:
     with pytest.raises(InputError, match=f"{steps} steps.*at least 1"):
         PGD(Linf(0.1), steps, 0.01)
 

@@ -46,20 +46,20 @@ def test_l2_comes_near_the_optimum_of_a_linear_classifier() -> None:
 
 
 @THREATS
-def test_logits_are_all_it_asks_for_and_steps_are_queries(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
-    asked = []
+def test_square_needs_logits_only_and_steps_are_queries(threat: ThreatModel, x: Tensor, y: Tensor) -> None:
+    batches = []
 
     def rounding(batch: Tensor) -> Tensor:
-        """A classifier without a gradient, asked outside autograd."""
+        """A classifier without a gradient, called outside autograd."""
         assert not torch.is_grad_enabled()
-        asked.append(batch)
+        batches.append(batch)
         return torch.from_numpy((batch.numpy() * 8).round()).flatten(1)[:, :4]
 
     x_adv = Square(threat, 9)(rounding, x, y, rng=KeyedRNG(torch.arange(6)))
-    assert len(asked) == 9 == Square(threat, 9).forwards
+    assert len(batches) == 9 == Square(threat, 9).forwards
     assert Square(threat, 9).gradients == 0
-    assert all(threat.allows(batch, x).all() for batch in asked)
-    losses = torch.stack([margin(torch.from_numpy((b.numpy() * 8).round()).flatten(1)[:, :4], y) for b in asked])
+    assert all(threat.allows(batch, x).all() for batch in batches)
+    losses = torch.stack([margin(torch.from_numpy((b.numpy() * 8).round()).flatten(1)[:, :4], y) for b in batches])
     got = margin(torch.from_numpy((x_adv.numpy() * 8).round()).flatten(1)[:, :4], y)
     assert torch.equal(got, losses.amax(0))
 
@@ -125,7 +125,7 @@ def looped_bump(side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("side", [3, 4, 5, 7, 9])
-def test_a_bump_is_its_plain_twin(side: int) -> None:
+def test_bump_equals_the_reference_loop(side: int) -> None:
     rows, columns = torch.arange(10)[None] - 1, torch.arange(12)[None] - 2
     for turned in (False, True):
         bump = _bump(rows, columns, torch.tensor([side]), torch.tensor([turned]))[0, 0]
@@ -169,7 +169,7 @@ def test_unused_length_is_shared_out_over_the_channels() -> None:
 
 
 @THREATS
-def test_a_query_draws_a_uniform_numbers_and_no_image(
+def test_query_draws_few_random_numbers(
     threat: ThreatModel, monkeypatch: pytest.MonkeyPatch, x: Tensor, y: Tensor
 ) -> None:
     drawn, uniform = [], KeyedRNG.uniform
@@ -214,12 +214,12 @@ def test_as_many_queries_as_the_authors_need(real_data: Path, threat: ThreatMode
         ({"area": 0.0}, "area.*0.*share"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_bad_settings_raise(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Square(**{"threat": Linf(0.1), "steps": 5, **settings})
 
 
-def test_another_threat_model_is_refused() -> None:
+def test_unsupported_threat_model_raises() -> None:
     class Diamond(L2):
         pass
 

@@ -223,7 +223,7 @@ def test_the_softened_choice_by_hand() -> None:
 @STARTS
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_every_image_stays_inside(attack: Any, start: Any, channels: int, kind: torch.dtype) -> None:
+def test_images_stay_inside_the_threat_model(attack: Any, start: Any, channels: int, kind: torch.dtype) -> None:
     x = images(1, (3, channels, 6, 6), -1, 2).to(kind)
     x[0] = 0  # a black image has nothing to move
     f = nn.Sequential(nn.Flatten(), nn.Linear(channels * 36, 3)).to(kind)
@@ -252,7 +252,7 @@ def test_a_step_climbs_where_the_hand_would() -> None:
 
 
 @ATTACKS
-def test_an_image_s_result_does_not_depend_on_its_batch(attack: Any, net: nn.Module, y: Tensor) -> None:
+def test_result_of_an_image_is_independent_of_its_batch(attack: Any, net: nn.Module, y: Tensor) -> None:
     net.double().eval()
     x = torch.rand(6, 3, 8, 8, dtype=torch.float64)
     attack = replace(attack, steps=4, start=at_random)
@@ -265,7 +265,7 @@ def test_an_image_s_result_does_not_depend_on_its_batch(attack: Any, net: nn.Mod
 
 
 @ATTACKS
-def test_each_image_may_have_a_radius_of_its_own(attack: Any, net: nn.Module, y: Tensor) -> None:
+def test_radius_per_image_is_supported(attack: Any, net: nn.Module, y: Tensor) -> None:
     net.double().eval()
     x, radii = torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0.0, 0.02, 0.2], dtype=torch.float64)
     together = replace(attack, threat=Wasserstein(radii), steps=3)(net, x, y[:3], rng=draw_for(x))
@@ -276,7 +276,7 @@ def test_each_image_may_have_a_radius_of_its_own(attack: Any, net: nn.Module, y:
 
 
 @ATTACKS
-def test_a_network_is_given_back_as_it_was(attack: Any, net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_attack_restores_the_network(attack: Any, net: nn.Module, x: Tensor, y: Tensor) -> None:
     list(net.parameters())[1].requires_grad = False
     net[1].training = False
     before, clean = copy.deepcopy(net), x.clone()
@@ -291,7 +291,7 @@ def test_a_network_is_given_back_as_it_was(attack: Any, net: nn.Module, x: Tenso
 
 
 @ATTACKS
-def test_the_number_of_steps_is_the_number_of_gradients(attack: Any, x: Tensor, y: Tensor) -> None:
+def test_steps_equal_the_number_of_gradients(attack: Any, x: Tensor, y: Tensor) -> None:
     seen_by_f = []
 
     def counting(batch: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ def test_the_number_of_steps_is_the_number_of_gradients(attack: Any, x: Tensor, 
 
 
 @ATTACKS
-def test_a_random_start_is_the_draw_s(attack: Any, x: Tensor) -> None:
+def test_random_start_depends_on_the_rng(attack: Any, x: Tensor) -> None:
     threat = Wasserstein(0.1)
     coupling = at_random(threat, x, draw_for(x))
     torch.testing.assert_close(transport_cost(coupling), threat.budget(x))
@@ -353,12 +353,12 @@ def test_identities_are_readable_and_stable(python: Callable[..., str]) -> None:
         (lambda: replace(FRANK_WOLFE, entropy=float("nan")), "entropy.*nan"),
     ],
 )
-def test_bad_settings_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_bad_settings_raise(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_mending_costs_distance_and_leaves_the_box_intact() -> None:
+def test_projection_to_the_box_costs_distance() -> None:
     """The published reading lets pixels exceed 1; with project_to_box none does, and the budget is spent again."""
     x = images(5, (2, 1, 6, 6), -1, 3)
     wanted = identity_coupling(x, 5) + 0.5 * gather_windows(weights_like(x)[None], 5)
@@ -379,7 +379,7 @@ def mnist(folder: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 @ATTACKS
-def test_a_published_classifier_falls_and_every_image_obeys(attack: Any, real_data: Path) -> None:
+def test_published_classifier_loses_accuracy_inside_the_ball(attack: Any, real_data: Path) -> None:
     """Another group's MNIST network is right on all 10 images; half a pixel of transport leaves it few of them."""
     f = load_weights("smallcnn", real_data / "classifiers" / "secml-mnist-smallcnn.pth", mean=0, std=1).eval()
     x, y = mnist(real_data, 10)

@@ -1,4 +1,4 @@
-"""Which BatchNorms directly follow a layer of weights, and the network with these folded into it."""
+"""Find and fold BatchNorms that directly follow a layer, as a reference for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def layers_before_norms(net: nn.Module) -> dict[str, str | None]:
-    """Each BatchNorm's name, to the name of the layer whose output it alone reads; None where it follows no layer."""
+    """Map each BatchNorm to the layer whose output it alone reads, or to None."""
     modules = dict(net.named_modules())
     found: dict[str, str | None] = {}
     for node in torch.fx.symbolic_trace(net).graph.nodes:
@@ -25,11 +25,11 @@ def layers_before_norms(net: nn.Module) -> dict[str, str | None]:
 
 
 def folded(net: nn.Module) -> nn.Module:
-    """A copy without the BatchNorms that follow a layer: their scale and offset are in the layer's weights."""
-    twin = copy.deepcopy(net)
+    """Return a copy with BatchNorms folded into the layers before them."""
+    copied = copy.deepcopy(net)
     for norm_name, layer_name in layers_before_norms(net).items():
         if layer_name is not None:
-            layer, norm = twin.get_submodule(layer_name), twin.get_submodule(norm_name)
+            layer, norm = copied.get_submodule(layer_name), copied.get_submodule(norm_name)
             statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             if isinstance(layer, nn.Linear):
                 layer.weight, layer.bias = fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
@@ -38,12 +38,12 @@ def folded(net: nn.Module) -> nn.Module:
                 layer.weight, layer.bias = fuse_conv_bn_weights(
                     layer.weight, layer.bias, *statistics, transpose=transposed
                 )
-            twin.set_submodule(norm_name, nn.Identity())
-    return twin
+            copied.set_submodule(norm_name, nn.Identity())
+    return copied
 
 
 def lived_in(net: nn.Module, x: Tensor) -> nn.Module:
-    """The network in eval mode as if it had been trained: BatchNorm has scales, offsets and the history of `x`."""
+    """Return the network in eval mode with random scales and offsets and the statistics of `x`."""
     for module in net.modules():
         if isinstance(module, NORMS):
             module.momentum = 1.0

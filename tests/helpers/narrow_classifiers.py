@@ -1,4 +1,4 @@
-"""Every architecture of the shelf in a form that a test can train: the same code, fewer channels and layers."""
+"""Every architecture in a narrow form that a test can train."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NARROW: dict[str, dict[str, object]] = {
     "vgg16": {"widths": [8, 12, 16, 20, 24]},
     "vgg19": {"widths": [6, 12, 16, 20, 24]},
 }
-# In their full form these are too big to fill, write and read in a test.
+# Too large in their full form for tests that write and read weights.
 BIG = sorted(set(NARROW) - {"densenet121-narrow", "madry-cifar", "resnet44", "resnet56"})
 
 
 def narrow(name: str, *, channels: int = 3, classes: int = 4, size: int = 8) -> nn.Module:
-    """A new network of this architecture, narrow where it is otherwise large."""
+    """Return a new classifier of this architecture with few channels."""
     assert name in ARCHITECTURES
     return build(name, channels=channels, classes=classes, size=size, **NARROW.get(name, {}))

@@ -1,4 +1,4 @@
-"""Every architecture of the shelf in a form that a test can train: the same code, fewer channels and layers."""
+"""Every architecture in a narrow form that a test can train."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ SLENDER: dict[str, dict[str, object]] = {
 
 
 def slender(name: str, channels: int = 3) -> nn.Module:
-    """A new preprocessor of this architecture, slender where it is otherwise large."""
+    """Return a new preprocessor of this architecture with few channels."""
     return build(name, channels=channels, **SLENDER[name])

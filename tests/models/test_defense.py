@@ -22,7 +22,7 @@ from forefend.threat_models.lp import Linf
 from forefend.training.artifacts import defense_of
 from forefend.training.config import TrainingConfig
 
-# Small forms of what stands on the shelf; the default sizes have up to seventy million parameters.
+# Small forms of the architectures, whose defaults have up to seventy million parameters.
 SMALL = {
     "aaa-autoencoder": {"channels": 1, "width": 4},
     "ape-gan": {"channels": 3},
@@ -61,19 +61,19 @@ def test_what_is_saved_is_loaded_bit_for_bit_and_in_eval_mode(name: str, tmp_pat
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_s_own_name_and_settings_build_its_equal(name: str) -> None:
     network = preprocessors.build(name, **SMALL[name])
-    twin = preprocessors.build(preprocessors.name_of(network), **network.settings)
-    assert type(twin) is type(network)
-    assert twin.settings == network.settings
+    rebuilt = preprocessors.build(preprocessors.name_of(network), **network.settings)
+    assert type(rebuilt) is type(network)
+    assert rebuilt.settings == network.settings
 
 
 @pytest.mark.parametrize("name", preprocessors.ARCHITECTURES)
-def test_a_network_as_the_shelf_has_it_is_known_by_its_very_name(name: str) -> None:
+def test_name_of_returns_the_name_of_each_architecture(name: str) -> None:
     with torch.device("meta"):
         network = preprocessors.build(name, channels=3)
     assert preprocessors.name_of(network) == name
 
 
-def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
+def test_save_with_a_wrong_card_raises(tmp_path: Path) -> None:
     network = preprocessors.build("narrow-unet", channels=1)
     settings = network.settings
     for card in (
@@ -90,7 +90,7 @@ def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
         preprocessors.name_of(preprocessor())
 
 
-def test_what_was_trained_in_python_is_saved_loaded_and_knows_its_guide(tmp_path: Path) -> None:
+def test_trained_defense_is_loaded_with_its_guides(tmp_path: Path) -> None:
     network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
     networks = Networks(network, [Guide(classifier(1), "mine")])
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=20)
@@ -107,7 +107,7 @@ def test_what_was_trained_in_python_is_saved_loaded_and_knows_its_guide(tmp_path
     assert seen == {True}
 
 
-def test_a_guide_is_known_behind_a_normalization_that_does_nothing(tmp_path: Path) -> None:
+def test_has_seen_ignores_an_identity_normalization(tmp_path: Path) -> None:
     bare = classifier(1)
     assert defense().has_seen(Normalized(bare, 0, 1))
     assert defense().has_seen(Guide(Normalized(bare, [0.0], [1.0])))
@@ -146,13 +146,13 @@ def test_a_seen_classifier_is_told_by_its_fingerprint() -> None:
     assert not defense().has_seen(moved)
 
 
-def test_defended_is_the_classifier_behind_the_defense_and_never_clamps() -> None:
+def test_defended_applies_both_networks_without_clamping() -> None:
     wide, network = nn.Conv2d(1, 1, 1), classifier()
     x = torch.rand(3, 1, 6, 6) * 9 - 4
     assert torch.equal(Defended(wide, network)(x), network(wide(x)))
 
 
-def test_training_moving_or_casting_it_leaves_the_classifier_alone() -> None:
+def test_defended_changes_leave_the_classifier_unchanged() -> None:
     network = classifier().train()
     network[1].eval()
     network[0].weight.requires_grad_(False)
@@ -192,7 +192,7 @@ def test_an_optimizer_over_all_of_it_moves_the_defense_alone() -> None:
     assert untouched(network, before)
 
 
-def test_a_pipeline_is_preprocessed_once_and_asks_each_guide() -> None:
+def test_pipelines_preprocess_once_for_all_guides() -> None:
     calls: list[int] = []
 
     class Counting(nn.Module):
@@ -239,7 +239,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_foreign_or_missing_files_are_one_sentence(name: str, tmp_path: Path) -> None:
+def test_load_of_damaged_files_raises_one_sentence(name: str, tmp_path: Path) -> None:
     damage, words = DAMAGES[name]
     defense().save(tmp_path)
     damage(tmp_path)
@@ -259,6 +259,6 @@ def test_defense_json_has_format_1_and_newer_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path).card == defense().card
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_load_of_a_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere holds no defense\.json"):
         load(tmp_path / "nowhere")

@@ -32,37 +32,37 @@ def mixed(network: nn.Module) -> nn.Module:
 
 
 def test_frozen_shares_every_tensor_and_follows_the_original(net: nn.Module, x: Tensor) -> None:
-    twin = frozen(net)
+    view = frozen(net)
     theirs = [t.data_ptr() for t in (*net.parameters(), *net.buffers())]
-    assert [t.data_ptr() for t in (*twin.parameters(), *twin.buffers())] == theirs
-    before = twin(x)
+    assert [t.data_ptr() for t in (*view.parameters(), *view.buffers())] == theirs
+    before = view(x)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(0.5)
-    assert not torch.equal(twin(x), before)
-    assert torch.equal(twin(x), net.eval()(x))
+    assert not torch.equal(view(x), before)
+    assert torch.equal(view(x), net.eval()(x))
 
 
 def test_frozen_follows_an_optimizer_and_batchnorm_s_statistics(net: nn.Module, x: Tensor, y: Tensor) -> None:
-    twin = frozen(net)
+    view = frozen(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x), y).backward()
         optimizer.step()
-    assert torch.equal(twin(x), net.eval()(x))
+    assert torch.equal(view(x), net.eval()(x))
 
 
-def test_a_twin_is_laid_out_channels_last_and_the_original_is_not(net: nn.Module, x: Tensor) -> None:
-    twin = channels_last_copy(net)
-    assert twin.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+def test_channels_last_copy_leaves_the_original_layout(net: nn.Module, x: Tensor) -> None:
+    view = channels_last_copy(net)
+    assert view.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
     assert not net.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(twin(x), net.eval()(x))
+    torch.testing.assert_close(view(x), net.eval()(x))
 
 
 @pytest.mark.parametrize("shape", [(16, 1, 3, 3), (1, 3, 1, 1), (16, 3, 1, 1), (16, 3, 3, 3)])
 def test_the_layout_is_torch_s_own_where_several_would_do(shape: tuple[int, ...]) -> None:
-    """Its convolutions round by it, so that a run that goes on needs the very same."""
+    """Convolutions round differently by layout, so resuming requires the same one."""
     channels, width, *sides = shape
     ours, theirs = (nn.Conv2d(width, channels, tuple(sides)) for _ in range(2))
     channels_last(ours)
@@ -83,37 +83,37 @@ class Volumes(nn.Module):
 
 
 def test_five_dimensions_have_no_such_layout_and_stay() -> None:
-    twin, x = channels_last_copy(Volumes()), torch.rand(2, 3, 6, 6)
-    assert twin.plane.weight.is_contiguous(memory_format=torch.channels_last)
-    assert twin.volume.weight.is_contiguous()
-    assert twin(x).shape == (2, 5)
+    view, x = channels_last_copy(Volumes()), torch.rand(2, 3, 6, 6)
+    assert view.plane.weight.is_contiguous(memory_format=torch.channels_last)
+    assert view.volume.weight.is_contiguous()
+    assert view(x).shape == (2, 5)
     assert optimized_copy(Volumes(), x)(x).shape == (2, 5)
     Networks(classifier=Volumes()).to(torch.device("cpu"))
 
 
-def test_what_lies_on_two_devices_is_laid_out_on_the_one_that_is_no_cpu() -> None:
+def test_channels_last_copy_moves_to_the_other_device() -> None:
     both = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3).to("meta"))
     assert {tensor.device.type for tensor in channels_last_copy(both).parameters()} == {"meta"}
     assert device_of(both) == torch.device("cpu")  # where it was
     assert device_of(channels_last_copy(both[0])) == torch.device("cpu")
 
 
-def test_frozen_leaves_the_original_alone(net: nn.Module, x: Tensor) -> None:
+def test_frozen_leaves_the_original_unchanged(net: nn.Module, x: Tensor) -> None:
     before, tensors = state(mixed(net)), copy.deepcopy(net.state_dict())
-    twin = frozen(net)
-    twin(x)
+    view = frozen(net)
+    view(x)
     assert state(net) == before
     assert all(torch.equal(a, b) for a, b in zip(tensors.values(), net.state_dict().values(), strict=True))
-    twin.train()
+    view.train()
     assert state(net) == before
 
 
-def test_frozen_is_in_eval_mode_and_asks_for_no_gradient(net: nn.Module, x: Tensor) -> None:
-    twin = frozen(net.train())
-    modes, flags = state(twin)
+def test_frozen_is_in_eval_mode_without_gradients(net: nn.Module, x: Tensor) -> None:
+    view = frozen(net.train())
+    modes, flags = state(view)
     assert not any(modes)
     assert not any(flags)
-    assert torch.equal(twin(x), twin(x))
+    assert torch.equal(view(x), view(x))
     assert not torch.equal(net(x), net(x))  # dropout
 
 
@@ -123,35 +123,35 @@ def test_frozen_batchnorm_does_not_move(net: nn.Module, x: Tensor) -> None:
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers())
 
 
-def test_gradients_flow_through_a_frozen_network_to_the_image_alone(net: nn.Module, x: Tensor) -> None:
-    twin = frozen(net)
+def test_frozen_passes_gradients_to_the_image_only(net: nn.Module, x: Tensor) -> None:
+    view = frozen(net)
     x.requires_grad_()
-    twin(x).sum().backward()
+    view(x).sum().backward()
     assert x.grad is not None
     assert (x.grad != 0).any()
-    assert all(p.grad is None for p in (*twin.parameters(), *net.parameters()))
+    assert all(p.grad is None for p in (*view.parameters(), *net.parameters()))
 
 
-def test_frozen_reaches_into_wrapped_networks_and_keeps_tied_weights_tied(net: nn.Module, x: Tensor) -> None:
+def test_frozen_keeps_wrapped_networks_and_tied_weights(net: nn.Module, x: Tensor) -> None:
     wrapped = nn.Sequential(Normalized(net, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), nn.Identity())
     assert torch.equal(frozen(wrapped)(x), wrapped.eval()(x))
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     tied[1].weight = tied[0].weight
-    twin = frozen(tied)
-    assert twin[1].weight is twin[0].weight
+    view = frozen(tied)
+    assert view[1].weight is view[0].weight
     assert torch.equal(frozen(frozen(wrapped))(x), wrapped(x))
 
 
 def test_frozen_keeps_a_parametrised_layer_s_function() -> None:
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     batch = torch.rand(4, 3)
-    twin = frozen(layer)
+    view = frozen(layer)
     with torch.no_grad():
         layer.parametrizations.weight.original0.mul_(2)
-    assert torch.equal(twin(batch), layer(batch))
+    assert torch.equal(view(batch), layer(batch))
 
 
-def test_borrowed_is_crafting_form_and_gives_everything_back(net: nn.Module) -> None:
+def test_eval_and_no_grad_restores_modes_and_flags(net: nn.Module) -> None:
     before = state(mixed(net))
     with eval_and_no_grad(net):
         modes, flags = state(net)
@@ -161,14 +161,14 @@ def test_borrowed_is_crafting_form_and_gives_everything_back(net: nn.Module) -> 
     assert len(set(before[0])) == len(set(before[1])) == 2
 
 
-def test_borrowed_gives_back_after_an_exception(net: nn.Module) -> None:
+def test_eval_and_no_grad_restores_after_an_exception(net: nn.Module) -> None:
     before = state(mixed(net))
     with pytest.raises(KeyError), eval_and_no_grad(net):
         raise KeyError
     assert state(net) == before
 
 
-def test_borrowing_twice_gives_back_twice(net: nn.Module) -> None:
+def test_nested_eval_and_no_grad_restores(net: nn.Module) -> None:
     before = state(mixed(net))
     with eval_and_no_grad(net):
         with eval_and_no_grad(net):
@@ -177,7 +177,7 @@ def test_borrowing_twice_gives_back_twice(net: nn.Module) -> None:
     assert state(net) == before
 
 
-def test_any_callable_can_be_borrowed(net: nn.Module) -> None:
+def test_eval_and_no_grad_accepts_any_callable(net: nn.Module) -> None:
     with eval_and_no_grad(lambda batch: net(batch)):
         assert net.training
 
@@ -241,7 +241,7 @@ def test_every_kind_of_tensor_has_a_fingerprint(tensor: Tensor) -> None:
     assert fingerprint(network) != fingerprint(nn.Module())
 
 
-def test_the_fingerprint_is_the_same_for_ever_and_in_every_process(python: Callable[..., str]) -> None:
+def test_fingerprint_is_stable_across_processes(python: Callable[..., str]) -> None:
     layer = nn.Linear(2, 1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.5, -1.0]]))

@@ -31,7 +31,7 @@ def test_it_averages_probabilities_over_the_normal_distribution() -> None:
     torch.testing.assert_close(chance, torch.tensor([0.5, 0.8413, 0.0228]), atol=0.012, rtol=0)
 
 
-def test_it_answers_otherwise_each_time_and_the_same_with_the_seed() -> None:
+def test_noise_differs_each_call_and_repeats_with_the_seed() -> None:
     pipeline, x = MeanOverNoise(toy_networks.classifier(), 0.25, 4), torch.rand(5, 1, 6, 6)
     torch.manual_seed(3)
     first, second = pipeline(x), pipeline(x)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.folded_networks import NORMS, layers_before_norms, lived_in
+from helpers.narrow_classifiers import narrow
+from helpers.narrow_preprocessors import slender
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -29,12 +30,6 @@ from forefend.models.guide import Guide, read
 from forefend.models.optimized_copy import OptimizedCopy, optimized_copy
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
-
-TESTS = Path(__file__).parent
-sys.path += [str(TESTS / "classifiers"), str(TESTS / "preprocessors")]
-
-from helpers.narrow_classifiers import narrow
-from helpers.narrow_preprocessors import slender
 
 CLASSIFIERS = [(f"classifier {name}", name, narrow) for name in classifiers.ARCHITECTURES]
 PREPROCESSORS = [(f"preprocessor {name}", name, slender) for name in preprocessors.ARCHITECTURES]
@@ -120,7 +115,7 @@ SHALLOW = ["cnn", "fastat", "lenet5", "madry-mnist", "marabou", "mlp", "resnet4b
 
 
 @pytest.mark.parametrize("name", SHALLOW)
-def test_gradients_of_shallow_networks_point_the_same_way_in_bfloat16(name: str) -> None:
+def test_bf16_gradients_of_shallow_networks_agree(name: str) -> None:
     net, x = made(name, narrow), images()
     assert cosine(gradient(frozen(net), x)[1], gradient(optimized_copy(net, x, precision="bf16"), x)[1]) > 0.98
 
@@ -261,7 +256,7 @@ FLOWS: dict[type[nn.Module], dict[str, str | None]] = {
 
 @pytest.mark.parametrize("opaque", [False, True], ids=["traced", "watched"])
 @pytest.mark.parametrize("kind", FLOWS, ids=lambda kind: kind.__name__)
-def test_what_is_folded_follows_the_data_even_before_any_training(kind: type[nn.Module], opaque: bool) -> None:
+def test_foldable_follows_the_data_flow(kind: type[nn.Module], opaque: bool) -> None:
     """BatchNorms of a fresh network are next to the identity: a wrong fold would not show in its outputs."""
     net, x = (type("Hidden", (Opaque, kind), {}) if opaque else kind)().eval(), images()
     assert foldable(net, x) == FLOWS[kind]
@@ -281,7 +276,7 @@ def _tuple(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def test_both_witnesses_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foldable_requires_both_analyses_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forefend.models.batchnorm_folding._traced", lambda network: {("a", "norm_a")})
     assert foldable(Crossed().eval(), images()) == {"norm_a": "a", "norm_b": None}
 
@@ -302,10 +297,10 @@ def test_a_folded_layer_is_the_layer_and_its_norm(layer: nn.Module, shape: tuple
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.5, 2)
     layer, x = layer.double(), torch.rand(3, *shape, dtype=torch.float64)
-    twin = copy.deepcopy(layer)
+    copied = copy.deepcopy(layer)
     weight, bias = folded(layer, norm)
-    twin.weight, twin.bias = nn.Parameter(weight), nn.Parameter(bias)
-    torch.testing.assert_close(twin(x), norm(layer(x)), rtol=1e-12, atol=1e-12)
+    copied.weight, copied.bias = nn.Parameter(weight), nn.Parameter(bias)
+    torch.testing.assert_close(copied(x), norm(layer(x)), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(Affine(*affine(norm))(layer(x)), norm(layer(x)), rtol=1e-12, atol=1e-12)
 
 
@@ -327,7 +322,7 @@ class Own(nn.BatchNorm2d):
         return 2 * super().forward(x)
 
 
-def test_norms_that_are_more_than_norms_stay_and_a_sentence_says_so() -> None:
+def test_subclassed_and_hooked_norms_are_kept_with_a_note() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 1), Own(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
     net.append(nn.BatchNorm2d(3))
     hooked = nn.Conv2d(3, 3, 1)
@@ -354,7 +349,7 @@ class Rescaled(nn.Module):
         return self.norm(self.conv(x)) * (1 if self.conv.bias is None else 3)
 
 
-def test_a_fold_that_changes_the_outputs_is_given_up() -> None:
+def test_fold_that_changes_outputs_is_dropped() -> None:
     net = Rescaled().eval()
     net.conv.bias = None
     prepared = optimized_copy(net, images())
@@ -368,7 +363,7 @@ class InFloat32(Crossed):
         return super().forward(x.float())
 
 
-def test_a_network_that_knows_float32_alone_is_proved_in_it() -> None:
+def test_float32_only_network_is_verified_in_float32() -> None:
     assert optimized_copy(lived_in(InFloat32(), images()), images()).plan == BOTH
 
 
@@ -380,7 +375,7 @@ class NoBfloat16(Crossed):
         return y
 
 
-def test_what_does_not_work_in_bfloat16_stays_in_float32_and_says_so() -> None:
+def test_network_without_bf16_stays_in_fp32_with_a_note() -> None:
     net = lived_in(NoBfloat16(), images())
     prepared = optimized_copy(net, images(), precision="bf16")
     assert prepared.dtype == torch.float32
@@ -403,13 +398,13 @@ class Full(nn.Module):
 
 
 @pytest.mark.parametrize("without", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_want_of_memory_is_told_as_that(without: torch.dtype) -> None:
+def test_out_of_memory_errors_are_raised(without: torch.dtype) -> None:
     with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
         optimized_copy(Full(without), torch.rand(2, 3, 8, 8), precision="bf16")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_is_a_snapshot_until_it_is_refreshed_in_place(precision: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_copy_is_a_snapshot_until_refresh(precision: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
     net.insert(2, nn.ConvTranspose2d(5, 5, 3, padding=1, groups=5))
     net.insert(3, nn.BatchNorm2d(5))
     net.insert(4, nn.Sequential(nn.ReLU(), nn.BatchNorm2d(5)))
@@ -430,7 +425,7 @@ def test_it_is_a_snapshot_until_it_is_refreshed_in_place(precision: str, net: nn
     assert not torch.allclose(prepared(x), old, rtol=0.1)
 
 
-def test_a_network_that_is_gone_cannot_be_read_again(net: nn.Module, x: Tensor) -> None:
+def test_refresh_without_the_original_raises(net: nn.Module, x: Tensor) -> None:
     prepared = optimized_copy(copy.deepcopy(net), x)
     gc.collect()
     with pytest.raises(InputError, match="no longer exists"):
@@ -444,7 +439,7 @@ def test_it_shares_no_tensor_with_the_network(net: nn.Module, x: Tensor) -> None
     assert theirs.isdisjoint(t.data_ptr() for t in (*prepared.parameters(), *prepared.buffers()))
 
 
-def test_nothing_that_a_library_does_to_a_model_moves_it(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def test_copy_ignores_train_and_requires_grad(net: nn.Module, x: Tensor, y: Tensor) -> None:
     prepared = optimized_copy(net, x, precision="bf16")
     out = prepared(x)
     prepared.train().requires_grad_()
@@ -477,7 +472,7 @@ def test_an_outer_autocast_does_not_reach_it(net: nn.Module, x: Tensor) -> None:
     assert torch.equal(inside, prepared(x))
 
 
-def test_an_attack_through_it_fools_the_network_as_one_on_the_network_does() -> None:
+def test_attack_on_the_copy_transfers_to_the_network() -> None:
     f, x = made("cnn", narrow), images(16)
     y = f(x).argmax(1)
     attack, rng = PGD(Linf(0.1), 10, 0.02), KeyedRNG(torch.arange(16))
@@ -487,7 +482,7 @@ def test_an_attack_through_it_fools_the_network_as_one_on_the_network_does() -> 
     assert abs(lost["plain"] - lost["bf16"]) <= 1
 
 
-def test_it_has_no_taps() -> None:
+def test_copy_has_no_feature_layers() -> None:
     prepared = optimized_copy(made("resnet20", narrow), images())
     with pytest.raises(InputError, match="feature_layers"):
         feature_layers_of(prepared)
@@ -518,7 +513,7 @@ FILES = {
 @pytest.mark.parametrize(
     "file", [pytest.param(file, marks=[pytest.mark.slow] * ("resnet56" in file)) for file in FILES]
 )
-def test_published_classifiers_answer_as_before(file: str, real_data: Path) -> None:
+def test_published_classifiers_keep_their_outputs(file: str, real_data: Path) -> None:
     name, mean, std = FILES[file]
     net = load_weights(name, real_data / "classifiers" / file, mean=mean, std=std)
     x, y, _ = data.load("cifar-10", "test", real_data).batch(torch.arange(200))

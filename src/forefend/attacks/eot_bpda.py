@@ -96,8 +96,8 @@ def bpda_defended(model: nn.Module, backward: Callable[[Tensor], Tensor] = ident
     pipeline: Any = model
     if not hasattr(model, "defense"):
         return model
-    twin: nn.Module = type(pipeline)(bpda(pipeline.defense, backward), pipeline.classifier)
-    return twin
+    view: nn.Module = type(pipeline)(bpda(pipeline.defense, backward), pipeline.classifier)
+    return view
 
 
 @final

@@ -90,14 +90,14 @@ def with_distinct_norms(network: nn.Module) -> nn.Module:
 
     In a fresh network each is close to the identity, so a wrong fold would not be noticed.
     """
-    twin = copy.deepcopy(frozen(network))
-    for place, norm in enumerate(norms(twin).values()):
+    copied = copy.deepcopy(frozen(network))
+    for place, norm in enumerate(norms(copied).values()):
         mean: Any = norm.running_mean
         variance: Any = norm.running_var
         spread = torch.linspace(0.7, 1.4, len(mean), device=mean.device, dtype=mean.dtype).roll(place)
         mean += (spread - 1) * variance.sqrt()
         variance *= spread
-    return twin
+    return copied
 
 
 @final

@@ -90,8 +90,8 @@ class Defense(nn.Module):
         card, shapes = self.card, {name: tensor.shape for name, tensor in self.preprocessor.state_dict().items()}
         try:
             with torch.device("meta"):
-                twin = preprocessors.build(card.architecture, **card.settings)
-            fits = shapes == {name: tensor.shape for name, tensor in twin.state_dict().items()}
+                rebuilt = preprocessors.build(card.architecture, **card.settings)
+            fits = shapes == {name: tensor.shape for name, tensor in rebuilt.state_dict().items()}
         except TypeError:  # a setting is missing
             fits = False
         if not fits:

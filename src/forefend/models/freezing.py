@@ -51,13 +51,13 @@ def channels_last_copy(network: Network) -> Network:
     Args:
         network: as for `frozen`; where parts are on the CPU and on one other device, the copy is on the latter.
     """
-    twin = frozen(network)
-    places = {tensor.device for tensor in chain(twin.parameters(), twin.buffers())}
+    copied = frozen(network)
+    places = {tensor.device for tensor in chain(copied.parameters(), copied.buffers())}
     others = [place for place in places if place.type != "cpu"]
     if len(places) > len(others) == 1:
-        twin.to(others[0])
-    channels_last(twin)
-    return twin
+        copied.to(others[0])
+    channels_last(copied)
+    return copied
 
 
 def channels_last(network: nn.Module) -> None:

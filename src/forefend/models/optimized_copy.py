@@ -157,16 +157,16 @@ def _verified_plan(network: nn.Module, images: Tensor) -> tuple[FoldPlan, tuple[
 
 def _eval_copy(network: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy in eval mode after one forward pass, which initializes lazy modules."""
-    twin = copy.deepcopy(frozen(network))
+    copied = copy.deepcopy(frozen(network))
     try:
         with torch.no_grad():
-            twin(images)
+            copied(images)
     except RuntimeError as error:
         reason = _reason(error)
         raise InputError(
             f"The network does not accept images of shape {tuple(images.shape[1:])} ({reason})."
         ) from error
-    return twin
+    return copied
 
 
 def _reason(error: RuntimeError) -> str:
@@ -218,16 +218,16 @@ def _test_images(x: Tensor) -> Tensor:
 
 def _with_plan(network: nn.Module, plan: FoldPlan) -> nn.Module:
     """Return a frozen copy with the modules of the plan, whose values `refresh` sets."""
-    twin = copy.deepcopy(frozen(network))
+    copied = copy.deepcopy(frozen(network))
     for norm, layer in plan.items():
-        scale, shift = affine(twin.get_submodule(norm))
-        twin.set_submodule(norm, nn.Identity() if layer else Affine(scale, shift))
+        scale, shift = affine(copied.get_submodule(norm))
+        copied.set_submodule(norm, nn.Identity() if layer else Affine(scale, shift))
         if layer:
-            target = twin.get_submodule(layer)
+            target = copied.get_submodule(layer)
             weight: Any = target.weight
             target.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
             target.bias = nn.Parameter(shift, requires_grad=False)
-    return twin
+    return copied
 
 
 def _named_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -94,11 +94,11 @@ def test_the_constructor_defaults_fit_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_settings_written_as_json_rebuild_the_network(name: str) -> None:
     net = narrow(name, channels=3, classes=4, size=19).eval()
-    twin = build(name, **json.loads(json.dumps(net.settings))).eval()
-    twin.load_state_dict(net.state_dict())
-    assert twin.settings == net.settings
+    rebuilt = build(name, **json.loads(json.dumps(net.settings))).eval()
+    rebuilt.load_state_dict(net.state_dict())
+    assert rebuilt.settings == net.settings
     x = images(2, 3, 19, 19)
-    assert torch.equal(twin(x), net(x))
+    assert torch.equal(rebuilt(x), net(x))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_settings_written_as_json_rebuild_the_network(name: str) -> None:
         ("vgg16", {"depths": [1, 1], "widths": [4, 4]}),
     ],
 )
-def test_what_else_a_constructor_takes_changes_the_network_and_is_kept(name: str, more: dict[str, object]) -> None:
+def test_every_setting_changes_the_network_and_is_kept(name: str, more: dict[str, object]) -> None:
     shape = {"channels": 1, "classes": 10, "size": 8}
     plain, changed = build(name, **shape), build(name, **shape, **more)
     again = build(name, **changed.settings)

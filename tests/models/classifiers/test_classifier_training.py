@@ -63,15 +63,15 @@ def test_a_few_steps_of_the_whole_network_lower_the_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_trained_network_comes_back_from_its_settings_and_its_file(name: str, tmp_path: Path) -> None:
+def test_trained_network_is_rebuilt_from_settings_and_file(name: str, tmp_path: Path) -> None:
     size = size_of(name)
     x, _ = batch(size=size)
     net = lived_in(narrow(name, size=size), x)
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    twin = build(name, **json.loads(json.dumps(net.settings)))
-    twin.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    assert torch.equal(twin.eval()(x), net(x))
-    assert twin.feature_layers == net.feature_layers
+    rebuilt = build(name, **json.loads(json.dumps(net.settings)))
+    rebuilt.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert torch.equal(rebuilt.eval()(x), net(x))
+    assert rebuilt.feature_layers == net.feature_layers
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

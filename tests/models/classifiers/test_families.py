@@ -42,14 +42,14 @@ def test_standardizing_keeps_images_apart_and_gradients_finite() -> None:
     assert torch.equal(standardize(y)[:1], standardize(y[:1]))
 
 
-def test_madrys_cifar_network_sees_neither_brightness_nor_contrast() -> None:
+def test_madry_cifar_is_invariant_to_brightness_and_contrast() -> None:
     net = lived_in(narrow("madry-cifar"), images(4, 3, 8, 8))
     x = images(2, 3, 8, 8)
     torch.testing.assert_close(net(0.5 * x + 0.25), net(x), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(net(1 - x), net(x), rtol=0.01)
 
 
-def test_a_silent_unit_of_madrys_is_its_mean_pooled_zero_padded_shortcut() -> None:
+def test_madry_unit_with_zero_weights_is_its_shortcut() -> None:
     net = build("madry-cifar", channels=3, classes=10, size=8, widths=[2, 2, 6], units=1).eval()
     (first,), (unit,) = net.stages
     for silent in (first, unit):
@@ -95,7 +95,7 @@ def test_squeezenet_bypasses_three_of_its_modules() -> None:
         assert silent is not bypassed
 
 
-def test_squeezenets_logits_are_the_mean_of_the_last_convolutions_maps() -> None:
+def test_squeezenet_logits_are_the_mean_of_conv10() -> None:
     net = lived_in(build("squeezenet", channels=1, classes=3, size=32), images(4, 1, 32, 32))
     x = images(2, 1, 32, 32)
     maps: list[Tensor] = []
@@ -117,7 +117,7 @@ def test_a_dense_layer_puts_what_is_new_before_what_came_in() -> None:
     assert net.transitions[0].conv.weight.shape == (4, 8, 1, 1)
 
 
-def test_the_depth_of_a_vgg_is_its_convolutions_and_its_linear_layers() -> None:
+def test_vgg_depth_counts_convolutions_and_linear_layers() -> None:
     with torch.device("meta"):
         nets = {depth: build(f"vgg{depth}", channels=3, classes=10, size=32) for depth in (16, 19)}
     for depth, net in nets.items():

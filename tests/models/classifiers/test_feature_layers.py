@@ -54,7 +54,7 @@ def replaced(net: nn.Module, tap: str, output: Tensor) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_guide_reads_every_tap_with_and_without_the_wrappers_prefix(name: str) -> None:
+def test_guide_reads_layers_with_and_without_prefix(name: str) -> None:
     net = narrow(name, size=SIZE)
     wrapped = Normalized(net, 0.5, 0.25)
     x, inside, outside = images(), feature_layers_of(net), feature_layers_of(wrapped)
@@ -69,7 +69,7 @@ def test_a_guide_reads_every_tap_with_and_without_the_wrappers_prefix(name: str)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_tapped_module_runs_once_and_the_stages_in_order(name: str) -> None:
+def test_feature_layers_run_once_and_in_order(name: str) -> None:
     net = narrow(name, size=SIZE).eval()
     ran: list[str] = []
     for tap in {*names(net.feature_layers)}:
@@ -84,7 +84,7 @@ def test_every_tapped_module_runs_once_and_the_stages_in_order(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_logits_see_the_image_through_every_stage_and_through_the_features_only(name: str) -> None:
+def test_logits_depend_on_the_image_through_every_stage(name: str) -> None:
     x = images(4)
     net = lived_in(narrow(name, size=SIZE), x)
     _, read = Guide(net).read(x[:2], names(net.feature_layers))
@@ -96,7 +96,7 @@ def test_logits_see_the_image_through_every_stage_and_through_the_features_only(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_third_is_a_layer_of_weights_inside_the_third_stage_or_the_last(name: str) -> None:
+def test_third_layer_is_in_the_third_or_last_stage(name: str) -> None:
     net = narrow(name, size=SIZE)
     layer = net.get_submodule(net.feature_layers.third)
     assert isinstance(layer, nn.Linear if name in ("mlp", "aaa-c") else nn.Conv2d)
@@ -110,7 +110,7 @@ def test_the_third_is_a_layer_of_weights_inside_the_third_stage_or_the_last(name
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_taps_have_the_shapes_of_the_papers_networks(name: str) -> None:
+def test_feature_layers_have_the_published_shapes(name: str) -> None:
     stages, features, third = SHAPES[name]
     with torch.device("meta"):
         net = build(name, channels=3, classes=10, size=32).eval()
@@ -121,7 +121,7 @@ def test_taps_have_the_shapes_of_the_papers_networks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_tap_is_no_view_that_later_layers_write_to(name: str) -> None:
+def test_features_are_not_modified_by_later_layers(name: str) -> None:
     net = narrow(name, size=SIZE).eval()
     kept: dict[str, tuple[Tensor, Tensor]] = {}
     for tap in names(net.feature_layers):
@@ -130,19 +130,19 @@ def test_a_tap_is_no_view_that_later_layers_write_to(name: str) -> None:
     assert all(torch.equal(output, then) for output, then in kept.values())
 
 
-def test_taps_survive_freezing_and_another_wrapper() -> None:
+def test_feature_layers_survive_freezing_and_wrapping() -> None:
     net = narrow("resnet18")
     assert feature_layers_of(frozen(net)) == net.feature_layers
     assert feature_layers_of(Normalized(Normalized(net, 0, 1), 0, 1)).features == "network.network.stages.3"
 
 
-def test_a_single_stage_has_its_taps() -> None:
+def test_single_stage_has_feature_layers() -> None:
     net = build("tinyresnet", channels=1, classes=3, size=8, widths=[8], blocks=[2])
     assert net.feature_layers == FeatureLayers(("stages.0",), "stages.0", "stages.0.1.conv2")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_classifier_without_taps_is_refused_and_can_be_given_them(wrapped: bool) -> None:
+def test_classifier_without_feature_layers_raises(wrapped: bool) -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
     classifier = Normalized(net, 0, 1) if wrapped else net
     with pytest.raises(InputError, match=r"Sequential .*classifier\.feature_layers = "):

@@ -58,6 +58,6 @@ def test_mean_and_std_are_saved_and_move_with_the_network() -> None:
         ({}, 1, r"mean is \{\}, expected one finite number"),
     ],
 )
-def test_a_normalization_that_cannot_be_meant_is_refused(mean: object, std: object, words: str) -> None:
+def test_bad_normalization_raises(mean: object, std: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Normalized(nn.Identity(), mean, std)

@@ -11,7 +11,7 @@ from forefend.models.classifiers import build
 from forefend.models.classifiers.resnet import _BasicBlock, _Bottleneck, _PadShortcut
 
 
-def test_option_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
+def test_option_a_subsamples_and_pads_both_sides() -> None:
     x = torch.arange(2 * 3 * 3.0).view(1, 2, 3, 3)
     zeros = [[0.0, 0.0], [0.0, 0.0]]
     expected = [[zeros, [[0.0, 2.0], [6.0, 8.0]], [[9.0, 11.0], [15.0, 17.0]], zeros]]
@@ -19,9 +19,7 @@ def test_option_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> 
 
 
 @given(before=st.integers(1, 4), more=st.integers(0, 4), height=st.integers(1, 9), width=st.integers(1, 9))
-def test_option_a_has_the_shape_of_a_strided_convolution_and_keeps_what_it_took(
-    before: int, more: int, height: int, width: int
-) -> None:
+def test_option_a_has_the_shape_of_a_strided_convolution(before: int, more: int, height: int, width: int) -> None:
     x = torch.rand(2, before, height, width)
     shortcut = _PadShortcut(before, before + more, stride=2)(x)
     assert shortcut.shape == torch.nn.Conv2d(before, before + more, 3, stride=2, padding=1)(x).shape
@@ -55,7 +53,7 @@ def test_option_b_with_an_identity_projection_is_option_a() -> None:
 
 
 @pytest.mark.parametrize("block", [_BasicBlock, _Bottleneck])
-def test_a_silent_block_is_its_shortcut(block: type[_BasicBlock | _Bottleneck]) -> None:
+def test_block_with_zero_weights_is_its_shortcut(block: type[_BasicBlock | _Bottleneck]) -> None:
     silent = block(4 * block.expansion, 4, 1, False).eval()
     last = silent.bn2 if block is _BasicBlock else silent.bn3
     torch.nn.init.zeros_(last.weight)

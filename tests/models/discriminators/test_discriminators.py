@@ -34,7 +34,7 @@ def test_every_architecture_is_counted() -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(("channels", "size"), [(1, 1), (1, 8), (3, 14), (3, 15), (1, 16), (1, 28), (3, 32), (3, 47)])
-def test_every_size_gives_one_logit_an_image_and_a_gradient_at_every_pixel(name: str, channels: int, size: int) -> None:
+def test_every_size_gives_one_logit_and_a_full_gradient(name: str, channels: int, size: int) -> None:
     net = build(name, channels=channels, size=size).eval()
     x = images(3, channels, size, size).requires_grad_()
     logits = net(x)
@@ -76,9 +76,9 @@ def test_it_comes_back_from_its_settings_and_its_file(name: str, tmp_path: Path)
     net = lived_in(build(name, channels=1, size=11), x)
     save_file(net.state_dict(), tmp_path / "w.safetensors")
     assert net.settings == {"channels": 1, "size": 11}
-    twin = build(name, **json.loads(json.dumps(net.settings))).eval()
-    twin.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    assert torch.equal(twin(x), net(x))
+    rebuilt = build(name, **json.loads(json.dumps(net.settings))).eval()
+    rebuilt.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert torch.equal(rebuilt(x), net(x))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -101,7 +101,7 @@ def test_small_images_are_continued_by_their_last_row_and_column(name: str) -> N
     torch.testing.assert_close(small(x), large(continued))
 
 
-def test_the_discriminator_of_ape_gan_works_on_minus_one_to_one_and_has_no_sigmoid() -> None:
+def test_ape_gan_discriminator_scales_and_has_no_sigmoid() -> None:
     net = build("ape-gan", channels=1, size=15).eval()
     x = images(2, 1, 15, 15)
     seen: list[Tensor] = []
@@ -114,7 +114,7 @@ def test_the_discriminator_of_ape_gan_works_on_minus_one_to_one_and_has_no_sigmo
     torch.testing.assert_close(net(x), -100 * logits)
 
 
-def test_the_slopes_of_the_discriminators_are_those_of_their_papers() -> None:
+def test_discriminator_slopes_are_the_published_ones() -> None:
     slopes = {
         name: {
             layer.negative_slope for layer in build(name, channels=1, size=8).modules() if type(layer) is nn.LeakyReLU

@@ -1,4 +1,4 @@
-"""Transformations without weights: known answers, the shelf's contract as far as it goes, and what they lack."""
+"""Transformations without weights: known answers and the contract of preprocessors."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_shape_type_and_range_are_kept(name: str, shape: tuple[int, ...]) -> Non
 @EACH
 def test_settings_written_as_json_rebuild_the_function(name: str) -> None:
     x, first = images(2, 3, 9, 9), build(name, channels=3)
-    twin = build(name, **json.loads(json.dumps(first.settings)))
-    assert twin.settings == first.settings
-    assert torch.equal(twin(x), first(x))
+    rebuilt = build(name, **json.loads(json.dumps(first.settings)))
+    assert rebuilt.settings == first.settings
+    assert torch.equal(rebuilt(x), first(x))
     assert not first.state_dict()
     assert name not in ARCHITECTURES
 
@@ -52,7 +52,7 @@ def test_images_do_not_mix_and_the_answer_is_the_same_again(name: str) -> None:
     assert not torch.equal(transform(x), x)
 
 
-def test_what_they_lack_is_a_gradient() -> None:
+def test_jpeg_and_bit_depth_have_no_gradient() -> None:
     x = images(2, 3, 9, 8).requires_grad_()
     assert not Jpeg()(x).requires_grad
     (gradient,) = torch.autograd.grad(BitDepth()(x).sum(), x)
@@ -97,7 +97,7 @@ def test_jpeg_is_what_pillow_writes_and_reads(channels: int, quality: int) -> No
     assert torch.equal((Jpeg(channels, quality)(pixels / 255)[0] * 255).round().byte(), expected)
 
 
-def test_jpeg_leaves_a_gray_image_alone_and_spoils_noise_more_at_lower_quality() -> None:
+def test_jpeg_error_depends_on_content_and_quality() -> None:
     gray = torch.full((1, 1, 16, 16), 100 / 255)
     assert (Jpeg(1)(gray) - gray).abs().max() < 1.5 / 255
     x = images(1, 3, 32, 32)

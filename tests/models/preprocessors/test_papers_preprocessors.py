@@ -15,7 +15,7 @@ COUNTS = {
     ("aaa-autoencoder", 1): 28_353,
     ("ape-gan", 1): 264_961,
     ("ape-gan", 3): 269_059,
-    # The residual U-Net less the weights by which its way back reads its twins.
+    # The residual U-Net without the weights of its lateral connections.
     ("denoising-autoencoder", 3): 11_033_984 - 9 * (256 * 256 + 256 * 256 + 128 * 128 + 64 * 64),
     ("dncnn", 3): 558_400,
     ("identity", 3): 0,
@@ -47,7 +47,7 @@ def test_parameter_counts_are_the_published_ones(shape: tuple[str, int]) -> None
         assert count(build(name, channels=channels)) == COUNTS[shape]
 
 
-def test_every_architecture_is_counted_and_the_other_published_widths_too() -> None:
+def test_every_architecture_has_a_parameter_count() -> None:
     assert {name for name, _ in COUNTS} == set(ARCHITECTURES)
     with torch.device("meta"):
         assert count(build("nrp-3", channels=3, blocks=5)) == 3_600_643
@@ -55,13 +55,13 @@ def test_every_architecture_is_counted_and_the_other_published_widths_too() -> N
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_papers_own_forms_keep_the_shape_of_photographs_and_digits(name: str) -> None:
+def test_default_networks_keep_the_image_shape(name: str) -> None:
     with torch.device("meta"):
         for shape in ((1, 3, 32, 32), (1, 1, 28, 28), (1, 1, 8, 8)):
             assert build(name, channels=shape[1]).eval()(torch.empty(shape)).shape == shape
 
 
-def test_the_autoencoder_sees_of_its_twins_their_size_only() -> None:
+def test_autoencoder_uses_only_the_size_of_laterals() -> None:
     net = lived_in(slender("denoising-autoencoder"), images(4, 3, 8, 8))
     x = images(2, 3, 8, 8)
     bottom: list[Tensor] = []
@@ -74,7 +74,7 @@ def test_the_autoencoder_sees_of_its_twins_their_size_only() -> None:
 
 
 @pytest.mark.parametrize("clamp", [True, False])
-def test_the_purifier_clamps_unless_told_otherwise(clamp: bool) -> None:
+def test_rrdb_clamps_by_default(clamp: bool) -> None:
     net = Rrdb(3, 1, width=4, growth=2, clamp=clamp)
     nn.init.constant_(net.last.weight, 0)
     net.last.bias.data = torch.tensor([-0.5, 0.25, 1.5])
@@ -84,7 +84,7 @@ def test_the_purifier_clamps_unless_told_otherwise(clamp: bool) -> None:
     assert build("nrp-3", channels=1).settings["clamp"] is True
 
 
-def test_a_new_purifier_is_mid_gray_so_that_no_channel_is_clamped_away() -> None:
+def test_new_rrdb_returns_gray_images() -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         painted = Rrdb(3, 1)(images(2, 3, 8, 8))
@@ -108,7 +108,7 @@ def test_dense_blocks_by_hand() -> None:
     torch.testing.assert_close(net.blocks[0](x), x + 0.2 * (x + 0.6))
 
 
-def test_ape_gan_works_on_minus_one_to_one_and_pads_with_the_last_row_and_column() -> None:
+def test_ape_gan_scales_and_pads_its_images() -> None:
     net = ApeGan(1).eval()
     seen: list[Tensor] = []
     net.down.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -142,7 +142,7 @@ def test_dncnn_takes_the_noise_off() -> None:
     torch.testing.assert_close(net(x), x - 0.5 * x)
 
 
-def test_the_robustifier_halves_four_times_and_comes_back_to_its_twins() -> None:
+def test_robustifier_has_four_pools_and_lateral_sizes() -> None:
     net = RobustifierUNet(1, 1).eval()
     sides: list[tuple[int, ...]] = []
     for level in (*net.down, *net.up):
@@ -152,7 +152,7 @@ def test_the_robustifier_halves_four_times_and_comes_back_to_its_twins() -> None
     assert sides == [*down, (32, 4, 4), (16, 8, 7), (8, 16, 14), (8, 32, 28)]
 
 
-def test_the_robustifier_resizes_from_corner_to_corner_and_joins_the_twin_first() -> None:
+def test_robustifier_aligns_corners_and_puts_laterals_first() -> None:
     net = RobustifierUNet(1, 1).eval()
     joined: list[Tensor] = []
     outputs: list[Tensor] = []

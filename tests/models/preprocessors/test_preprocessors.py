@@ -55,10 +55,10 @@ def test_settings_written_as_json_rebuild_the_function(name: str) -> None:
     net = slender(name, channels=1).eval()
     settings = json.loads(json.dumps(net.settings))
     x = images(2, 1, 7, 7)
-    for twin in (build(name, **settings), type(net)(**settings)):
-        twin.load_state_dict(net.state_dict())
-        assert twin.settings == net.settings == {"channels": 1} | SLENDER[name]
-        assert torch.equal(twin.eval()(x), net(x))
+    for rebuilt in (build(name, **settings), type(net)(**settings)):
+        rebuilt.load_state_dict(net.state_dict())
+        assert rebuilt.settings == net.settings == {"channels": 1} | SLENDER[name]
+        assert torch.equal(rebuilt.eval()(x), net(x))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -101,9 +101,9 @@ def test_a_trained_network_comes_back_from_its_file(name: str, tmp_path: Path) -
     x = images(4, 1, 9, 9)
     net = lived_in(slender(name, channels=1), x)
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    twin = build(name, **net.settings).eval()
-    twin.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    assert torch.equal(twin(x), net(x))
+    rebuilt = build(name, **net.settings).eval()
+    rebuilt.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert torch.equal(rebuilt(x), net(x))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -42,7 +42,7 @@ def nearest(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size=size)
 
 
-def test_stages_halve_rounding_up_and_come_back_to_their_twins() -> None:
+def test_stages_round_up_and_return_to_lateral_sizes() -> None:
     seen: list[tuple[int, ...]] = []
 
     def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -65,7 +65,7 @@ def test_one_stage_by_hand() -> None:
     torch.testing.assert_close(net(x), 1 / (1 + (-painted).exp()))
 
 
-def test_a_silent_last_layer_leaves_gray_or_the_image() -> None:
+def test_zero_last_layer_returns_gray_or_the_image() -> None:
     painter, mender = DenoisingUNet(1, (2, 3), (1, 1)), ResidualUNet(1, (2, 3), (1, 1))
     x = torch.rand(2, 1, 5, 4)
     for net in (painter, mender):

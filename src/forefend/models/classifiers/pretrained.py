@@ -83,13 +83,13 @@ def _rename(state: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tens
     return renamed
 
 
-def _classes(network: nn.Module, state: dict[str, Tensor], asked: int | None, file: str) -> int:
-    """Return the number of classes of the weights, or `asked` if their last layer is not found."""
+def _classes(network: nn.Module, state: dict[str, Tensor], expected: int | None, file: str) -> int:
+    """Return the number of classes of the weights, or `expected` if their last layer is not found."""
     last, bias = list(network.named_parameters())[-1]
-    found = len(state[last]) if last in state and state[last].ndim == 1 else asked or len(bias)
-    if asked is not None and asked != found:
+    found = len(state[last]) if last in state and state[last].ndim == 1 else expected or len(bias)
+    if expected is not None and expected != found:
         raise InputError(
-            f"The weights in {file} have {found} classes and {asked} are needed: choose the data set of their "
+            f"The weights in {file} have {found} classes and {expected} are needed: choose the data set of their "
             "training, or other weights."
         )
     return found

@@ -102,9 +102,9 @@ def name_of(network: nn.Module) -> str:
     like = []
     for name, architecture in ARCHITECTURES.items():
         with torch.device("meta"):
-            twin = architecture(channels=1)
-        if type(twin) is type(network):
-            like.append((twin.settings == settings | {"channels": 1}, name))
+            rebuilt = architecture(channels=1)
+        if type(rebuilt) is type(network):
+            like.append((rebuilt.settings == settings | {"channels": 1}, name))
     if not like:
         raise InputError(
             f"A {type(network).__name__} is no architecture of forefend.preprocessors: save its state_dict yourself, "
