@@ -166,7 +166,7 @@ def test_resolve_published_weights_requires_normalization(real_data: Path) -> No
     assert clean_accuracy(right.name, right.network, mnist("test")) > 0.97
     with pytest.raises(InputError, match="mean"):
         resolve_classifier(spec, mnist)
-    with pytest.raises(InputError, match=r"expected numbers in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"numbers in \[0, 1\]"):
         resolve_classifier(spec, mnist, mean=[5.0], std=[1.0])
     wrong = resolve_classifier(spec, mnist, mean=[1.0], std=[0.05])
     with pytest.raises(InputError, match=r"near chance .*--mean/--std"):
