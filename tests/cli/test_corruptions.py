@@ -1,4 +1,4 @@
-"""`forefend corruptions`: generated and published images, runs, bare classifiers and refused options."""
+"""`forefend corruptions`: generated and published images, and refused options."""
 
 from __future__ import annotations
 

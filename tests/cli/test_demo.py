@@ -45,7 +45,7 @@ def test_demo_writes_run_table_and_picture(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_demo_again_changes_nothing(tmp_path: Path) -> None:
-    """The command that the demo suggests runs, a second demo changes nothing, and another seed is refused."""
+    """The suggested command runs, a second demo changes nothing, another seed is refused."""
     folder = tmp_path / "demo"
     first = done(f"demo --out {folder}")
     suggested = next(line for line in first.splitlines() if " evaluate " in line)

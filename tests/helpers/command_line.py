@@ -1,4 +1,4 @@
-"""The command line for tests: run in this process, with what it printed; and one guide, trained once."""
+"""Run commands in this process and return their output; train one guide for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Completed:
 
 
 def forefend(line: str) -> Completed:
-    """Run one command line, without its first word, in this process."""
+    """Run `forefend LINE` in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -36,14 +36,14 @@ def forefend(line: str) -> Completed:
 
 
 def done(line: str) -> str:
-    """Run a command that must succeed; what it printed."""
+    """Run a command that must succeed; return its output."""
     answer = forefend(line)
     assert answer.code == 0, answer.err
     return answer.out
 
 
 def refused(line: str) -> str:
-    """Run a command that must be refused in one sentence; the sentence."""
+    """Run a command that must be refused; return the sentence."""
     answer = forefend(line)
     assert answer.code == 2, (answer, line)
     assert answer.err.startswith("forefend: ")
@@ -53,13 +53,13 @@ def refused(line: str) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Everything below a folder."""
+    """The relative paths of everything in a folder."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 @cache
 def guide() -> Path:
-    """The run of a small classifier of digits, well above chance; trained once for each test process."""
+    """The run of a small classifier of digits, trained once for each test process."""
     folder = Path(tempfile.mkdtemp(prefix="forefend-guide-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run = folder / "natural-digits-tinyresnet-s0"

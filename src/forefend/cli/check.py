@@ -70,7 +70,7 @@ def _reports(options: Any) -> list[CheckReport]:
 def _records(
     options: Any, run: Run | None, model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, folder: Path
 ) -> list[str]:
-    """Return the folders named by --records, or the run's folder if it holds records of this model."""
+    """Return the folders of --records, or the run's folder if it has records of this model."""
     from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
 
     if options.records or run is None:

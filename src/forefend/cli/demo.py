@@ -1,4 +1,4 @@
-"""`forefend demo`: train and attack a defense for handwritten digits, in about a minute on two cores."""
+"""`forefend demo`: train and attack a defense for handwritten digits, in about a minute."""
 
 from __future__ import annotations
 

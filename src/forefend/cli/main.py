@@ -14,7 +14,7 @@ from types import FrameType
 
 from forefend.checks import InputError, unknown_name
 
-# command: (module, purpose). A module is imported when its command is typed, so that --help is instant.
+# command: (module, purpose). The module of the given command is imported alone: --help is instant.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("forefend.cli.demo", "train and attack a defense for handwritten digits, in a minute"),
     "train": ("forefend.cli.train", "train a preprocessor, or a classifier, with one of the recipes"),
@@ -85,7 +85,7 @@ def usage() -> str:
 
 @contextmanager
 def _interrupt_on_sigterm() -> Iterator[None]:
-    """Handle SIGTERM, which schedulers send, as Ctrl-C; training installs its own handler, which saves its state."""
+    """Handle SIGTERM, which schedulers send, as Ctrl-C. Training installs its own handler."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

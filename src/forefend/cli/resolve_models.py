@@ -43,7 +43,7 @@ def named_classifier(options: Any, spec: str, mean: Any = None, std: Any = None)
 
 
 def evaluated_models(options: Any) -> tuple[list[EvaluatedModel], str]:
-    """The classifiers with and without the run's defense, and the threat model of the run's training."""
+    """Classifiers with and without the run's defense, and the threat model of its training."""
     named = [named_classifier(options, spec) for spec in options.classifiers]
     if not options.run:
         if not named:
@@ -122,7 +122,7 @@ def given_threats(given: Sequence[str] | None, trained: str) -> list[ThreatModel
 
 
 def check_accuracy(models: Sequence[EvaluatedModel], options: Any) -> None:
-    """Refuse an undefended classifier that is near chance on 500 test images, before anything is written."""
+    """Refuse undefended classifiers that are near chance on 500 test images."""
     if options.allow_weak_classifier:
         return
     images = data.sample(split_loader(options)("test"), 500, seed=0)
@@ -144,7 +144,7 @@ def move_to_device(networks: Iterable[nn.Module], device: str | None) -> None:
 
 
 def output_folder(options: Any, kind: str, *parts: str) -> Path:
-    """The folder of `--out`, by default one of the run, named after all options that change the results."""
+    """The folder of `--out`, else one named after all options that change the results."""
     if options.out:
         return Path(options.out)
     return Path(options.run or options.runs) / kind / "-".join([Path(options.data).stem, *parts])

@@ -36,8 +36,9 @@ def resolve_classifier(
     """Load the classifier that a text names, or train it first.
 
     Args:
-        spec: a run's folder, a JSON card, `architecture:weights`, or an architecture, which is then trained on demand:
-            naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random` leaves it untrained.
+        spec: a run's folder, a JSON card, `architecture:weights`, or an architecture, which is trained
+            on demand: naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random`
+            leaves it untrained.
         split: returns the images of `"train"` or `"test"`; it is only called where they are needed.
         mean: normalization of `architecture:weights`.
         std: likewise.

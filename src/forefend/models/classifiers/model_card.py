@@ -48,9 +48,9 @@ def load_card(path: str | Path, **shape: int) -> Normalized:
     """Load the classifier that a card describes, in evaluation mode.
 
     Args:
-        path: a JSON object with `architecture` (a key of `ARCHITECTURES`), `weights` (a path relative to the card's
-            folder), `mean` and `std` (a number, or one for each channel), and optionally `name` (for reports),
-            `classes`, `channels` and `size`.
+        path: a JSON object with `architecture` (a key of `ARCHITECTURES`), `weights` (a path relative
+            to the card's folder), `mean` and `std` (a number, or one for each channel), and
+            optionally `name` (for reports), `classes`, `channels` and `size`.
         shape: `classes`, `channels` and `size` of a card without them.
 
     Raises:
@@ -70,7 +70,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
         path: as for `load_card`.
 
     Raises:
-        InputError: there is no such card, it is not JSON, or a key is missing, unknown or of the wrong type.
+        InputError: there is no such card, it is not JSON, or a key is missing, unknown or of the
+            wrong type.
     """
     path = Path(path)
     card = files.read_versioned(path)
