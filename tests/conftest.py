@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, one seed, hypothesis without a clock, and the shared images and networks."""
+"""Settings and fixtures of all tests: one thread, one seed, common images and networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-# Derandomized, so that a red test is red for everyone; no deadline, because the machines are shared.
+# Derandomized, so that failures are reproducible; no deadline, since machines may be busy.
 settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("house")
 torch.set_num_threads(1)
@@ -24,20 +24,20 @@ collect_ignore = ["helpers", "data/corruptions/make_oracle.py"]
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """The seed that every test starts from."""
+    """Seed torch before every test."""
     torch.manual_seed(0)
     return 0
 
 
 @pytest.fixture(autouse=True)
 def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test hang on the processor: where it has no bfloat16 arithmetic, the tests have it imitated."""
+    """Make every processor report bfloat16 arithmetic, so that tests do not depend on it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the real data sets and published weights."""
+    """Return the folder of the published data sets and weights."""
     folder = os.environ.get("FOREFEND_DATA")
     if not folder or not Path(folder).is_dir():
         pytest.skip("FOREFEND_DATA does not name a folder with the real data")
@@ -46,19 +46,19 @@ def real_data() -> Path:
 
 @pytest.fixture
 def x() -> Tensor:
-    """Six color images of 8 × 8 pixels."""
+    """Return six color images of 8 × 8 pixels."""
     return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
 def y() -> Tensor:
-    """Their labels, of four classes."""
+    """Return their labels, of four classes."""
     return torch.tensor([0, 1, 2, 3, 0, 1])
 
 
 @pytest.fixture
 def net() -> nn.Module:
-    """A network whose answer depends on its mode: BatchNorm with history, and dropout; four classes."""
+    """Return a network of four classes whose output depends on its mode: BatchNorm and dropout."""
     network = nn.Sequential(
         nn.Conv2d(3, 5, 3, padding=1),
         nn.BatchNorm2d(5),
@@ -72,7 +72,7 @@ def net() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def python() -> Callable[..., str]:
-    """Run a program in a fresh interpreter, with a hash seed of its own, and return what it prints."""
+    """Return a function that runs a program in a new interpreter and returns its output."""
 
     def run(program: str) -> str:
         environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}

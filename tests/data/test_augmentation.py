@@ -11,7 +11,7 @@ from forefend.data import crop_flip
 
 
 def plain(x: Tensor, uniform: Tensor, pad: int) -> Tensor:
-    """One image after the other, as the sentence reads."""
+    """Augment one image after the other."""
     out = []
     for image, (row, column, mirror) in zip(x, uniform.tolist(), strict=True):
         channels, height, width = image.shape

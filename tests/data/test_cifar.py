@@ -16,7 +16,7 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (3, 3072), dtype=np.uint8)
 
 
 def python2(pixels: np.ndarray, labels: list[int], key: bytes = b"labels") -> bytes:
-    """A batch in the very opcodes of the published ones: byte strings, protocol 2, numpy's old module names."""
+    """Return a batch with the opcodes of the published ones: byte strings, protocol 2, old numpy."""
 
     def text(content: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(content)) + content
@@ -65,7 +65,7 @@ def test_read_joins_batches_in_order(tmp_path: Path) -> None:
 
 
 class Malice:
-    """Unpickling it would leave a file behind."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -81,7 +81,7 @@ def test_read_batch_with_command_raises_without_running(tmp_path: Path) -> None:
             cifar.read("cifar-10", "test", [path])
     assert not (tmp_path / "ran").exists()
     pickle.loads(path.read_bytes())
-    assert (tmp_path / "ran").exists(), "the pickle would have run, had it been let"
+    assert (tmp_path / "ran").exists(), "the pickle does run elsewhere"
 
 
 @pytest.mark.parametrize(

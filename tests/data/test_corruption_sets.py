@@ -1,5 +1,3 @@
-"""CIFAR-10-C's and ImageNet-C's layouts, on small files; the published ones are too large to be had here."""
-
 from __future__ import annotations
 
 import re
@@ -17,7 +15,7 @@ from forefend.data.corruption_sets import corruptions, read
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
-    """Five severities of three images; each value of a pixel says which."""
+    """Return five severities of three images; the values of the pixels identify them."""
     root = tmp_path / "CIFAR-10-C"
     root.mkdir()
     rows = np.arange(15, dtype=np.uint8)

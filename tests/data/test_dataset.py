@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def tiny(y: Tensor, part: str = "train") -> ImageDataset:
-    """Images whose every pixel tells the row it came from."""
+    """Return images whose pixels are their row over 256."""
     x = (torch.arange(len(y)) / 256).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
     return from_tensors("tiny", x, y, split=part)
 
@@ -65,7 +65,7 @@ def test_sample_is_exact_stratified_sorted_repeatable(y: Tensor, count: int, see
 
 
 def test_sample_uses_largest_remainders() -> None:
-    # 6, 3 and 1 of ten: shares of four are 2.4, 1.2 and 0.4; the seat left over goes to a remainder of 0.4.
+    # 6, 3 and 1 of ten: shares of four are 2.4, 1.2 and 0.4; the fourth image goes to a remainder of 0.4.
     y = torch.tensor([0] * 6 + [1] * 3 + [2])
     counts = {tuple(sample(tiny(y), 4, seed).labels.bincount(minlength=3).tolist()) for seed in range(20)}
     assert counts == {(3, 1, 0), (2, 1, 1)}

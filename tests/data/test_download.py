@@ -23,17 +23,17 @@ pytest.importorskip("pooch")
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    asked: list[str]
+    requested: list[str]
 
     def log_message(self, *_: object) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A publisher on this machine: its folder and its address."""
+    """Serve a folder on this machine; return folder and address."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    Quiet.asked = []
+    Quiet.requested = []
     served = tmp_path / "site"
     served.mkdir()
     with HTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served))) as server:
@@ -89,11 +89,11 @@ def test_download_happens_on_request_and_once(
     home = tmp_path / "home"
     with pytest.raises(InputError, match="images-of-train and labels-of-train of mnist are neither"):
         load("mnist", "train", home)
-    assert Quiet.asked == []
+    assert Quiet.requested == []
     assert load("mnist", "train", home, download=True).labels.tolist() == [3, 4]
     assert load("mnist", "train", home, download=True).labels.tolist() == [3, 4]
     assert download("mnist", home) == home / "mnist"
-    assert sorted(Quiet.asked) == ["/images-of-train", "/labels-of-train"]
+    assert sorted(Quiet.requested) == ["/images-of-train", "/labels-of-train"]
     assert sorted(path.name for path in (home / "mnist").iterdir()) == ["images-of-train", "labels-of-train"]
 
 
@@ -106,7 +106,7 @@ def test_download_keeps_only_files_of_splits(
     assert sorted(path.name for path in home.rglob("*")) == ["cifar", "data_batch_1", "test_batch"]
     assert not list(tmp_path.rglob("readme.html"))
     download("cifar-10", home)
-    assert Quiet.asked == ["/c.tar.gz"]
+    assert Quiet.requested == ["/c.tar.gz"]
 
 
 def test_download_of_changed_member_keeps_no_file(
@@ -136,8 +136,8 @@ def test_download_replaces_damaged_file(
     images.write_bytes(b"damaged")
     download("mnist", tmp_path)
     assert images.read_bytes() == files["images-of-train"]
-    assert Quiet.asked.count("/images-of-train") == 2
-    assert Quiet.asked.count("/labels-of-train") == 1
+    assert Quiet.requested.count("/images-of-train") == 2
+    assert Quiet.requested.count("/labels-of-train") == 1
 
 
 def test_download_from_unreachable_publisher_raises(

@@ -1,5 +1,3 @@
-"""Memory runs out, and the work goes on in halves."""
-
 from __future__ import annotations
 
 import pytest
@@ -19,7 +17,7 @@ SAID = (
 
 
 def machine(holds: int, said: str = SAID[0]) -> tuple[list[int], object]:
-    """Work that fails on more rows than the machine holds, and the sizes of what it did."""
+    """A function that fails on too many rows, and records the sizes of the others."""
     done: list[int] = []
 
     def work(rows: Tensor) -> list[int]:
@@ -32,7 +30,7 @@ def machine(holds: int, said: str = SAID[0]) -> tuple[list[int], object]:
 
 
 @given(count=st.integers(0, 40), size=st.integers(1, 50), holds=st.integers(1, 50))
-def test_every_row_is_worked_on_once_and_in_order(count: int, size: int, holds: int) -> None:
+def test_map_applies_function_once_to_each_row_in_order(count: int, size: int, holds: int) -> None:
     done, work = machine(holds)
     room = AdaptiveBatchSize(size)
     found = [row for part in room.map(torch.arange(count), work) for row in part]  # type: ignore[arg-type]
@@ -41,7 +39,7 @@ def test_every_row_is_worked_on_once_and_in_order(count: int, size: int, holds: 
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_it_remembers_what_did_not_fit(said: str) -> None:
+def test_map_keeps_halved_size(said: str) -> None:
     done, work = machine(3, said)
     room = AdaptiveBatchSize(16)
     list(room.map(torch.arange(8), work))  # type: ignore[arg-type]
@@ -50,12 +48,12 @@ def test_it_remembers_what_did_not_fit(said: str) -> None:
     assert done == [2] * 6
 
 
-def test_no_room_for_one_image_is_said() -> None:
+def test_map_without_memory_for_one_image_raises() -> None:
     with pytest.raises(InputError, match="single image"):
         list(AdaptiveBatchSize(4).map(torch.arange(4), machine(0)[1]))  # type: ignore[arg-type]
 
 
-def test_another_error_is_not_taken_for_one_of_memory() -> None:
+def test_map_passes_other_errors_on() -> None:
     def work(rows: Tensor) -> None:
         raise RuntimeError("shapes do not match")
 
@@ -65,6 +63,6 @@ def test_another_error_is_not_taken_for_one_of_memory() -> None:
     assert not out_of_memory(RuntimeError("shapes"))
 
 
-def test_a_room_holds_something() -> None:
+def test_adaptive_batch_size_below_one_raises() -> None:
     with pytest.raises(InputError, match="at least 1"):
         AdaptiveBatchSize(0)

@@ -30,28 +30,28 @@ SENTENCE = f"in fp32, for {REASON}."
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor such as most laptops have."""
+    """Make the processor report no bfloat16 arithmetic."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "arm_bf16"])
-def test_a_processor_that_has_bfloat16_is_told_by_any_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_dtype_on_cpu_with_bfloat16_is_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "l2_cache_size": 524288, name: True})
     assert supported_dtype("bf16", CPU) == (torch.bfloat16, "")
 
 
-def test_one_that_has_not_computes_in_float32_and_says_so(without: None) -> None:
+def test_supported_dtype_on_cpu_without_bfloat16_is_float32(without: None) -> None:
     assert supported_dtype("bf16", CPU) == (torch.float32, REASON)
     assert supported_dtype("fp32", CPU) == (torch.float32, "")
 
 
-def test_where_torch_does_not_tell_it_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_dtype_with_older_torch_is_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert supported_dtype("bf16", CPU) == (torch.bfloat16, "")
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_a_gpu_is_asked_for_arithmetic_of_its_own(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_dtype_on_gpu_excludes_emulation(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def has(*, including_emulation: bool) -> bool:
         return able or including_emulation
 
@@ -65,30 +65,30 @@ def settings() -> tuple[bool, str]:
     return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision
 
 
-class Noting(nn.Module):
-    """Four logits of an image; whether a GPU was let round what it multiplies, each time it was asked."""
+class RecordsTF32(nn.Module):
+    """Return four logits of an image, and record the TF32 setting of each call."""
 
-    asked: ClassVar[list[bool]] = []  # of the copies too
+    allowed: ClassVar[list[bool]] = []  # shared with copies
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.asked.append(torch.backends.cudnn.allow_tf32)
+        self.allowed.append(torch.backends.cudnn.allow_tf32)
         return x.flatten(1)[:, :4]
 
 
-def test_verdicts_and_proofs_are_in_full_float32_and_the_setting_is_given_back() -> None:
+def test_evaluation_uses_full_float32_and_restores_setting() -> None:
     before = settings()
     assert before[0]
-    Noting.asked.clear()
-    optimized_copy(Noting(), torch.rand(2, 1, 6, 6))
-    assert Noting.asked
-    assert not any(Noting.asked)
-    evaluate(Noting(), toy_images(), general.quick(Linf(0.1)), allow_weak=True)
-    assert not any(Noting.asked[-20:])
+    RecordsTF32.allowed.clear()
+    optimized_copy(RecordsTF32(), torch.rand(2, 1, 6, 6))
+    assert RecordsTF32.allowed
+    assert not any(RecordsTF32.allowed)
+    evaluate(RecordsTF32(), toy_images(), general.quick(Linf(0.1)), allow_weak=True)
+    assert not any(RecordsTF32.allowed[-20:])
     assert settings() == before
 
 
 @pytest.mark.parametrize("theirs", ["ieee", "tf32"])
-def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
+def test_full_float32_restores_the_newer_setting(theirs: str) -> None:
     conv = torch.backends.cudnn.conv
     before = conv.fp32_precision
     try:
@@ -101,13 +101,16 @@ def test_who_has_set_it_by_the_newer_name_gets_that_back(theirs: str) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks Linux of an x86 processor")
-def test_this_processor_is_told_as_the_kernel_tells_it(python: Callable[..., str]) -> None:
-    program = "import torch; from forefend.runtime.precision import supported_dtype; print(supported_dtype('bf16', torch.device('cpu'))[0])"
+def test_supported_dtype_matches_flags_of_the_kernel(python: Callable[..., str]) -> None:
+    program = (
+        "import torch; from forefend.runtime.precision import supported_dtype; "
+        "print(supported_dtype('bf16', torch.device('cpu'))[0])"
+    )
     flags = Path("/proc/cpuinfo").read_text().split()
     assert python(program) == str(torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32)
 
 
-def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Module, x: torch.Tensor) -> None:
+def test_optimized_copy_without_bfloat16_is_same_function(without: None, net: nn.Module, x: torch.Tensor) -> None:
     prepared = optimized_copy(net, x, precision="bf16")
     assert prepared.dtype is torch.float32
     assert prepared.notes[-1] == f"It computes {SENTENCE}"
@@ -115,20 +118,20 @@ def test_a_prepared_network_is_then_the_same_function(without: None, net: nn.Mod
         torch.testing.assert_close(prepared(x), net.eval()(x), rtol=1e-5, atol=1e-5)
 
 
-def test_the_weights_step_is_then_the_plain_one(without: None) -> None:
+def test_mixed_precision_without_bfloat16_is_plain(without: None) -> None:
     networks = toy_cast()
     with mixed_precision(networks, "bf16") as low:
         assert low is networks
 
 
-def test_training_is_then_the_one_in_float32(without: None) -> None:
+def test_training_without_bfloat16_is_that_in_float32(without: None) -> None:
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16)
     asked = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16, precision="bf16")
     plain = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16)
     assert same(trained(asked), trained(plain))
 
 
-def test_an_unknown_precision_is_refused_whatever_the_machine(without: None) -> None:
+def test_supported_dtype_of_unknown_precision_raises(without: None) -> None:
     with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):
         supported_dtype("fp16", CPU)
 
@@ -147,7 +150,7 @@ TRAIN = (
         ("--craft prepared-bf16 --precision bf16", ["What attacks see computes", "The weights' step computes"]),
     ],
 )
-def test_whoever_trains_in_it_is_told_once_of_each(
+def test_train_command_reports_each_fallback_once(
     asked: str, who: list[str], without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,12 +158,12 @@ def test_whoever_trains_in_it_is_told_once_of_each(
     assert told == [f"{one} {SENTENCE}" for one in who]
 
 
-def test_whoever_trains_in_python_is_told_too(without: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_reports_fallback(without: None, capsys: pytest.CaptureFixture[str]) -> None:
     train(RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16), toy_images(), toy_cast(), precision="bf16")
     assert capsys.readouterr().out.count(f"The weights' step computes {SENTENCE}") == 1
 
 
-def test_of_several_processes_the_first_one_tells(
+def test_report_fallback_prints_in_first_process_only(
     without: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank in ("1", "0"):
@@ -169,13 +172,17 @@ def test_of_several_processes_the_first_one_tells(
         assert capsys.readouterr().out.count(SENTENCE) == (rank == "0")
 
 
-def test_whoever_does_not_is_not_told(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_command_in_fp32_reports_no_fallback(
+    without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert SENTENCE not in done(f"{TRAIN} --out run --craft prepared")
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
-def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_command_reports_fallback(
+    asked: str, without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
     assert done(f"{line} --precision {asked} --device cpu").count(SENTENCE) == (asked == "bf16")
@@ -184,9 +191,7 @@ def test_an_evaluation_tells_of_it(asked: str, without: None, tmp_path: Path, mo
     assert "in bf16" not in (folder / "records.jsonl").read_text()
 
 
-def test_a_cascade_s_folder_says_what_was_computed(
-    without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cascade_folder_names_the_precision(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
     done(f"{line} --suite cascade --device cpu")
@@ -197,7 +202,7 @@ def test_a_cascade_s_folder_says_what_was_computed(
     ]
 
 
-def test_a_cascade_tells_of_it_and_its_records_name_what_was_computed(
+def test_cascade_reports_fallback_and_records_precision(
     without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = general.cascade([Linf(0.05)], 4)

@@ -1,5 +1,3 @@
-"""Operations counted by hand, passes through a network, time by turns, and what a budget pays."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,7 +25,7 @@ CONV = 2 * 36 * 4 * 9  # one 6x6 image, one channel to four, 3x3
 LINEAR = 2 * (4 * 36) * 4
 
 
-def test_a_convolution_forwards_and_backwards() -> None:
+def test_count_compute_of_convolution_matches_formula() -> None:
     conv, x = nn.Conv2d(1, 4, 3, padding=1), torch.rand(2, 1, 6, 6)
     assert count_compute(lambda: conv(x)).flops == 2 * CONV
     assert count_compute(lambda: torch.autograd.grad(conv(x).sum(), conv.weight)).flops == 2 * 2 * CONV
@@ -36,14 +34,14 @@ def test_a_convolution_forwards_and_backwards() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_a_linear_layer_in_every_mode(mode: type) -> None:
+def test_count_compute_of_linear_layer_in_every_mode(mode: type) -> None:
     layer = nn.Linear(5, 7)
     with mode():
         assert count_compute(lambda: layer(torch.rand(3, 5))).flops == 2 * 3 * 5 * 7
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_an_attack_of_k_steps(steps: int) -> None:
+def test_count_compute_of_attack_counts_its_steps(steps: int) -> None:
     f, x, y = frozen(toy_networks.classifier()), torch.rand(5, 1, 6, 6), torch.zeros(5, dtype=torch.int64)
     attack = PGD(Linf(0.1), steps, 0.05)
     hooks = len(f._forward_hooks)
@@ -54,7 +52,7 @@ def test_an_attack_of_k_steps(steps: int) -> None:
     assert len(f._forward_hooks) == hooks
 
 
-def test_a_pass_without_a_gradient_is_no_gradient() -> None:
+def test_count_compute_without_gradient_counts_none() -> None:
     f = toy_networks.classifier()
 
     def work() -> None:
@@ -67,14 +65,14 @@ def test_a_pass_without_a_gradient_is_no_gradient() -> None:
     assert (found.forwards, found.gradients) == (9, 2)
 
 
-def test_what_fails_leaves_no_hook() -> None:
+def test_count_compute_of_failing_function_removes_hook() -> None:
     f = toy_networks.classifier()
     with pytest.raises(RuntimeError):
         count_compute(lambda: f(torch.rand(2, 3, 6, 6)), f)
     assert not f._forward_hooks
 
 
-def test_time_is_taken_in_turns() -> None:
+def test_median_seconds_calls_functions_in_turns() -> None:
     order: list[str] = []
     found = median_seconds([lambda: order.append("a"), lambda: order.append("b")], rounds=3)
     assert order == ["a", "b"] * 4
@@ -82,10 +80,10 @@ def test_time_is_taken_in_turns() -> None:
     assert all(0 <= seconds < 1 for seconds in found)
 
 
-def test_natural_training_by_hand() -> None:
+def test_natural_training_costs_known_flops() -> None:
     images, network = toy_networks.toy_images(20), toy_networks.classifier(batch_norm=False)
     before = toy_networks.held(network)
-    # The image asks for no gradient: the convolution goes there and back once, the linear layer back twice.
+    # The image needs no gradient: the convolution has one backward product, the linear layer two.
     by_hand = 2 * CONV + 3 * LINEAR
     recipe = Natural(epochs=7, batch_size=8)
     assert flops_per_image(recipe, images, Networks(classifier=network)) == by_hand
@@ -93,14 +91,14 @@ def test_natural_training_by_hand() -> None:
     assert toy_networks.untouched(network, before)
 
 
-def test_what_was_foretold_is_what_training_takes() -> None:
+def test_predicted_cost_is_that_of_training() -> None:
     images, recipe = toy_networks.toy_images(24), RTFE(epochs=5, batch_size=8, steps=2)
     foretold = training_flops(recipe, images, toy_networks.toy_cast())
     taken = count_compute(lambda: toy_networks.train(recipe, images, toy_networks.toy_cast())).flops
-    assert foretold == pytest.approx(taken, rel=0.01)  # fit tries the networks on two images first
+    assert foretold == pytest.approx(taken, rel=0.01)  # fit first checks the networks on two images
 
 
-def test_guides_in_turn_are_averaged() -> None:
+def test_predicted_cost_averages_alternating_guides() -> None:
     images = toy_networks.toy_images(16)
     large = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.Flatten(), nn.Linear(32 * 36, 4)).eval()
     guides = [Guide(toy_networks.classifier()), Guide(large)]
@@ -115,14 +113,14 @@ def test_guides_in_turn_are_averaged() -> None:
     assert flops(replace(recipe, policy=every), guides) > alone[1]
 
 
-def test_held_out_images_are_not_trained_on() -> None:
+def test_predicted_cost_excludes_held_out_images() -> None:
     recipe, images = AAA(epochs=2, batch_size=8, steps=1, hold_out=0.25), toy_networks.toy_images(16)
     per_image = flops_per_image(recipe, images, toy_networks.toy_cast())
     assert training_flops(recipe, images, toy_networks.toy_cast()) == per_image * 12 * 2
 
 
 @given(st.floats(1, 1e15), st.floats(0.5, 1e9), st.integers(1, 60000))
-def test_nobody_trains_above_the_budget(budget: float, per_image: float, images: int) -> None:
+def test_training_stays_within_compute_budget(budget: float, per_image: float, images: int) -> None:
     if budget / per_image < 1:
         with pytest.raises(InputError, match="do not pay one image"):
             allowance(budget, per_image, images)
@@ -135,14 +133,14 @@ def test_nobody_trains_above_the_budget(budget: float, per_image: float, images:
     assert paid.flops + paid.images * per_image > budget * (1 - 1e-12)
 
 
-def test_whole_epochs_where_they_are_paid_and_fewer_images_where_not() -> None:
+def test_compute_budget_cuts_epochs_then_images() -> None:
     paid = allowance(1000, 2, 100)
     assert (paid.epochs, paid.images, paid.flops) == (5, 100, 1000)
     paid = allowance(91.8, 2, 100)
     assert (paid.epochs, paid.images, paid.flops) == (1, 45, 90)
 
 
-def test_counting_changes_no_result() -> None:
+def test_count_compute_changes_no_result() -> None:
     x = torch.rand(2, 1, 6, 6)
     f = toy_networks.classifier()
     seen: list[Tensor] = []

@@ -10,7 +10,7 @@ from forefend.runtime.signals import Interrupted, catch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_the_work_goes_on(number: int) -> None:
+def test_catch_signals_collects_signal_and_continues(number: int) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with catch_signals() as received:
         assert received == []
@@ -26,14 +26,14 @@ def twice() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_second_signal_is_not_waited_for_and_handlers_come_back() -> None:
+def test_second_signal_raises_and_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         twice()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_off_the_main_thread_the_caller_s_handlers_stay() -> None:
+def test_catch_signals_in_other_thread_keeps_handlers() -> None:
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
@@ -46,5 +46,5 @@ def test_off_the_main_thread_the_caller_s_handlers_stay() -> None:
     assert seen == [([], True)]
 
 
-def test_being_interrupted_is_a_keyboard_interrupt() -> None:
+def test_interrupted_is_keyboard_interrupt() -> None:
     assert issubclass(Interrupted, KeyboardInterrupt)

@@ -43,18 +43,18 @@ def _threads_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (2, 2, 0.9, 1),
         (2, 2, 7.0, 1),
         (16, 16, 3.2, 13),
-        (4, 64, 32.0, 2),  # half of the machine is busy, and so is half of what is ours
+        (4, 64, 32.0, 2),  # half of the machine is busy, so half of the allowed cores are
         (4, 64, 2.0, 4),
         (0.5, 8, 0.0, 1),
         (1.6, 8, 0.0, 2),
     ],
 )
-def test_others_are_left_their_cores(cores_allowed: float, cores: int, load: float, expected: int) -> None:
+def test_suitable_threads_subtracts_busy_cores(cores_allowed: float, cores: int, load: float, expected: int) -> None:
     assert suitable_threads(cores_allowed, cores, load) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 1.5), ("900000 100000", 6.0), ("max 100000", 6.0)])
-def test_affinity_and_quota_both_bind(
+def test_available_cores_is_minimum_of_affinity_and_quota(
     quota: str, expected: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
@@ -63,7 +63,7 @@ def test_affinity_and_quota_both_bind(
     assert available_cores() == expected
 
 
-def test_where_neither_is_known_all_cores_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_available_cores_without_limits_is_all_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
@@ -77,20 +77,20 @@ def machine(monkeypatch: pytest.MonkeyPatch, load: float) -> None:
 
 
 @pytest.mark.parametrize(("load", "expected"), [(0.0, 4), (2.0, 2), (9.0, 1)])
-def test_torch_is_told(load: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_threads_sets_torch(load: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, load)
     assert choose_threads() == expected == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(("begun", "expected"), [(3, 3), (None, 2)])
-def test_what_was_begun_goes_on_with_its_threads_for_a_while(begun: int | None, expected: int) -> None:
+def test_use_threads_sets_and_restores_threads(begun: int | None, expected: int) -> None:
     torch.set_num_threads(2)
     with use_threads(begun):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == 2
 
 
-def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_environment_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 0.0)
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -99,16 +99,16 @@ def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> Non
         assert torch.get_num_threads() == 2
 
 
-def test_memory_holds_as_many_processes_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_in_memory_divides_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     pages = {"SC_AVPHYS_PAGES": 2 * largest // 4096 + 1, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
-    assert processes_in_memory() == 3  # this one, and two in what is free
+    assert processes_in_memory() == 3  # this one, and two in the free memory
     pages["SC_AVPHYS_PAGES"] = 0
     assert processes_in_memory() == 1
 
 
-def test_a_system_that_does_not_tell_its_memory_takes_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_in_memory_of_unknown_system_is_two(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str) -> int:
         raise ValueError("unrecognized configuration name")
 
@@ -116,7 +116,7 @@ def test_a_system_that_does_not_tell_its_memory_takes_two(monkeypatch: pytest.Mo
     assert processes_in_memory() == 2
 
 
-def test_one_thread_for_a_while() -> None:
+def test_one_thread_restores_threads() -> None:
     torch.set_num_threads(2)
     with one_thread():
         assert torch.get_num_threads() == 1

@@ -21,7 +21,7 @@ shapes = st.sampled_from([(1, 1, 2, 2), (2, 3, 4, 4), (3, 1, 5, 2)])
 
 
 def clean_and_wild(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Images, some of their pixels black or white, and points that lie mostly outside of everything."""
+    """Return images with some black and white pixels, and points mostly outside ball and box."""
     generator = torch.Generator().manual_seed(seed)
     x = (torch.rand(shape, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1)
     return x, x + torch.randn(shape, generator=generator, dtype=dtype)
@@ -31,18 +31,18 @@ def row(*pixels: float) -> Tensor:
     return torch.tensor(pixels).view(1, 1, 1, -1)
 
 
-def test_linf_clips_each_pixel_to_the_ball_and_the_box() -> None:
+def test_linf_project_clips_to_ball_and_box() -> None:
     projected = Linf(0.1).project(row(0.9, -0.3, 1.2, 0.45), row(0.5, 0.05, 0.95, 0.5))
     torch.testing.assert_close(projected, row(0.6, 0.0, 1.0, 0.45))
 
 
-def test_l2_shortens_the_perturbation_and_then_clips() -> None:
+def test_l2_project_scales_then_clips() -> None:
     torch.testing.assert_close(L2(0.25).project(row(0.8, 0.9), row(0.5, 0.5)), row(0.65, 0.7))
     torch.testing.assert_close(L2(0.25).project(row(1.2, 0.9), row(0.9, 0.5)), row(1.0, 0.7))
     torch.testing.assert_close(L2(0.5).project(row(0.5, 0.5), row(0.5, 0.5)), row(0.5, 0.5))
 
 
-def test_distances_by_hand() -> None:
+def test_distance_matches_known_values() -> None:
     x, x_adv = torch.zeros(2, 1, 1, 2), torch.tensor([[0.3, 0.4], [0.0, -0.5]]).view(2, 1, 1, 2)
     torch.testing.assert_close(Linf(1).distance(x_adv, x), torch.tensor([0.4, 0.5]).double())
     torch.testing.assert_close(L2(1).distance(x_adv, x), torch.tensor([0.5, 0.5]).double())
@@ -50,7 +50,7 @@ def test_distances_by_hand() -> None:
 
 @NORMS
 @given(seed=seeds, shape=shapes, radius=radii)
-def test_a_projection_lands_inside_and_is_idempotent(
+def test_project_is_allowed_and_idempotent(
     norm: type[ThreatModel], seed: int, shape: tuple[int, ...], radius: float
 ) -> None:
     threat = norm(radius)
@@ -62,7 +62,7 @@ def test_a_projection_lands_inside_and_is_idempotent(
 
 @NORMS
 @given(seed=seeds, shape=shapes, radius=radii, share=st.floats(0, 1))
-def test_an_allowed_image_comes_back_as_it_is(
+def test_project_of_allowed_image_is_unchanged(
     norm: type[ThreatModel], seed: int, shape: tuple[int, ...], radius: float, share: float
 ) -> None:
     threat = norm(radius)
@@ -73,9 +73,7 @@ def test_an_allowed_image_comes_back_as_it_is(
 
 @NORMS
 @given(seed=seeds, shape=shapes, radius=radii)
-def test_a_projection_never_drives_two_points_apart(
-    norm: type[ThreatModel], seed: int, shape: tuple[int, ...], radius: float
-) -> None:
+def test_project_is_non_expansive(norm: type[ThreatModel], seed: int, shape: tuple[int, ...], radius: float) -> None:
     x, a = clean_and_wild(seed, shape, torch.float64)
     b = clean_and_wild(seed + 1, shape, torch.float64)[1]
     before = (a - b).flatten(1).norm(dim=1)
@@ -84,8 +82,8 @@ def test_a_projection_never_drives_two_points_apart(
 
 
 @NORMS
-def test_a_tensor_of_radii_gives_each_image_its_own(norm: type[ThreatModel]) -> None:
-    x, wild = clean_and_wild(3, (4, 3, 4, 4))  # as wide as there are images: a radius must not follow the columns
+def test_tensor_of_radii_applies_to_each_image(norm: type[ThreatModel]) -> None:
+    x, wild = clean_and_wild(3, (4, 3, 4, 4))  # as many images as columns: a radius must not broadcast over columns
     each = torch.tensor([0.0, 0.1, 0.3, 0.7])
     threat, rng = norm(each), KeyedRNG(torch.arange(4))
     projected, noise, step = threat.project(wild, x), threat.noise(x, rng), threat.step(wild, each)
@@ -101,7 +99,7 @@ def test_a_tensor_of_radii_gives_each_image_its_own(norm: type[ThreatModel]) -> 
 
 
 @given(levels=st.integers(1, 255), radius=st.one_of(st.integers(0, 64).map(lambda k: k / 255), st.floats(0, 0.5)))
-def test_the_rounding_of_float32_is_forgiven(levels: int, radius: float) -> None:
+def test_allows_tolerates_float32_rounding(levels: int, radius: float) -> None:
     x = torch.full((1, 3, 4, 4), levels / 255)
     for x_adv in ((x + radius).clamp(0, 1), (x - radius).clamp(0, 1)):
         assert Linf(radius).allows(x_adv, x).all()
@@ -112,21 +110,21 @@ def test_the_rounding_of_float32_is_forgiven(levels: int, radius: float) -> None
 
 @NORMS
 @pytest.mark.parametrize("radius", [0.0, 8 / 255, 0.3])
-def test_just_outside_the_ball_is_refused(norm: type[ThreatModel], radius: float) -> None:
+def test_allows_refuses_just_outside_the_ball(norm: type[ThreatModel], radius: float) -> None:
     x = torch.full((3, 1, 2, 2), 0.5)
     x_adv = x.clone()
     x_adv[:, 0, 0, 0] += torch.tensor([radius, radius + 1e-6, -radius - 1e-6])
     assert norm(radius).allows(x_adv, x).tolist() == [True, False, False]
 
 
-def test_l2_adds_up_the_pixels_of_all_channels() -> None:
+def test_l2_distance_sums_over_all_channels() -> None:
     x = torch.full((1, 3, 4, 4), 0.5)
     assert L2(0.1 * math.sqrt(48)).allows(x + 0.1, x)
     assert not L2(0.1 * math.sqrt(48) - 1e-4).allows(x + 0.1, x)
 
 
 @NORMS
-def test_outside_the_pixel_box_is_refused(norm: type[ThreatModel]) -> None:
+def test_allows_refuses_outside_the_box(norm: type[ThreatModel]) -> None:
     x = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1)
     x_adv = x + torch.tensor([-1e-6, 1e-6, 0, 0]).view(4, 1, 1, 1)
     assert norm(0.5).allows(x_adv, x).tolist() == [False, False, True, True]
@@ -134,7 +132,7 @@ def test_outside_the_pixel_box_is_refused(norm: type[ThreatModel]) -> None:
 
 @NORMS
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-def test_a_poisoned_pixel_is_never_allowed(norm: type[ThreatModel], poison: float) -> None:
+def test_allows_refuses_nan(norm: type[ThreatModel], poison: float) -> None:
     x = torch.full((2, 1, 2, 2), 0.5)
     x_adv = x.clone()
     x_adv[1, 0, 1, 0] = poison
@@ -142,17 +140,17 @@ def test_a_poisoned_pixel_is_never_allowed(norm: type[ThreatModel], poison: floa
     assert math.isnan(poison) == bool(norm(1).excess(x_adv, x)[1].isnan())
 
 
-def test_excess_says_by_how_much() -> None:
+def test_excess_matches_known_values() -> None:
     x, x_adv = torch.full((3, 1, 1, 1), 0.9), torch.tensor([0.95, 0.5, 1.05]).view(3, 1, 1, 1)
     torch.testing.assert_close(Linf(0.1).excess(x_adv, x), torch.tensor([-0.05, 0.3, 0.05]).double())
 
 
-def test_linf_steps_along_the_sign() -> None:
+def test_linf_step_follows_the_sign() -> None:
     torch.testing.assert_close(Linf(0.3).step(row(3.0, -1e-30, 0.0), 0.01), row(0.01, -0.01, 0.0))
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-40, 1e-25, 1e-8, 1.0, 1e30])
-def test_an_l2_step_has_its_length_whatever_the_gradient_s(scale: float) -> None:
+def test_l2_step_length_does_not_depend_on_gradient(scale: float) -> None:
     gradient = scale * torch.tensor([3.0, -4.0]).expand(2, 3, 5, 2)
     step = L2(1).step(gradient, 0.25)
     torch.testing.assert_close(step.flatten(1).norm(dim=1), torch.full((2,), 0.25), atol=1e-6, rtol=0)
@@ -161,7 +159,7 @@ def test_an_l2_step_has_its_length_whatever_the_gradient_s(scale: float) -> None
 
 
 @NORMS
-def test_a_zero_gradient_stays(norm: type[ThreatModel]) -> None:
+def test_step_of_zero_gradient_is_zero(norm: type[ThreatModel]) -> None:
     gradient = torch.zeros(2, 1, 2, 2)
     gradient[1] = 1
     step = norm(1).step(gradient, 0.5)
@@ -176,7 +174,7 @@ def test_noise_is_allowed(norm: type[ThreatModel], seed: int, shape: tuple[int, 
     assert norm(radius).allows(norm(radius).noise(x, KeyedRNG(torch.arange(len(x)), seed)), x).all()
 
 
-def test_linf_noise_is_uniform_over_the_ball() -> None:
+def test_linf_noise_is_uniform() -> None:
     x = torch.full((100, 1, 20, 20), 0.5)
     share = (Linf(0.2).noise(x, KeyedRNG(torch.arange(100))) - x) / 0.2  # uniform in [-1, 1)
     places = ((share.flatten().sort().values + 1) / 2).double()
@@ -185,7 +183,7 @@ def test_linf_noise_is_uniform_over_the_ball() -> None:
     assert abs(float((share[:, 0, 0, 0] * share[:, 0, 0, 1]).mean())) < 4 / 3 / math.sqrt(100)
 
 
-def test_l2_noise_has_every_direction_and_the_full_length() -> None:
+def test_l2_noise_has_all_directions_and_full_length() -> None:
     x = torch.full((4000, 1, 2, 3), 0.5)
     delta = (L2(0.3).noise(x, KeyedRNG(torch.arange(4000))) - x).flatten(1)
     torch.testing.assert_close(delta.norm(dim=1), torch.full((4000,), 0.3))
@@ -199,27 +197,27 @@ ROUND_TRIPS = ["0", "1/255", "2/255", "8/255", "16/255", "0.3", "0.031", "0.0314
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("radius", ROUND_TRIPS)
-def test_identities_read_back_and_are_the_ones_the_field_writes(norm: str, radius: str) -> None:
+def test_parse_threat_model_inverts_str(norm: str, radius: str) -> None:
     assert str(parse_threat_model(f"{norm}:{radius}")) == f"{norm}:{radius}"
     assert parse_threat_model(f"{norm.lower()}:{radius}") == parse_threat_model(f"{norm}:{radius}")
 
 
 @given(a=st.floats(0, 1), b=st.floats(0, 1))
-def test_identities_are_exact_and_distinct(a: float, b: float) -> None:
+def test_str_of_threat_model_is_exact_and_distinct(a: float, b: float) -> None:
     assert parse_threat_model(str(Linf(a))) == Linf(a)
     assert parse_threat_model(str(L2(a * 50))) == L2(a * 50)
     assert (str(Linf(a)) == str(Linf(b))) == (a == b)
     assert str(Linf(a)) != str(L2(a))
 
 
-def test_neighboring_levels_and_their_decimals_are_told_apart() -> None:
+def test_format_radius_distinguishes_levels_and_decimals() -> None:
     radii = [k / 255 for k in range(256)] + [float(f"{k / 255:.4f}") for k in range(1, 255) if k % 51]
     radii += [math.nextafter(8 / 255, 1), math.nextafter(0.3, 0)]
     assert len({format_radius(radius) for radius in radii}) == len(radii)
     assert format_radius(8 / 255) == "8/255"
 
 
-def test_text_and_number_are_the_same_radius() -> None:
+def test_radius_as_text_equals_number() -> None:
     assert Linf("8/255") == Linf(8 / 255)
     assert parse_radius("0.5") == parse_radius(0.5) == parse_radius("1/2") == 0.5
     assert Linf("8/255") != L2("8/255")
@@ -242,14 +240,14 @@ def test_text_and_number_are_the_same_radius() -> None:
         ("banana:0.3", ["'banana'", "choose one of L2, Linf"]),
     ],
 )
-def test_what_is_no_threat_model_is_refused_in_words(text: str, words: list[str]) -> None:
+def test_threat_model_of_invalid_input_raises(text: str, words: list[str]) -> None:
     with pytest.raises(InputError) as refusal:
         parse_threat_model(text)
     for word in words:
         assert word in str(refusal.value)
 
 
-def test_a_radius_above_one_is_an_l2_radius() -> None:
+def test_linf_radius_above_one_raises_l2_accepts() -> None:
     assert L2(3).radius == 3.0
     with pytest.raises(InputError, match="did you mean 3/255"):
         Linf(3)

@@ -26,19 +26,19 @@ WINDOWS = pytest.mark.parametrize("window", [3, 5])
 
 
 def images(seed: int, shape: tuple[int, ...] = (2, 3, 4, 5)) -> Tensor:
-    """Float64 images, some of whose pixels are black or white."""
+    """Return float64 images with some black and white pixels."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(shape, generator=generator, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
 
 
 def random_coupling(x: Tensor, window: int, seed: int = 0) -> Tensor:
-    """Every pixel's mass spread at random over the window, as far as that lies on the image."""
+    """Return a coupling that spreads the mass of each pixel at random over valid offsets."""
     shape = (*x.shape[:2], window**2, x[0, 0].numel())
     weight = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) * valid_offsets(x, window)
     return x.flatten(2).unsqueeze(2) * weight / weight.sum(2, keepdim=True)
 
 
-def test_lengths_by_hand() -> None:
+def test_offset_lengths_match_known_values() -> None:
     root2, root5, root8 = 2**0.5, 5**0.5, 8**0.5
     torch.testing.assert_close(
         offset_lengths(3, torch.zeros(1))[:, 0], torch.tensor([root2, 1, root2, 1, 0, 1, root2, 1, root2])
@@ -48,7 +48,7 @@ def test_lengths_by_hand() -> None:
     assert five[2, 2] == 0
 
 
-def test_mass_goes_where_the_offset_says() -> None:
+def test_apply_coupling_moves_mass_by_offset() -> None:
     x = torch.zeros(1, 1, 3, 4)
     x[0, 0, 1, 1] = 0.8
     coupling = identity_coupling(x, 3)
@@ -60,14 +60,14 @@ def test_mass_goes_where_the_offset_says() -> None:
     torch.testing.assert_close(transport_cost(coupling), torch.tensor([0.3 + 0.1 * 2**0.5]))
 
 
-def test_only_moves_that_stay_on_the_image_are_inside() -> None:
+def test_valid_offsets_stay_on_the_image() -> None:
     on = valid_offsets(torch.zeros(1, 1, 2, 2), 3)[0, 0]
     assert on[:, 0].nonzero().flatten().tolist() == [4, 5, 7, 8]
     assert on[:, 3].nonzero().flatten().tolist() == [0, 1, 3, 4]
 
 
 @WINDOWS
-def test_staying_changes_nothing_and_costs_nothing(window: int) -> None:
+def test_identity_coupling_changes_and_costs_nothing(window: int) -> None:
     x = images(0)
     torch.testing.assert_close(apply_coupling(identity_coupling(x, window), x), x)
     assert (transport_cost(identity_coupling(x, window)) == 0).all()
@@ -75,7 +75,7 @@ def test_staying_changes_nothing_and_costs_nothing(window: int) -> None:
 
 @WINDOWS
 @given(seed=seeds)
-def test_mass_is_conserved_in_each_channel(window: int, seed: int) -> None:
+def test_apply_coupling_conserves_mass_of_channels(window: int, seed: int) -> None:
     x = images(seed)
     moved = apply_coupling(random_coupling(x, window, seed), x)
     torch.testing.assert_close(moved.sum((2, 3)), x.sum((2, 3)))
@@ -83,14 +83,14 @@ def test_mass_is_conserved_in_each_channel(window: int, seed: int) -> None:
 
 
 @WINDOWS
-def test_seen_is_the_transpose_of_transported(window: int) -> None:
+def test_gather_windows_is_transpose_of_apply_coupling(window: int) -> None:
     x, g = images(0), torch.randn(2, 3, 4, 5, dtype=torch.float64)
     coupling = torch.randn(2, 3, window**2, 20, dtype=torch.float64)
     torch.testing.assert_close((apply_coupling(coupling, x) * g).sum(), (coupling * gather_windows(g, window)).sum())
 
 
 @given(seed=seeds, share=st.floats(0, 1.5))
-def test_shortening_spends_the_budget_and_no_more(seed: int, share: float) -> None:
+def test_scale_to_budget_spends_exactly_the_budget(seed: int, share: float) -> None:
     x = images(seed)
     coupling = random_coupling(x, 5, seed)
     budget = share * transport_cost(coupling)
@@ -100,14 +100,14 @@ def test_shortening_spends_the_budget_and_no_more(seed: int, share: float) -> No
     assert (short >= 0).all()
 
 
-def test_shortening_mends_what_sums_to_x_by_rounding_alone() -> None:
+def test_scale_to_budget_corrects_rounded_sums() -> None:
     x = images(1)
     coupling = random_coupling(x, 3) * (1 + 1e-6)
     short = scale_to_budget(coupling, x, transport_cost(coupling))
     torch.testing.assert_close(short.sum(2), x.flatten(2), atol=1e-15, rtol=0)
 
 
-def test_overflow_goes_back_to_its_sources_in_shares_by_hand() -> None:
+def test_project_to_box_returns_known_shares() -> None:
     x = torch.tensor([0.4, 0.8, 0.6], dtype=torch.float64).view(1, 1, 1, 3)
     coupling = identity_coupling(x, 3)
     # Both neighbors send 0.2 into the middle, which then holds 1.2: each gets 0.1 back.
@@ -121,7 +121,7 @@ def test_overflow_goes_back_to_its_sources_in_shares_by_hand() -> None:
 
 @WINDOWS
 @given(seed=seeds)
-def test_returns_end_inside_the_box_and_lower_every_move(window: int, seed: int) -> None:
+def test_project_to_box_lowers_every_move(window: int, seed: int) -> None:
     x = images(seed)
     coupling = random_coupling(x, window, seed)
     boxed = project_to_box(coupling, x)
@@ -132,19 +132,19 @@ def test_returns_end_inside_the_box_and_lower_every_move(window: int, seed: int)
     assert (boxed >= 0).all()
 
 
-def test_a_white_image_takes_everything_back() -> None:
+def test_project_to_box_of_white_image_moves_nothing() -> None:
     x = torch.ones(1, 1, 4, 4, dtype=torch.float64)
     boxed = project_to_box(random_coupling(x, 3), x)
     assert apply_coupling(boxed, x).max() <= 1 + 1e-12
 
 
-def test_an_image_inside_the_box_is_left_alone() -> None:
+def test_project_to_box_inside_is_unchanged() -> None:
     x = images(3) / 30
     coupling = random_coupling(x, 5)
     torch.testing.assert_close(project_to_box(coupling, x), coupling)
 
 
-def test_scattering_sends_every_pixel_whole_to_one_place_on_the_image() -> None:
+def test_random_moves_send_each_pixel_to_one_offset() -> None:
     x, rng = images(4), KeyedRNG(torch.tensor([7, 9]))
     coupling = random_moves(x, 5, rng)
     assert ((coupling > 0).sum(2) == (x.flatten(2) > 0)).all()
@@ -153,8 +153,8 @@ def test_scattering_sends_every_pixel_whole_to_one_place_on_the_image() -> None:
     assert torch.equal(random_moves(x[1:], 5, rng.select(torch.tensor([1]))), coupling[1:])
 
 
-def test_the_budget_is_spent_exactly_where_the_solution_jumps() -> None:
-    """One pixel of mass 1 beside an empty one: it goes at a price below 0.5 and stays above it."""
+def test_solve_for_budget_mixes_at_discontinuity() -> None:
+    """A pixel of mass 1 moves to an empty one at a multiplier below 0.5, and stays above it."""
     x = torch.tensor([1.0, 0.0], dtype=torch.float64).view(1, 1, 1, 2)
     gone = identity_coupling(x, 3)
     gone[0, 0, 4, 0], gone[0, 0, 5, 0] = 0, 1

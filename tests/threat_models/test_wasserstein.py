@@ -37,7 +37,7 @@ def distance(x_adv: Tensor, x: Tensor, window: int = 5) -> float:
     return float(Wasserstein(1, window).distance(x_adv, x))
 
 
-def test_costs_by_hand() -> None:
+def test_distance_matches_known_values() -> None:
     # Mass 0.4 moved by one pixel costs 0.4; the image's mass is 0.8, so it moved by half a pixel.
     assert distance(row(0.4, 0.4, 0, 0), row(0.8, 0, 0, 0)) == pytest.approx(0.5, abs=1e-9)
     assert distance(row(0.4, 0, 0.4, 0), row(0.8, 0, 0, 0)) == pytest.approx(1.0, abs=1e-9)
@@ -46,14 +46,14 @@ def test_costs_by_hand() -> None:
     assert distance(corner, square) == pytest.approx(2**0.5, abs=1e-9)
 
 
-def test_nothing_moved_costs_nothing() -> None:
+def test_distance_of_equal_images_is_zero() -> None:
     x = images(0)
     torch.testing.assert_close(Wasserstein(1).distance(x, x), torch.zeros(2).double(), atol=1e-9, rtol=0)
     black = torch.zeros(1, 1, 3, 3)
     assert distance(black, black) == 0
 
 
-def test_a_place_beyond_the_window_is_reached_only_through_others() -> None:
+def test_distance_beyond_window_needs_intermediate_mass() -> None:
     assert distance(row(0, 0, 0, 0.5), row(0.5, 0, 0, 0)) == float("inf")
     assert distance(row(0, 0, 0, 0.5), row(0.5, 0, 0, 0), window=7) == pytest.approx(3, abs=1e-9)
     # Mass moves up by two along the row, pixel by pixel, each inside the window.
@@ -61,7 +61,7 @@ def test_a_place_beyond_the_window_is_reached_only_through_others() -> None:
     assert distance(row(0, 0.5, 0.5, 0.5), row(0.5, 0.5, 0.5, 0), window=3) == pytest.approx(1, abs=1e-9)
 
 
-def test_channels_do_not_mix_and_their_costs_add_up() -> None:
+def test_distance_sums_over_separate_channels() -> None:
     x, y = torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 3)
     x[0, 0, 0, 0], y[0, 0, 0, 1] = 0.6, 0.6
     x[0, 1, 0, 0], y[0, 1, 0, 2] = 0.2, 0.2
@@ -82,7 +82,7 @@ POT = {
 
 
 def moved_pair(seed: int, height: int, width: int, black: float, window: int) -> tuple[Tensor, Tensor]:
-    """An image, and it with 40 % of every pixel's mass sent to a random place of its window, held at the border."""
+    """Return an image, and the image with 40 % of the mass of every pixel moved at random."""
     random = np.random.RandomState(seed)
     x = np.round(random.rand(height, width), 3)
     x[random.rand(height, width) < black] = 0
@@ -96,7 +96,7 @@ def moved_pair(seed: int, height: int, width: int, black: float, window: int) ->
 
 
 @pytest.mark.parametrize("case", POT, ids=str)
-def test_pot_finds_the_same_cost(case: tuple[int, int, int, float, int]) -> None:
+def test_distance_matches_pot(case: tuple[int, int, int, float, int]) -> None:
     x, y = moved_pair(*case)
     assert distance(y, x, window=case[-1]) == pytest.approx(POT[case], rel=1e-9)
     # Rounded to float32, masses no longer match pixel by pixel, and the cost hardly changes.
@@ -105,7 +105,7 @@ def test_pot_finds_the_same_cost(case: tuple[int, int, int, float, int]) -> None
 
 @pytest.mark.parametrize("radius", [0.02, 0.3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_noise_is_allowed_and_uses_the_radius(radius: float, channels: int) -> None:
+def test_noise_is_allowed_and_uses_radius(radius: float, channels: int) -> None:
     threat, x = Wasserstein(radius, exact=2), images(1, (2, channels, 6, 6)) / 2
     noisy = threat.noise(x, draw_for(x))
     assert threat.allows(noisy, x).all()
@@ -116,12 +116,12 @@ def test_noise_is_allowed_and_uses_the_radius(radius: float, channels: int) -> N
 
 
 @given(seed=st.integers(0, 2**31), radius=st.sampled_from([0.0, 0.01, 0.1, 1.0]))
-def test_noise_is_allowed_where_pixels_are_full(seed: int, radius: float) -> None:
+def test_noise_of_full_pixels_is_allowed(seed: int, radius: float) -> None:
     threat, x = Wasserstein(radius, window=3), images(seed, (2, 1, 3, 4))
     assert threat.allows(threat.noise(x, draw_for(x)), x).all()
 
 
-def test_each_way_out_is_seen_on_every_image() -> None:
+def test_excess_detects_box_mass_and_cost() -> None:
     threat, x = Wasserstein(0.1, exact=0), torch.full((4, 1, 2, 2), 0.5, dtype=torch.float64)
     y = x.clone()
     y[0, 0, 0] = torch.tensor([1.02, -0.02])  # outside the box
@@ -137,8 +137,8 @@ def test_each_way_out_is_seen_on_every_image() -> None:
     assert float(Wasserstein(5, exact=0).excess(box, near)) == pytest.approx(0.03)
 
 
-def test_the_exact_cost_is_checked_on_the_first_images_only() -> None:
-    """Mass that goes two pixels passes the cheap bound, which counts one."""
+def test_excess_checks_exact_cost_of_first_images() -> None:
+    """Mass that moves by two pixels passes the lower bound, which counts one."""
     x, y = row(0.5, 0, 0, 0.5).repeat(3, 1, 1, 1), row(0.25, 0, 0.25, 0.5).repeat(3, 1, 1, 1)
     assert [Wasserstein(0.3, exact=n).allows(y, x).tolist() for n in (0, 1, 9)] == [
         [True, True, True],
@@ -148,7 +148,7 @@ def test_the_exact_cost_is_checked_on_the_first_images_only() -> None:
     assert float(Wasserstein(0.3, exact=1).excess(y, x)[0]) == pytest.approx(0.2, abs=1e-9)
 
 
-def test_mass_from_nothing_and_nan_are_never_allowed() -> None:
+def test_allows_refuses_created_mass_and_nan() -> None:
     x = torch.zeros(2, 1, 3, 3)
     y = x.clone()
     y[0, 0, 0, 0], y[1, 0, 1, 1] = 0.1, float("nan")
@@ -160,20 +160,20 @@ def test_mass_from_nothing_and_nan_are_never_allowed() -> None:
     assert Wasserstein(1).distance(y, x)[1].isnan()
 
 
-def test_a_tensor_of_radii_judges_each_image_by_its_own() -> None:
+def test_tensor_of_radii_applies_to_each_image() -> None:
     x, y = row(0.8, 0).repeat(2, 1, 1, 1), row(0.4, 0.4).repeat(2, 1, 1, 1)
     threat = Wasserstein(torch.tensor([0.4, 0.6]))
     assert threat.allows(y, x).tolist() == [False, True]
     torch.testing.assert_close(threat.budget(x), torch.tensor([0.32, 0.48]).double())
 
 
-def test_projection_draws_towards_x_along_a_straight_line() -> None:
+def test_project_interpolates_towards_x() -> None:
     x, y = row(0.8, 0, 0.2), row(0.4, 0.4, 0.2)
     # The distance is 0.4: half of the way is allowed.
     torch.testing.assert_close(Wasserstein(0.2).project(y, x), row(0.6, 0.2, 0.2), atol=1e-8, rtol=0)
 
 
-def test_projection_mends_box_and_mass_and_leaves_allowed_images_alone() -> None:
+def test_project_restores_box_and_mass() -> None:
     threat, x = Wasserstein(0.1, exact=3), images(2, (3, 3, 5, 5))
     good = threat.noise(x, draw_for(x))
     torch.testing.assert_close(threat.project(good, x), good, atol=0, rtol=0)
@@ -187,18 +187,18 @@ def test_projection_mends_box_and_mass_and_leaves_allowed_images_alone() -> None
     assert (mended - good).abs().amax() < 0.02
 
 
-def test_what_cannot_be_reached_is_refused() -> None:
+def test_project_of_unreachable_image_raises() -> None:
     with pytest.raises(InputError, match="cannot be reached by moves inside 5 × 5 pixels"):
         Wasserstein(0.1).project(row(0, 0, 0, 0.5), row(0.5, 0, 0, 0))
 
 
-def test_a_step_of_pixels_is_refused_and_the_right_attacks_are_named(x: Tensor, y: Tensor) -> None:
+def test_step_raises_and_names_suitable_attacks(x: Tensor, y: Tensor) -> None:
     attack = PGD(Wasserstein(0.01, exact=0), 1, 0.01)
     with pytest.raises(InputError, match="attack with ProjectedWasserstein or FrankWolfeWasserstein"):
         attack(lambda batch: batch.flatten(1)[:, :4], x, y, rng=draw_for(x))
 
 
-def test_identities_are_distinct_and_are_read_back() -> None:
+def test_parse_threat_model_inverts_str() -> None:
     threats = [Wasserstein(0.03), Wasserstein("8/255"), Wasserstein(0.03, window=7), Wasserstein(0.03, exact=0)]
     assert len({str(threat) for threat in threats}) == 4
     assert str(threats[0]) == "Wasserstein:0.03(window=5, exact=2)"
@@ -219,12 +219,12 @@ def test_identities_are_distinct_and_are_read_back() -> None:
         (lambda: parse_threat_model("Wasserstein:0.1(window=5)"), "is no|no radius"),
     ],
 )
-def test_bad_settings_are_refused(make: object, message: str) -> None:
+def test_invalid_settings_raise(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()  # type: ignore[operator]
 
 
-def test_a_missing_scipy_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distance_without_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(InputError, match=r"needs SciPy: pip install 'forefend\[data\]'"):
         distance(row(0.5), row(0.5))
@@ -232,6 +232,6 @@ def test_a_missing_scipy_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Wasserstein(0.1, exact=0).allows(x, x).all()
 
 
-def test_scipy_is_not_loaded_with_the_module() -> None:
+def test_module_does_not_import_scipy() -> None:
     source = Path(sys.modules[Wasserstein.__module__].__file__ or "").read_text()
     assert not [line for line in source.splitlines() if line.startswith(("import scipy", "from scipy"))]

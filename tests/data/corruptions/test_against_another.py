@@ -1,4 +1,4 @@
-"""Each corruption beside another implementation of it; see make_oracle.py for how its answers were made.
+"""Compare each corruption with another implementation; make_oracle.py made its results.
 
 Known differences of that package from Hendrycks' program, which are followed there: its zoom keeps the upper left
 corner, not the middle (put right for zoom_blur and snow); its elastic_transform is another one (replaced); its motion
@@ -36,7 +36,7 @@ PAST_THE_BORDER = ("motion_blur", "large", 5)
 
 
 class Scripted:
-    """Draws the very numbers that the other implementation was given."""
+    """Returns the random numbers that the other implementation used."""
 
     purpose = ""
 
@@ -53,7 +53,7 @@ class Scripted:
 
 @pytest.fixture(params=["small", "large"])
 def which(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both sets of constants, on one image of 32 pixels."""
+    """Use both sets of constants for an image of 32 pixels."""
     if request.param == "large":
         monkeypatch.setattr(severity, "SMALL_SIDE", 31)
     return str(request.param)

@@ -1,5 +1,3 @@
-"""Every corruption: shapes, range, randomness of each image alone, known answers, refusals."""
-
 from __future__ import annotations
 
 import sys
@@ -83,7 +81,7 @@ def test_corrupt_draws_own_numbers_per_name_and_severity() -> None:
 
 @EACH
 def test_corrupt_changes_more_at_higher_severity(name: str) -> None:
-    """In the mean over images the fifth changes more than the first; saturation first falls and then rises."""
+    """Severity 5 changes images more than severity 1; saturation first falls and then rises."""
     row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     x = (0.5 + 0.4 * torch.sin(torch.stack([row / 4, column / 3, (row + column) / 5]))).expand(12, -1, -1, -1)
     changes = [float((corrupt(name, x, level, rng=rng(*range(12))) - x).abs().mean()) for level in SEVERITIES]
