@@ -209,6 +209,8 @@ def test_as_image_dataset_of_image_dataset_returns_it() -> None:
         (GOOD, Y),
         [GOOD.double(), Y.int()],
         (GOOD.numpy(), Y.numpy()),
+        (np.ascontiguousarray(GOOD.numpy()[::-1])[::-1], Y.numpy().astype(">i4")),
+        (np.frombuffer(GOOD.numpy().tobytes(), np.float32).reshape(GOOD.shape), Y.numpy().astype(np.uint8)),
         PAIRS,
         Subset(PAIRS, [0, 1, 2, 3]),
         DataLoader(PAIRS),
@@ -247,6 +249,7 @@ def test_as_image_dataset_of_sampled_loader_reads_the_sample() -> None:
         (GOOD, "Tensor was given"),
         ((GOOD, Y, Y), "tuple was given"),
         ({"x": GOOD}, "dict was given"),
+        ((GOOD.numpy().astype(object), Y), "array of object"),
         ((GOOD, Y.tolist()), "not list"),
         (TensorDataset(GOOD), "expected pairs"),
         (TensorDataset(GOOD * 4, Y), "divide by 255"),
@@ -260,6 +263,12 @@ def test_as_image_dataset_of_sampled_loader_reads_the_sample() -> None:
 def test_as_image_dataset_of_other_things_raises(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_image_dataset(given)
+
+
+def test_as_image_dataset_with_split_names_it() -> None:
+    assert as_image_dataset((GOOD, Y), split="train").split == "train"
+    with pytest.raises(InputError, match="'val'"):
+        as_image_dataset((GOOD, Y), split="val")
 
 
 def test_as_image_dataset_with_too_few_classes_raises() -> None:

@@ -125,21 +125,23 @@ def from_tensors(
     (4, (3, 8, 8), ('0', '1'))
     """
     check_split(split)
-    x, y = (torch.from_numpy(given) if isinstance(given, np.ndarray) else given for given in (x, y))
-    if not isinstance(y, Tensor):
+    pixels, labels = _as_tensor(x), _as_tensor(y)
+    if not isinstance(labels, Tensor):
         raise InputError(f"Labels must be a torch tensor or numpy array of integers, not {type(y).__name__}.")
-    eight_bits = getattr(x, "dtype", None) == torch.uint8
-    check_images(x[:1] / 255 if eight_bits else x)
+    eight_bits = getattr(pixels, "dtype", None) == torch.uint8
+    check_images(pixels[:1] / 255 if eight_bits else pixels)
     if classes is None:
-        classes = numbered_classes(y)
+        classes = numbered_classes(labels)
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
-    check_labels(y, len(names), len(x))
-    pixels = x.detach().cpu() if eight_bits else x.detach().float().cpu()
-    return InMemoryDataset(name, split, pixels, y.long().cpu(), torch.arange(len(x)), names)
+    check_labels(labels, len(names), len(pixels))
+    pixels = pixels.detach().cpu() if eight_bits else pixels.detach().float().cpu()
+    return InMemoryDataset(name, split, pixels, labels.long().cpu(), torch.arange(len(pixels)), names)
 
 
-def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] | int | None = None) -> ImageDataset:
-    """Return the test images of any usual form as an ImageDataset.
+def as_image_dataset(
+    given: Any, *, name: str = "data", classes: Sequence[str] | int | None = None, split: str = "test"
+) -> ImageDataset:
+    """Return images and labels of any usual form as an ImageDataset.
 
     A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of
     its dataset, so that the index of an image is its position there, in every run.
@@ -150,6 +152,7 @@ def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] |
             normalized.
         name: the name of the set in records.
         classes: names or number of the classes; None numbers them 0 … max(y).
+        split: "train" or "test"; an ImageDataset keeps its own.
 
     Raises:
         InputError: another type, or images or labels that `from_tensors` refuses.
@@ -169,7 +172,16 @@ def as_image_dataset(given: Any, *, name: str = "data", classes: Sequence[str] |
             f"A {type(given).__name__} was given as images, expected a pair (x, y), a torch Dataset or DataLoader, or "
             "what forefend.data.load returns."
         )
-    return from_tensors(name, *given, classes=classes)
+    return from_tensors(name, *given, classes=classes, split=split)
+
+
+def _as_tensor(given: Any) -> Any:
+    if not isinstance(given, np.ndarray):
+        return given
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"An array of {given.dtype} was given, expected floats, uint8 or integers.")
+    # torch cannot share read-only arrays, negative strides or foreign byte order: numpy copies these.
+    return torch.from_numpy(np.require(given, given.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
@@ -190,9 +202,9 @@ def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
             "image of one size, as a tensor in [0, 1], and an integer label."
         ) from error
     if not batches:
-        raise InputError("The DataLoader gives no batch: at least one image is needed.")
+        raise InputError("The DataLoader is empty, expected at least one image.")
     if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
-        raise InputError(f"The DataLoader gives a {type(batches[0]).__name__}, expected pairs (images, labels).")
+        raise InputError(f"The DataLoader returns a {type(batches[0]).__name__}, expected pairs (images, labels).")
     x, y = (torch.cat([torch.as_tensor(part) for part in parts]) for parts in zip(*batches, strict=True))
     return x, y
 
