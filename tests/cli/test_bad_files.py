@@ -183,7 +183,7 @@ def test_evaluate_with_wrong_run_is_refused(here: Path) -> None:
         if content:
             (here / "run" / "weights.safetensors").write_bytes(content)
             assert words in refused(line)
-    assert "no weights.safetensors: copy the whole folder" in refused(line)
+    assert "no weights.safetensors" in refused(line)
     (here / "run" / "defense.json").unlink()
     assert "was the training run to its end?" in refused(line)
     assert not (here / "e").exists()
@@ -235,6 +235,6 @@ def test_evaluate_with_wrong_weights_is_refused(real_data: Path, here: Path) -> 
     line = f"evaluate --data cifar-10 --data-dir {real_data} {NORMALISED} --classifier"
     assert "cut.th is damaged" in refused(f"{line} resnet20:cut.th")
     assert "no weights file none.th" in refused(f"{line} resnet20:none.th")
-    assert "cannot be read without running the code" in refused(f"{line} resnet20:evil.pth")
+    assert "cannot be read without running its" in refused(f"{line} resnet20:evil.pth")
     assert "did you mean 'resnet20'?" in refused(f"{line} resnet200:cut.th")
     assert not (here / "hacked").exists()

@@ -114,16 +114,9 @@ class AutoAttack:
         return checks + self.steps + sum(again.get(name, 2) for name in self.attacks)
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None) -> Tensor:
-        """Attack a batch of images.
+        """Attack a batch as `Iterative.__call__`, for logits and labels; without adversarial image, x is returned.
 
-        Args:
-            f: images to logits, `(B, classes)`; its modes are restored afterwards.
-            x: clean images, `(B, C, H, W)` in [0, 1], float32.
-            target: labels, `(B,)`.
-            rng: its seed plus the restart seeds pyautoattack; the state of torch's generators is restored afterwards.
-
-        Returns:
-            The adversarial image where one was found, else x.
+        The seed of `rng` plus the restart seeds pyautoattack; torch's generators are restored afterwards.
 
         Raises:
             InputError: images in another precision or of a size that pyautoattack does not support, or another number

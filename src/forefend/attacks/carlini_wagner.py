@@ -75,17 +75,7 @@ class CarliniWagner:
     def __call__(
         self, f: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None
     ) -> Tensor:
-        """Attack a batch of images.
-
-        Args:
-            f: images to logits; its modes are restored afterwards.
-            x: clean images, `(B, C, H, W)` in [0, 1].
-            target: labels, `(B,)`.
-            rng: not used.
-
-        Returns:
-            The nearest adversarial images inside the threat model, else x.
-        """
+        """Attack a batch as `Iterative.__call__`, for logits and labels; without adversarial image, x is returned."""
         best = _Best(x)
         c = _Bisection(torch.full_like(best.distance, self.weight))
         with eval_and_no_grad(f):

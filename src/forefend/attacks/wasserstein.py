@@ -93,14 +93,7 @@ class ProjectedWasserstein:
         )
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
-        """Return the last iterate, in [0, 1] and of the clean images' mass, `(B, C, H, W)`.
-
-        Args:
-            f: images to predictions; its modes are restored afterwards.
-            x: clean images, `(B, C, H, W)` in [0, 1].
-            target: second argument of the loss, usually the labels `(B,)`.
-            rng: random numbers of a random start.
-        """
+        """Attack a batch as `Iterative.__call__`; the images have the mass of the clean ones."""
         rng = rng or default_rng(self, x)
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         window, penalty = self.threat.window, torch.zeros_like(x)
@@ -147,7 +140,7 @@ class FrankWolfeWasserstein:
         )
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
-        """Return the last iterate, as `ProjectedWasserstein` does."""
+        """Attack a batch as `Iterative.__call__`; the images have the mass of the clean ones."""
         rng = rng or default_rng(self, x)
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         penalty = torch.zeros_like(x)

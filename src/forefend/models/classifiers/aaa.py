@@ -20,9 +20,6 @@ class AaaCnn(nn.Module):
     kernels or pools.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images.
         widths: channels of each stage.
         depth: number of convolutions in a stage.
         kernel: height and width of the convolutions, odd.

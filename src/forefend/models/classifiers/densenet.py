@@ -19,9 +19,6 @@ class DenseNet(nn.Module):
     The paper's DenseNet-BC (bottlenecks, compression by half) without its 7x7 stem and max-pool, as usual on CIFAR.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
         growth: number of channels that each layer adds.
         blocks: number of layers in each stage: 6, 12, 24, 16 for DenseNet-121.
 

@@ -20,9 +20,6 @@ class MadryCifar(nn.Module):
     0.1; shortcuts that change the shape are mean-pooled and padded with zero channels.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
         widths: channels of the stem and of each stage: 16, 16, 32, 64, or ten times the last three in the wide network.
         units: number of residual units in each stage.
 

@@ -20,11 +20,6 @@ class MobileNetV2(nn.Module):
     The image is halved three times instead of five. As usual on CIFAR, ReLU replaces ReLU6, and a block of stride 1
     that changes the width has a projected shortcut.
 
-    Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
-
     Source: Sandler et al., arXiv 1801.04381.
     """
 

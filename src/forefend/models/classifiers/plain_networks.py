@@ -40,14 +40,9 @@ class PlainNetwork(nn.Sequential):
 def cnn(channels: int = 1, classes: int = 10, size: int = 28, *, width: int = 16) -> PlainNetwork:
     """Two 3x3 convolutions with BatchNorm and max-pools, then one linear layer: fast to train on a CPU.
 
-    About a million multiplications for 28x28 pixels. The linear layer reads the whole feature map: with a mean before
-    it, Fashion-MNIST loses several points at this width.
-
-    Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images.
-        width: channels of the first convolution; the second has twice as many.
+    `width` is the number of channels of the first convolution; the second has twice as many. About a million
+    multiplications for 28x28 pixels. The linear layer reads the whole feature map: with a mean before it,
+    Fashion-MNIST loses several points at this width.
     """
     return PlainNetwork(
         {"channels": channels, "classes": classes, "size": size, "width": width},

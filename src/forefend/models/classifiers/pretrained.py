@@ -19,17 +19,12 @@ _RESNET = {
     **{"downsample.": "shortcut.", "fc.": "linear."},
 }
 _RENAMES = {
+    **dict.fromkeys(
+        ("resnet18", "resnet20", "resnet32", "resnet34", "resnet44", "resnet50", "resnet56", "tinyresnet"), _RESNET
+    ),
     "fastat": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2."},
     "marabou": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2.", "9.": "fc3."},
-    "resnet18": _RESNET,
-    "resnet20": _RESNET,
-    "resnet32": _RESNET,
-    "resnet34": _RESNET,
-    "resnet44": _RESNET,
-    "resnet50": _RESNET,
-    "resnet56": _RESNET,
     "smallcnn": {"feature_extractor.": "", "classifier.": ""},
-    "tinyresnet": _RESNET,
 }
 
 

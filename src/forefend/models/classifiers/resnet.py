@@ -19,9 +19,6 @@ class ResNet(nn.Module):
     (table 1) without its 7x7 stem and max-pool, as usual on CIFAR.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
         widths: channels of each stage.
         blocks: number of residual blocks in each stage.
         bottleneck: use blocks of 1x1, 3x3, 1x1 convolutions with four times the width at their end.

@@ -15,11 +15,6 @@ from forefend.models.classifiers.input_size import check_images_fit
 class ResNet4b(nn.Module):
     """A stem and four residual blocks with biases that halve the image three times, then two linear layers.
 
-    Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images.
-
     Source: alpha-beta-CROWN's `resnet4b`, arXiv 2103.06624.
     """
 

@@ -18,11 +18,6 @@ class SqueezeNet(nn.Module):
     The paper's network with simple bypasses, a 3x3 stem without stride, and BatchNorm after every convolution but the
     last, as usual on CIFAR.
 
-    Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
-
     Source: Iandola et al., arXiv 1602.07360.
     """
 

@@ -18,9 +18,6 @@ class Vgg(nn.Module):
     The paper's network with BatchNorm and one linear layer instead of three, as usual on CIFAR.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
-        size: height and width of the images; any size works, so it is not used.
         depths: number of convolutions in each stage: 2, 2, 3, 3, 3 for VGG-16, 2, 2, 4, 4, 4 for VGG-19.
         widths: channels of each stage.
 

@@ -20,8 +20,6 @@ class Zheng(nn.Module):
     for each feature here.
 
     Args:
-        channels: channels of the images.
-        classes: number of logits.
         size: height and width of the images, at least 4.
 
     Raises:

@@ -19,10 +19,6 @@ class ApeGanDiscriminator(nn.Module):
     Images in [0, 1] are scaled to [-1, 1] inside. Smaller images than 15x15 are padded with their last row and column;
     of larger ones the last few can be ignored. 373,889 parameters for 3x32x32 images and 371,457 for 1x28x28.
 
-    Args:
-        channels: channels of the images.
-        size: height and width of the images.
-
     Source: Shen et al., arXiv 1707.05474.
     """
 

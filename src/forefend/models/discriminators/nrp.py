@@ -21,10 +21,6 @@ class NrpDiscriminator(nn.Module):
     All convolutions but the first have BatchNorm; LeakyReLU of slope 0.2. Smaller images than 16x16 are padded with
     their last row and column. 899,465 parameters for 3x32x32 images.
 
-    Args:
-        channels: channels of the images.
-        size: height and width of the images.
-
     Source: Naseer et al., arXiv 2006.04924 (NRP); widths as used for CIFAR by Zhou et al., ICCV 2021 (CAFD).
     """
 

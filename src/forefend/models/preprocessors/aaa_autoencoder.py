@@ -17,7 +17,6 @@ class AaaAutoencoder(nn.Module):
     channel. Pools round up, and features are resized to the exact size of the way down.
 
     Args:
-        channels: channels of the images.
         width: channels of every inner layer.
 
     Source: Vaishnavi et al., arXiv 1909.05921 (AAA).

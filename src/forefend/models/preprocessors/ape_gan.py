@@ -15,9 +15,6 @@ class ApeGan(nn.Module):
     Images in [0, 1] are scaled to [-1, 1] inside and back. They are padded with their last row and column to multiples
     of 4, and cropped afterwards. 269,059 parameters for 3 channels and 264,961 for 1.
 
-    Args:
-        channels: channels of the images.
-
     Source: Shen et al., arXiv 1707.05474.
     """
 

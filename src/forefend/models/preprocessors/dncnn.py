@@ -18,7 +18,6 @@ class DnCnn(nn.Module):
     the network starts as the identity. 558,400 parameters for 3 channels.
 
     Args:
-        channels: channels of the images.
         depth: number of convolutions, from 2.
         width: channels between them.
 

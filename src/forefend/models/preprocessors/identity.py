@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 @final
 class Identity(nn.Module):
-    """Return the images unchanged.
-
-    Args:
-        channels: channels of the images, not used.
-    """
+    """Return the images unchanged."""
 
     def __init__(self, channels: int = 3):
         super().__init__()

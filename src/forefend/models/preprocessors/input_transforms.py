@@ -52,7 +52,6 @@ class BitDepth(nn.Module):
     Its gradient is zero almost everywhere.
 
     Args:
-        channels: channels of the images, not used.
         bits: bits of each pixel, 1 to 8.
 
     Raises:
@@ -81,7 +80,6 @@ class TotalVariation(nn.Module):
     almost everywhere. Unlike Guo et al., it drops no pixels at random.
 
     Args:
-        channels: channels of the images, not used.
         weight: weight of the total variation, for pixels in [0, 1].
         steps: number of gradient steps.
 

@@ -20,7 +20,6 @@ class RobustifierUNet(nn.Module):
     level is as wide as the one above. Pools round up, and features are resized to the lateral ones' exact size.
 
     Args:
-        channels: channels of the images.
         scale: the paper's S; the first level has 8 S channels.
 
     Raises:

@@ -19,7 +19,6 @@ class Rrdb(nn.Module):
     with 23 (NRP), for 3 channels.
 
     Args:
-        channels: channels of the images.
         blocks: number of residual-in-residual dense blocks.
         width: channels between the blocks.
         growth: channels that each convolution inside a block adds.

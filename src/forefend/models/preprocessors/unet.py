@@ -25,7 +25,6 @@ class UNet(nn.Module):
     has stride 2. On the way up, features are resized to the exact size of the lateral ones and concatenated to them.
 
     Args:
-        channels: channels of the images.
         widths: channels of each stage, from the image down; the first is that of the features.
         depths: number of convolutions of each stage, down and up.
         resize: `(features, (height, width))` to features of that size.
@@ -71,7 +70,6 @@ class DenoisingUNet(nn.Module):
     The defaults are RTFE's network: 11,033,987 parameters for 3 channels, 792 million multiplications at 32x32.
 
     Args:
-        channels: channels of the images.
         widths: channels of each stage, from the image down.
         depths: number of convolutions of each stage.
 
@@ -98,7 +96,6 @@ class ResidualUNet(nn.Module):
     """A U-Net whose output is added to the image: bilinear resizing, a last 1x1 convolution without bias, no clamp.
 
     Args:
-        channels: channels of the images.
         widths: channels of each stage, from the image down.
         depths: number of convolutions of each stage.
         lateral: concatenate the lateral features. Without them the network is Liao et al.'s denoising autoencoder,
