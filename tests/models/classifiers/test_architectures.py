@@ -197,6 +197,6 @@ def test_the_feature_scale_of_zheng_is_not_a_batchnorm() -> None:
     assert torch.equal(net.train()(x), net.eval()(x))
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     with torch.no_grad():
-        net.scale.zero_()
-        net.offset.fill_(2)
+        net.affine.scale.zero_()
+        net.affine.offset.fill_(2)
     torch.testing.assert_close(net(x), (2 * net.fc2.weight.sum(1) + net.fc2.bias).expand(4, 3))

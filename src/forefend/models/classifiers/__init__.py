@@ -22,12 +22,20 @@ from forefend.models.classifiers.feature_layers import FeatureLayers, feature_la
 from forefend.models.classifiers.madry_cifar import MadryCifar
 from forefend.models.classifiers.mobilenetv2 import MobileNetV2
 from forefend.models.classifiers.normalized import Normalized
-from forefend.models.classifiers.plain_networks import cnn, fast_at, lenet5, madry_mnist, marabou, mlp, small_cnn
+from forefend.models.classifiers.plain_networks import (
+    cnn,
+    fast_at,
+    lenet5,
+    madry_mnist,
+    marabou,
+    mlp,
+    resnet4b,
+    small_cnn,
+    zheng,
+)
 from forefend.models.classifiers.resnet import ResNet
-from forefend.models.classifiers.resnet4b import ResNet4b
 from forefend.models.classifiers.squeezenet import SqueezeNet
 from forefend.models.classifiers.vgg import Vgg
-from forefend.models.classifiers.zheng import Zheng
 
 __all__ = ["ARCHITECTURES", "FeatureLayers", "Normalized", "build", "feature_layers_of"]
 _IMAGENET_WIDTHS = (64, 128, 256, 512)
@@ -46,7 +54,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "marabou": marabou,
     "mlp": mlp,
     "mobilenetv2": MobileNetV2,
-    "resnet4b": ResNet4b,
+    "resnet4b": resnet4b,
     "resnet18": partial(ResNet, widths=_IMAGENET_WIDTHS, blocks=(2, 2, 2, 2), projection=True),
     "resnet20": partial(ResNet, blocks=(3, 3, 3)),
     "resnet32": partial(ResNet, blocks=(5, 5, 5)),
@@ -59,7 +67,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "tinyresnet": partial(ResNet, widths=(8, 16, 32), blocks=(1, 1, 1)),
     "vgg16": Vgg,
     "vgg19": partial(Vgg, depths=(2, 2, 4, 4, 4)),
-    "zheng": Zheng,
+    "zheng": zheng,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forefend.models.classifiers.feature_layers import FeatureLayers
@@ -179,3 +181,70 @@ def small_cnn(channels: int = 1, classes: int = 10, size: int = 28) -> PlainNetw
         relu6=nn.ReLU(),
         fc3=nn.Linear(200, classes),
     )
+
+
+def zheng(channels: int = 1, classes: int = 10, size: int = 28) -> PlainNetwork:
+    """Two 5x5 and two 3x3 convolutions, a max-pool after each pair, two linear layers (Zheng et al., 1808.05537).
+
+    The authors' BatchNorm between the linear layers never updates its statistics, so it is a learned scale and offset.
+    """
+    side = check_side(size // 4, size, least=4)
+    return PlainNetwork(
+        {"channels": channels, "classes": classes, "size": size},
+        FeatureLayers(stages=("relu2", "relu4"), features="relu4", third="conv4"),
+        conv1=nn.Conv2d(channels, 32, 5, padding=2),
+        relu1=nn.ReLU(),
+        conv2=nn.Conv2d(32, 32, 5, padding=2),
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        conv3=nn.Conv2d(32, 64, 3, padding=1),
+        relu3=nn.ReLU(),
+        conv4=nn.Conv2d(64, 64, 3, padding=1),
+        relu4=nn.ReLU(),
+        pool4=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(64 * side * side, 1024),
+        relu5=nn.ReLU(),
+        affine=_ScaleAndOffset(1024),
+        fc2=nn.Linear(1024, classes),
+    )
+
+
+def resnet4b(channels: int = 3, classes: int = 10, size: int = 32) -> PlainNetwork:
+    """A stem and four residual blocks without BatchNorm, two linear layers (alpha-beta-CROWN, 2103.06624)."""
+    return PlainNetwork(
+        {"channels": channels, "classes": classes, "size": size},
+        FeatureLayers(stages=("layer1", "layer2"), features="layer2", third="layer2.1.conv2"),
+        conv1=nn.Conv2d(channels, 16, 3, stride=2, padding=1),
+        relu1=nn.ReLU(),
+        layer1=nn.Sequential(_ResidualBlock(16, 2), _ResidualBlock(32, 1)),
+        layer2=nn.Sequential(_ResidualBlock(32, 2), _ResidualBlock(32, 1)),
+        flatten=nn.Flatten(),
+        linear1=nn.Linear(32 * (-(-size // 8)) ** 2, 100),
+        relu2=nn.ReLU(),
+        linear2=nn.Linear(100, classes),
+    )
+
+
+@final
+class _ScaleAndOffset(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale, self.offset = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset
+
+
+@final
+class _ResidualBlock(nn.Module):
+    def __init__(self, before: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, 32, 3, stride, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.shortcut = nn.Sequential()
+        if stride != 1:
+            self.shortcut.append(nn.Conv2d(before, 32, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
