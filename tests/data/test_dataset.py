@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, T
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset, as_image_dataset, from_tensors, sample, split
-from forefend.data.dataset import InMemoryDataset, stratified_rows
+from forefend.data.dataset import InMemoryDataset
+from forefend.data.sampling import stratified_rows
 
 labels = st.lists(st.integers(0, 4), min_size=2, max_size=60).map(lambda y: torch.tensor([*y, 4]))
 seeds = st.integers(0, 2**32 - 1)

@@ -13,8 +13,9 @@ from pathlib import Path
 from forefend.checks import InputError, unknown_name
 from forefend.data import cifar, digits, image_folder, mnist, npz, registry, svhn
 from forefend.data.augmentation import augmentation, crop_flip
-from forefend.data.dataset import ImageDataset, as_image_dataset, check_split, from_tensors, sample, split
+from forefend.data.dataset import ImageDataset, as_image_dataset, check_split, from_tensors
 from forefend.data.download import download as fetch
+from forefend.data.sampling import sample, split
 
 __all__ = ["ImageDataset", "as_image_dataset", "augmentation", "crop_flip", "from_tensors", "load", "sample", "split"]
 READERS: dict[str, Callable[[str, str, Sequence[Path]], ImageDataset]] = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 from forefend.checks import import_extra
-from forefend.data.dataset import ImageDataset, InMemoryDataset, stratified_rows
+from forefend.data.dataset import ImageDataset, InMemoryDataset
+from forefend.data.sampling import stratified_rows
 
 TEST_SHARE = 0.3
 
