@@ -19,9 +19,9 @@ from forefend.runtime import threads
 from forefend.runtime.threads import (
     available_cores,
     choose_threads,
-    one_thread,
     processes_in_memory,
     suitable_threads,
+    torch_threads,
     use_threads,
 )
 from forefend.threat_models.lp import Linf
@@ -116,9 +116,9 @@ def test_processes_in_memory_of_unknown_system_is_two(monkeypatch: pytest.Monkey
     assert processes_in_memory() == 2
 
 
-def test_one_thread_restores_threads() -> None:
+def test_torch_threads_restores_threads() -> None:
     torch.set_num_threads(2)
-    with one_thread():
+    with torch_threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
 

@@ -40,6 +40,7 @@ _MNIST_UNPACKED = {
     "t10k-images-idx3-ubyte": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _FASHION = {
     "train-images-idx3-ubyte.gz": "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
     "train-labels-idx1-ubyte.gz": "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -67,10 +68,7 @@ SETS = {
         folder="fashion-mnist",
         splits=_IDX_SPLITS,
         digests=_FASHION | _FASHION_UNPACKED,
-        urls={
-            f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}": digest
-            for file, digest in _FASHION.items()
-        },
+        urls={f"{_FASHION_URL}/{file}": digest for file, digest in _FASHION.items()},
     ),
     "cifar-10": PublishedSet(
         folder="cifar-10-batches-py",

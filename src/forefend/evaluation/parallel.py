@@ -16,7 +16,7 @@ from forefend.evaluation.trial import Suite
 from forefend.models.freezing import device_of
 from forefend.runtime.distributed import process_group
 from forefend.runtime.launch import may_start
-from forefend.runtime.threads import available_cores, one_thread, processes_in_memory
+from forefend.runtime.threads import available_cores, processes_in_memory, torch_threads
 
 WORTH_STARTING = 60.0  # seconds of work above which further processes are started by default
 
@@ -58,7 +58,7 @@ def processes_for(
     if processes and may_start():
         _check_processes(processes, count, batch_size, on_gpu)
     if count > 1:
-        with one_thread():
+        with torch_threads(1):
             cost = cost_of(models, images, suite, batch_size=batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
     print(f"{len(models)} models, {len(images)} images{shared} -> {folder}", flush=True)

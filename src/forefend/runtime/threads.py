@@ -31,14 +31,7 @@ def use_threads(threads: int | None) -> Iterator[None]:
 
     None changes nothing, nor does any number where OMP_NUM_THREADS is set.
     """
-    with _threads(torch.get_num_threads() if threads is None or _set_by_environment() else threads):
-        yield
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread inside the context."""
-    with _threads(1):
+    with torch_threads(torch.get_num_threads() if threads is None or _set_by_environment() else threads):
         yield
 
 
@@ -74,7 +67,8 @@ def _set_by_environment() -> bool:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Iterator[None]:
+    """Compute with a number of threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -9,7 +9,7 @@ differ.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -25,13 +25,7 @@ from forefend.runtime.rng import KeyedRNG, as_rng
 __all__ = ["COLOR_ONLY", "CORRUPTIONS", "SEVERITIES", "Corruption", "check_severity", "corrupt", "find_corruption"]
 
 
-class Corruption(Protocol):
-    """Images to corrupted images."""
-
-    def __call__(self, x: Tensor, severity: int, *, rng: KeyedRNG) -> Tensor:
-        """Return the corrupted images, `(B, C, H, W)` in [0, 1]."""
-
-
+Corruption = Callable[..., Tensor]
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": gaussian_noise,
     "shot_noise": shot_noise,
