@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from forefend.threat_models.wasserstein import Wasserstein
     from forefend.training.artifacts import defense_of
     from forefend.training.config import TrainingConfig
+    from forefend.training.resolve_classifiers import resolve_classifier
     from forefend.training.trainer import fit
 
 __version__ = metadata.version("forefend")
@@ -87,6 +88,7 @@ _SOURCES = {
     "threat_models.wasserstein": ("Wasserstein",),
     "training.artifacts": ("defense_of",),
     "training.config": ("TrainingConfig",),
+    "training.resolve_classifiers": ("resolve_classifier",),
     "training.trainer": ("fit",),
 }
 _NAMES = {name: module for module, names in _SOURCES.items() for name in names}

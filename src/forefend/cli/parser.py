@@ -12,6 +12,14 @@ import jsonargparse
 from forefend.checks import InputError, check_numbers
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the default of an option, unless it is empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        empty = action.default is None or action.default is False or action.default == []
+        return action.help if empty else super()._get_help_string(action)
+
+
 class Parser(jsonargparse.ArgumentParser):
     """A jsonargparse parser whose errors are one sentence.
 
@@ -22,7 +30,7 @@ class Parser(jsonargparse.ArgumentParser):
         super().__init__(
             prog=f"forefend {command}",
             description=description,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         self.add_argument("--config", action="config", help="YAML file of options")
 
