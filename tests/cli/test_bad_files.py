@@ -41,13 +41,13 @@ LABELS = np.arange(6)
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x_test": GREY[:0], "y_test": LABELS[:0]}, "'mine.npz' holds no images"),
+        ({"x_test": GREY[:0], "y_test": LABELS[:0]}, "mine.npz: The batch holds no images"),
         ({"x_test": GREY, "y_test": LABELS - 1}, "Labels range over -1 … 4"),
         ({"x_test": GREY, "y_test": LABELS[:5]}, "There are 5 labels for 6 images"),
         ({"x_test": GREY, "y_test": LABELS * 1.0}, "holds labels float64"),
         ({"x_test": GREY - 0.5, "y_test": LABELS}, "they look normalized"),
         ({"x_test": GREY * np.nan, "y_test": LABELS}, "NaN"),
-        ({"x_test": GREY.astype(int), "y_test": LABELS}, "holds images of type int64"),
+        ({"x_test": GREY.astype(int), "y_test": LABELS}, "mine.npz: Images are int64"),
         ({"x_test": GREY[0], "y_test": LABELS}, "holds images of shape (8, 8)"),
         ({"x_train": GREY, "y_train": LABELS}, "holds no arrays x_test and y_test"),
         ({"x_test": GREY, "y_test": np.arange(6)}, "returns shape (2, 10), expected (2, 6)"),
@@ -101,7 +101,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (pickle.dumps(Evil()), "which no batch needs and which was not run"),
+        (pickle.dumps(Evil()), "which was not run"),
         (pickle.dumps({"data": 1}), "expected a dictionary with 8-bit 'data' and a list 'labels'"),
         (b"\x80\x04 cut", "cannot be unpickled"),
     ],

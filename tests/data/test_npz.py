@@ -58,7 +58,7 @@ def test_load_splits_share_their_classes(tmp_path: Path) -> None:
         ({"x": X / 127.5 - 1, "y": Y}, "they look normalized"),
         ({"x": X.astype(float), "y": Y}, "divide by 255"),
         ({"x": np.where(X > 9, np.nan, 0.5), "y": Y}, "NaN"),
-        ({"x": X.astype(int), "y": Y}, "int64, expected uint8"),
+        ({"x": X.astype(int), "y": Y}, "int64, expected floats"),
         ({"x": X[:, :2], "y": Y}, "only one of the two"),
         ({"x": X[:, :, :, :3], "y": Y}, "only one of the two"),
         ({"x": X[0, 0], "y": Y}, r"\(5, 6\)"),

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forefend.checks import InputError, check_images
-from forefend.data.dataset import ImageDataset, InMemoryDataset, check_not_empty, numbered_classes
+from forefend.checks import InputError
+from forefend.data.dataset import ImageDataset, from_tensors, numbered_classes
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -20,19 +20,21 @@ Arrays = Mapping[str, NDArray[Any]]
 def read(path: Path, split: str) -> ImageDataset:
     """Read one split of `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, the test images.
 
-    Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in [0,
-    1]. Labels are `(N,)` or `(N, 1)` integers. An optional array `classes` holds the names of the
-    classes.
+    Images are `(N, H, W)`, `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8 or floats in
+    [0, 1]. Labels are `(N,)` or `(N, 1)` integers. An optional array `classes` names the classes.
     """
     arrays = _arrays(path, split)
     x, y = _pair(path, arrays, split)
-    pixels, labels = _pixels(path, x, split), _labels(path, y)
+    labels = _labels(path, y)
     if "classes" in arrays:
         classes = tuple(map(str, arrays["classes"].tolist()))
     else:
         # Over both splits: the test split may lack a class of the training split.
         classes = numbered_classes(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
-    return InMemoryDataset(path.stem, split, pixels, labels, torch.arange(len(pixels)), classes)
+    try:
+        return from_tensors(path.stem, _channels_first(x), labels, classes=classes, split=split)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _arrays(path: Path, split: str) -> Arrays:
@@ -42,7 +44,7 @@ def _arrays(path: Path, split: str) -> Arrays:
             return {key: archive[key] for key in archive.files if key in wanted}
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
-    except Exception as error:  # a damaged archive raises zip, zlib, value or type errors, as it happens
+    except Exception as error:  # a damaged archive raises zip, zlib, value or type errors
         raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
 
 
@@ -58,18 +60,7 @@ def _pair(path: Path, arrays: Arrays, split: str) -> tuple[NDArray[Any], NDArray
     raise InputError(f"{path} holds no arrays x_{split} and y_{split}: save the images and labels under these names.")
 
 
-def _pixels(path: Path, x: NDArray[Any], split: str) -> Tensor:
-    check_not_empty(path.name, split, len(x) if x.ndim else 0)
-    if x.dtype != np.uint8 and x.dtype.kind != "f":
-        raise InputError(f"{path} holds images of type {x.dtype}, expected uint8, or floats in [0, 1].")
-    stored = np.uint8 if x.dtype == np.uint8 else np.float32
-    pixels = torch.from_numpy(np.ascontiguousarray(_channels_first(path, x), dtype=stored))
-    if pixels.is_floating_point():
-        check_images(pixels)
-    return pixels
-
-
-def _channels_first(path: Path, x: NDArray[Any]) -> NDArray[Any]:
+def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
     if x.ndim == 3:
         return x[:, None]
     if x.ndim == 4:
@@ -77,7 +68,7 @@ def _channels_first(path: Path, x: NDArray[Any]) -> NDArray[Any]:
         if first != last:
             return x if first else x.transpose(0, 3, 1, 2)
     raise InputError(
-        f"{path} holds images of shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and only one of "
+        f"The images have shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and only one of "
         "the two possible."
     )
 
