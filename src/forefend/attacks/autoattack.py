@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField, default_rng
+from forefend.attacks.base import ThreatField
 from forefend.checks import InputError, unknown_name
 from forefend.models.freezing import eval_and_no_grad
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.lp import L2, Linf
 
 _LOGGER = "auto-attack"  # the logger of pyautoattack
@@ -122,7 +122,7 @@ class AutoAttack:
             InputError: images in another precision or of a size that pyautoattack does not support, or another number
                 of logits.
         """
-        rng = rng or default_rng(self, x)
+        rng = as_rng(rng, x, str(self))
         self._check(x)
         seed = rng.seed + int(rng.restart)
         with eval_and_no_grad(f), flags(), _isolated(seed):

@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from forefend.checks import InputError
 from forefend.models.freezing import eval_and_no_grad
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
 
@@ -78,7 +77,7 @@ class Iterative(ABC):
         Returns:
             Adversarial images, `(B, C, H, W)`.
         """
-        rng = rng or default_rng(self, x)
+        rng = as_rng(rng, x, str(self))
         state = self.begin(x, rng)
         with eval_and_no_grad(f):
             for step in range(self.steps):
@@ -96,11 +95,6 @@ class Iterative(ABC):
     def finish(self, state: State) -> Tensor:
         """Return the adversarial images, by default the last iterate."""
         return state["x_adv"]
-
-
-def default_rng(attack: object, x: Tensor) -> KeyedRNG:
-    """Return the random numbers of a call without `rng`: seed 0, keyed by the attack and the place in the batch."""
-    return KeyedRNG(torch.arange(len(x)), 0, str(attack))
 
 
 def at_step(rng: KeyedRNG, attack: Iterative, step: int | Tensor) -> KeyedRNG:

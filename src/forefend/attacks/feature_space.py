@@ -14,13 +14,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks.base import Attack, default_rng
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, Start, from_x, random_start
 from forefend.checks import InputError
 from forefend.losses import ce, mse
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of, labeled
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import ThreatModel
 
 MakeTarget = Callable[[Callable[[Tensor], Any], Tensor, Tensor, KeyedRNG], Any]
@@ -108,7 +108,7 @@ class WithTarget:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None) -> Tensor:
         """Return adversarial images for labels `(B,)`."""
-        rng = rng or default_rng(self, x)
+        rng = as_rng(rng, x, str(self))
         with eval_and_no_grad(f), torch.no_grad():
             made = self.make_target(f, x, target, rng)
         return self.attack(f, x, made, rng=rng)

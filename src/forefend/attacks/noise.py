@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField, default_rng
-from forefend.runtime.rng import KeyedRNG
+from forefend.attacks.base import ThreatField
+from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import ThreatModel
 
 
@@ -31,4 +31,4 @@ class Noise:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
         """Return noisy images, `(B, C, H, W)`."""
-        return self.threat.noise(x, rng or default_rng(self, x))
+        return self.threat.noise(x, as_rng(rng, x, str(self)))

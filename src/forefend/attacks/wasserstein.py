@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField, default_rng
+from forefend.attacks.base import ThreatField
 from forefend.attacks.pgd import input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of, labeled
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.transport import (
     apply_coupling,
     gather_windows,
@@ -94,7 +94,7 @@ class ProjectedWasserstein:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
         """Attack a batch as `Iterative.__call__`; the images have the mass of the clean ones."""
-        rng = rng or default_rng(self, x)
+        rng = as_rng(rng, x, str(self))
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         window, penalty = self.threat.window, torch.zeros_like(x)
         sources = apply_coupling(valid_offsets(x, window).to(x.dtype).expand_as(coupling), x)
@@ -141,7 +141,7 @@ class FrankWolfeWasserstein:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
         """Attack a batch as `Iterative.__call__`; the images have the mass of the clean ones."""
-        rng = rng or default_rng(self, x)
+        rng = as_rng(rng, x, str(self))
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         penalty = torch.zeros_like(x)
         with eval_and_no_grad(f):

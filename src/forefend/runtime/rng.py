@@ -108,9 +108,9 @@ def torch_seed(seed: int) -> Iterator[None]:
         yield
 
 
-def as_rng(rng: KeyedRNG | None, x: Tensor) -> KeyedRNG:
+def as_rng(rng: KeyedRNG | None, x: Tensor, purpose: str = "") -> KeyedRNG:
     """Return `rng`, or for None the generator of images numbered 0 … B − 1 with seed 0."""
-    return KeyedRNG(torch.arange(len(x))) if rng is None else rng
+    return KeyedRNG(torch.arange(len(x)), 0, purpose) if rng is None else rng
 
 
 def _each(value: int | Tensor, index: Tensor) -> list[int]:
