@@ -48,7 +48,7 @@ LABELS = np.arange(6)
         ({"x_test": GREY - 0.5, "y_test": LABELS}, "they look normalized"),
         ({"x_test": GREY * np.nan, "y_test": LABELS}, "NaN"),
         ({"x_test": GREY.astype(int), "y_test": LABELS}, "mine.npz: Images are int64"),
-        ({"x_test": GREY[0], "y_test": LABELS}, "holds images of shape (8, 8)"),
+        ({"x_test": GREY[0], "y_test": LABELS}, "shape (8, 8)"),
         ({"x_train": GREY, "y_train": LABELS}, "holds no arrays x_test and y_test"),
         ({"x_test": GREY, "y_test": np.arange(6)}, "returns shape (2, 10), expected (2, 6)"),
         ({"x_test": GREY, "y_test": np.arange(6) + 9}, "expected (2, 15)"),
@@ -185,7 +185,7 @@ def test_evaluate_with_wrong_run_is_refused(here: Path) -> None:
             assert words in refused(line)
     assert "no weights.safetensors" in refused(line)
     (here / "run" / "defense.json").unlink()
-    assert "was the training run to its end?" in refused(line)
+    assert "holds no defense.json" in refused(line)
     assert not (here / "e").exists()
 
 

@@ -9,7 +9,7 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -55,18 +55,16 @@ def read_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
         if isinstance(content, dict)
         else {}
     )
-    pixels, labels = named.get("data"), named.get(key)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not _is_list_of_int(labels):
+    pixels: Any = named.get("data")
+    labels: Any = named.get(key)
+    integers = isinstance(labels, list) and all(type(y) is int for y in labels)
+    if not integers or not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise InputError(f"{path} is not a CIFAR batch: expected a dictionary with 8-bit 'data' and a list {key!r}.")
     if pixels.shape != (len(labels), 3 * 32 * 32):
         raise InputError(
             f"{path} is not a CIFAR batch: its data has shape {pixels.shape}, expected ({len(labels)}, 3072)."
         )
     return pixels, labels
-
-
-def _is_list_of_int(labels: Any) -> TypeGuard[list[int]]:
-    return isinstance(labels, list) and all(type(y) is int for y in labels)
 
 
 # All names in a pickled array, as numpy 1 and 2 write them.

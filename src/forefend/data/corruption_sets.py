@@ -46,20 +46,9 @@ def read(
     """Read the test images of one corruption at one severity, in the order of the clean test set.
 
     An array may have other than the published 50,000 rows: a fifth of them is one severity, and the
-    name of the dataset then contains their number.
-
-    Args:
-        root: the folder of the set.
-        corruption: one of `corruptions(root)`.
-        severity: 1, 2, 3, 4 or 5.
-        classes: names of the classes in the order of their numbers; None takes those of CIFAR-10,
-            of CIFAR-100 where a label exceeds 9, and the folders in alphabetical order for
-            ImageNet-C.
-        size: height and width for ImageNet-C, published as 224; None for arrays.
-
-    Raises:
-        InputError: no such corruption or severity, or files that are missing, damaged or of another
-            format.
+    name of the dataset then contains their number. `classes` None takes those of CIFAR-10, of
+    CIFAR-100 where a label exceeds 9, and the sorted folders for ImageNet-C. ImageNet-C needs a
+    `size` in pixels, published as 224.
     """
     known = corruptions(root)
     if corruption not in known:

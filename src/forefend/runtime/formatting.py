@@ -6,12 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table for the terminal, with aligned columns and a rule under the heading.
-
-    Args:
-        heading: one cell for each column.
-        rows: as many cells each.
-    """
+    """Format a table for the terminal, with aligned columns and a rule under the heading."""
     cells = [heading, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -25,11 +25,7 @@ class Run:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration that the run was started with.
-
-        Raises:
-            InputError: the folder is not a run.
-        """
+        """The configuration that the run was started with; an InputError if the folder is no run."""
         try:
             return dict(read_versioned(self.folder / "config.json")["config"].items())
         except (KeyError, TypeError, AttributeError):

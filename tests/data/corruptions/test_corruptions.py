@@ -188,3 +188,10 @@ def test_plasma_of_sparse_noise_matches_known_values() -> None:
     assert (float(land[2, 2]), float(land[0, 0])) == (1, 0)
     assert float(land[0, 2]) == float(land[2, 0]) == 0.5  # two middles and two corners
     assert torch.allclose(land[1::2, 1::2], torch.full((2, 2), 0.5))  # corner, middle and two edges
+
+
+def test_corrupt_without_rng_numbers_images_with_seed_0() -> None:
+    x = torch.rand(3, 3, 32, 32)
+    drawn = corrupt("gaussian_noise", x, 3)
+    assert torch.equal(drawn, corrupt("gaussian_noise", x, 3, rng=KeyedRNG(torch.arange(3))))
+    assert not torch.equal(drawn, corrupt("gaussian_noise", x, 3, rng=KeyedRNG(torch.arange(3), seed=1)))
