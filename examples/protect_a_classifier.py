@@ -28,5 +28,5 @@ defense = ff.defense_of(recipe, train, networks)
 safe = ff.Defended(defense, classifier)
 suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
 models = [ff.EvaluatedModel("cnn", classifier, seen=True), ff.EvaluatedModel("cnn", safe, defended=True, seen=True)]
-print(ff.tables.text(ff.evaluate(models, test, suite)))
+print(ff.evaluate(models, test, suite))
 assert ff.fingerprint(classifier) == before

@@ -25,8 +25,7 @@ from forefend.evaluation import records
 from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.fast_trials import swiftly
-from forefend.evaluation.trial import Suite, Trial
+from forefend.evaluation.trial import Suite, Trial, with_copies
 from forefend.losses import margin
 from forefend.models.defense import Defended, load
 from forefend.runtime import files, run_folder
@@ -79,13 +78,13 @@ def pgd(name: str, variant: str, seed: int) -> None:
         Trial("PGD-20", attack, threat, restarts=2, run=stop_at_success),
         Trial("PGD-20 margin", replace(attack, loss=margin), threat, restarts=2, run=stop_at_success),
     ]
-    _evaluate(name, variant, seed, swiftly(suite), TASKS[name].images)
+    _evaluate(name, variant, seed, with_copies(suite), TASKS[name].images)
 
 
 def autoattack(name: str, variant: str, seed: int) -> None:
     """Evaluate under standard AutoAttack on an optimized fp32 copy; the pipeline itself classifies the results."""
     task = TASKS[name]
-    suite = swiftly([Trial("AutoAttack", AutoAttack(task.threat, 10), task.threat)], "fp32")
+    suite = with_copies([Trial("AutoAttack", AutoAttack(task.threat, 10), task.threat)], "fp32")
     _evaluate(name, variant, seed, suite, task.autoattacked)
 
 
@@ -105,7 +104,7 @@ def _evaluate(name: str, variant: str, seed: int, suite: Suite, count: int) -> N
     if (folder / "summary.json").exists():
         raise InputError(f"{folder} contains an evaluation: delete it to evaluate again.")
     evaluate([model], images, suite, folder=folder, batch_size=task.batch)
-    path = records.part(folder, 0)
+    path = folder / "records.jsonl"
     without_digests = [replace(record, images=[]) for record in records.read(path)]
     files.write(path, b"".join(map(files.json_line, without_digests)))
 

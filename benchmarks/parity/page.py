@@ -136,8 +136,8 @@ def verdicts(folder: Path, *, clean_only: bool = False) -> Verdicts:
     found: dict[int, bool] = {}
     if not (folder / "summary.json").exists():
         return found
-    for record in records.read(records.part(folder, 0)):
-        for index, wrong in zip(record.index, record.lost, strict=True):
+    for record in records.read(folder / "records.jsonl"):
+        for index, wrong in zip(record.index, record.misclassified, strict=True):
             found[index] = found.get(index, False) or (wrong and not (clean_only and record.trial != CLEAN))
     return found
 

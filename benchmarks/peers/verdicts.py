@@ -124,7 +124,7 @@ def trials(folder: Path, baseline: str) -> Mapping[str, Verdicts]:
         if name != baseline:
             raise InputError(f"{path} holds a record of {name}: {AGAIN}.")
         images = zip(record.index, record.images, strict=True)
-        found.setdefault(attack, {}).update(zip(images, record.lost, strict=True))
+        found.setdefault(attack, {}).update(zip(images, record.misclassified, strict=True))
     return found
 
 

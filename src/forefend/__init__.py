@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forefend import attacks, data, losses, recipes
     from forefend.checks import InputError
-    from forefend.data import corruptions
     from forefend.evaluation import suites
-    from forefend.evaluation.certification.certificate import SmoothingConfig
+    from forefend.evaluation.access import Access
+    from forefend.evaluation.certification.certificate import Certificates
     from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
+    from forefend.evaluation.certification.smoothing_config import SmoothingConfig
     from forefend.evaluation.comparison.compare import compare
     from forefend.evaluation.comparison.comparison import Comparison
+    from forefend.evaluation.corruption_robustness import corruptions
     from forefend.evaluation.evaluate import evaluate
     from forefend.evaluation.evaluated_model import EvaluatedModel
     from forefend.evaluation.gradient_masking.check import check
     from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
-    from forefend.evaluation.results import Result
+    from forefend.evaluation.results import Result, Results
     from forefend.evaluation.trial import Trial
     from forefend.models import classifiers, preprocessors
     from forefend.models.defense import Defended, Defense, DefenseCard, load
@@ -54,7 +56,6 @@ __version__ = metadata.version("forefend")
 _MODULES = {
     "attacks": "attacks",
     "classifiers": "models.classifiers",
-    "corruptions": "data.corruptions",
     "data": "data",
     "losses": "losses",
     "preprocessors": "models.preprocessors",
@@ -64,15 +65,18 @@ _MODULES = {
 }
 _SOURCES = {
     "checks": ("InputError",),
-    "evaluation.certification.certificate": ("SmoothingConfig",),
+    "evaluation.access": ("Access",),
+    "evaluation.certification.certificate": ("Certificates",),
     "evaluation.certification.randomized_smoothing": ("SmoothedClassifier", "certify"),
+    "evaluation.certification.smoothing_config": ("SmoothingConfig",),
     "evaluation.comparison.compare": ("compare",),
     "evaluation.comparison.comparison": ("Comparison",),
+    "evaluation.corruption_robustness": ("corruptions",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.evaluated_model": ("EvaluatedModel",),
     "evaluation.gradient_masking.check": ("check",),
     "evaluation.gradient_masking.check_report": ("CheckReport", "CheckResult"),
-    "evaluation.results": ("Result",),
+    "evaluation.results": ("Result", "Results"),
     "evaluation.trial": ("Trial",),
     "models.defense": ("Defended", "Defense", "DefenseCard", "load"),
     "models.fingerprint": ("fingerprint",),

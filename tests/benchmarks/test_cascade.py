@@ -13,8 +13,8 @@ from benchmarks.speed.benchmarks import cascade
 from benchmarks.speed.results import Outcome, Point
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
+from forefend.evaluation.access import Access
 from forefend.evaluation.attack_runner import run_all_steps, stop_at_success
-from forefend.evaluation.fast_trials import Swift
 from forefend.evaluation.trial import Cascade, Trial
 from forefend.models.optimized_copy import optimized_copy
 from forefend.threat_models.lp import Linf
@@ -35,7 +35,9 @@ def test_parse_case_other_text_is_refused(case: str) -> None:
 
 def short(threat: Linf) -> tuple[Trial, Trial]:
     """Return two steps, then four on the robust images; and the four alone."""
-    cheap = Trial("cheap", PGD(threat, 2, threat.radius / 2), threat, sees=Swift(), run=stop_at_success)
+    cheap = Trial(
+        "cheap", PGD(threat, 2, threat.radius / 2), threat, access=Access(precision="bf16"), run=stop_at_success
+    )
     alone = Trial("last", PGD(threat, 4, threat.radius / 2), threat)
     return Trial("chain", alone.attack, threat, run=Cascade((cheap,))), alone
 
@@ -77,7 +79,7 @@ def test_alone_is_the_last_stage_of_the_cascade() -> None:
     pytest.importorskip("pyautoattack", reason="the extra eval is not installed")
     chain, alone = cascade.chain(Linf(0.1)), cascade.alone(Linf(0.1))
     assert alone.run is run_all_steps
-    assert (alone.attack, alone.threat, alone.sees) == (chain.attack, chain.threat, chain.sees)
+    assert (alone.attack, alone.threat, alone.access) == (chain.attack, chain.threat, chain.access)
     assert str(chain).startswith(f"{alone} after ")
 
 

@@ -12,7 +12,6 @@ from benchmarks import pages
 from benchmarks.parity import page, protocol
 from benchmarks.parity.protocol import EIGHTH, FAITHFUL, SEEDS, TASKS, folder_of
 from forefend import checks
-from forefend.evaluation import records
 from forefend.evaluation.records import Record
 from forefend.runtime import files
 
@@ -27,7 +26,7 @@ def write_run(root: Path, variant: str, seed: int, *, broken: set[int], gradient
     files.write_json(folder / "cost.json", {"image_gradients": gradients, "weight_gradients": 10, "cpu_seconds": 100.0})
     files.write_json(folder / "autoattack" / "summary.json", [])
     index = list(range(n))
-    path = records.part(folder / "autoattack", 0)
+    path = folder / "autoattack" / "records.jsonl"
     files.append(path, Record("key", "none", 0, index, [i == 0 for i in index]))
     files.append(path, Record("key", "AutoAttack", 0, index[1:], [i in broken for i in index[1:]]))
 

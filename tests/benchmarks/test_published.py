@@ -31,7 +31,9 @@ def test_results_match_a_recount_of_the_records(name: str) -> None:
     attacked = Counter((record.trial, index) for record in found for index in record.index)
     assert set(attacked.values()) == {1}
     misclassified = {
-        trial: {i for r in found if r.trial == trial for i, wrong in zip(r.index, r.lost, strict=True) if wrong}
+        trial: {
+            i for r in found if r.trial == trial for i, wrong in zip(r.index, r.misclassified, strict=True) if wrong
+        }
         for trial in {record.trial for record in found}
     }
     for result in results.load(RESULTS / name):

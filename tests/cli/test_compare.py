@@ -14,8 +14,8 @@ from helpers.command_line import done, files, guide, refused
 import forefend as ff
 from forefend import data
 from forefend.evaluation import suites, trial
+from forefend.evaluation.access import white_box
 from forefend.evaluation.comparison import baselines, costs
-from forefend.evaluation.trial import white_box
 from forefend.threat_models.lp import Linf
 from forefend.training.catastrophic_overfitting import Monitor
 
@@ -125,8 +125,8 @@ def test_suites_are_adapted_to_each_model() -> None:
     both, _ = baselines.with_bpda(quick)
     assert [trial.name for trial in both] == [t.name for t in quick] + [f"{t.name} BPDA" for t in quick]
     only, _ = baselines.bpda_only(suites.SUITES["standard"](terms))
-    assert all(trial.sees is not white_box or not trial.gradients() for trial in only)
+    assert all(trial.access.view is not white_box or not trial.gradients() for trial in only)
     assert {trial.name for trial in only} >= {"Square", "AutoAttack BPDA"}
     noisy, _ = baselines.with_eot(suites.SUITES["standard"](terms))
-    assert all(trial.sees.averages for trial in noisy)
+    assert all(trial.averages for trial in noisy)
     assert "rand" in str(noisy[0])

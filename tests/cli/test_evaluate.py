@@ -17,7 +17,6 @@ from helpers.command_line import done, files, forefend, guide, refused
 
 from forefend.evaluation.results import load
 from forefend.recipes import RECIPES
-from forefend.report import tables
 from forefend.runtime.run_folder import Run
 
 CELL = {"classifier", "seen", "defended", "attack", "norm", "radius"}
@@ -50,12 +49,12 @@ def test_train_then_evaluate_every_recipe(name: str, here: Path) -> None:
     assert Run(here / "run").config["recipe"] == name
     weak = "--allow-weak-classifier" if "classifier.json" in left else ""
     out = done(f"evaluate run --images 20 --threat Linf:0.1 --suite quick --out e {weak}")
-    cells = json.loads((here / "e" / "summary.json").read_text())
+    cells = json.loads((here / "e" / "summary.json").read_text())["results"]
     assert cells
     assert all(set(entry) == CELL and entry["n"] == 20 for entry in cells)
     assert any(entry["defended"] for entry in cells) == ("defense.json" in left)
     assert {entry["attack"] for entry in cells} == {"none", "FGSM", "PGD-20", "PGD-20 margin", "worst"}
-    assert tables.text(load(here / "e")) in out
+    assert str(load(here / "e")) in out
 
 
 def test_evaluate_defense_without_run_config(here: Path) -> None:
@@ -84,7 +83,7 @@ def test_evaluate_names_folder_after_options(here: Path) -> None:
     assert table(done(line)) == table(first)
     assert (kept / "records.jsonl").read_bytes() == before
     assert {c.radius for c in load(kept)} == {0, 2 / 255, 0.1}
-    assert f"and its evaluations are run/evaluations/{kept.name}: name one of them." in refused("report run")
+    assert f"and its evaluations are run/evaluations/{kept.name}: give one of them." in refused("report run")
 
 
 def test_evaluate_marks_unseen_classifier(here: Path) -> None:

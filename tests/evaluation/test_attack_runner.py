@@ -95,10 +95,10 @@ def plainly(job: Job, rows: Tensor) -> dict[int, bool]:
             rng = KeyedRNG(index, job.seed, job.name, restart)
             state = job.attack.begin(x, rng)  # type: ignore[attr-defined]
             for step in range(job.attack.steps):  # type: ignore[attr-defined]
-                lost |= bool(job.wrong(state["x_adv"], y))
+                lost |= bool(job.misclassified(state["x_adv"], y))
                 at = at_step(rng, job.attack, step)  # type: ignore[arg-type]
                 state = job.attack.advance(job.f, state, x, y, rng=at)  # type: ignore[attr-defined]
-            lost |= bool(job.wrong(state["x_adv"], y))
+            lost |= bool(job.misclassified(state["x_adv"], y))
         found[int(index)] = lost
     return found
 
@@ -176,7 +176,7 @@ def test_memory_that_runs_out_changes_no_verdict(run: Any) -> None:
 
     tight = job(attack, f=small)
     assert verdicts(run, tight, rows) == verdicts(run, job(attack), rows)
-    assert tight.room.size == 4
+    assert tight.batch_size.size == 4
 
 
 def test_to_the_end_judges_what_the_attack_returns_and_no_iterate() -> None:

@@ -14,19 +14,11 @@ from torch import Tensor, nn
 from forefend.checks import InputError
 from forefend.data import ImageDataset, from_tensors
 from forefend.evaluation import records
-from forefend.evaluation.corruption_robustness import (
-    ALL,
-    CLEAN,
-    NOT_COMPARABLE,
-    Condition,
-    CorruptionResult,
-    load,
-    mean_interval,
-    measure,
-)
+from forefend.evaluation.corruption_results import ALL, NOT_COMPARABLE, CorruptionResult, load, mean_interval
+from forefend.evaluation.corruption_robustness import Condition, measure
 from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.results import CLEAN
 from forefend.evaluation.statistics import wilson
-from forefend.report import corruption_table
 from forefend.runtime.rng import KeyedRNG
 
 
@@ -119,9 +111,9 @@ def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: P
     measure([model], again, folder=tmp_path)
     assert not judged
     before = (tmp_path / "corruptions.json").read_bytes()
-    for other in ({"seed": 1}, {"conditions": again[:2]}, {"subjects": [EvaluatedModel("net", Threshold(0.4))]}):
+    for other in ({"seed": 1}, {"conditions": again[:2]}, {"models": [EvaluatedModel("net", Threshold(0.4))]}):
         with pytest.raises(InputError, match=r"holds the corruptions\.json of another evaluation"):
-            measure(**({"subjects": [model], "conditions": again} | other), folder=tmp_path)
+            measure(**({"models": [model], "conditions": again} | other), folder=tmp_path)
     assert (tmp_path / "corruptions.json").read_bytes() == before
     assert not judged
     (tmp_path / "corruptions.json").unlink()
@@ -165,7 +157,7 @@ def test_the_classifier_is_not_touched_and_images_are_corrupted_once_for_all() -
 
 def test_refusals() -> None:
     net = EvaluatedModel("net", Threshold())
-    with pytest.raises(InputError, match="same name"):
+    with pytest.raises(InputError, match="Two models are called 'net'"):
         measure([net, net], CONDITIONS)
     fewer = Condition("fog", 2, lambda: images().subset(torch.arange(3)))
     with pytest.raises(InputError, match="fog 2 is of other images than none"):
@@ -180,25 +172,25 @@ def test_refusals() -> None:
 def test_a_summary_that_is_not_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no"):
         load(tmp_path)
-    (tmp_path / "corruptions.json").write_text('{"cells": [{}]}')
-    with pytest.raises(InputError, match="no list of cells"):
+    (tmp_path / "corruptions.json").write_text('{"results": [{}]}')
+    with pytest.raises(InputError, match="no list of results"):
         load(tmp_path)
 
 
 def test_made_images_are_labeled_wherever_figures_are_shown(tmp_path: Path) -> None:
     cells = measure([EvaluatedModel("net", Threshold())], CONDITIONS, folder=tmp_path)
     assert json.loads((tmp_path / "corruptions.json").read_text())["images"] == NOT_COMPARABLE
-    for text in (corruption_table.text(cells), corruption_table.markdown(cells)):
+    for text in (str(cells), cells.to_markdown()):
         assert text.count(NOT_COMPARABLE) == 2
     published = [replace(condition, corrupt=None) for condition in CONDITIONS]
     cells = measure([EvaluatedModel("net", Threshold())], published, folder=tmp_path / "p")
     assert "comparable" not in (tmp_path / "p" / "corruptions.json").read_text()
-    assert "comparable" not in corruption_table.text(cells)
+    assert "comparable" not in str(cells)
 
 
 def test_tables_go_by_corruption_and_severity_and_show_the_gain() -> None:
     models = [EvaluatedModel("net", Threshold(0.4)), EvaluatedModel("net", Threshold(), defended=True, seen=True)]
-    alone, defended = corruption_table.tables_of(measure(models, CONDITIONS))
+    alone, defended = measure(models, CONDITIONS).tables()
     assert alone[0].startswith("net (unseen), undefended, n=10") or alone[0].startswith("net (guide), undefended, n=10")
     assert alone[1] == ["corruption", "1", "5", "mean"]
     assert defended[1] == ["corruption", "1", "5", "mean", "gain"]

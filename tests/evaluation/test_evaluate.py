@@ -18,7 +18,7 @@ from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.evaluation import records
-from forefend.evaluation.certification.certificate import SmoothingConfig
+from forefend.evaluation.access import Access
 from forefend.evaluation.certification.randomized_smoothing import certify
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -139,7 +139,7 @@ class Drawing(nn.Module):
     "judge",
     [
         lambda network, images: evaluate(network, images, general.quick(Linf(0.05))[:2], allow_weak=True),
-        lambda network, images: certify(network, images, SmoothingConfig(samples=10, first=5, alpha=0.1)),
+        lambda network, images: certify(network, images, n=10, n0=5, alpha=0.1),
         lambda network, images: check(network, images, Linf(0.05), budget=SMALL),
     ],
     ids=["evaluate", "certify", "check"],
@@ -159,9 +159,9 @@ class Plain:
 
 
 def test_a_view_need_not_be_hashable() -> None:
-    trials = [replace(trial, sees=Plain()) for trial in general.quick(Linf(0.05))]
+    trials = [replace(trial, access=Access(Plain())) for trial in general.quick(Linf(0.05))]
     assert evaluate(classifier(), toy_images(12), trials, allow_weak=True)
-    after = Trial("after", PGD(Linf(0.05), 2, 0.01), Linf(0.05), sees=Plain(), run=Cascade(tuple(trials)))
+    after = Trial("after", PGD(Linf(0.05), 2, 0.01), Linf(0.05), access=Access(Plain()), run=Cascade(tuple(trials)))
     assert evaluate(classifier(), toy_images(12), [after], allow_weak=True)
 
 
@@ -172,7 +172,7 @@ def test_a_network_that_changes_while_it_is_attacked_is_noticed() -> None:
                 self.at += 1e-6
             return super().forward(x)
 
-    with pytest.raises(RuntimeError, match="classifier changed while it was attacked"):
+    with pytest.raises(RuntimeError, match="changed while it was attacked"):
         evaluate(Drifting(), levels(), curve((0.1,)))
 
 

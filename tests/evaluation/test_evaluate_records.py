@@ -68,21 +68,21 @@ def test_a_larger_sample_judges_only_what_is_new(tmp_path: Path) -> None:
 def others() -> dict[str, dict[str, Any]]:
     """Evaluations that differ from the first in one thing each."""
     noisy = [Trial("PGD", PGD(Linf(0.1), 1, 0.0), Linf(0.1))]  # lost or not by its random start alone
-    first = {"subjects": Threshold(), "images": levels(), "suite": noisy, "seed": 0}
+    first = {"models": Threshold(), "data": levels(), "suite": noisy, "seed": 0}
     defended = Defended(nn.Identity(), Threshold())
     return {
         "first": first,
-        "weights": first | {"subjects": Threshold(0.45)},
-        "form": first | {"subjects": Steep()},
-        "defended": first | {"subjects": [EvaluatedModel("it", defended, defended=True)]},
-        "blurred": first | {"subjects": [EvaluatedModel("it", Defended(nn.AvgPool2d(1), Threshold()), defended=True)]},
+        "weights": first | {"models": Threshold(0.45)},
+        "form": first | {"models": Steep()},
+        "defended": first | {"models": [EvaluatedModel("it", defended, defended=True)]},
+        "blurred": first | {"models": [EvaluatedModel("it", Defended(nn.AvgPool2d(1), Threshold()), defended=True)]},
         "darkened": first
-        | {"subjects": [EvaluatedModel("it", Defended(nn.Hardtanh(0, 0.5), Threshold()), defended=True)]},
+        | {"models": [EvaluatedModel("it", Defended(nn.Hardtanh(0, 0.5), Threshold()), defended=True)]},
         "seed": first | {"seed": 1},
         "radius": first | {"suite": curve((0.1,))},
         "steps": first | {"suite": [Trial("PGD", PGD(Linf(0.1), 3, 0.03), Linf(0.1))]},
-        "split": first | {"images": replace(levels(9), split="train")},
-        "set": first | {"images": replace(levels(9), name="other")},
+        "split": first | {"data": replace(levels(9), split="train")},
+        "set": first | {"data": replace(levels(9), name="other")},
     }
 
 
@@ -121,7 +121,7 @@ def test_batch_size_changes_no_verdict(batch_size: int, tmp_path: Path) -> None:
         {
             (r.trial, i, lost)
             for r in records.read(tmp_path / name / "records.jsonl")
-            for i, lost in zip(r.index, r.lost, strict=True)
+            for i, lost in zip(r.index, r.misclassified, strict=True)
         }
         for name in "ab"
     ]
@@ -135,7 +135,9 @@ def test_the_summary_holds_exactly_these_fields(tmp_path: Path) -> None:
         EvaluatedModel("mine", Defended(nn.Identity(), Threshold()), defended=True, seen=True),
     ]
     cells = evaluate(models, levels(2), curve((0.1, 0.2)), folder=tmp_path, seed=5)
-    rows = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["format"] == 1
+    rows = summary["results"]
     keys = "classifier seen defended attack norm radius n accuracy low high cumulative seed"
     assert [list(row) for row in rows] == [keys.split()] * 6
     assert [f.name for f in fields(Result)] == keys.split()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from forefend.evaluation.suites import SUITES, Terms, Trial
-from forefend.evaluation.trial import starts_of
+from forefend.evaluation.suites import SUITES
+from forefend.evaluation.trial import Terms, Trial
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 
@@ -120,5 +120,5 @@ def all_trials() -> dict[str, Trial]:
 
 @pytest.mark.parametrize("identity", FROZEN)
 def test_trial_keeps_its_identity_and_random_start(identity: str) -> None:
-    rng = KeyedRNG(torch.tensor([7]), 3, starts_of(all_trials()[identity]), 1)
+    rng = KeyedRNG(torch.tensor([7]), 3, all_trials()[identity].rng_key, 1)
     assert rng.uniform(torch.zeros(1, 1, 1, 2)).flatten().tolist() == list(FROZEN[identity])

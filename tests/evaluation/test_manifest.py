@@ -22,9 +22,9 @@ from forefend.cli.main import main
 from forefend.data import ImageDataset
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.fast_trials import swiftly
 from forefend.evaluation.manifest import Manifest
 from forefend.evaluation.suites.general import curve
+from forefend.evaluation.trial import with_copies
 from forefend.models.defense import Defended
 from forefend.threat_models.lp import Linf
 
@@ -38,7 +38,7 @@ def shifted(images: ImageDataset) -> ImageDataset:
     return replace(images, pixels=images.pixels * 0.5)
 
 
-FIRST = {"subjects": [ONE], "images": levels(2), "suite": curve([Linf(0.1)])}
+FIRST = {"models": [ONE], "data": levels(2), "suite": curve([Linf(0.1)])}
 
 
 def judge(folder: Path, **changes: Any) -> None:
@@ -48,15 +48,15 @@ def judge(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "lost"),
     [
-        ({"subjects": [EvaluatedModel("one", TWO.network)]}, "its one was another network, or judged on another set"),
-        ({"subjects": [GUARDED]}, "it judged one too"),
-        ({"subjects": [TWO, GUARDED]}, "it judged one too"),
-        ({"suite": curve([Linf(0.2)])}, "it attacked with "),
-        ({"suite": []}, "it attacked with "),
-        ({"images": data.sample(levels(2), 20, seed=0)}, "it judged 40 images, not 20"),
-        ({"images": replace(levels(2), index=torch.arange(40) + 7)}, "it judged other images"),
-        ({"images": shifted(levels(2))}, "it judged other images"),
-        ({"seed": 1}, "its seed was 0, not 1"),
+        ({"models": [EvaluatedModel("one", TWO.network)]}, "its one is another network"),
+        ({"models": [GUARDED]}, "it holds one"),
+        ({"models": [TWO, GUARDED]}, "it holds one"),
+        ({"suite": curve([Linf(0.2)])}, "it holds the trial "),
+        ({"suite": []}, "it holds the trial "),
+        ({"data": data.sample(levels(2), 20, seed=0)}, "it holds 40 images, not 20"),
+        ({"data": replace(levels(2), index=torch.arange(40) + 7)}, "it holds other images"),
+        ({"data": shifted(levels(2))}, "it holds other images"),
+        ({"seed": 1}, "its seed is 0, not 1"),
     ],
 )
 def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, Any], lost: str, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, A
     "more",
     [
         {},
-        {"subjects": [TWO, ONE, GUARDED]},
+        {"models": [TWO, ONE, GUARDED]},
         {"suite": curve([Linf(0.2), Linf(0.1)])},
         {"batch_size": 7},
     ],
@@ -99,7 +99,7 @@ def test_an_interrupted_one_takes_no_place(tmp_path: Path, monkeypatch: pytest.M
 
 def test_it_names_the_precision_that_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    judge(tmp_path, suite=swiftly(curve([Linf(0.1)])))
+    judge(tmp_path, suite=with_copies(curve([Linf(0.1)])))
     (trial,) = json.loads((tmp_path / "evaluation.json").read_text())["trials"]
     assert "[white_box in fp32]" in trial
 
@@ -118,7 +118,7 @@ def test_it_is_refused_before_anything_is_timed_or_started(
 
 
 def test_more_images_of_the_same_go_on(tmp_path: Path) -> None:
-    judge(tmp_path, images=levels(2).subset(data.sample(levels(2), 20, seed=0).index))
+    judge(tmp_path, data=levels(2).subset(data.sample(levels(2), 20, seed=0).index))
     judge(tmp_path)
 
 
@@ -129,16 +129,16 @@ def test_what_was_never_finished_stands_in_nobody_s_way(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").unlink()  # as older evaluations leave it
     judge(tmp_path, seed=2)
     (tmp_path / "evaluation.json").write_text("[]")
-    with pytest.raises(InputError, match=r"evaluation\.json is not an evaluation's: choose another --out\.$"):
+    with pytest.raises(InputError, match=r"evaluation\.json is not of an evaluation"):
         judge(tmp_path)
 
 
 def test_it_says_of_what_the_summary_is_and_who_made_it(tmp_path: Path) -> None:
     judge(tmp_path)
     told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(told) == {"subjects", "trials", "images", "index", "pixels", "seed", "about"}
+    assert set(told) == {"format", "models", "trials", "images", "index", "pixels", "seed", "about"}
     lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
-    assert list(told["subjects"].values()) == list({line["subject"] for line in lines})
+    assert list(told["models"].values()) == list({line["model"] for line in lines})
     assert {"none", *told["trials"]} == {line["trial"] for line in lines}
     assert "forefend" in told["about"]["versions"]
 
@@ -160,7 +160,7 @@ def test_it_is_refused_exactly_where_something_would_be_lost(old: Manifest, new:
     holds = holds and old.images <= new.images and old.seed == new.seed
     holds = holds and set(old.index.split()) <= set(new.index.split())
     holds = holds and (old.index != new.index or old.pixels == new.pixels)
-    assert (next(new._loses(old), None) is None) == holds
+    assert (next(new._missing(old), None) is None) == holds
 
 
 def test_two_classifiers_of_one_name_do_not_share_a_folder_in_silence(
@@ -171,5 +171,5 @@ def test_two_classifiers_of_one_name_do_not_share_a_folder_in_silence(
     for place, seed in (("a", 0), ("b", 1)):
         done(f"train natural --data digits --images 40 --classifier mlp --epochs 1 --seed {seed} --out {place}/net")
     done(f"{line} a/net")
-    assert "(its net was another network" in refused(f"{line} b/net")
+    assert "(its net is another network" in refused(f"{line} b/net")
     done(f"{line} b/net --out elsewhere")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forefend.evaluation import records, results
+from forefend.evaluation.result_store import part_of
 from forefend.runtime import distributed, files
 from forefend.runtime.distributed import ProcessGroup, process_group
 from forefend.training.trainer import _Loop
@@ -79,6 +80,6 @@ def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:
     whole, expected = records.read(tmp_path / "records.jsonl"), results.load(tmp_path)
     (tmp_path / "records.jsonl").unlink()
     for number, record in enumerate(whole):
-        files.append(records.part(tmp_path, number % 3), record)
+        files.append(part_of(tmp_path, "records", number % 3), record)
     assert evaluation_process.evaluated(tmp_path, 60) == expected
     assert judged(tmp_path) == Counter((record.trial, index) for record in whole for index in record.index)

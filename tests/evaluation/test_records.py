@@ -65,7 +65,7 @@ def test_a_damaged_line_is_one_sentence(tmp_path: Path, line: bytes) -> None:
     files.append(path, TWO)
     with pytest.raises(InputError) as refusal:
         records.read(path)
-    assert str(refusal.value).startswith(f"Line 2 of {path} is no record:")
+    assert str(refusal.value).startswith(f"Line 2 of {path} is not a record:")
     assert path.read_bytes().count(b"\n") == 3  # nothing was deleted
 
 

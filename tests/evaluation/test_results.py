@@ -2,26 +2,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from forefend.checks import InputError
 from forefend.evaluation import results
-from forefend.evaluation.results import CLEAN, WORST, Result, Stand, Verdict, cells
+from forefend.evaluation.results import CLEAN, WORST, Result, Row
 from forefend.evaluation.statistics import wilson
 
-STAND = Stand("cnn", seen=True, defended=False, n=10, seed=3)
+ROW = Row("cnn", seen=True, defended=False, n=10, seed=3)
+Verdict = tuple[str, str, float, frozenset[int]]  # of one trial: attack, norm, radius and misclassified images
 CLEANLY_LOST = frozenset({0})
-SMALL_FGSM = Verdict("fgsm", "Linf", 0.1, frozenset({0, 1}))
-SMALL_PGD = Verdict("pgd", "Linf", 0.1, frozenset({0, 2, 3}))
-LARGE_FGSM = Verdict("fgsm", "Linf", 0.2, frozenset({0, 4}))
-LARGE_PGD = Verdict("pgd", "Linf", 0.2, frozenset({0, 2, 4, 5}))
-EUCLID = Verdict("pgd", "L2", 0.5, frozenset({0, 9}))
+SMALL_FGSM = ("fgsm", "Linf", 0.1, frozenset({0, 1}))
+SMALL_PGD = ("pgd", "Linf", 0.1, frozenset({0, 2, 3}))
+LARGE_FGSM = ("fgsm", "Linf", 0.2, frozenset({0, 4}))
+LARGE_PGD = ("pgd", "Linf", 0.2, frozenset({0, 2, 4, 5}))
+EUCLID = ("pgd", "L2", 0.5, frozenset({0, 9}))
+
+
+def counted(clean: frozenset[int], verdicts: Sequence[Verdict]) -> list[Result]:
+    trials = [(CLEAN, "", 0.0), *(verdict[:3] for verdict in verdicts)]
+    return ROW.count(trials, [{i: i in broken for i in range(10)} for broken in (clean, *(v[3] for v in verdicts))])
 
 
 def found(*verdicts: Verdict) -> dict[tuple[str, str, float], Result]:
-    made = cells(STAND, CLEANLY_LOST, verdicts)
+    made = counted(CLEANLY_LOST, verdicts)
     by_key = {(cell.attack, cell.norm, cell.radius): cell for cell in made}
     assert len(by_key) == len(made)
     return by_key
@@ -34,9 +41,9 @@ def test_a_cell_counts_a_verdict() -> None:
 
 
 def test_clean_images_come_first() -> None:
-    first = cells(STAND, CLEANLY_LOST, [SMALL_PGD])[0]
+    first = counted(CLEANLY_LOST, [SMALL_PGD])[0]
     assert (first.attack, first.norm, first.radius, first.accuracy, first.cumulative) == (CLEAN, "", 0.0, 0.9, 0.9)
-    assert [cell.attack for cell in cells(STAND, frozenset(), [])] == [CLEAN]
+    assert [cell.attack for cell in counted(frozenset(), [])] == [CLEAN]
 
 
 def test_the_worst_is_taken_image_by_image() -> None:
@@ -62,32 +69,32 @@ def test_an_image_lost_at_a_radius_is_lost_at_every_larger_one(turn: int) -> Non
 
 
 def test_norms_do_not_add_up() -> None:
-    made = found(SMALL_PGD, Verdict("pgd", "L2", 0.05, frozenset({0, 8})))
+    made = found(SMALL_PGD, ("pgd", "L2", 0.05, frozenset({0, 8})))
     assert made["pgd", "Linf", 0.1].cumulative == 0.7
     assert made["pgd", "L2", 0.05].cumulative == 0.8
 
 
 def test_misclassified_clean_images_are_lost_at_every_radius() -> None:
-    made = found(Verdict("pgd", "Linf", 0.1, frozenset({5})))
+    made = found(("pgd", "Linf", 0.1, frozenset({5})))
     assert made["pgd", "Linf", 0.1].cumulative == 0.8
 
 
 def test_cells_come_back_from_disk(tmp_path: Path) -> None:
-    made = cells(STAND, CLEANLY_LOST, [SMALL_FGSM, SMALL_PGD, EUCLID])
+    made = counted(CLEANLY_LOST, [SMALL_FGSM, SMALL_PGD, EUCLID])
     results.save(tmp_path, iter(made))
     assert results.load(tmp_path) == made
 
 
 def _without(key: str) -> str:
-    row = dataclasses.asdict(cells(STAND, CLEANLY_LOST, [])[0])
+    row = dataclasses.asdict(counted(CLEANLY_LOST, [])[0])
     del row[key]
-    return json.dumps([row])
+    return json.dumps({"format": 1, "results": [row]})
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "[[]]", '[{"classifier": "cnn"}]', _without("cumulative"), "null"])
 def test_a_summary_of_something_else_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(InputError, match="is no list of cells: evaluate again") as refusal:
+    with pytest.raises(InputError, match="no list of results") as refusal:
         results.load(tmp_path)
     assert str(tmp_path) in str(refusal.value)
 

@@ -9,9 +9,10 @@ from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD, fgsm, from_x, random_start
+from forefend.evaluation.access import Access, Surrogate, oblivious, white_box
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import SUITES, general, papers
-from forefend.evaluation.trial import Suite, Surrogate, Terms, Trial, oblivious, white_box
+from forefend.evaluation.trial import Suite, Terms, Trial
 from forefend.models.defense import Defended
 from forefend.models.fingerprint import fingerprint
 from forefend.threat_models.base import ThreatModel
@@ -44,7 +45,7 @@ def test_identities_are_distinct_within_a_suite_and_hold_no_address(name: str) -
 
 
 def test_identities_are_the_same_in_another_process(python: Callable[..., str]) -> None:
-    program = f"import sys; sys.path[:0] = {sys.path!r}; import test_suites as t\n"
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from evaluation import test_suites as t\n"
     other = python(program + "for s in t.every_suite().values():\n for trial in s:\n  print(trial)")
     assert other.splitlines() == [str(trial) for suite in every_suite().values() for trial in suite]
 
@@ -54,7 +55,7 @@ def test_whatever_a_trial_differs_in_its_identity_differs() -> None:
     trials = [
         Trial("a", PGD(threat, 20, 0.01), threat),
         Trial("a", PGD(threat, 20, 0.01), threat, restarts=2),
-        Trial("a", PGD(threat, 20, 0.01), threat, sees=oblivious),
+        Trial("a", PGD(threat, 20, 0.01), threat, access=Access(oblivious)),
         Trial("a", PGD(threat, 20, 0.02), threat),
         Trial("a", PGD(threat, 10, 0.01), threat),
         Trial("a", PGD(threat, 20, 0.01, start=from_x), threat),
@@ -116,8 +117,8 @@ def test_aaa_s_adaptive_attacks_see_the_autoencoder() -> None:
             return self.decoder(self.encoder(x)).view_as(x)
 
     suite = papers.aaa_adaptive([Linf(0.2)], toy_images(8))
-    assert suite[0].sees(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6))[1].shape == (2, 1, 6, 6)
-    assert suite[1].sees(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6)).shape == (2, 5)
+    assert suite[0].access(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6))[1].shape == (2, 1, 6, 6)
+    assert suite[1].access(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6)).shape == (2, 5)
     cells = evaluate(Defended(Autoencoder(), classifier()), toy_images(4), suite)
     assert [cell.attack for cell in cells] == ["none", "PGD with reconstruction", "latent", "worst"]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.results import broken
 from helpers.threshold_classifier import Threshold, levels, standing
 from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
-from forefend.evaluation import suites, trial
+from forefend.evaluation import suites
+from forefend.evaluation.access import Access, Surrogate, oblivious, through_bpda
 from forefend.evaluation.attack_runner import run_all_steps, stop_at_success
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import evaluate, verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.fast_trials import Swift, settled, swiftly
 from forefend.evaluation.suites import general
-from forefend.evaluation.trial import Averaged, Cascade, Surrogate, Terms, Trial, oblivious, starts_of, white_box
+from forefend.evaluation.trial import Cascade, Terms, Trial, with_copies
 from forefend.models.defense import Defended
 from forefend.models.fingerprint import state_digest
 from forefend.models.optimized_copy import OptimizedCopy
@@ -48,24 +49,24 @@ class Rounded(nn.Module):
 
 
 def test_a_pipeline_that_answers_at_random_is_attacked_through_eot_or_not_at_all() -> None:
-    with pytest.raises(InputError, match=r"classifier gives different answers.*FGSM asks once.*eot"):
+    with pytest.raises(InputError, match=r"random outputs.*FGSM.*eot"):
         evaluate(Noisy(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
-    through = Trial("eot", PGD(THREAT, 3, 0.05), THREAT, sees=Averaged(30))
+    through = Trial("eot", PGD(THREAT, 3, 0.05), THREAT, access=Access(eot_samples=30))
     first, again = (evaluate(Noisy(), levels(), [through])[1].accuracy for _ in range(2))
     assert first == again
     assert first == pytest.approx(standing(0.1), abs=0.15)
-    elsewhere = Trial("transfer", fgsm(THREAT), THREAT, sees=Surrogate(Threshold(), "another"))
+    elsewhere = Trial("transfer", fgsm(THREAT), THREAT, access=Access(Surrogate(Threshold(), "another")))
     evaluate(Noisy(), levels(), [elsewhere])  # what the attacker sees does not answer at random
 
 
 def test_a_pipeline_without_a_gradient_is_not_measured_by_one() -> None:
     guarded = Defended(Rounded(), Threshold())
-    with pytest.raises(InputError, match=r"gives no gradient, and FGSM needs one: .* black-box, .* through_bpda"):
+    with pytest.raises(InputError, match=r"no gradient.*FGSM.*black-box.*through_bpda"):
         evaluate(guarded, levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
     alone = nn.Sequential(Rounded(), Threshold())
     assert evaluate(alone, levels(), general.black_box([THREAT]))[1].accuracy < 1  # what the sentence says remains
-    bpda = Trial("BPDA", fgsm(THREAT), THREAT, sees=trial.through_bpda)
-    queries = Trial("noise", PGD(THREAT, 1, 0.0), THREAT, sees=trial.oblivious)
+    bpda = Trial("BPDA", fgsm(THREAT), THREAT, access=Access(through_bpda))
+    queries = Trial("noise", PGD(THREAT, 1, 0.0), THREAT, access=Access(oblivious))
     cells = {cell.attack: cell.accuracy for cell in evaluate(guarded, levels(), [bpda, queries])}
     assert cells["BPDA"] == standing(0.1)
 
@@ -75,45 +76,61 @@ def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
     network = classifier()
     before = state_digest(network)
     suite = [Trial("PGD", PGD(Linf(0.03), 4, 0.01), Linf(0.03), 2, run=stop_at_success)]
-    plain, swift = (evaluate(network, toy_images(60), s, allow_weak=True) for s in (suite, swiftly(suite, precision)))
+    plain, swift = (
+        evaluate(network, toy_images(60), s, allow_weak=True) for s in (suite, with_copies(suite, precision))
+    )
     assert swift[1].accuracy == pytest.approx(plain[1].accuracy, abs=0.02)
-    assert str(swiftly(suite, precision)[0]).endswith(f"[white_box in {precision}] until lost")
+    assert str(with_copies(suite, precision)[0]).endswith(f"[white_box in {precision}] until lost")
     assert state_digest(network) == before
-    f = Swift(precision=precision)(network)
+    f = Access(precision=precision)(network)
     f(toy_images(8).batch(torch.arange(8))[0])
-    assert isinstance(f.prepared[0], OptimizedCopy)
+    assert isinstance(f.copies[0], OptimizedCopy)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_copy_that_proposes_moves_no_random_start(precision: str) -> None:
     """The starts alone decide here, so that other numbers would break other images."""
     luck = Trial("luck", PGD(Linf(0.2), 1, 0.0), Linf(0.2), 3, run=stop_at_success)
-    (swift,) = swiftly([luck], precision)
+    (swift,) = with_copies([luck], precision)
     assert str(swift) != str(luck)
-    assert starts_of(swift) == starts_of(luck) == str(luck)
+    assert swift.rng_key == luck.rng_key == str(luck)
     plain, fast = (verdicts(EvaluatedModel("it", Threshold()), levels(), [trial]) for trial in (luck, swift))
     assert plain == fast
-    assert 0 < len(plain[1].lost - plain[0].lost) < len(levels()) - len(plain[0].lost)
+    assert 0 < len(broken(plain[1]) - broken(plain[0])) < len(levels()) - len(broken(plain[0]))
 
 
 def test_what_a_trial_averages_over_still_moves_them() -> None:
     plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT)
-    views = [white_box, Averaged(3), Averaged(4), Swift(Averaged(3)), Averaged(3, Swift()), oblivious]
-    assert len({starts_of(replace(plain, sees=view)) for view in views}) == 4
-    assert starts_of(replace(plain, sees=Swift(Averaged(3)))) == starts_of(replace(plain, sees=Averaged(3)))
-    assert starts_of(replace(plain, run=Cascade((plain,)))) == str(plain)
+    views = [
+        Access(),
+        Access(eot_samples=3),
+        Access(eot_samples=4),
+        Access(eot_samples=3, precision="bf16"),
+        Access(oblivious),
+    ]
+    assert len({replace(plain, access=view).rng_key for view in views}) == 4
+    assert (
+        replace(plain, access=Access(eot_samples=3, precision="bf16")).rng_key
+        == replace(plain, access=Access(eot_samples=3)).rng_key
+    )
+    assert replace(plain, run=Cascade((plain,))).rng_key == str(plain)
 
 
 def test_a_trial_is_settled_where_its_device_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT, run=stop_at_success)
-    swift = replace(plain, sees=Swift())
-    suite = [plain, swift, replace(plain, sees=Averaged(2, Swift())), replace(plain, run=Cascade((swift, plain)))]
-    assert [settled(trial, cpu) for trial in suite] == suite
+    swift = replace(plain, access=Access(precision="bf16"))
+    suite = [
+        plain,
+        swift,
+        replace(plain, access=Access(eot_samples=2, precision="bf16")),
+        replace(plain, run=Cascade((swift, plain))),
+    ]
+    assert [trial.on(cpu) for trial in suite] == suite
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    slow = replace(plain, sees=Swift(precision="fp32"))
-    assert [settled(trial, cpu) for trial in suite] == [
-        *(plain, slow, replace(plain, sees=Averaged(2, Swift(precision="fp32")))),
+    slow = replace(plain, access=Access(precision="fp32"))
+    assert [trial.on(cpu) for trial in suite] == [
+        *(plain, slow, replace(plain, access=Access(eot_samples=2, precision="fp32"))),
         replace(plain, run=Cascade((slow, plain))),
     ]
 
@@ -127,30 +144,28 @@ def test_a_suite_that_goes_through_once_is_run_whole() -> None:
     assert verdicts(model, levels(), iter(suite)) == verdicts(model, levels(), suite)
 
 
-@pytest.mark.parametrize(
-    "suite", ["quick", general.quick, None, general.quick(THREAT)[0], [PGD(THREAT, 1, 0.1)], [None]]
-)
+@pytest.mark.parametrize("suite", [general.quick, None, general.quick(THREAT)[0].attack, [PGD(THREAT, 1, 0.1)], [None]])
 def test_what_is_no_suite_is_told_what_to_give(suite: object) -> None:
-    with pytest.raises(InputError, match=r"^A suite is a list of Trials, "):
+    with pytest.raises(InputError, match="expected a list of Trials"):
         evaluate(Threshold(), levels(), suite)  # type: ignore[arg-type]
 
 
 def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
     trial = Trial("PGD", PGD(THREAT, 4, 0.01), THREAT, run=run_all_steps)
-    assert swiftly([trial]) == [trial]
+    assert with_copies([trial]) == [trial]
 
 
 def test_autoattack_is_handed_a_copy_that_is_the_same_function_and_no_other() -> None:
     network, images, threat = classifier(), toy_images(60, seed=1, split="test"), Linf(0.05)
     trial = Trial("AutoAttack", AutoAttack(threat, CLASSES, queries=20), threat)
-    assert swiftly([trial], "bf16") == [trial]
-    (swift,) = swiftly([trial], "fp32")
-    assert swift == replace(trial, sees=Swift(precision="fp32"))
+    assert with_copies([trial], "bf16") == [trial]
+    (swift,) = with_copies([trial], "fp32")
+    assert swift == replace(trial, access=Access(precision="fp32"))
     randomized = replace(trial, attack=AutoAttack(threat, CLASSES, version="rand"))
-    assert swiftly([randomized], "fp32") == [randomized]
+    assert with_copies([randomized], "fp32") == [randomized]
     plain, fast = (verdicts(EvaluatedModel("it", network), images, [one]) for one in (trial, swift))
     assert plain == fast
-    assert 0 < len(plain[1].lost - plain[0].lost) < len(images) - len(plain[0].lost)
+    assert 0 < len(broken(plain[1]) - broken(plain[0])) < len(images) - len(broken(plain[0]))
 
 
 def test_the_cost_is_said_before_it_is_paid() -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from forefend.evaluation.results import Result
 from forefend.evaluation.statistics import wilson
+
+
+def broken(verdicts: Mapping[int, bool]) -> frozenset[int]:
+    """The images that are misclassified."""
+    return frozenset(index for index, misclassified in verdicts.items() if misclassified)
 
 
 def cell(classifier: str, share: float, **values: object) -> Result:

@@ -15,7 +15,7 @@ from torch import nn
 from forefend import data
 from forefend.attacks.pgd import PGD
 from forefend.data import ImageDataset
-from forefend.evaluation import trial
+from forefend.evaluation.access import Access, oblivious
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites.general import curve
@@ -148,7 +148,7 @@ def test_transfer_on_attacked_images_is_robust_and_natural_transfer_is_not(natur
 
 
 def oblivious_pgd() -> list[Trial]:
-    return [Trial("oblivious", PGD(THREAT, 10, 0.05), THREAT, sees=trial.oblivious)]
+    return [Trial("oblivious", PGD(THREAT, 10, 0.05), THREAT, access=Access(oblivious))]
 
 
 OBLIVIOUS: list[Recipe] = [

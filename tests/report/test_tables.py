@@ -48,7 +48,7 @@ def test_every_figure_carries_its_interval_and_its_number_of_images() -> None:
 
 
 def test_text_is_aligned_and_ends_with_what_was_measured() -> None:
-    lines = tables.text(some_cells()).splitlines()
+    lines = str(results.Results(some_cells())).splitlines()
     assert lines[1] == "-" * max(map(len, lines[:-1]))
     assert lines[0].index("clean") == lines[2].index("95.0") == lines[4].index("90.0")
     assert lines[-1].startswith("accuracy in %, [95% Wilson interval]; attacks: FGSM, PGD")

@@ -31,8 +31,8 @@ WORDS += ["--threat", "Linf:0.05", "--allow-weak-classifier", "--batch-size", "1
 def lost(folder: Path) -> dict[tuple[str, int], bool]:
     """Every verdict, by trial and image, each found once."""
     found: dict[tuple[str, int], bool] = {}
-    for record in records.read(records.part(folder, 0)):
-        for index, gone in zip(record.index, record.lost, strict=True):
+    for record in records.read(folder / "records.jsonl"):
+        for index, gone in zip(record.index, record.misclassified, strict=True):
             assert (record.trial, index) not in found
             found[record.trial, index] = gone
     return found

@@ -18,7 +18,7 @@ from benchmarks.speed.results import Figure, Measured, Point, Setup, Work, figur
 from forefend.checks import InputError, choose
 from forefend.evaluation import suites
 from forefend.evaluation.attack_runner import Job, run_all_steps
-from forefend.evaluation.trial import Trial, starts_of
+from forefend.evaluation.trial import Trial
 from forefend.models.freezing import channels_last_copy
 from forefend.models.optimized_copy import OptimizedCopy
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -121,14 +121,14 @@ def _job(trial: Trial, network: nn.Module, images: tuple[Tensor, Tensor, Tensor]
     """Return the trial against the network, with all images in one batch."""
     x, y, index = images
     return Job(
-        name=starts_of(trial),
+        name=trial.rng_key,
         attack=trial.attack,
         threat=trial.threat,
         restarts=trial.restarts,
-        f=trial.sees(network),
-        wrong=partial(misclassifies, network),
+        f=trial.access(network),
+        misclassified=partial(misclassifies, network),
         fetch=lambda rows: (x[rows], y[rows], index[rows]),
-        room=AdaptiveBatchSize(len(x)),
+        batch_size=AdaptiveBatchSize(len(x)),
         seed=0,
     )
 

@@ -111,9 +111,9 @@ def _job(name: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:
         threat=case.model.threat,
         restarts=case.restarts,
         f=f,
-        wrong=partial(misclassifies, evaluated),
+        misclassified=partial(misclassifies, evaluated),
         fetch=lambda rows: (x[rows], y[rows], index[rows]),
-        room=AdaptiveBatchSize(BATCH),
+        batch_size=AdaptiveBatchSize(BATCH),
         seed=0,
     )
     return job, f, index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from forefend.cli.parser import Parser
@@ -27,27 +28,26 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: Any) -> str:
     from forefend.cli import resolve_data, resolve_models
-    from forefend.evaluation.certification.certificate import SmoothingConfig
+    from forefend.evaluation.certification.certificate import RADII
     from forefend.evaluation.certification.randomized_smoothing import certify
-    from forefend.evaluation.evaluated_model import row_of
-    from forefend.report import certification_table
+    from forefend.evaluation.certification.smoothing_config import SmoothingConfig
+    from forefend.runtime.distributed import process_group
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
     smoothing = SmoothingConfig(options.sigma, options.n, options.n0, options.alpha, options.seed)
     for radius in options.radii or []:
         smoothing.check_radius(radius)
-    radii = options.radii or [radius for radius in (0.0, 0.25, 0.5) if radius < smoothing.largest_radius]
+    radii = options.radii or [radius for radius in RADII if radius < smoothing.largest_radius]
     images = resolve_data.evaluation_images(options)
     models, _ = resolve_models.evaluated_models(options)
     resolve_models.check_accuracy(models, options)
     resolve_models.move_to_device([model.network for model in models], options.device)
     names = resolve_models.joined_names(models)
     folder = resolve_models.output_folder(options, "certificates", names, f"sigma{options.sigma:g}", f"s{options.seed}")
-    copies = options.n0 + options.n
-    print(f"{len(models)} models, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
-    rows = {
-        name: certify(model.network, images, smoothing, folder=folder, name=name, batch_size=options.batch_size)
-        for name, model in ((row_of(model), model) for model in models)
-    }
-    return certification_table.text(rows, list(dict.fromkeys(radii)), smoothing)
+    speaks = not process_group().rank
+    if speaks:
+        copies = options.n0 + options.n
+        print(f"{len(models)} models, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
+    certificates = certify(models, images, **asdict(smoothing), folder=folder, batch_size=options.batch_size)
+    return certificates.table(list(dict.fromkeys(radii))) if speaks else ""

@@ -28,7 +28,7 @@ def _run(options: Any) -> str:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation import corruption_conditions
     from forefend.evaluation.corruption_robustness import measure
-    from forefend.report import corruption_table
+    from forefend.runtime.distributed import process_group
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
@@ -43,11 +43,12 @@ def _run(options: Any) -> str:
     resolve_models.move_to_device([model.network for model in models], options.device)
     folder = _folder(options, resolve_models.joined_names(models))
     count = len(conditions[0].images())
-    print(
-        f"{len(models)} models, {count} images, {len(conditions) - 1} corruptions × severities -> {folder}", flush=True
-    )
+    speaks = not process_group().rank
+    if speaks:
+        what = f"{count} images, {len(conditions) - 1} corruptions × severities"
+        print(f"{len(models)} models, {what} -> {folder}", flush=True)
     results = measure(models, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
-    return corruption_table.text(results)
+    return str(results) if speaks else ""
 
 
 def _folder(options: Any, names: str) -> Path:

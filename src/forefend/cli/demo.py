@@ -46,7 +46,7 @@ def _run(folder: Path, seed: int) -> None:
     from forefend.evaluation import suites
     from forefend.evaluation.evaluate import evaluate
     from forefend.recipes.hyperparameters import build
-    from forefend.report import plots, tables
+    from forefend.report import plots
     from forefend.runtime import run_folder
     from forefend.threat_models.lp import Linf
     from forefend.training.artifacts import training_config
@@ -67,7 +67,7 @@ def _run(folder: Path, seed: int) -> None:
     print("[3/3] attacking all three, alone and defended: white-box PGD-20, 2 restarts", flush=True)
     suite = suites.curve([Linf(radius) for radius in RADII])
     results = evaluate(_models(networks, defense), test, suite, folder=folder, seed=seed)
-    print("\n" + tables.text(results) + "\n")
+    print("\n" + str(results) + "\n")
     x, _, _ = test.batch(torch.arange(10))
     with torch.no_grad():
         plots.picture(folder / "picture.png", x, defense(x), results)

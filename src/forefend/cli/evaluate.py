@@ -39,12 +39,11 @@ def main(arguments: list[str]) -> int:
 def _run(options: Any, command: list[str]) -> str:
     from forefend.checks import choose
     from forefend.cli import resolve_data, resolve_models
-    from forefend.evaluation.evaluate import check, evaluate
+    from forefend.evaluation.evaluate import prepare
     from forefend.evaluation.parallel import processes_for
     from forefend.evaluation.suites import SUITES
     from forefend.evaluation.suites.selection import select_suite
     from forefend.evaluation.trial import Terms
-    from forefend.report import tables
     from forefend.runtime.distributed import process_group
     from forefend.runtime.launch import joined, ready
     from forefend.runtime.threads import choose_threads
@@ -57,32 +56,21 @@ def _run(options: Any, command: list[str]) -> str:
     threats = resolve_models.given_threats(options.threat, trained)
     surrogates = resolve_models.surrogate_classifiers(options)
     resolve_models.move_to_device([*(model.network for model in models), *surrogates.values()], options.device)
-    suite = select_suite(options, suite_of, Terms(threats, len(images.classes), surrogates))
+    suite = select_suite(options.suite, suite_of, Terms(threats, len(images.classes), surrogates), options.precision)
     folder = resolve_models.output_folder(options, "evaluations", *_protocol(options, threats, models, suite))
-    check(models, images, suite, folder=folder, seed=options.seed)
+    evaluation = prepare(models, images, suite, folder=folder, seed=options.seed, batch_size=options.batch_size)
     ready()
-    size = options.batch_size
-    count = processes_for(models, images, suite, folder=folder, batch_size=size, processes=options.processes)
-    with joined(count, command):
-        found = evaluate(
-            models,
-            images,
-            suite,
-            folder=folder,
-            seed=options.seed,
-            batch_size=size,
-            allow_weak=True,  # checked above, on more images
-        )
-        return tables.text(found) if not process_group().rank else ""
+    with joined(processes_for(evaluation, options.processes), command):
+        results = evaluation.run(allow_weak=True)  # checked above, on more images
+        return str(results) if not process_group().rank else ""
 
 
 def _protocol(options: Any, threats: list[ThreatModel], models: Any, suite: Any) -> list[str]:
     """All options that change the results, as parts of a folder's name."""
     from forefend.cli.resolve_models import joined_names
-    from forefend.evaluation.fast_trials import falls_back
     from forefend.models.freezing import device_of
 
-    falls = any(falls_back(suite, device_of(model.network)) for model in models)
+    falls = any(trial.on(device_of(model.network)) != trial for model in models for trial in suite)
     precision = "fp32" if falls else options.precision  # a suite may choose bf16 itself
     radii = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     surrogates = [Path(spec).stem for spec in options.surrogates]

@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
     from forefend.runtime import files
 
     for folder in options.folders or []:
-        print((tables.markdown if options.markdown else tables.text)(results.load(Path(folder))))
+        found = results.load(Path(folder))
+        print(found.to_markdown() if options.markdown else found)
     if options.readme:
         document = Path(options.readme)
         if not document.is_file():

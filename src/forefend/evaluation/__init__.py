@@ -1,0 +1,1 @@
+"""Evaluation: attacks, corruptions, certificates, and checks of their results."""

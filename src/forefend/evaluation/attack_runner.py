@@ -1,7 +1,6 @@
-"""Running: how a trial is carried out over many images, each attacked to the end or only until it is lost.
+"""Run a trial over many images: every attack to its last step, or each image until it is misclassified.
 
-Whatever the attack computes with, what counts is the verdict of the network itself on an image that its threat model
-allows.
+An image counts as misclassified only if the evaluated model itself misclassifies an image that the threat model allows.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.rng import KeyedRNG, torch_seed
 from forefend.threat_models.base import ThreatModel
 
-OVERSHOOT = 1e-6  # an image that leaves its threat model by no more is projected and judged again
-Verdicts = tuple[list[int], list[bool]]  # dataset index and whether lost, of the images that are done with
+OVERSHOOT = 1e-6  # an image that leaves its threat model by no more is projected and evaluated again
+Verdicts = tuple[list[int], list[bool]]  # dataset index and whether misclassified, of images that are finished
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial against one subject.
+    """One trial against one model.
 
     Args:
-        name: the trial's identity, of which its random numbers are made.
-        attack: made for `threat`.
-        threat: what the adversarial images must obey.
+        name: the key of the trial's random numbers.
+        attack: an attack made for `threat`.
+        threat: the threat model that adversarial images must obey.
         restarts: attempts with different starts.
-        f: what the attacker sees.
-        wrong: `(x_adv, y) -> (B,)` bool, the subject's own verdict.
+        f: the function that the attack is given.
+        misclassified: `(x_adv, y) -> (B,)` bool, by the evaluated model.
         fetch: row numbers to images `(B, C, H, W)`, labels and dataset index.
-        room: how many images go at once.
-        seed: of the attack's random numbers.
+        batch_size: images in a batch, halved when memory runs out.
+        seed: the seed of the evaluation.
     """
 
     name: str
@@ -46,68 +45,68 @@ class Job:
     threat: ThreatModel
     restarts: int
     f: Callable[[Tensor], Any]
-    wrong: Callable[[Tensor, Tensor], Tensor]
+    misclassified: Callable[[Tensor, Tensor], Tensor]
     fetch: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    room: AdaptiveBatchSize
+    batch_size: AdaptiveBatchSize
     seed: int
 
-    def lost(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The verdict `(B,)` on images that an attack returned, those that overshoot by rounding projected back."""
-        return self.wrong(obey(self.threat, x_adv, x, self.name), y)
+    def succeeds(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return for each image that an attack returned whether it is allowed and misclassified, `(B,)`."""
+        return self.misclassified(obey(self.threat, x_adv, x, self.name), y)
 
 
 Run = Callable[[Job, Tensor], Iterator[Verdicts]]
 
 
 def run_all_steps(job: Job, rows: Tensor) -> Iterator[Verdicts]:
-    """Attack whole batches, every image to its last step, and judge what the attack returns, as the papers do.
+    """Attack whole batches to the last step and evaluate what the attack returns, as the papers do.
 
     Args:
         job: what to run.
-        rows: row numbers of the images, in order; batches are cut in this order.
+        rows: row numbers of the images; batches are cut in this order.
     """
 
-    def attacked(part: Tensor) -> Verdicts:
+    def attack(part: Tensor) -> Verdicts:
         x, y, index = job.fetch(part)
-        lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        misclassified = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         with trial_seed(job.name, index, job.seed):
             for restart in range(job.restarts):
-                standing = (~lost).nonzero().squeeze(1)
-                if not len(standing):
+                robust = (~misclassified).nonzero().squeeze(1)
+                if not len(robust):
                     break
-                x_now, y_now = x[standing], y[standing]
-                rng = KeyedRNG(index[standing], job.seed, job.name, restart)
+                x_now, y_now = x[robust], y[robust]
+                rng = KeyedRNG(index[robust], job.seed, job.name, restart)
                 x_adv = job.attack(job.f, x_now, y_now, rng=rng)
-                lost[standing] = job.lost(x_adv, x_now, y_now)
-        return index.tolist(), lost.tolist()
+                misclassified[robust] = job.succeeds(x_adv, x_now, y_now)
+        return index.tolist(), misclassified.tolist()
 
-    return job.room.map(rows, attacked)
+    return job.batch_size.map(rows, attack)
 
 
 def stop_at_success(job: Job, rows: Tensor) -> Iterator[Verdicts]:
-    """Attack each image until an iterate is misclassified; it then leaves the batch and another takes its place.
+    """Attack each image until an iterate is misclassified; another image then takes its place in the batch.
 
-    What the attack's own forward passes show to be misclassified is asked of the subject itself, so that `f` may
-    compute in low precision: it proposes, and the subject decides. An image that stands at the last step of its last
-    restart has survived every iterate.
+    Iterates that `f` misclassifies are evaluated by the model itself, so `f` may compute in low precision. An image
+    that is never misclassified has gone through every step of every restart.
 
     Args:
-        job: what to run; its attack goes step by step, and `f` returns logits.
-        rows: row numbers of the images; in this order they enter.
+        job: what to run; its attack has steps, and `f` returns logits.
+        rows: row numbers of the images, which enter in this order.
     """
     attack = cast(Iterative, job.attack)
     waiting, pool = rows, None
     with eval_and_no_grad(job.f):
         while len(waiting) or pool is not None:
-            if pool is None or len(pool) <= job.room.size - max(1, job.room.size // 8):
-                free = max(1, job.room.size - (len(pool) if pool else 0))
+            size = job.batch_size.size
+            if pool is None or len(pool) <= size - max(1, size // 8):
+                free = max(1, size - (len(pool) if pool else 0))
                 entering, waiting = waiting[:free], waiting[free:]
-                pool = _joined([part for part in (pool, _entered(job, attack, entering)) if part is not None])
-            everyone = torch.arange(len(pool), device=pool.x.device)
-            pool = _joined(list(job.room.map(everyone, partial(_stepped, job, attack, pool))))
-            done = pool.lost | (pool.restart == job.restarts)
+                pool = _concatenated([part for part in (pool, _started(job, attack, entering)) if part is not None])
+            members = torch.arange(len(pool), device=pool.x.device)
+            pool = _concatenated(list(job.batch_size.map(members, partial(_advanced, job, attack, pool))))
+            done = pool.misclassified | (pool.restart == job.restarts)
             if bool(done.any()):
-                yield pool.index[done].tolist(), pool.lost[done].tolist()
+                yield pool.index[done].tolist(), pool.misclassified[done].tolist()
                 pool = pool.select(~done) if not bool(done.all()) else None
 
 
@@ -120,30 +119,30 @@ class _Pool:
     index: Tensor
     restart: Tensor
     step: Tensor
-    lost: Tensor
+    misclassified: Tensor
     state: State
 
     def __len__(self) -> int:
         return len(self.x)
 
     def select(self, rows: Tensor) -> _Pool:
-        """Some of them, by row number or mask."""
+        """Return some of the images, by row number or mask."""
         state = {name: tensor[rows] for name, tensor in self.state.items()}
         return _Pool(**{name: getattr(self, name)[rows] for name in _TENSORS}, state=state)
 
 
-_TENSORS = ("x", "y", "index", "restart", "step", "lost")
+_TENSORS = ("x", "y", "index", "restart", "step", "misclassified")
 
 
-def _joined(pools: list[_Pool]) -> _Pool:
+def _concatenated(pools: list[_Pool]) -> _Pool:
     if len(pools) == 1:
         return pools[0]
     state = {name: torch.cat([pool.state[name] for pool in pools]) for name in pools[0].state}
     return _Pool(**{name: torch.cat([getattr(pool, name) for pool in pools]) for name in _TENSORS}, state=state)
 
 
-def _entered(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
-    """Images at the beginning of their first attempt."""
+def _started(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
+    """Return images at the start of their first attempt."""
     if not len(rows):
         return None
     x, y, index = job.fetch(rows)
@@ -152,77 +151,74 @@ def _entered(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
     return _Pool(x, y, index, zero, zero, zero.bool(), state)
 
 
-def _stepped(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
-    """Some of the pool one step further; who has finished an attempt is judged, and begins the next."""
+def _advanced(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
+    """Return some of the pool after one more step; finished attempts are evaluated and restarted."""
     if len(rows) < len(pool):
         pool = pool.select(rows)
-    watched = _Watched(job.f)
+    f = _Recorder(job.f)
     rng = at_step(KeyedRNG(pool.index, job.seed, job.name, pool.restart), attack, pool.step)
-    state = attack.advance(watched, pool.state, pool.x, pool.y, rng=rng)
-    pool = replace(pool, state=state, step=pool.step + 1, lost=_caught(job, pool, watched.seen))
-    ended = ((pool.step == attack.steps) & ~pool.lost).nonzero().squeeze(1)
-    if len(ended):
-        pool = _judged(job, attack, pool, ended)
-    return pool
+    state = attack.advance(f, pool.state, pool.x, pool.y, rng=rng)
+    pool = replace(pool, state=state, step=pool.step + 1, misclassified=_by_iterates(job, pool, f.calls))
+    ended = ((pool.step == attack.steps) & ~pool.misclassified).nonzero().squeeze(1)
+    return _restarted(job, attack, pool, ended) if len(ended) else pool
 
 
-def _judged(job: Job, attack: Iterative, pool: _Pool, ended: Tensor) -> _Pool:
-    """The verdict on those whose attempt has ended; those that stand begin their next attempt."""
+def _restarted(job: Job, attack: Iterative, pool: _Pool, ended: Tensor) -> _Pool:
+    """Evaluate the images whose attempt has ended and start the next attempt of the robust ones."""
     own = pool.select(ended)
-    lost, restart = pool.lost.clone(), pool.restart.clone()
-    lost[ended] = job.lost(attack.finish(own.state).detach(), own.x, own.y)
+    misclassified, restart, step = pool.misclassified.clone(), pool.restart.clone(), pool.step.clone()
+    misclassified[ended] = job.succeeds(attack.finish(own.state).detach(), own.x, own.y)
     restart[ended] += 1
-    again = ended[~lost[ended] & (restart[ended] < job.restarts)]
-    step = pool.step.clone()
+    again = ended[~misclassified[ended] & (restart[ended] < job.restarts)]
     step[again] = 0
     state = pool.state
     if len(again):
-        begun = attack.begin(pool.x[again], KeyedRNG(pool.index[again], job.seed, job.name, restart[again]))
-        state = {name: tensor.index_copy(0, again, begun[name]) for name, tensor in state.items()}
-    return replace(pool, lost=lost, restart=restart, step=step, state=state)
+        new = attack.begin(pool.x[again], KeyedRNG(pool.index[again], job.seed, job.name, restart[again]))
+        state = {name: tensor.index_copy(0, again, new[name]) for name, tensor in state.items()}
+    return replace(pool, misclassified=misclassified, restart=restart, step=step, state=state)
 
 
-class _Watched:
-    """What the attacker sees, remembering what was asked and answered."""
+class _Recorder:
+    """A function that keeps its inputs and outputs."""
 
     def __init__(self, f: Callable[[Tensor], Any]) -> None:
         self.f = f
-        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.calls: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, x: Tensor) -> Any:
-        prediction = self.f(x)
-        self.seen.append((x.detach(), prediction.detach()))
-        return prediction
+        output = self.f(x)
+        self.calls.append((x.detach(), output.detach()))
+        return output
 
 
-def _caught(job: Job, pool: _Pool, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Who is lost by an image that the attack has just looked at, and that the subject misclassifies too: `(B,)`."""
-    lost = pool.lost.clone()
-    for x_adv, logits in seen:
-        suspects = ((logits.argmax(1) != pool.y) & ~lost).nonzero().squeeze(1)
-        suspects = suspects[job.threat.allows(x_adv[suspects], pool.x[suspects])] if len(suspects) else suspects
-        if len(suspects):
-            lost[suspects] = job.wrong(x_adv[suspects], pool.y[suspects])
-    return lost
+def _by_iterates(job: Job, pool: _Pool, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return which images are misclassified at an allowed iterate that the attack has just evaluated, `(B,)`."""
+    misclassified = pool.misclassified.clone()
+    for x_adv, logits in calls:
+        rows = ((logits.argmax(1) != pool.y) & ~misclassified).nonzero().squeeze(1)
+        rows = rows[job.threat.allows(x_adv[rows], pool.x[rows])] if len(rows) else rows
+        if len(rows):
+            misclassified[rows] = job.misclassified(x_adv[rows], pool.y[rows])
+    return misclassified
 
 
 def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
-    """The adversarial images, those that overshoot by rounding projected back.
+    """Return adversarial images with those projected that leave the threat model by rounding.
 
     Args:
-        threat: what they must obey.
-        x_adv: what the attack returned.
+        threat: the threat model.
+        x_adv: images that the attack returned, `(B, C, H, W)`.
         x: the clean images.
-        trial: whose attack it was, for the message.
+        trial: identity of the trial, for the message.
 
     Raises:
-        RuntimeError: an image lies further outside than rounding explains, or is NaN.
+        RuntimeError: an image is NaN, or further outside than rounding explains.
     """
     excess = threat.excess(x_adv, x)
     if not bool((excess <= OVERSHOOT).all()):
         raise RuntimeError(
-            f"{trial} left its threat model {threat} by {float(excess.max()):.2g}: "
-            "its verdicts would be worthless, so none was recorded for this batch."
+            f"{trial} left its threat model {threat} by {float(excess.max()):.2g}: its verdicts would be worthless, so "
+            "none was recorded for this batch."
         )
     outside = ~threat.allows(x_adv, x)
     if not bool(outside.any()):
@@ -231,11 +227,11 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
 
 
 def trial_seed(name: str, index: Tensor, seed: int) -> AbstractContextManager[None]:
-    """Give torch's own generators a state made of a trial and its images, so that chance is the same when resumed.
+    """Seed torch's own generators from a trial and its images, so that a resumed evaluation draws the same numbers.
 
     Args:
-        name: the trial's identity.
+        name: the key of the trial's random numbers.
         index: dataset index of the images, at least one.
-        seed: of the evaluation.
+        seed: the seed of the evaluation.
     """
     return torch_seed(KeyedRNG(index, seed, f"{name}|{index[0]}").integer())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,30 @@ from torch import Tensor
 
 from forefend.checks import InputError, unknown_name
 from forefend.data import ImageDataset, corruption_sets, corruptions
-from forefend.evaluation.corruption_robustness import ALL, CLEAN, Condition
+from forefend.evaluation.corruption_results import ALL
+from forefend.evaluation.results import CLEAN
 from forefend.runtime.rng import KeyedRNG
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One form of the test images.
+
+    Args:
+        corruption: its name; `none` for clean images.
+        severity: 1 to 5; 0 for clean images.
+        images: reads the images when they are needed.
+        corrupt: `(x, rng) -> x`, corrupts them; None where they are used as they are read, clean or published.
+    """
+
+    corruption: str
+    severity: int
+    images: Callable[[], ImageDataset]
+    corrupt: Callable[[Tensor, KeyedRNG], Tensor] | None = None
+
+    def __str__(self) -> str:
+        made = ", made" if self.corrupt else ""
+        return self.corruption if self.corruption == CLEAN else f"{self.corruption} {self.severity}{made}"
 
 
 def generated(images: ImageDataset, names: Sequence[str], severities: Sequence[int]) -> list[Condition]:

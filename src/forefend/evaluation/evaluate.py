@@ -1,86 +1,74 @@
-"""Evaluate: subjects × trials × images to records, and records to a summary that anyone can recount."""
+"""Evaluate models under trials: verdicts on each image, recorded and resumed, and results that anyone can recount."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, as_integer, check_clean_accuracy, check_data
+from forefend.checks import InputError, as_integer, check_clean_accuracy, choose
 from forefend.data import ImageDataset
-from forefend.data.dataset import dataset_digest
+from forefend.data.dataset import as_image_dataset
 from forefend.evaluation import records, results
 from forefend.evaluation.attack_runner import Job, Verdicts, trial_seed
-from forefend.evaluation.evaluated_model import EvaluatedModel, evaluated_model, row_of
-from forefend.evaluation.fast_trials import falls_back, settled
-from forefend.evaluation.manifest import Manifest
-from forefend.evaluation.model_checks import check_model, check_suite
-from forefend.evaluation.records import Record
-from forefend.evaluation.result_store import ResultStore, key_of
-from forefend.evaluation.results import CLEAN, Result, Stand, Verdict
-from forefend.evaluation.trial import Suite, Trial, starts_of, trials_of
+from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.manifest import Manifest, manifest_of
+from forefend.evaluation.model_checks import check_classes, check_identities, check_model, check_suite
+from forefend.evaluation.result_store import DigestedImages, ResultStore, key_of, open_store, record_of
+from forefend.evaluation.results import CLEAN, Results, Row
+from forefend.evaluation.suites import SUITES
+from forefend.evaluation.trial import Suite, Terms, Trial, as_trials
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import channels_last_copy, device_of
-from forefend.runtime import files
 from forefend.runtime.batch_size import AdaptiveBatchSize
-from forefend.runtime.distributed import ProcessGroup, process_group
+from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32, report_fallback
 from forefend.runtime.rng import torch_seed
+from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.parsing import as_threat_models
 
 
 def evaluate(
-    models: nn.Module | Sequence[EvaluatedModel],
-    images: ImageDataset,
-    suite: Suite,
+    models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
+    data: Any,
+    suite: str | Iterable[Trial] = "quick",
+    threat: str | ThreatModel | Sequence[str | ThreatModel] = "Linf:8/255",
     *,
     folder: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 256,
     allow_weak: bool = False,
-) -> list[Result]:
-    """Judge each subject on each image under each trial.
+) -> Results:
+    """Measure the accuracy of models on clean and on attacked images.
 
-    With a folder, verdicts are appended to `records.jsonl` as they fall, an interrupted evaluation goes on where it
-    stopped, and `summary.json` holds the cells, `evaluation.json` what they are of.
+    With a folder, verdicts are appended to `records.jsonl` as they are found, an interrupted evaluation resumes, and
+    `summary.json` holds the results.
 
     Args:
-        models: what to judge; a bare network stands for itself.
-        images: test images.
-        suite: the trials, such as `suites.quick(Linf("8/255"))`; none for clean accuracy alone.
+        models: a network from images in [0, 1] to logits, or models with names.
+        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what `forefend.data.load` returns.
+        suite: the name of a suite, or a list of trials; an empty list measures clean accuracy alone.
+        threat: the threat models that a named suite attacks in, as objects or names; unused for a list of trials.
         folder: where the records go; None keeps nothing.
-        seed: of the attacks' random starts.
+        seed: the seed of the attacks' random starts.
         batch_size: images attacked at once.
-        allow_weak: go on although a classifier is near chance on clean images.
+        allow_weak: evaluate a classifier that is near chance on clean images too.
+
+    Returns:
+        Results, a list of `Result`; `print` shows them as a table.
 
     Raises:
-        InputError: images, labels or what a subject returns cannot be used, a classifier is near chance, or the folder
-            holds another evaluation's summary.
+        InputError: images, labels, models or suite cannot be used, a classifier is near chance, or the folder holds the
+            summary of another evaluation.
         RuntimeError: an attack left its threat model.
     """
-    if isinstance(models, nn.Module):
-        models = [evaluated_model(models)]
-    if not isinstance(models, Sequence) or not all(isinstance(model, EvaluatedModel) for model in models):
-        raise InputError(
-            f"A torch module or a list of Subjects is judged, not a {type(models).__name__}: wrap a function in a "
-            "module, and give several networks as forefend.Subject(name, network) each."
-        )
-    folder = Path(folder) if folder else None
-    suite, seed, batch_size = trials_of(suite), as_integer(seed, "seed"), as_integer(batch_size, "batch_size")
-    check_data(images, "the images")
-    with _courts(models, images, suite, folder, seed, batch_size) as courts:
-        if folder:
-            asked = _asked([(court.model, court.docket.key) for court in courts], images, suite, seed)
-            asked.check(folder)
-        found = [cell for court in courts for cell in court.cells(suite, allow_weak)]
-    if folder and not process_group().rank:
-        results.save(folder, found)
-        asked.keep(folder)
-    return found
+    prepared = prepare(models, data, suite, threat, folder=folder, seed=seed, batch_size=batch_size)
+    return prepared.run(allow_weak=allow_weak)
 
 
 def verdicts(
@@ -91,198 +79,198 @@ def verdicts(
     folder: Path | None = None,
     seed: int = 0,
     batch_size: int = 256,
-) -> list[Verdict]:
-    """Which images each trial breaks, by dataset index: what `evaluate` counts, for one subject.
+) -> list[dict[int, bool]]:
+    """Return for clean images, and then for each trial, whether each image is misclassified, by dataset index.
 
-    Args:
-        model: what to judge.
-        images: test images.
-        suite: the trials.
-        folder: where the records go; None keeps nothing.
-        seed: of the attacks' random numbers.
-        batch_size: images attacked at once.
-
-    Returns:
-        The images misclassified without an attack, then those that each trial breaks.
+    Images that are misclassified without an attack are misclassified under every trial. The arguments are those of
+    `evaluate`; the folder gets no summary.
     """
-    suite = trials_of(suite)
-    with _courts([model], images, suite, folder, seed, batch_size) as (court,):
-        return court.verdicts(suite, allow_weak=True)
+    prepared = prepare([model], images, suite, seed=seed, batch_size=batch_size)
+    (found,) = replace(prepared, folder=folder).verdicts(allow_weak=True)
+    return found
 
 
-@contextmanager
-def _courts(
-    models: Sequence[EvaluatedModel],
-    images: ImageDataset,
-    suite: Suite,
-    folder: Path | None,
-    seed: int,
-    batch_size: int,
-) -> Iterator[list[_Court]]:
-    """A court for each subject, which knows what is on record; afterwards all records are in one file."""
-    _check_names(models, suite)
-    among = process_group()
-    before = [state_digest(model.network) for model in models]
+def prepare(
+    models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
+    data: Any,
+    suite: str | Iterable[Trial] = "quick",
+    threat: str | ThreatModel | Sequence[str | ThreatModel] = "Linf:8/255",
+    *,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Evaluation:
+    """Check everything that an evaluation needs, once, and return the evaluation ready to run.
+
+    The arguments and exceptions are those of `evaluate`. Nothing is written, and no attack is run.
+    """
+    models, images = as_models(models), as_image_dataset(data)
+    seed, batch_size, classes = as_integer(seed, "seed"), as_integer(batch_size, "batch_size"), len(images.classes)
+    if isinstance(suite, str):
+        suite = choose(suite, SUITES, "suite")(Terms(as_threat_models(threat), classes))
+    trials = as_trials(suite)
+    check_identities(trials)
+    check_classes(trials, classes)
     views = [replace(model, network=channels_last_copy(model.network)) for model in models]
-    keys = [key_of(view.network, images) for view in views]
-    _check_apart(views, keys)
-    with torch_seed(seed):
-        _check_views(views, images, suite)  # all are looked at before anything is written
-    old = _on_record(folder, among) if folder else []
-    for device in {device_of(view.network) for view in views}:
-        if falls_back(suite, device):
-            report_fallback("The copies that propose compute", "bf16", device)
-    # Whatever draws from torch's own generators draws the same each time, and the caller's are untouched.
-    with full_float32(), torch_seed(seed):
-        yield [
-            _Court(view, ResultStore(view.network, images, seed, folder, old, among, batch_size, key))
-            for view, key in zip(views, keys, strict=True)
-        ]
-    if before != [state_digest(model.network) for model in models]:
-        raise RuntimeError("A classifier changed while it was attacked: its verdicts must not be trusted.")
-    among.wait()
-    if folder and not among.rank:
-        records.gather(folder)
-    among.wait()
-
-
-def _check_apart(models: Sequence[EvaluatedModel], keys: Sequence[str]) -> None:
-    """Refuse subjects that records could not tell apart."""
-    twice = [model for model, key in zip(models, keys, strict=True) if keys.count(key) > 1]
-    if twice:
-        raise InputError(
-            f"{twice[0].name} and {twice[1].name} are the same network in weights and form: judge it once, by one name."
-        )
-
-
-def check(models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite, *, folder: Path, seed: int) -> None:
-    """Refuse images, subjects, or a suite for them that cannot be used, before any work.
-
-    Args:
-        models: what would be judged.
-        images: test images.
-        suite: the trials.
-        folder: where records and summary would go.
-        seed: of the evaluation.
-
-    Raises:
-        InputError: as `evaluate` would.
-    """
-    views = [replace(model, network=channels_last_copy(model.network)) for model in models]
-    _asked([(view, key_of(view.network, images)) for view in views], images, suite, seed).check(folder)
-    with torch_seed(0):
-        _check_views(views, images, suite)
-
-
-def _asked(views: Sequence[tuple[EvaluatedModel, str]], images: ImageDataset, suite: Suite, seed: int) -> Manifest:
-    """What the summary will count; `views` are the subjects with the keys of their records."""
-    trials = [str(settled(trial, device_of(view.network))) for view, _ in views for trial in suite]
-    return asked_of(views, images, trials, seed)
-
-
-def asked_of(
-    views: Sequence[tuple[EvaluatedModel, str]], images: ImageDataset, trials: Sequence[str], seed: int
-) -> Manifest:
-    """What a summary counts.
-
-    Args:
-        views: the subjects, with the keys of their records.
-        images: what they are judged on.
-        trials: under what, each by its identity.
-        seed: of the evaluation.
-    """
-    models = {row_of(view): key for view, key in views}
-    index = " ".join(map(str, images.index.tolist()))
-    return Manifest(models, list(dict.fromkeys(trials)), len(images), index, dataset_digest(images), seed)
-
-
-def _check_views(views: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite) -> None:
-    for view in views:
-        x = check_model(view.network, images, view.name)
-        check_suite(view.network, suite, x, view.name)
-
-
-def _on_record(folder: Path, among: ProcessGroup) -> list[Record]:
-    """What earlier evaluations wrote into the folder, the same in every process."""
-    if not among.rank:
-        files.make_folder(folder)
-        records.gather(folder)
-    among.wait()
-    old = records.read(records.part(folder, 0))
-    among.wait()  # nobody writes before all have read
-    return old
-
-
-def _check_names(models: Sequence[EvaluatedModel], suite: Suite) -> None:
-    """Refuse what could not be told apart in tables or records."""
-    rows = [(model.name, model.defended) for model in models]
-    twice = next((name for name, defended in rows if rows.count((name, defended)) > 1), None)
-    if twice is not None:
-        raise InputError(f"Two subjects are called {twice!r}: give each a name of its own, or their rows would mix.")
-    for identity in map(str, suite):
-        if "<lambda>" in identity or " at 0x" in identity:
+    targets: list[Target] = []
+    for model, view in zip(models, views, strict=True):
+        key = key_of(view.network, images)
+        if twin := next((target for target in targets if target.key == key), None):
             raise InputError(
-                f"The trial {identity} has no stable name: give its loss or attack one, by def or __str__."
+                f"{twin.model.name} and {model.name} are the same network in weights and architecture: evaluate it "
+                "once, under one name."
             )
+        on_device = [trial.on(device_of(view.network)) for trial in trials]
+        targets.append(Target(view, key, on_device, model.network, state_digest(model.network)))
+    keys = {target.model.title: target.key for target in targets}
+    manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
+    if folder:
+        manifest.check(Path(folder))
+    with torch_seed(seed):
+        for target in targets:
+            x = check_model(target.model.network, images, target.model.name)
+            check_suite(target.model.network, trials, x, target.model.name)
+    return Evaluation(targets, images, trials, Path(folder) if folder else None, seed, batch_size, manifest)
 
 
 @dataclass(frozen=True)
-class _Court:
-    """One subject's evaluation."""
+class Target:
+    """One model of a prepared evaluation.
+
+    Args:
+        model: a frozen copy of it, which is evaluated.
+        key: the key of its records.
+        trials: the trials as they run on its device.
+        original: the network that was given.
+        state: the digest of the original's state, which must not change.
+    """
 
     model: EvaluatedModel
-    docket: ResultStore
+    key: str
+    trials: Suite
+    original: nn.Module
+    state: str
 
-    def cells(self, suite: Suite, allow_weak: bool) -> list[Result]:
-        """The verdicts, counted."""
-        clean, *attacked = self.verdicts(suite, allow_weak)
-        images, model = self.docket.images, self.model
-        stand = Stand(model.name, model.seen, model.defended, len(images), self.docket.seed)
-        return results.cells(stand, clean.lost, attacked)
 
-    def verdicts(self, suite: Suite, allow_weak: bool) -> list[Verdict]:
-        """Clean images, then every trial on what stands: a misclassified image is lost to every attack."""
-        images = self.docket.images
-        clean = self.docket.verdicts(CLEAN, self._title("clean"), images.index.tolist(), self._clean)
-        accuracy = (len(clean) - sum(clean.values())) / len(clean)
-        if not (allow_weak or self.model.defended):
-            check_clean_accuracy(accuracy, len(images.classes), len(clean), self.model.name)
-        standing = [index for index in clean if not clean[index]]
-        wrong = frozenset(clean) - frozenset(standing)
-        found = [Verdict(CLEAN, "", 0.0, wrong)]
-        device = device_of(self.model.network)
-        for trial in (settled(trial, device) for trial in suite):
-            run = partial(trial.run, self._job(trial))
-            judged = self.docket.verdicts(str(trial), self._title(str(trial)), standing, run)
-            lost = wrong | {index for index in judged if judged[index]}
-            found.append(Verdict(trial.name, trial.threat.norm, trial.threat.radius, lost))
+@dataclass(frozen=True)
+class Evaluation:
+    """A checked evaluation, ready to run.
+
+    Args:
+        targets: the models.
+        images: test images.
+        trials: the trials as they were given.
+        folder: where the records go; None keeps nothing.
+        seed: the seed of the evaluation.
+        batch_size: images attacked at once.
+        manifest: what the summary holds.
+    """
+
+    targets: Sequence[Target]
+    images: ImageDataset
+    trials: Suite
+    folder: Path | None
+    seed: int
+    batch_size: int
+    manifest: Manifest
+
+    @property
+    def models(self) -> list[EvaluatedModel]:
+        """The models, frozen."""
+        return [target.model for target in self.targets]
+
+    def run(self, *, allow_weak: bool = False) -> Results:
+        """Attack all models and return the results; write the summary where there is a folder."""
+        labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
+        found = Results()
+        for target, verdicts in zip(self.targets, self.verdicts(allow_weak=allow_weak), strict=True):
+            model = target.model
+            row = Row(model.name, model.seen, model.defended, len(self.images), self.seed)
+            found += row.count(labels, verdicts)
+        if self.folder and not process_group().rank:
+            results.save(self.folder, found)
+            self.manifest.save(self.folder)
         return found
 
+    def verdicts(self, *, allow_weak: bool) -> list[list[dict[int, bool]]]:
+        """Return for each model the verdicts on clean images, and then those of each trial."""
+        for device in {device_of(target.model.network) for target in self.targets}:
+            if any(str(trial.on(device)) != str(trial) for trial in self.trials):
+                report_fallback("The copies that propose compute", "bf16", device)
+        images = DigestedImages(self.images)
+        # torch's own generators are seeded, so that random models repeat; the caller's state is restored.
+        with open_store(self.folder, "records", records.read) as store, full_float32(), torch_seed(self.seed):
+            found = [
+                _Run(target, store, images, self.seed, self.batch_size).verdicts(allow_weak) for target in self.targets
+            ]
+            for target in self.targets:
+                if target.state != state_digest(target.original):
+                    raise RuntimeError(
+                        f"{target.model.name} changed while it was attacked: its verdicts are not valid."
+                    )
+        return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model under attack."""
+
+    target: Target
+    store: ResultStore
+    images: DigestedImages
+    seed: int
+    batch_size: int
+
+    def verdicts(self, allow_weak: bool) -> list[dict[int, bool]]:
+        """Evaluate clean images, then attack those that are classified correctly."""
+        model, images = self.target.model, self.images.images
+        clean = self._complete(CLEAN, images.index.tolist(), self._clean)
+        if not (allow_weak or model.defended):
+            accuracy = (len(clean) - sum(clean.values())) / len(clean)
+            check_clean_accuracy(accuracy, len(images.classes), len(clean), model.name)
+        correct = [index for index, wrong in clean.items() if not wrong]
+        found = [clean]
+        for trial in self.target.trials:
+            found.append(clean | self._complete(str(trial), correct, partial(trial.run, self._job(trial))))
+        return found
+
+    def _complete(self, trial: str, index: Sequence[int], run: Any) -> dict[int, bool]:
+        key, images = self.target.key, self.images
+        return self.store.complete(
+            f"{self.target.model.title}: {trial}",
+            images,
+            index,
+            self.store.verdicts(key, trial, self.seed, images),
+            lambda rows: (dict(zip(*part, strict=True)) for part in run(rows)),
+            lambda found: [record_of(key, trial, self.seed, found, images)],
+            batch_size=self.batch_size,
+            summary=lambda found: f"{sum(found.values())} of {len(found)} misclassified",
+        )
+
     def _job(self, trial: Trial) -> Job:
-        docket = self.docket
+        network = self.target.model.network
         return Job(
-            name=starts_of(trial),
+            name=trial.rng_key,
             attack=trial.attack,
             threat=trial.threat,
             restarts=trial.restarts,
-            f=trial.sees(self.model.network),
-            wrong=self._wrong,
-            fetch=docket.fetch,
-            room=AdaptiveBatchSize(docket.batch_size),
-            seed=docket.seed,
+            f=trial.access(network),
+            misclassified=self._misclassified,
+            fetch=partial(self.images.fetch, device=device_of(network)),
+            batch_size=AdaptiveBatchSize(self.batch_size),
+            seed=self.seed,
         )
 
-    def _wrong(self, x: Tensor, y: Tensor) -> Tensor:
+    def _misclassified(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.model.network(x).argmax(1) != y
+            return self.target.model.network(x).argmax(1) != y
 
     def _clean(self, rows: Tensor) -> Iterator[Verdicts]:
-        def judged(part: Tensor) -> Verdicts:
-            x, y, index = self.docket.fetch(part)
-            with trial_seed(CLEAN, index, self.docket.seed):
-                return index.tolist(), self._wrong(x, y).tolist()
+        device = device_of(self.target.model.network)
 
-        return AdaptiveBatchSize(self.docket.batch_size).map(rows, judged)
+        def classify(part: Tensor) -> Verdicts:
+            x, y, index = self.images.fetch(part, device)
+            with trial_seed(CLEAN, index, self.seed):
+                return index.tolist(), self._misclassified(x, y).tolist()
 
-    def _title(self, trial: str) -> str:
-        return f"{row_of(self.model)}: {trial}"
+        return AdaptiveBatchSize(self.batch_size).map(rows, classify)

@@ -1,23 +1,25 @@
-"""The models of an evaluation."""
+"""EvaluatedModel: a network and its name in tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from forefend.checks import InputError
 from forefend.models.defense import Defended, Defense
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A classifier to evaluate, with or without a defense.
+    """A classifier to evaluate, alone or behind a defense.
 
     Args:
-        name: name of the classifier in tables.
-        network: maps images in [0, 1] to logits; with a defense, the preprocessor and the classifier.
-        defended: whether the network has a defense.
-        seen: whether the classifier was a guide of the defense.
+        name: the name of the classifier in tables.
+        network: images in [0, 1] to logits; with a defense, the whole pipeline.
+        defended: whether a defense is in front.
+        seen: whether the classifier was one of the defense's guides.
     """
 
     name: str
@@ -25,16 +27,29 @@ class EvaluatedModel:
     defended: bool = False
     seen: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name that distinguishes its rows from others."""
+        return f"{self.name}{' defended' if self.defended else ''}"
 
-def row_of(model: EvaluatedModel) -> str:
-    """The unique name of a model's rows."""
-    return f"{model.name} defended" if model.defended else model.name
 
+def as_models(given: nn.Module | EvaluatedModel | Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+    """Return models to evaluate; a network alone is called `classifier`, or by its defense's card defended and seen.
 
-def evaluated_model(network: nn.Module) -> EvaluatedModel:
-    """Wrap a bare network; a `Defended` one is marked as defended, and as seen if its card lists the classifier."""
-    if not isinstance(network, Defended):
-        return EvaluatedModel("classifier", network)
-    defense = network.defense
-    seen = isinstance(defense, Defense) and defense.has_seen(network.classifier)
-    return EvaluatedModel("classifier", network, defended=True, seen=seen)
+    Raises:
+        InputError: another type, or two models of one name.
+    """
+    if isinstance(given, nn.Module):
+        defense = getattr(given, "defense", None)
+        seen = isinstance(given, Defended) and isinstance(defense, Defense) and defense.has_seen(given.classifier)
+        return [EvaluatedModel("classifier", given, isinstance(given, Defended), seen)]
+    models = [given] if isinstance(given, EvaluatedModel) else given
+    if not isinstance(models, Sequence) or not all(isinstance(model, EvaluatedModel) for model in models):
+        raise InputError(
+            f"A {type(given).__name__} was given as models, expected a torch module or a list of EvaluatedModel: wrap "
+            "a function in a module, and give each network a name as forefend.EvaluatedModel(name, network)."
+        )
+    titles = [model.title for model in models]
+    if twice := next((title for title in titles if titles.count(title) > 1), None):
+        raise InputError(f"Two models are called {twice!r}: give each a different name, or their rows would mix.")
+    return list(models)

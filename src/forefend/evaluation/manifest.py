@@ -1,4 +1,4 @@
-"""Asked: what the summary in a folder counts, so that another evaluation does not take its place. No torch here."""
+"""Manifest: what the summary in a folder counts, so that another evaluation does not replace it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from forefend.checks import InputError
-from forefend.runtime.files import provenance, read_json, write_json
+from forefend.data import ImageDataset
+from forefend.data.dataset import dataset_digest
+from forefend.runtime.files import provenance, read_versioned, write_versioned
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an evaluation was asked for.
+    """The models, trials, images and seed of an evaluation.
 
     Args:
-        models: by name in tables, the key of each subject's records.
-        trials: identities.
-        images: how many were judged.
-        index: their numbers in the set, as text.
+        models: by name in tables, the key of each model's records.
+        trials: identities of the trials.
+        images: the number of images.
+        index: their dataset index, as text.
         pixels: a digest of them.
-        seed: of the evaluation.
+        seed: the seed of the evaluation.
     """
 
     models: Mapping[str, str]
@@ -31,47 +33,56 @@ class Manifest:
     seed: int
 
     def check(self, folder: Path, summary: str = "summary.json") -> None:
-        """Refuse to replace a summary by one that would not hold all of it: more of the same may be asked for.
+        """Refuse to replace a summary by one that does not hold all of it.
 
         Args:
-            folder: where it would go.
-            summary: the name of the file.
+            folder: where the summary goes.
+            summary: the name of its file.
 
         Raises:
-            InputError: the folder's summary counts other networks, trials or images, or has another seed.
+            InputError: the folder's summary is of other networks, trials or images, or has another seed.
         """
         if not (folder / summary).exists() or not (folder / "evaluation.json").exists():
             return
-        held = read_json(folder / "evaluation.json")
+        held = read_versioned(folder / "evaluation.json")
         try:
             old = Manifest(**{key: value for key, value in held.items() if key != "about"})
-            lost = next(self._loses(old), None)
+            lost = next(self._missing(old), None)
         except (TypeError, AttributeError):
-            raise InputError(f"{folder}/evaluation.json is not an evaluation's: choose another --out.") from None
+            raise InputError(f"{folder}/evaluation.json is not of an evaluation: choose another --out.") from None
         if lost:
             raise InputError(
                 f"{folder} holds the {summary} of another evaluation ({lost}), which this one would replace: choose "
-                "another --out, or ask for the same and more."
+                "another --out, or evaluate the same and more."
             )
 
-    def keep(self, folder: Path) -> None:
-        """Write `evaluation.json` into the folder, beside the summary that it tells of."""
-        write_json(folder / "evaluation.json", {**asdict(self), "about": provenance()})
+    def save(self, folder: Path) -> None:
+        """Write `evaluation.json` into the folder."""
+        write_versioned(folder / "evaluation.json", {**asdict(self), "about": provenance()})
 
-    def _loses(self, old: Manifest) -> Iterator[str]:
-        """What the old summary holds and the new one would not."""
-        keys = set(self.models.values())  # names may change: of two of one name, each gets a fingerprint
+    def _missing(self, old: Manifest) -> Iterator[str]:
+        """Yield what the old summary holds and the new one would not."""
+        keys = set(self.models.values())  # names may change: of two models of one name, each gets a fingerprint
         for name in (name for name, key in old.models.items() if key not in keys):
-            if name in self.models:
-                yield f"its {name} was another network, or judged on another set"
-            else:
-                yield f"it judged {name} too"
-        yield from (f"it attacked with {trial} too" for trial in old.trials if trial not in self.trials)
+            yield f"its {name} is another network or set" if name in self.models else f"it holds {name}"
+        yield from (f"it holds the trial {trial}" for trial in old.trials if trial not in self.trials)
         if old.images > self.images:
-            yield f"it judged {old.images} images, not {self.images}"
-        if not set(old.index.split()) <= set(self.index.split()) or (
-            old.index == self.index and old.pixels != self.pixels
-        ):
-            yield "it judged other images"
+            yield f"it holds {old.images} images, not {self.images}"
+        same_index = old.index == self.index
+        if not set(old.index.split()) <= set(self.index.split()) or (same_index and old.pixels != self.pixels):
+            yield "it holds other images"
         if old.seed != self.seed:
-            yield f"its seed was {old.seed}, not {self.seed}"
+            yield f"its seed is {old.seed}, not {self.seed}"
+
+
+def manifest_of(keys: Mapping[str, str], images: ImageDataset, trials: Sequence[str], seed: int) -> Manifest:
+    """Return the manifest of an evaluation.
+
+    Args:
+        keys: by name in tables, the key of each model's records.
+        images: test images.
+        trials: identities of the trials.
+        seed: the seed of the evaluation.
+    """
+    index = " ".join(map(str, images.index.tolist()))
+    return Manifest(keys, list(dict.fromkeys(trials)), len(images), index, dataset_digest(images), seed)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from forefend.checks import InputError
-from forefend.data import ImageDataset
 from forefend.evaluation.cost_estimate import cost_of
-from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.trial import Suite
+from forefend.evaluation.evaluate import Evaluation
 from forefend.models.freezing import device_of
 from forefend.runtime.distributed import process_group
 from forefend.runtime.launch import may_start
@@ -21,23 +17,11 @@ from forefend.runtime.threads import available_cores, processes_in_memory, torch
 WORTH_STARTING = 60.0  # seconds of work above which further processes are started by default
 
 
-def processes_for(
-    models: Sequence[EvaluatedModel],
-    images: ImageDataset,
-    suite: Suite,
-    *,
-    folder: Path,
-    batch_size: int,
-    processes: int | None = None,
-) -> int:
+def processes_for(evaluation: Evaluation, processes: int | None = None) -> int:
     """Print the cost of an evaluation; return the number of processes, each with at least one batch.
 
     Args:
-        models: the models to evaluate.
-        images: the test images.
-        suite: the trials.
-        folder: the folder of the records, which is printed.
-        batch_size: images in a batch.
+        evaluation: the evaluation to run.
         processes: the number requested; None for as many as this machine runs well.
 
     Raises:
@@ -46,13 +30,15 @@ def processes_for(
     group = process_group()
     if group.rank:
         return 1
+    models, images, suite = evaluation.models, evaluation.images, evaluation.trials
+    batch_size = evaluation.batch_size
     cost = cost_of(models, images, suite, batch_size=batch_size)
     on_gpu = any(device_of(model.network).type == "cuda" for model in models)
     count = processes or 1
     if not processes and cost.seconds > WORTH_STARTING:
         # One process uses a whole GPU. Where a trial continues another one, the number of processes changes the
         # batches and so the results of AutoAttack: only the user may choose it.
-        alone = on_gpu or any(trial.before for trial in suite)
+        alone = on_gpu or any(trial.stages for trial in suite)
         count = 1 if alone else min(torch.get_num_threads(), processes_in_memory())
     count = min(count, math.ceil(len(images) / batch_size)) if may_start() else 1
     if processes and may_start():
@@ -61,7 +47,7 @@ def processes_for(
         with torch_threads(1):
             cost = cost_of(models, images, suite, batch_size=batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
-    print(f"{len(models)} models, {len(images)} images{shared} -> {folder}", flush=True)
+    print(f"{len(models)} models, {len(images)} images{shared} -> {evaluation.folder}", flush=True)
     print(cost.among(max(count, group.count)), flush=True)
     return count
 

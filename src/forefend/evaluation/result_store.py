@@ -1,126 +1,201 @@
-"""Docket: the verdicts of one subject on one set of images, read from disk where they stand there, and added to.
-
-Each image is judged once under each trial, by one process, whatever was interrupted before.
-"""
+"""Results of images: read from the files of a folder, computed by one or several processes, and appended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
-from forefend.evaluation import records
-from forefend.evaluation.attack_runner import Verdicts
 from forefend.evaluation.records import Record
 from forefend.models.fingerprint import architecture_digest, fingerprint
-from forefend.models.freezing import device_of
 from forefend.runtime import files
-from forefend.runtime.distributed import ProcessGroup
+from forefend.runtime.distributed import ProcessGroup, process_group
 from forefend.runtime.progress import Progress
 
-SECONDS = 5.0  # between two records, where verdicts fall one by one; else a kill costs the batch at hand
+SECONDS = 5.0  # between two lines where results come one by one; a kill loses no more than these
+Result = TypeVar("Result")
+Line = TypeVar("Line")
 
 
 def key_of(network: nn.Module, images: ImageDataset) -> str:
-    """What a verdict depends on beside trial, seed and image: the networks and the set."""
-    return f"{images.name}/{images.split}:{fingerprint(network)}:{architecture_digest(network)}"
+    """Return what a verdict depends on besides trial, seed and image: the set and the network."""
+    return f"{set_name(images)}:{network_digest(network)}"
+
+
+def set_name(images: ImageDataset) -> str:
+    """Return the part of a key that names the set."""
+    return f"{images.name}/{images.split}"
+
+
+def network_digest(network: nn.Module) -> str:
+    """Return the part of a key that stands for weights and architecture."""
+    return f"{fingerprint(network)}:{architecture_digest(network)}"
+
+
+class DigestedImages:
+    """A dataset that keeps a digest of each image it has read, by dataset index."""
+
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
+        self.row_of = {number: row for row, number in enumerate(images.index.tolist())}
+        self._digests: dict[int, str] = {}
+
+    def fetch(self, rows: Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, labels and dataset index of some rows, on `device`."""
+        x, y, index = self.images.batch(rows)
+        self._digests.update(zip(index.tolist(), image_digests(x, y), strict=True))
+        return x.to(device), y.to(device), index.to(device)
+
+    def rows(self, index: Sequence[int]) -> Tensor:
+        """Return the row numbers of some images."""
+        return torch.tensor([self.row_of[number] for number in index], dtype=torch.int64)
+
+    def digest(self, number: int) -> str:
+        """Return the digest of one image."""
+        if number not in self._digests:
+            self.fetch(self.rows([number]))
+        return self._digests[number]
+
+    def holds(self, number: int, digest: str) -> bool:
+        """Whether the image of this index exists and still has this digest."""
+        return number in self.row_of and self.digest(number) == digest
 
 
 @dataclass(frozen=True)
 class ResultStore:
-    """One subject's verdicts.
+    """The results in a folder, and the processes that compute the missing ones.
 
     Args:
-        network: the subject, an image batch to logits.
-        images: what it is judged on.
-        seed: of the evaluation.
-        folder: where records lie; None keeps none.
-        old: the records that were found there.
-        processes: who shares the work.
-        batch_size: images of a batch, as batches are dealt to processes.
-        key: what a verdict depends on beside trial, seed and image; `key_of` the two before anyone asked the network.
+        folder: where result files are; None keeps results in memory alone.
+        stem: the name of the files, as `records` for `records.jsonl`.
+        lines: what the files held when the store was opened.
+        processes: the processes that share the work.
     """
 
-    network: nn.Module
-    images: ImageDataset
-    seed: int
     folder: Path | None
-    old: Sequence[Record]
+    stem: str
+    lines: Sequence[Any]
     processes: ProcessGroup
-    batch_size: int
-    key: str
-    _digests: dict[int, str] = field(default_factory=dict)
 
-    def fetch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, labels and dataset index of some rows, where the network lives; each is remembered by a digest."""
-        x, y, index = self.images.batch(rows)
-        self._digests.update(zip(index.tolist(), image_digests(x, y), strict=True))
-        device = device_of(self.network)
-        return x.to(device), y.to(device), index.to(device)
-
-    def verdicts(
-        self, trial: str, title: str, index: Sequence[int], judge: Callable[[Tensor], Iterator[Verdicts]]
-    ) -> dict[int, bool]:
-        """Whether each image is lost under a trial: from the records, or judged now and recorded as verdicts fall.
+    def complete(
+        self,
+        title: str,
+        images: DigestedImages,
+        index: Sequence[int],
+        known: Mapping[int, Result],
+        compute: Callable[[Tensor], Iterator[dict[int, Result]]],
+        lines_of: Callable[[dict[int, Result]], Sequence[Any]],
+        *,
+        batch_size: int,
+        summary: Callable[[dict[int, Result]], str],
+    ) -> dict[int, Result]:
+        """Return the result of each image, by dataset index: the known ones, and the others computed and appended.
 
         Args:
-            trial: its identity.
-            title: how the progress bar calls it.
-            index: dataset index of the images to be judged.
-            judge: row numbers to verdicts, in any order.
+            title: the title of the progress bar.
+            images: the dataset.
+            index: dataset index of the images whose results are needed.
+            known: results that are not computed again.
+            compute: from row numbers to results, in any order.
+            lines_of: from results to the lines that record them.
+            batch_size: images in a batch, as batches are dealt to processes.
+            summary: from all results to the text that is printed at the end.
         """
-        rows = {number: row for row, number in enumerate(self.images.index.tolist())}
-        known = self._known(trial, rows)
-        todo = torch.tensor([rows[i] for i in index if i not in known], dtype=torch.int64)
-        mine = self.processes.mine(todo, self.batch_size)
-        found: dict[int, bool] = {}
+        missing = images.rows([number for number in index if number not in known])
+        mine = self.processes.mine(missing, batch_size)
+        found: dict[int, Result] = {}
         with Progress(title, len(mine), unit="images", enabled=not self.processes.rank) as progress:
-            for part in self._recorded(trial, judge(mine)) if len(mine) else ():
+            for part in self._recorded(compute(mine), lines_of, batch_size) if len(mine) else ():
                 found |= part
                 progress.advance(len(part))
-        known |= self.processes.all_of(found)
-        if len(todo):
-            lost = sum(known[i] for i in index)
-            progress.print(f"{title}: {lost} of {len(index)} lost, {progress.elapsed:.0f} s")
-        return {i: known[i] for i in index}
+        everything = {**known, **self.processes.all_of(found)}
+        results = {number: everything[number] for number in index}
+        if len(missing):
+            progress.print(f"{title}: {summary(results)}, {progress.elapsed:.0f} s")
+        return results
 
-    def _recorded(self, trial: str, verdicts: Iterator[Verdicts]) -> Iterator[dict[int, bool]]:
-        """Hand verdicts on and write them down, several to a line where they fall one by one."""
-        pending: dict[int, bool] = {}
+    def _recorded(
+        self,
+        parts: Iterator[dict[int, Result]],
+        lines_of: Callable[[dict[int, Result]], Sequence[Any]],
+        batch_size: int,
+    ) -> Iterator[dict[int, Result]]:
+        """Yield results and append them, several to a line where they come one by one."""
+        pending: dict[int, Result] = {}
         written = time.monotonic()
         try:
-            for index, lost in verdicts:
-                pending |= dict(zip(index, lost, strict=True))
-                yield dict(zip(index, lost, strict=True))
-                if len(pending) >= self.batch_size or time.monotonic() - written > SECONDS:
-                    self._write(trial, pending)
+            for part in parts:
+                pending |= part
+                yield part
+                if len(pending) >= batch_size or time.monotonic() - written > SECONDS:
+                    self._append(lines_of(pending))
                     pending, written = {}, time.monotonic()
         finally:
-            self._write(trial, pending)
+            if pending:
+                self._append(lines_of(pending))
 
-    def _write(self, trial: str, verdicts: dict[int, bool]) -> None:
-        if self.folder and verdicts:
-            index = list(verdicts)
-            digests = [self._digests[i] for i in index]
-            record = Record(self.key, trial, self.seed, index, list(verdicts.values()), digests)
-            files.append(records.part(self.folder, self.processes.rank), record)
+    def _append(self, lines: Sequence[Any]) -> None:
+        if self.folder:
+            files.append(part_of(self.folder, self.stem, self.processes.rank), *lines)
 
-    def _known(self, trial: str, rows: dict[int, int]) -> dict[int, bool]:
-        """The verdicts on record, of images that are still what they were when they were judged."""
-        found: dict[int, list[Any]] = {}
-        for record in self.old:
-            if (record.model, record.trial, record.seed) == (self.key, trial, self.seed):
-                found |= {i: pair for i, *pair in zip(record.index, record.lost, record.images, strict=False)}
-        known: dict[int, bool] = {}
-        for part in torch.tensor([rows[i] for i in found if i in rows], dtype=torch.int64).split(self.batch_size):
-            x, y, numbers = self.images.batch(part)
-            pairs = zip(numbers.tolist(), image_digests(x, y), strict=True)
-            known |= {i: found[i][0] for i, digest in pairs if found[i][1] == digest}
-        return known
+    def verdicts(self, key: str, trial: str, seed: int, images: DigestedImages) -> dict[int, bool]:
+        """Return the recorded verdicts on images that have not changed since."""
+        found: dict[int, tuple[bool, str]] = {}
+        for record in self.lines:
+            if (record.model, record.trial, record.seed) == (key, trial, seed):
+                pairs = zip(record.misclassified, record.images, strict=False)
+                found |= dict(zip(record.index, pairs, strict=False))
+        return {number: verdict for number, (verdict, digest) in found.items() if images.holds(number, digest)}
+
+
+def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], images: DigestedImages) -> Record:
+    """Return the line that records some verdicts."""
+    return Record(key, trial, seed, list(verdicts), list(verdicts.values()), [images.digest(i) for i in verdicts])
+
+
+@contextmanager
+def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
+    """Open the results in a folder; at the end the results of all processes are in one file.
+
+    Args:
+        folder: where the files are; None for results in memory alone.
+        stem: the name of the files.
+        read: from a file to its lines; a missing file has none.
+    """
+    processes = process_group()
+    lines = _gathered(folder, stem, processes, read) if folder else []
+    yield ResultStore(folder, stem, lines, processes)
+    if folder:
+        processes.wait()
+        _gathered(folder, stem, processes, lambda path: [])
+
+
+def _gathered(
+    folder: Path, stem: str, processes: ProcessGroup, read: Callable[[Path], Sequence[Line]]
+) -> Sequence[Line]:
+    """Put what several processes recorded into one file, and return its lines in every process."""
+    whole = part_of(folder, stem, 0)
+    if not processes.rank:
+        files.make_folder(folder)
+        for path in sorted(folder.glob(f"{stem}-*.jsonl")):
+            read(path)  # refuses a damaged file before it is deleted
+            with whole.open("ab") as file:
+                file.write(b"".join(line + b"\n" for line in files.complete_lines(path)))
+            path.unlink()
+    processes.wait()
+    lines = read(whole)
+    processes.wait()  # no process appends before all have read
+    return lines
+
+
+def part_of(folder: Path, stem: str, rank: int) -> Path:
+    """Return the file that one process appends to; process 0 has `records.jsonl` itself."""
+    return folder / f"{stem}{f'-{rank}' if rank else ''}.jsonl"

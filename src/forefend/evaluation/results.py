@@ -1,17 +1,21 @@
-"""Summary: verdicts counted into cells, each an accuracy with everything it needs to be believed. No torch here."""
+"""Results: verdicts counted into accuracies with their intervals, the table of them, and `summary.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, final
 
 from forefend.checks import InputError
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.files import read_json, write_json
+from forefend.runtime.files import read_versioned, write_versioned
+from forefend.runtime.formatting import markdown_table, percent, text_table
+from forefend.threat_models.base import format_radius
 
 CLEAN = "none"
 WORST = "worst"
+Curve = list[tuple[float, frozenset[int]]]  # radius and misclassified images
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,16 @@ class Result:
     Args:
         classifier: name of the classifier.
         seen: whether it was a guide of the defense.
-        defended: whether the defense stood in front of it.
+        defended: whether the defense was in front of it.
         attack: name of the trial; `none` on clean images, `worst` for the worst of all trials, image by image.
         norm: of the threat model; empty on clean images.
         radius: of the threat model; 0 on clean images.
-        n: how many images were judged.
+        n: the number of images.
         accuracy: share classified correctly under this attack at this radius.
         low: lower end of the 95% Wilson interval of `accuracy`.
         high: upper end.
-        cumulative: the same share when an image lost at a radius counts as lost at every larger one.
-        seed: of the evaluation.
+        cumulative: the share when an image misclassified at a radius counts as misclassified at every larger one.
+        seed: the seed of the evaluation.
     """
 
     classifier: str
@@ -47,19 +51,31 @@ class Result:
     seed: int
 
 
+@final
+class Results(list[Result]):
+    """The results of an evaluation; `print` shows them as a table."""
+
+    def __str__(self) -> str:
+        return f"{text_table(*rows_of(self))}\n{caption(self)}"
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown."""
+        return f"{markdown_table(*rows_of(self))}\n\n{caption(self)}"
+
+    def worst(self, classifier: str | None = None, *, defended: bool | None = None) -> Result:
+        """Return the lowest accuracy, of all results or of one classifier.
+
+        Args:
+            classifier: its name; None for any.
+            defended: with or without the defense; None for either.
+        """
+        chosen = [r for r in self if classifier in (None, r.classifier) and defended in (None, r.defended)]
+        return min(chosen, key=lambda result: result.accuracy)
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """The images that one trial broke, by dataset index; misclassified clean images are among them."""
-
-    attack: str
-    norm: str
-    radius: float
-    lost: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Stand:
-    """What the cells of one subject have in common."""
+class Row:
+    """What the results of one model have in common."""
 
     classifier: str
     seen: bool
@@ -67,74 +83,123 @@ class Stand:
     n: int
     seed: int
 
-    def cell(self, verdict: Verdict, fallen: frozenset[int] | None = None) -> Result:
-        """Count one verdict; `fallen` are the images lost at this radius or a smaller one."""
-        standing = self.n - len(verdict.lost)
-        low, high = wilson(standing, self.n)
+    def count(self, trials: Sequence[tuple[str, str, float]], verdicts: Sequence[Mapping[int, bool]]) -> list[Result]:
+        """Count verdicts for each trial at each radius, and for the worst trial where several are in one norm.
+
+        Args:
+            trials: attack, norm and radius of each trial; the first is for clean images.
+            verdicts: for each trial, whether each image is misclassified.
+        """
+        broken = [frozenset(index for index, wrong in those.items() if wrong) for those in verdicts]
+        curves: dict[tuple[str, str], Curve] = {}
+        for (attack, norm, radius), images in zip(trials[1:], broken[1:], strict=True):
+            curves.setdefault((attack, norm), []).append((radius, images))
+        for norm in dict.fromkeys(norm for _, norm, _ in trials[1:]):
+            together = [points for (_, other), points in curves.items() if other == norm]
+            if len(together) > 1:
+                curves[WORST, norm] = _worst(together)
+        found = [self._result(CLEAN, "", 0.0, broken[0], broken[0])]
+        for (attack, norm), points in curves.items():
+            so_far = broken[0]
+            for radius, images in sorted(points, key=lambda point: point[0]):
+                so_far |= images
+                found.append(self._result(attack, norm, radius, images, so_far))
+        return found
+
+    def _result(self, attack: str, norm: str, radius: float, broken: frozenset[int], so_far: frozenset[int]) -> Result:
+        right = self.n - len(broken)
         return Result(
             classifier=self.classifier,
             seen=self.seen,
             defended=self.defended,
-            attack=verdict.attack,
-            norm=verdict.norm,
-            radius=verdict.radius,
+            attack=attack,
+            norm=norm,
+            radius=radius,
             n=self.n,
-            accuracy=standing / self.n,
-            low=low,
-            high=high,
-            cumulative=1 - len(verdict.lost if fallen is None else fallen) / self.n,
+            accuracy=right / self.n,
+            low=wilson(right, self.n)[0],
+            high=wilson(right, self.n)[1],
+            cumulative=1 - len(so_far) / self.n,
             seed=self.seed,
         )
 
 
-def cells(stand: Stand, clean: frozenset[int], verdicts: Iterable[Verdict]) -> list[Result]:
-    """Every trial at every radius, and the worst of them where several attacks ran in one norm.
+def _worst(curves: Sequence[Curve]) -> Curve:
+    """Return at each radius the images that any trial breaks."""
+    broken: dict[float, frozenset[int]] = {}
+    for radius, images in (point for curve in curves for point in curve):
+        broken[radius] = broken.get(radius, frozenset()) | images
+    return list(broken.items())
 
-    Args:
-        stand: whose cells these are.
-        clean: the images misclassified without an attack.
-        verdicts: one for each trial.
+
+def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return heading and rows of a table: a row for each classifier and defense, a column for each norm and radius.
+
+    Beside a defense, each classifier is called guide or unseen. A column shows the worst attack, image by image.
     """
-    verdicts = list(verdicts)
-    curves: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        curves.setdefault((verdict.norm, verdict.attack), []).append(verdict)
-    for norm in {verdict.norm: None for verdict in verdicts}:
-        if sum(key[0] == norm for key in curves) > 1:
-            curves[norm, WORST] = _worst([v for v in verdicts if v.norm == norm])
-    found = [stand.cell(Verdict(CLEAN, "", 0.0, clean))]
-    for curve in curves.values():
-        fallen = clean
-        for verdict in sorted(curve, key=lambda v: v.radius):
-            fallen |= verdict.lost
-            found.append(stand.cell(verdict, fallen))
-    return found
+    columns = columns_of(results)
+    heading = ["classifier", "defense", *(column_title(*column) for column in columns)]
+    rows = []
+    for classifier, seen, defended in dict.fromkeys((r.classifier, r.seen, r.defended) for r in results):
+        own = [r for r in results if (r.classifier, r.seen, r.defended) == (classifier, seen, defended)]
+        role = f" ({'guide' if seen else 'unseen'})" if any(r.defended for r in results) else ""
+        rows.append([classifier + role, "yes" if defended else "no", *(cell(own, *column) for column in columns)])
+    return heading, rows
 
 
-def _worst(verdicts: list[Verdict]) -> list[Verdict]:
-    """At each radius, the images that any trial broke."""
-    lost: dict[float, frozenset[int]] = {}
-    for verdict in verdicts:
-        lost[verdict.radius] = lost.get(verdict.radius, frozenset()) | verdict.lost
-    return [Verdict(WORST, verdicts[0].norm, radius, gone) for radius, gone in lost.items()]
+def columns_of(results: Sequence[Result]) -> list[tuple[str, float]]:
+    """Return the norms and radii of results, ascending; clean images come first."""
+    return sorted({(r.norm, r.radius) for r in results})
 
 
-def save(folder: Path, found: Iterable[Result]) -> None:
+def column_title(norm: str, radius: float) -> str:
+    """Return the heading of a column."""
+    return f"{norm} {format_radius(radius)}" if norm else "clean"
+
+
+def cell(results: Sequence[Result], norm: str, radius: float) -> str:
+    """Return the accuracy at a radius with its interval: of the worst attack, or of the only one."""
+    here = [r for r in results if (r.norm, r.radius) == (norm, radius)]
+    if not here:
+        return "–"
+    shown = next((r for r in here if r.attack == WORST), here[0])
+    return percent(shown.accuracy, shown.low, shown.high, shown.n)
+
+
+def caption(results: Sequence[Result]) -> str:
+    """Return the line under a table: attacks, seed and interval."""
+    attacks = list(dict.fromkeys(r.attack for r in results if r.attack not in (CLEAN, WORST)))
+    attacked = f"attacks: {', '.join(attacks)}, the worst image by image; " if attacks else ""
+    seeds = ", ".join(map(str, sorted({r.seed for r in results})))
+    return f"accuracy in %, [95% Wilson interval]; {attacked}seed {seeds}"
+
+
+def save(folder: Path, results: Iterable[Result]) -> None:
     """Write `summary.json` into `folder`."""
-    write_json(folder / "summary.json", [asdict(cell) for cell in found])
+    write_versioned(folder / "summary.json", {"results": [asdict(result) for result in results]})
 
 
-def load(folder: Path) -> list[Result]:
-    """The cells that an evaluation left in `folder`.
+def load(folder: Path) -> Results:
+    """Read the results of an evaluation from its folder.
 
     Raises:
-        InputError: there is no summary, or it is not one of ours; where the folder is a run, its evaluations are named.
+        InputError: there is no summary, or it is not one of ours; for a run, the message names its evaluations.
     """
     inside = sorted(str(path.parent) for path in folder.glob("evaluations/*/summary.json"))
     if inside and not (folder / "summary.json").exists():
-        raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: name one of them.")
-    rows = read_json(folder / "summary.json")
-    wanted = {f.name for f in fields(Result)}
-    if not isinstance(rows, list) or any(not isinstance(row, Mapping) or set(row) != wanted for row in rows):
-        raise InputError(f"{folder}/summary.json is no list of cells: evaluate again to make it anew.")
-    return [Result(**row) for row in rows]
+        raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: give one of them.")
+    return Results(Result(**row) for row in read_rows(folder / "summary.json", Result))
+
+
+def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
+    """Read the list `results` of a JSON file, whose entries have the fields of the dataclass `kind`.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    held = read_versioned(path)
+    rows = held.get("results") if isinstance(held, dict) else held  # a list before formats
+    wanted = {f.name for f in fields(kind)}
+    if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != wanted for row in rows):
+        raise InputError(f"{path} holds no list of results: evaluate again to write it anew.")
+    return rows

@@ -8,46 +8,23 @@ from pathlib import Path
 
 from forefend.checks import InputError
 from forefend.evaluation import results
-from forefend.evaluation.results import CLEAN, WORST, Result
-from forefend.runtime.formatting import markdown_table, percent, text_table
-from forefend.threat_models.base import format_radius
+from forefend.evaluation.results import WORST, Result, caption, cell, column_title, columns_of, rows_of
+from forefend.runtime.formatting import markdown_table
 
 Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
 
 
-def rows_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: one row for each classifier, alone and defended; one column for each norm and radius.
-
-    Beside a defense, each classifier is called its guide or unseen. Where several attacks ran at a radius, the column
-    shows the worst of them, image by image.
-    """
-    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius))))
-    models = list(dict.fromkeys((c.classifier, c.seen, c.defended) for c in cells))
-    heading = ["classifier", "defense", *(_column(norm, radius) for norm, radius in columns)]
-    rows = []
-    for classifier, seen, defended in models:
-        own = [c for c in cells if (c.classifier, c.seen, c.defended) == (classifier, seen, defended)]
-        role = f" ({'guide' if seen else 'unseen'})" if any(c.defended for c in cells) else ""
-        rows.append([classifier + role, "yes" if defended else "no", *(_hardest(own, *column) for column in columns)])
-    return heading, rows
-
-
 def attacks_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows: one row for each classifier and attack, alone and defended; one column for each radius."""
-    columns = list(dict.fromkeys((c.norm, c.radius) for c in sorted(cells, key=lambda c: (c.norm, c.radius)) if c.norm))
+    columns = [column for column in columns_of(cells) if column[0]]
     lines = list(dict.fromkeys((c.classifier, c.defended, c.attack) for c in cells if c.norm))
-    heading = ["classifier", "defense", "attack", *(_column(norm, radius) for norm, radius in columns)]
+    heading = ["classifier", "defense", "attack", *(column_title(*column) for column in columns)]
     rows = []
     for classifier, defended, attack in lines:
         own = [c for c in cells if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
-        figures = [_hardest(own, *column) for column in columns]
+        figures = [cell(own, *column) for column in columns]
         rows.append([classifier, "yes" if defended else "no", attack, *figures])
     return heading, rows
-
-
-def text(cells: Sequence[Result]) -> str:
-    """A table for the terminal."""
-    return text_table(*rows_of(cells)) + "\n" + caption(cells)
 
 
 def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
@@ -107,30 +84,15 @@ def headline(names: Sequence[str], root: Path) -> str:
             raise InputError(f"{root / folder} holds no attack on {classifier!r}: name a classifier of its table.")
         norm, radius = max((c.norm, c.radius) for c in own)
         attacks = dict.fromkeys(c.attack for c in own if c.attack != WORST)
-        figures = [_hardest([c for c in own if c.defended == defended], norm, radius) for defended in (False, True)]
+        figures = [cell([c for c in own if c.defended == defended], norm, radius) for defended in (False, True)]
         role = "guide" if own[0].seen else "unseen"
-        what = [f"[{Path(folder).name}]({folder})", f"{classifier} ({role})", _column(norm, radius), ", ".join(attacks)]
+        what = [
+            f"[{Path(folder).name}]({folder})",
+            f"{classifier} ({role})",
+            column_title(norm, radius),
+            ", ".join(attacks),
+        ]
         rows.append([*what, *figures, str(own[0].seed)])
     heading = ["run", "classifier", "radius", "attacks", "without defense", "with defense", "seed"]
     note = "accuracy in %, [95% Wilson interval]; an image is robust only if every attack named fails on it"
     return markdown_table(heading, rows) + "\n\n" + note
-
-
-def caption(cells: Sequence[Result]) -> str:
-    """What was measured: attacks, images, seed, interval."""
-    attacks = list(dict.fromkeys(c.attack for c in cells if c.attack not in (CLEAN, WORST)))
-    seeds = sorted({c.seed for c in cells})
-    attacked = f"attacks: {', '.join(attacks)}, the worst image by image; " if attacks else ""
-    return f"accuracy in %, [95% Wilson interval]; {attacked}seed {', '.join(map(str, seeds))}"
-
-
-def _column(norm: str, radius: float) -> str:
-    return f"{norm} {format_radius(radius)}" if norm else "clean"
-
-
-def _hardest(cells: Sequence[Result], norm: str, radius: float) -> str:
-    here = [c for c in cells if (c.norm, c.radius) == (norm, radius)]
-    if not here:
-        return "–"
-    cell = next((c for c in here if c.attack == WORST), here[0])
-    return percent(cell.accuracy, cell.low, cell.high, cell.n)

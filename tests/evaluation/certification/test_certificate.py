@@ -12,9 +12,9 @@ from scipy import stats
 
 from forefend.checks import InputError
 from forefend.evaluation.certification import certificate
-from forefend.evaluation.certification.certificate import Certificate, SmoothingConfig
+from forefend.evaluation.certification.certificate import Certificate, Certificates
+from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.statistics import wilson
-from forefend.report import certification_table
 from forefend.runtime import files
 
 ONE = Certificate("net", "toy:ab", str(SmoothingConfig()), 3, "00ff", 1, 1, [0, 990, 10], 1, 0.5, 1)
@@ -61,11 +61,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "alpha given is 0, expected a number between 0 and 1": {"alpha": 0.0},
     "alpha given is 1, expected": {"alpha": 1.0},
     "alpha given is nan, expected": {"alpha": float("nan")},
-    "guessed from 0 samples, expected at least 1": {"first": 0},
-    "The 1000 samples that prove a radius are fewer than the 2000 that guess": {"first": 2000},
-    "largest radius that can be certified is 0, even if all of them agreed: take at least 10 samples": {"samples": 9},
-    "take at least 2 samples": {"samples": 1, "alpha": 0.5, "first": 1},
-    "With -5 samples": {"samples": -5},
+    "n0 of samples that select the class is 0, expected at least 1": {"n0": 0},
+    "n = 1000 samples, n0 = 2000 and alpha 0.001 nothing can be certified: use at least n = 2000": {"n0": 2000},
+    "n = 9 samples, n0 = 1 and alpha 0.001 nothing can be certified: use at least n = 10": {"n": 9, "n0": 1},
+    "use at least n = 2": {"n": 1, "alpha": 0.5, "n0": 1},
+    "With n = -5 samples": {"n": -5},
     "seed is -1, expected": {"seed": -1},
 }
 
@@ -81,7 +81,7 @@ def test_numbers_that_prove_nothing_are_refused_in_one_sentence(words: str) -> N
 @pytest.mark.parametrize(("samples", "alpha"), [(10, 0.001), (2, 0.5), (11, 2**-10), (1, 0.6)])
 def test_the_fewest_samples_that_prove_anything(samples: int, alpha: float) -> None:
     assert SmoothingConfig(1.0, samples, 1, alpha).largest_radius > 0
-    with pytest.raises(InputError, match="largest radius"):
+    with pytest.raises(InputError, match="nothing can be certified"):
         SmoothingConfig(1.0, samples - 1, 1, alpha)
 
 
@@ -89,7 +89,7 @@ def test_a_radius_out_of_reach_is_refused_with_the_largest() -> None:
     smoothing = SmoothingConfig(0.25, 1000)
     assert smoothing.largest_radius == pytest.approx(0.25 * stats.norm.ppf(0.001**0.001))
     smoothing.check_radius(0.6)
-    with pytest.raises(InputError, match=r"radius 1 is out of reach: .* certify less than 0\.6158; take more samples"):
+    with pytest.raises(InputError, match=r"radius 1 is out of reach: .* certify less than 0\.6158; use more samples"):
         smoothing.check_radius(1.0)
     for radius in (-0.1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="expected a finite number of at least 0"):
@@ -115,7 +115,7 @@ def test_a_line_that_is_no_certificate_is_refused(tmp_path: Path, line: str) -> 
     files.append(path, ONE)
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=r"Line 2 of .* is no certificate"):
+    with pytest.raises(InputError, match=r"Line 2 of .* is not a certificate"):
         certificate.read(path)
 
 
@@ -136,7 +136,7 @@ def test_certificates_are_counted_by_hand() -> None:
 
 
 def test_the_table_says_what_was_proved_and_what_was_not() -> None:
-    table = certification_table.text({"net": FOUND}, [0.0, 0.25], SmoothingConfig())
+    table = Certificates(FOUND, SmoothingConfig()).table([0.0, 0.25])
     heading, _, row, *caption = table.splitlines()
     assert heading.split() == ["smoothed", "clean", "abstained", "L2", "0", "L2", "0.25", "ACR"]
     low, high = wilson(1, 5)
@@ -147,4 +147,4 @@ def test_the_table_says_what_was_proved_and_what_was_not() -> None:
     words = " ".join(caption)
     for said in ("abstentions count as wrong", "smoothed classifier alone, in l2", "probability at least 1 - 0.001"):
         assert said in words
-    assert "Only certify proves; what evaluate reports is measured" in words
+    assert "Only certify proves; results of evaluate are measured" in words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,20 @@ from forefend import data
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.evaluation.certification import certificate
-from forefend.evaluation.certification.certificate import Certificate, SmoothingConfig
-from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
+from forefend.evaluation.certification.certificate import Certificate, Certificates
+from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier
+from forefend.evaluation.certification.randomized_smoothing import certify as certify_images
+from forefend.evaluation.certification.smoothing_config import SmoothingConfig
+from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.statistics import two_sided, upper_tail
 from forefend.models.classifiers.pretrained import load_weights
 from forefend.models.defense import Defended
 
-QUICK = SmoothingConfig(0.25, samples=60, first=20, alpha=0.01)
+QUICK = SmoothingConfig(0.25, n=60, n0=20, alpha=0.01)
+
+
+def certify(models: Any, data: Any, smoothing: SmoothingConfig, **options: Any) -> Certificates:
+    return certify_images(models, data, **asdict(smoothing), **options)
 
 
 class Halfspace(nn.Module):
@@ -71,7 +78,7 @@ def test_a_linear_classifiers_radius_is_certified_and_never_exceeded() -> None:
     """The smoothed halfspace's radius is exactly the distance from the plane, whatever sigma is."""
     distances = [sign * d for d in (0.1, 0.2, 0.3, 0.4, 0.5) for sign in (1, -1)]
     for sigma in (0.25, 0.5):
-        smoothing = SmoothingConfig(sigma, samples=4000, first=50, alpha=0.001)
+        smoothing = SmoothingConfig(sigma, n=4000, n0=50, alpha=0.001)
         for exact, found in zip(distances, certify(Halfspace(), at_distances(distances), smoothing), strict=True):
             true = stats.norm.cdf(abs(exact) / sigma)
             share = found.votes[found.label] / 4000
@@ -89,7 +96,7 @@ def test_a_linear_classifiers_radius_is_certified_and_never_exceeded() -> None:
 def test_on_the_boundary_both_abstain_as_often_as_they_should() -> None:
     """At p = 1/2 a certificate is always wrong: it is given with probability at most alpha."""
     count, alpha, n = 500, 0.2, 101
-    smoothing = SmoothingConfig(0.25, samples=n, first=5, alpha=alpha)
+    smoothing = SmoothingConfig(0.25, n=n, n0=5, alpha=alpha)
     found = certify(Halfspace(), at_distances([0.0] * count), smoothing)
     least = next(votes for votes in range(n + 1) if smoothing.radius(votes) is not None)
     for expected, seen in (
@@ -149,13 +156,13 @@ def test_an_interrupted_certification_goes_on_and_counts_no_image_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, network, asked = toy_images(10, split="test"), classifier(), []
-    certify = SmoothedClassifier.certify
+    certify_one = SmoothedClassifier.certify
 
     def dying(self: SmoothedClassifier, x: Tensor, index: int) -> Any:
         asked.append(index)
         if len(asked) == 5:
             raise KeyboardInterrupt
-        return certify(self, x, index)
+        return certify_one(self, x, index)
 
     monkeypatch.setattr(SmoothedClassifier, "certify", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -181,8 +188,8 @@ def others() -> dict[str, tuple[nn.Module, ImageDataset, SmoothingConfig]]:
         "labels": (network, relabeled, QUICK),
         "split": (network, toy_images(4, split="train"), QUICK),
         "sigma": (network, images, replace(QUICK, sigma=0.3)),
-        "samples": (network, images, replace(QUICK, samples=61)),
-        "first": (network, images, replace(QUICK, first=21)),
+        "samples": (network, images, replace(QUICK, n=61)),
+        "first": (network, images, replace(QUICK, n0=21)),
         "alpha": (network, images, replace(QUICK, alpha=0.02)),
         "seed": (network, images, replace(QUICK, seed=1)),
     }
@@ -227,14 +234,14 @@ def test_a_network_that_changes_meanwhile_is_not_trusted() -> None:
         certify(Counting(), at_distances([0.1]), QUICK)
 
 
-def bad(network: nn.Module | None = None, images: ImageDataset | None = None, **options: Any) -> Callable[[], object]:
+def bad(network: Any = None, images: ImageDataset | None = None, **options: Any) -> Callable[[], object]:
     return lambda: certify(network or classifier(), images or toy_images(4), QUICK, **options)
 
 
 REFUSED = {
     "batch_size is 0, expected at least 1": bad(batch_size=0),
     "returns shape (2, 5), expected (2, 4)": bad(nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 5))),
-    "do not fit net": bad(nn.Conv2d(3, 1, 1), name="net"),
+    "do not fit net": bad(EvaluatedModel("net", nn.Conv2d(3, 1, 1))),
     "returns probabilities": bad(nn.Sequential(classifier(), nn.Softmax(1))),
     "the same image twice": bad(images=toy_images(4).subset(torch.tensor([0, 1, 1]))),
 }
@@ -252,7 +259,7 @@ def test_a_published_classifier_of_mnist_is_certified(real_data: Path) -> None:
     weights = real_data / "classifiers" / "secml-mnist-smallcnn.pth"
     network = load_weights("smallcnn", weights, mean=[0.0], std=[1.0], channels=1, size=28)
     images = data.sample(data.load("mnist", "test", real_data), 20, seed=0)
-    found: list[Certificate] = certify(network, images, SmoothingConfig(0.25, samples=200, first=20))
+    found: list[Certificate] = certify(network, images, SmoothingConfig(0.25, n=200, n0=20))
     assert certificate.predicted(found) == 20
     assert certificate.certified(found, 0.25) >= 19
-    assert 0.43 < certificate.average_radius(found) < SmoothingConfig(0.25, samples=200).largest_radius
+    assert 0.43 < certificate.average_radius(found) < SmoothingConfig(0.25, n=200).largest_radius

@@ -7,16 +7,17 @@ import json
 import pytest
 
 from forefend.evaluation.comparison.comparison import Comparison, Price, Row, verdict
-from forefend.evaluation.results import Result, Stand, Verdict
+from forefend.evaluation.results import WORST, Result
+from forefend.evaluation.statistics import wilson
 
 OURS, BASELINE = "this defense", "adversarial fine-tuning (lr 0.01)"
 
 
 def row(name: str, robust: int, n: int = 1000, changed: bool = False) -> Row:
-    stand = Stand(name, False, False, n, 0)
-
-    def cell(lost: int) -> Result:
-        return stand.cell(Verdict("worst" if lost else "none", "Linf", 0.1, frozenset(range(lost))))
+    def cell(broken: int) -> Result:
+        low, high = wilson(n - broken, n)
+        share = 1 - broken / n
+        return Result(name, False, False, WORST if broken else "none", "Linf", 0.1, n, share, low, high, share, 0)
 
     price = Price(2.5e9, 3e6, 1.25, 0.5, 10, 2.0)
     return Row(name, "white box", cell(0), cell(n - robust), price, changed)

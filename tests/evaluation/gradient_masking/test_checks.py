@@ -16,8 +16,8 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.noise import Noise
 from forefend.attacks.pgd import PGD
 from forefend.attacks.square import Square
+from forefend.evaluation.access import Access, Surrogate, oblivious, through_bpda, white_box
 from forefend.evaluation.attack_runner import stop_at_success
-from forefend.evaluation.fast_trials import swiftly
 from forefend.evaluation.gradient_masking import checks
 from forefend.evaluation.gradient_masking.evidence import (
     WHITE_BOX,
@@ -28,7 +28,7 @@ from forefend.evaluation.gradient_masking.evidence import (
     sees_defense,
 )
 from forefend.evaluation.statistics import wilson
-from forefend.evaluation.trial import Averaged, Surrogate, Trial, oblivious, through_bpda, white_box
+from forefend.evaluation.trial import Trial, with_copies
 from forefend.threat_models.lp import Linf
 
 FACTS = {"has_gradient": 1, "random": 0, "logits": 1, "optimizes": 0, "probed": 100, "zero": 0}
@@ -237,32 +237,34 @@ PGD20 = PGD(T, 20, 0.01)
 # Trials, whether their attack sees the gradient of the defense, and whether it averages.
 TRIALS = [
     (Trial("", PGD20, T), True, False),
-    (Trial("", PGD20, T, sees=white_box, run=stop_at_success), True, False),
+    (Trial("", PGD20, T, access=Access(), run=stop_at_success), True, False),
     (Trial("", APGD(T, 5), T, restarts=2), True, False),
-    (Trial("", PGD20, T, sees=oblivious), False, False),
-    (Trial("", PGD20, T, sees=through_bpda), True, False),
-    (Trial("", PGD20, T, sees=Averaged(8)), True, True),
-    (Trial("", PGD20, T, sees=Averaged(20, through_bpda)), True, True),
-    (Trial("", PGD20, T, sees=Averaged(1)), False, False),  # an average over one sample
-    (Trial("", PGD20, T, sees=Averaged(8, oblivious)), False, False),
+    (Trial("", PGD20, T, access=Access(oblivious)), False, False),
+    (Trial("", PGD20, T, access=Access(through_bpda)), True, False),
+    (Trial("", PGD20, T, access=Access(eot_samples=8)), True, True),
+    (Trial("", PGD20, T, access=Access(through_bpda, 20)), True, True),
+    (Trial("", PGD20, T, access=Access(eot_samples=1)), False, False),  # an average over one sample
+    (Trial("", PGD20, T, access=Access(oblivious, 8)), False, False),
     (Trial("", Square(T, 100), T), False, False),
-    (Trial("", Square(T, 100), T, sees=Averaged(8)), False, True),
+    (Trial("", Square(T, 100), T, access=Access(eot_samples=8)), False, True),
     (Trial("", Noise(T), T), False, False),
     (Trial("", AutoAttack(T, 10), T), True, False),
     (Trial("", AutoAttack(T, 10, "rand"), T), True, True),
-    (Trial("", AutoAttack(T, 10, "rand"), T, sees=oblivious), False, False),
+    (Trial("", AutoAttack(T, 10, "rand"), T, access=Access(oblivious)), False, False),
 ]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sees_defense_of_optimized_copies(precision: str) -> None:
-    quick = [Trial("", PGD20, T, sees=sees, run=stop_at_success) for sees in (white_box, through_bpda, oblivious)]
-    averaged = Trial("", PGD20, T, sees=Averaged(8), run=stop_at_success)
-    swift = [str(trial) for trial in swiftly([*quick, averaged], precision)]
+    quick = [
+        Trial("", PGD20, T, access=Access(view), run=stop_at_success) for view in (white_box, through_bpda, oblivious)
+    ]
+    averaged = Trial("", PGD20, T, access=Access(eot_samples=8), run=stop_at_success)
+    swift = [str(trial) for trial in with_copies([*quick, averaged], precision)]
     assert all(f" in {precision}]" in identity for identity in swift)
     assert [sees_defense(identity) for identity in swift] == [True, True, False, True]
     assert [averages(identity) for identity in swift] == [False, False, False, True]
-    assert not sees_defense(str(Trial("", PGD20, T, sees=Surrogate(nn.Identity(), "white_box in bf16"))))
+    assert not sees_defense(str(Trial("", PGD20, T, access=Access(Surrogate(nn.Identity(), "white_box in bf16")))))
 
 
 @pytest.mark.parametrize(("trial", "seen", "averaged"), TRIALS, ids=lambda part: str(part))

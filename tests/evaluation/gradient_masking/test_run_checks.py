@@ -32,13 +32,14 @@ from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset
+from forefend.evaluation.access import Access, oblivious
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
 from forefend.evaluation.gradient_masking.check import check, run_checks, validate
 from forefend.evaluation.gradient_masking.check_report import CheckResult
 from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
 from forefend.evaluation.gradient_masking.evidence import RecordedAccuracy
-from forefend.evaluation.trial import Averaged, Trial, oblivious
+from forefend.evaluation.trial import Trial
 from forefend.losses import margin
 from forefend.models import preprocessors
 from forefend.models.classifiers.pretrained import load_weights
@@ -221,8 +222,8 @@ def test_mild_temperature_passes(natural: nn.Module) -> None:
 
 
 ONCE = str(Trial("", PGD(THREAT, 20, 0.025), THREAT))
-BLIND = str(Trial("", PGD(THREAT, 20, 0.025), THREAT, sees=oblivious))
-AVERAGED = str(Trial("", PGD(THREAT, 20, 0.025), THREAT, sees=Averaged(20)))
+BLIND = str(Trial("", PGD(THREAT, 20, 0.025), THREAT, access=Access(oblivious)))
+AVERAGED = str(Trial("", PGD(THREAT, 20, 0.025), THREAT, access=Access(eot_samples=20)))
 
 
 def test_random_defense_needs_recorded_eot(robust: nn.Module) -> None:

@@ -15,9 +15,10 @@ from torch import nn
 from forefend.attacks.autoattack import AutoAttack
 from forefend.checks import choose
 from forefend.data import ImageDataset, augmentation, sample
+from forefend.evaluation.access import through_bpda, white_box
 from forefend.evaluation.attack_runner import run_all_steps
 from forefend.evaluation.model_checks import has_gradient
-from forefend.evaluation.trial import Averaged, Suite, through_bpda, white_box
+from forefend.evaluation.trial import Suite
 from forefend.models import preprocessors
 from forefend.models.classifiers.model_card import NamedClassifier, load_card, save_classifier
 from forefend.models.defense import Defended, Defense, DefenseCard, load
@@ -93,7 +94,7 @@ def with_bpda(suite: Suite) -> tuple[Suite, str]:
 
 def bpda_only(suite: Suite) -> tuple[Suite, str]:
     """Run gradient attacks through BPDA only; attacks without gradients are unchanged."""
-    others = [trial for trial in suite if not (trial.gradients() and trial.sees is white_box)]
+    others = [trial for trial in suite if not (trial.gradients() and trial.access.view is white_box)]
     return [*others, *_through_bpda(suite)], "BPDA, as it has no gradient"
 
 
@@ -102,13 +103,15 @@ def with_eot(suite: Suite) -> tuple[Suite, str]:
     trials = []
     for trial in suite:
         attack = replace(trial.attack, version="rand") if isinstance(trial.attack, AutoAttack) else trial.attack
-        trials.append(replace(trial, attack=attack, sees=Averaged(1, trial.sees), run=run_all_steps))
+        trials.append(replace(trial, attack=attack, access=replace(trial.access, eot_samples=1), run=run_all_steps))
     return trials, "EOT over its noisy copies"
 
 
 def _through_bpda(suite: Suite) -> Suite:
-    seen = [trial for trial in suite if trial.gradients() and trial.sees is white_box]
-    return [replace(trial, name=f"{trial.name} BPDA", sees=through_bpda) for trial in seen]
+    seen = [trial for trial in suite if trial.gradients() and trial.access.view is white_box]
+    return [
+        replace(trial, name=f"{trial.name} BPDA", access=replace(trial.access, view=through_bpda)) for trial in seen
+    ]
 
 
 def transformed(classifier: nn.Module, images: ImageDataset) -> list[ComparedModel]:

@@ -26,12 +26,12 @@ from forefend.evaluation.comparison.baselines import (
 )
 from forefend.evaluation.comparison.comparison import OURS, Comparison, Row
 from forefend.evaluation.comparison.costs import prices
-from forefend.evaluation.cost_estimate import cost_of, spelled
+from forefend.evaluation.cost_estimate import cost_of, duration
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.results import CLEAN, WORST, Result
 from forefend.evaluation.suites import SUITES
-from forefend.evaluation.trial import Suite, Terms, trials_of
+from forefend.evaluation.trial import Suite, Terms, as_trials
 from forefend.models import discriminators
 from forefend.models.classifiers import Normalized
 from forefend.models.classifiers.model_card import NamedClassifier, load_card
@@ -190,7 +190,7 @@ def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassif
 def _trials(suite: str | Suite, threat: ThreatModel, classes: int) -> tuple[str, Suite]:
     if isinstance(suite, str):
         return suite, choose(suite, SUITES, "suite")(Terms([threat], classes))
-    return "custom", trials_of(suite)
+    return "custom", as_trials(suite)
 
 
 def _training(
@@ -227,7 +227,7 @@ def _cost(models: Sequence[ComparedModel], images: ImageDataset, suite: Suite, b
     for model in models:
         one = [EvaluatedModel(model.name, model.network)]
         seconds += cost_of(one, images, model.adapt(suite)[0], _batch_size(model, batch_size)).seconds
-    return f"At most {spelled(seconds)} of attacks, as measured on one batch each; images broken early cost less."
+    return f"At most {duration(seconds)} of attacks, as measured on one batch each; images broken early cost less."
 
 
 def _batch_size(model: ComparedModel, batch_size: int) -> int:

@@ -14,8 +14,9 @@ from forefend.attacks.base import Attack
 from forefend.attacks.noise import Noise
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.attacks.square import Square
+from forefend.evaluation.access import Access, Surrogate, View, oblivious, through_bpda, white_box
 from forefend.evaluation.attack_runner import Run, run_all_steps, stop_at_success
-from forefend.evaluation.trial import Averaged, Surrogate, Trial, View, oblivious, through_bpda, white_box
+from forefend.evaluation.trial import Trial
 from forefend.losses import dlr, margin
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf
@@ -74,17 +75,17 @@ class AttackSuite:
         threat, pgd = self.threat, self._pgd(self.threat)
         views = {f"transfer from {name}": Surrogate(network, name) for name, network in surrogates.items()}
         return [
-            self._trial("noise", Noise(threat), 10, sees=white_box, run=run_all_steps),
+            self._trial("noise", Noise(threat), 10, access=Access(), run=run_all_steps),
             self._trial("Square", Square(threat, self.budget.queries)),
-            *(self._trial(name, pgd, sees=view, run=run_all_steps) for name, view in views.items()),
+            *(self._trial(name, pgd, access=Access(view), run=run_all_steps) for name, view in views.items()),
         ]
 
     def bypass_trials(self) -> list[Trial]:
         """Return attacks that ignore the gradient of the defense, or the whole defense."""
         pgd = self._pgd(self.threat)
         return [
-            self._trial("bypassed", pgd, sees=self._averaged(oblivious), run=run_all_steps),
-            self._trial("BPDA", replace(pgd, loss=margin), sees=self._averaged(through_bpda)),
+            self._trial("bypassed", pgd, access=self._averaged(oblivious), run=run_all_steps),
+            self._trial("BPDA", replace(pgd, loss=margin), access=self._averaged(through_bpda)),
         ]
 
     def curve_trials(self, shape: tuple[int, int, int]) -> list[Trial]:
@@ -97,20 +98,20 @@ class AttackSuite:
     def reference_trial(self, classes: int) -> Trial:
         """Return the attack that runs last, AutoAttack by default."""
         attack = self.budget.reference(self.threat, classes, "rand" if self.random else "standard")
-        sees = white_box if getattr(attack, "averages", False) else self._averaged()
-        return self._trial("AutoAttack", attack, sees=sees, run=run_all_steps)
+        access = Access() if getattr(attack, "averages", False) else self._averaged()
+        return self._trial("AutoAttack", attack, access=access, run=run_all_steps)
 
-    def _averaged(self, view: View = white_box) -> View:
-        return Averaged(self.budget.samples, view) if self.random else view
+    def _averaged(self, view: View = white_box) -> Access:
+        return Access(view, self.budget.samples if self.random else 0)
 
     def _trial(
-        self, name: str, attack: Attack, restarts: int = 1, *, sees: View | None = None, run: Run = stop_at_success
+        self, name: str, attack: Attack, restarts: int = 1, *, access: Access | None = None, run: Run = stop_at_success
     ) -> Trial:
         threat: ThreatModel = getattr(attack, "threat", self.threat)  # the curve attacks at radii of its own
-        sees = self._averaged() if sees is None else sees
+        access = self._averaged() if access is None else access
         if self.random:
-            return Trial(name, attack, threat, self.budget.restarts, sees=sees, run=run_all_steps)
-        return Trial(name, attack, threat, restarts, sees=sees, run=run)
+            return Trial(name, attack, threat, self.budget.restarts, access=access, run=run_all_steps)
+        return Trial(name, attack, threat, restarts, access=access, run=run)
 
     def _pgd(self, threat: ThreatModel, steps: int = 20) -> PGD:
         return PGD(threat, steps, 2.5 * threat.radius / steps)

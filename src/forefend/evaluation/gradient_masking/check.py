@@ -22,14 +22,14 @@ from forefend.data import ImageDataset
 from forefend.data.dataset import as_image_dataset
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import verdicts
-from forefend.evaluation.evaluated_model import EvaluatedModel, evaluated_model
+from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
 from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
 from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
 from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
-from forefend.evaluation.results import Verdict
+from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
 from forefend.models.freezing import device_of, frozen
@@ -40,7 +40,7 @@ from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.parsing import as_threat_model
 
-Evaluate = Callable[[ImageDataset, Suite], list[Verdict]]
+Evaluate = Callable[[ImageDataset, Suite], list[dict[int, bool]]]
 Log = Callable[[str], None]
 
 FULL: Final = CheckBudget()
@@ -80,7 +80,7 @@ def check(
     Raises:
         InputError: the threat model, the images, the model or the folder cannot be used.
     """
-    model = model if isinstance(model, EvaluatedModel) else evaluated_model(model)
+    (model,) = as_models(model)
     images, threat = as_image_dataset(data), as_threat_model(threat)
     validate(model, images, threat, batch_size=batch_size, budget=budget)
     folder = Path(folder) if folder else None
@@ -178,7 +178,7 @@ def run_checks(
         if log:
             trials = [*suite, *([reference] if reference else [])]
             log(str(cost_of([model], images, trials, size).among(process_group().count)))
-        evidence = _with_outcomes(evidence, evaluate(images, suite), threat)
+        evidence = _with_outcomes(evidence, suite, evaluate(images, suite), threat)
         checks += WITH_ATTACKS
         if reference:
             evidence = _with_reference(evidence, reference, images, evaluate)
@@ -206,9 +206,16 @@ def _suite(
     )
 
 
-def _with_outcomes(evidence: Evidence, found: Sequence[Verdict], threat: ThreatModel) -> Evidence:
-    broken = {v.attack: v.lost for v in found if v.radius in (0.0, threat.radius)}
-    return replace(evidence, misclassified=broken, curve={v.radius: v.lost for v in found if v.attack == "PGD-20"})
+def _with_outcomes(evidence: Evidence, suite: Suite, found: Sequence[dict[int, bool]], threat: ThreatModel) -> Evidence:
+    clean, *broken = map(_misclassified, found)
+    pairs = list(zip(suite, broken, strict=True))
+    at_radius = {trial.name: images for trial, images in pairs if trial.threat.radius == threat.radius}
+    curve = {trial.threat.radius: images for trial, images in pairs if trial.name == "PGD-20"}
+    return replace(evidence, misclassified={CLEAN: clean, **at_radius}, curve=curve)
+
+
+def _misclassified(verdicts: dict[int, bool]) -> frozenset[int]:
+    return frozenset(index for index, is_adv in verdicts.items() if is_adv)
 
 
 def _with_reference(evidence: Evidence, trial: Trial, images: ImageDataset, evaluate: Evaluate) -> Evidence:
@@ -218,7 +225,7 @@ def _with_reference(evidence: Evidence, trial: Trial, images: ImageDataset, eval
     warnings: tuple[str, ...] = ()
     if len(rows):
         with flags() as raised:
-            broken |= evaluate(images.subset(rows), [trial])[-1].lost
+            broken |= _misclassified(evaluate(images.subset(rows), [trial])[-1])
         own: Any = dict.fromkeys(raised)  # each process sees the warnings of its own images only
         warnings = tuple(map(str, process_group().all_of(own)))
     return replace(evidence, misclassified={**evidence.misclassified, trial.name: broken}, warnings=warnings)

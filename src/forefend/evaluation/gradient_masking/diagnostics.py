@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import input_gradient
+from forefend.evaluation.access import Access
 from forefend.evaluation.model_checks import gives_logits, has_gradient, is_random
-from forefend.evaluation.trial import Averaged
 from forefend.losses import Loss, ce, margin
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -113,7 +113,7 @@ def diagnose(
     facts = process_group().all_of(facts)
     if not facts["has_gradient"]:
         return facts, {}
-    f = fixed_randomness(Averaged(samples)(network)) if facts["random"] else network
+    f = fixed_randomness(Access(eot_samples=samples)(network)) if facts["random"] else network
 
     def part(rows: Tensor) -> tuple[int, int, dict[float, tuple[float, float]]]:
         x_, y_, rng = x[rows], y[rows], KeyedRNG(index[rows], purpose="landscape")

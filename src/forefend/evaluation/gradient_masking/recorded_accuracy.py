@@ -72,5 +72,5 @@ def _digests(images: ImageDataset) -> dict[int, str]:
 def _valid_outcomes(record: Record, digests: Mapping[int, str]) -> dict[int, bool]:
     """Return a record's outcomes, without those of images that have changed since."""
     held = record.images or [digests.get(i, "") for i in record.index]  # old records hold no digests
-    outcomes = zip(record.index, record.lost, held, strict=False)
+    outcomes = zip(record.index, record.misclassified, held, strict=False)
     return {i: is_adv for i, is_adv, digest in outcomes if digests.get(i, digest) == digest}

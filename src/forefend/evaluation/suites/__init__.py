@@ -1,24 +1,14 @@
-"""Suites: named lists of trials, each an evaluation protocol. `SUITES` are those that the command line knows."""
+"""Suites: lists of trials, each an evaluation protocol. `SUITES` are those with a name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from forefend.evaluation.fast_trials import Swift, swiftly
+from forefend.evaluation.access import Access, Surrogate, oblivious, through_bpda, white_box
 from forefend.evaluation.suites.general import black_box, cascade, curve, quick, randomized, standard
 from forefend.evaluation.suites.papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
-from forefend.evaluation.trial import (
-    Averaged,
-    Cascade,
-    Suite,
-    Surrogate,
-    Terms,
-    Trial,
-    oblivious,
-    through_bpda,
-    white_box,
-)
+from forefend.evaluation.trial import Cascade, Suite, Terms, Trial, with_copies
 
 SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
@@ -36,11 +26,10 @@ SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
 }
 __all__ = [
     "SUITES",
-    "Averaged",
+    "Access",
     "Cascade",
     "Suite",
     "Surrogate",
-    "Swift",
     "Terms",
     "Trial",
     "aaa",
@@ -56,8 +45,8 @@ __all__ = [
     "rtfe",
     "rtfe_strong_weak",
     "standard",
-    "swiftly",
     "through_bpda",
     "transfer",
     "white_box",
+    "with_copies",
 ]

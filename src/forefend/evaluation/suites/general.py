@@ -1,4 +1,4 @@
-"""Minutes, not hours: upper bounds on robustness."""
+"""General suites: quick and standard attacks, black-box attacks, curves, and a cascade."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.momentum import mi_fgsm
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.attacks.square import Square
+from forefend.evaluation.access import Access, Surrogate, oblivious
 from forefend.evaluation.attack_runner import stop_at_success
-from forefend.evaluation.fast_trials import Swift
-from forefend.evaluation.trial import Averaged, Cascade, Surrogate, Trial, oblivious
+from forefend.evaluation.trial import Cascade, Trial
 from forefend.losses import dlr, margin
 from forefend.threat_models.base import ThreatModel
-from forefend.threat_models.parsing import as_threat_models
+from forefend.threat_models.parsing import as_threat_model, as_threat_models
+
+Threats = str | ThreatModel | Sequence[str | ThreatModel]
 
 
-def quick(threat: ThreatModel) -> list[Trial]:
-    """FGSM, and PGD-20 on two losses with restarts, white-box, step 2.5 ε / steps; every iterate is judged.
+def quick(threat: str | ThreatModel) -> list[Trial]:
+    """Return FGSM, and PGD-20 on two losses with restarts, white-box, step 2.5 ε / steps; every iterate is evaluated.
 
-    An upper bound on robustness; what is reported to others needs `standard`.
+    The accuracy is an upper bound on robustness; report results of `standard`.
     """
-    (threat,) = as_threat_models([threat])
+    threat = as_threat_model(threat)
     size = 2.5 * threat.radius / 20
     return [
         Trial("FGSM", fgsm(threat), threat),
@@ -34,32 +36,30 @@ def quick(threat: ThreatModel) -> list[Trial]:
     ]
 
 
-def curve(threats: Sequence[ThreatModel], steps: int = 20, restarts: int = 2) -> list[Trial]:
-    """White-box PGD at several radii, every iterate judged: accuracy against radius."""
+def curve(threats: Threats, steps: int = 20, restarts: int = 2) -> list[Trial]:
+    """Return white-box PGD at several radii, every iterate evaluated: accuracy against radius."""
     return [
         Trial(f"PGD-{steps}", PGD(threat, steps, 2.5 * threat.radius / steps), threat, restarts, run=stop_at_success)
         for threat in as_threat_models(threats)
     ]
 
 
-QUERIES = 1000  # AutoAttack spends 5000 of its own on what its gradients left
+QUERIES = 1000  # AutoAttack uses 5000 of its own
 
 
-def black_box(
-    threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module] = MappingProxyType({})
-) -> list[Trial]:
-    """Square with 1,000 queries; PGD-20 and MI-FGSM on other classifiers, in the hope that the examples transfer.
+def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingProxyType({})) -> list[Trial]:
+    """Return Square with 1,000 queries, and PGD-20 and MI-FGSM on surrogates, whose examples may transfer.
 
-    Nothing of the subject is differentiated, so that it serves for pipelines that have no gradient.
+    No trial needs a gradient of the evaluated model.
 
     Args:
-        threats: one for each radius.
-        surrogates: classifiers by name, trained apart from those attacked.
+        threats: threat models or their names.
+        surrogates: other classifiers, by name.
     """
     threats = as_threat_models(threats)
     square = [Trial("Square", Square(threat, QUERIES), threat, run=stop_at_success) for threat in threats]
     return square + [
-        Trial(f"{name} from {surrogate}", attack, threat, sees=Surrogate(network, surrogate))
+        Trial(f"{name} from {surrogate}", attack, threat, access=Access(Surrogate(network, surrogate)))
         for threat in threats
         for surrogate, network in surrogates.items()
         for name, attack in (
@@ -69,12 +69,12 @@ def black_box(
     ]
 
 
-def standard(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
-    """AutoAttack in its standard form; beside it Square, and PGD-20 on the classifier without its defense.
+def standard(threats: Threats, classes: int = 10) -> list[Trial]:
+    """Return AutoAttack in its standard form, Square, and PGD-20 on the classifier without its defense.
 
     Args:
-        threats: one for each radius, in l∞ or l2.
-        classes: how many logits the classifiers give; AutoAttack's list hangs on it.
+        threats: threat models or their names, in l∞ or l2.
+        classes: the number of logits; the attacks in AutoAttack depend on it.
     """
     trials = []
     for threat in as_threat_models(threats):
@@ -82,46 +82,52 @@ def standard(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
         trials += [
             Trial("AutoAttack", AutoAttack(threat, classes), threat),
             *black_box([threat]),
-            Trial("transfer from the classifier", pgd, threat, sees=oblivious),
+            Trial("transfer from the classifier", pgd, threat, access=Access(oblivious)),
         ]
     return trials
 
 
-def randomized(threats: Sequence[ThreatModel], classes: int, samples: int = 20) -> list[Trial]:
-    """For pipelines that answer at random: PGD through the expectation, and AutoAttack's `rand` form.
+def randomized(threats: Threats, classes: int = 10, samples: int = 20) -> list[Trial]:
+    """Return PGD on averaged outputs and AutoAttack's `rand` form, for models with random outputs.
 
     Args:
-        threats: one for each radius, in l∞ or l2.
-        classes: how many logits the classifiers give.
-        samples: forward passes that PGD averages at each step.
+        threats: threat models or their names, in l∞ or l2.
+        classes: the number of logits.
+        samples: forward passes that PGD averages in each step.
     """
     trials = []
     for threat in as_threat_models(threats):
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
         trials += [
-            Trial(f"PGD-20 eot {samples}", pgd, threat, sees=Averaged(samples)),
+            Trial(f"PGD-20 eot {samples}", pgd, threat, access=Access(eot_samples=samples)),
             Trial("AutoAttack rand", AutoAttack(threat, classes, version="rand"), threat),
         ]
     return trials
 
 
-def cascade(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
-    """PGD-10, then APGD-20 on the difference of logits, each until lost, then AutoAttack as in `standard`.
+def cascade(threats: Threats, classes: int = 10) -> list[Trial]:
+    """Return PGD-10 and APGD-20 on the margin, each until success, and AutoAttack on the images that remain.
 
-    A bf16 copy proposes to the first two, and the subject decides. An image is lost if it is lost to any of the three,
-    so that no image stands here that AutoAttack breaks alone, but for AutoAttack's own luck, which hangs on who shares
-    a batch. What is saved are AutoAttack's gradients on images that few steps break; who stands costs as much as ever.
+    Bf16 copies propose in the first two stages, and the model itself decides. An image is misclassified if one of the
+    three succeeds. Every image that AutoAttack alone breaks is therefore broken here, except by the chance that
+    depends on which images share a batch. Robust images cost as much as under AutoAttack alone.
 
     Args:
-        threats: one for each radius, in l∞ or l2.
-        classes: how many logits the classifiers give.
+        threats: threat models or their names, in l∞ or l2.
+        classes: the number of logits.
     """
     trials = []
     for threat in as_threat_models(threats):
         apgd = APGD(threat, 20, loss=dlr if classes > 2 else margin)
         stages = (
-            Trial("PGD-10", PGD(threat, 10, threat.radius / 4), threat, sees=Swift(), run=stop_at_success),
-            Trial("APGD-20", apgd, threat, sees=Swift(), run=stop_at_success),
+            Trial(
+                "PGD-10",
+                PGD(threat, 10, threat.radius / 4),
+                threat,
+                access=Access(precision="bf16"),
+                run=stop_at_success,
+            ),
+            Trial("APGD-20", apgd, threat, access=Access(precision="bf16"), run=stop_at_success),
         )
         trials.append(Trial("cascade", AutoAttack(threat, classes), threat, run=Cascade(stages)))
     return trials

@@ -1,12 +1,12 @@
-"""The five papers' own attacks, as they ran them: each judged on what the attack returns after its last step.
+"""The papers' own attacks as published: each evaluates the image that the attack returns after its last step.
 
-A number made by one of these is comparable with its paper's, and an upper bound; `standard` stands beside it. Step
+Their results are comparable with the papers' and are upper bounds on robustness; report `standard` beside them. Step
 sizes are shares of the radius, so that at a paper's radius they are the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -26,21 +26,22 @@ from forefend.attacks.momentum import ti_bim
 from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.attacks.wasserstein import ProjectedWasserstein
 from forefend.data import ImageDataset
-from forefend.evaluation.trial import Surrogate, Trial, View, white_box
+from forefend.evaluation.access import Access, Surrogate, View, white_box
+from forefend.evaluation.suites.general import Threats
+from forefend.evaluation.trial import Trial
 from forefend.losses import dlr, margin
-from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2
 from forefend.threat_models.parsing import as_threat_models
 from forefend.threat_models.wasserstein import Wasserstein
 
 
-def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
-    """RTFE's own attack, 20 steps, in the three readings of its step size.
+def rtfe(threats: Threats) -> list[Trial]:
+    """Return RTFE's own attack, 20 steps, with each of its three step sizes.
 
-    The paper states it three ways that exclude each other (2209.06931, section 4 and appendix A), so all are run.
+    The paper states three that exclude each other (2209.06931, section 4 and appendix A).
 
     Args:
-        threats: one for each radius; the paper's are 2, 4 and 8/255.
+        threats: threat models or their names; the paper's radii are 2, 4 and 8/255.
     """
     readings = {"1.25ε": 1.25, "1.25ε/20": 1.25 / 20, "1.25ε/100": 1.25 / 100}
     return [
@@ -50,16 +51,16 @@ def rtfe(threats: Sequence[ThreatModel]) -> list[Trial]:
     ]
 
 
-def rtfe_strong_weak(threats: Sequence[ThreatModel]) -> list[Trial]:
-    """RTFE's pair of appendix A: one step of 1.25 ε, and 100 steps of 1.25 ε / 100 with five restarts."""
+def rtfe_strong_weak(threats: Threats) -> list[Trial]:
+    """Return RTFE's two attacks of appendix A: one step of 1.25 ε, and 100 steps of 1.25 ε / 100 with five restarts."""
     threats = as_threat_models(threats)
     weak = [Trial("RTFE weak", PGD(threat, 1, 1.25 * threat.radius), threat) for threat in threats]
     strong = [Trial("RTFE strong", PGD(threat, 100, 0.0125 * threat.radius), threat, restarts=5) for threat in threats]
     return weak + strong
 
 
-def robustifier(threats: Sequence[ThreatModel]) -> list[Trial]:
-    """The robustifier's 100 steps: 5 restarts of 20 at each of three step sizes; its figure is the worst of them.
+def robustifier(threats: Threats) -> list[Trial]:
+    """Return the robustifier's attack: 5 restarts of 20 steps at each of three step sizes; the worst counts.
 
     The paper's l∞ steps are 0.008, 0.004 and 0.0015 at 0.031 (section 5.1). In l2, where such steps cannot cross the
     ball, they are 2.5 ε / 20 and its half and fifth.
@@ -74,14 +75,14 @@ def robustifier(threats: Sequence[ThreatModel]) -> list[Trial]:
     return trials
 
 
-def jatp(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
-    """JATP's five attacks: PGD-40, PGD-40 on DLR, AutoAttack, the Wasserstein attack and TI-BIM.
+def jatp(threats: Threats, classes: int = 10) -> list[Trial]:
+    """Return JATP's five attacks: PGD-40, PGD-40 on DLR, AutoAttack, the Wasserstein attack and TI-BIM.
 
     Args:
-        threats: one for each radius in l∞; the paper's is 8/255, and its Wasserstein radius the same number.
-        classes: how many logits the classifiers give.
+        threats: l∞ threat models or their names; the paper's radius is 8/255, in Wasserstein too.
+        classes: the number of logits.
 
-    Source: JATP (2106.05453), section 4.1; what it calls FWA is the projected form in its first author's code.
+    Source: JATP (2106.05453), section 4.1; its FWA is the projected form in its first author's code.
     """
     trials = []
     for threat in as_threat_models(threats):
@@ -97,12 +98,12 @@ def jatp(threats: Sequence[ThreatModel], classes: int) -> list[Trial]:
     return trials
 
 
-def aaa(threats: Sequence[ThreatModel]) -> list[Trial]:
-    """AAA's attacks: PGD with many restarts, and Carlini and Wagner's within an l2 distance of 3.
+def aaa(threats: Threats) -> list[Trial]:
+    """Return AAA's attacks: PGD with many restarts, and Carlini and Wagner's within an l2 distance of 3.
 
     From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and Fashion-MNIST; below, 20 steps
-    of a quarter of the radius from 10 starts, as on CIFAR-10. The paper's Carlini–Wagner attack is a weak setting of
-    it, named so; the proper one stands beside.
+    of a quarter of the radius from 10 starts, as on CIFAR-10. The paper's Carlini–Wagner attack has weak
+    settings and is called CW weak; CW has the usual ones.
 
     Source: AAA (1909.05921), sections 4 and 5.
     """
@@ -117,12 +118,12 @@ def aaa(threats: Sequence[ThreatModel]) -> list[Trial]:
     return [*pgd, weak, Trial("CW", carlini_wagner(near), near)]
 
 
-def aaa_adaptive(threats: Sequence[ThreatModel], pool: ImageDataset) -> list[Trial]:
-    """AAA's two attacks on the autoencoder: PGD that spoils the image too, and PGD towards another class's latent.
+def aaa_adaptive(threats: Threats, pool: ImageDataset) -> list[Trial]:
+    """Return AAA's attacks on the autoencoder: PGD on label and reconstruction, and PGD towards another latent.
 
     Args:
-        threats: one for each radius.
-        pool: images whose latents are aimed at; their labels must differ.
+        threats: threat models or their names.
+        pool: images whose latents are targets; their labels must differ.
 
     Source: AAA (1909.05921), section 6; steps as in its PGD.
     """
@@ -133,24 +134,24 @@ def aaa_adaptive(threats: Sequence[ThreatModel], pool: ImageDataset) -> list[Tri
         spoil = WithTarget(reconstruction_attack(threat, 100, size), label_and_image)
         swap = WithTarget(latent_attack(threat, 100, size), AnotherClass(x, y))
         trials += [
-            Trial("PGD with reconstruction", spoil, threat, sees=reconstruction),
-            Trial("latent", swap, threat, sees=latent),
+            Trial("PGD with reconstruction", spoil, threat, access=Access(reconstruction)),
+            Trial("latent", swap, threat, access=Access(latent)),
         ]
     return trials
 
 
-def transfer(threats: Sequence[ThreatModel], surrogates: Mapping[str, nn.Module]) -> list[Trial]:
-    """FGSM and PGD-7 without a random start, white-box and from surrogates.
+def transfer(threats: Threats, surrogates: Mapping[str, nn.Module]) -> list[Trial]:
+    """Return FGSM and PGD-7 without a random start, white-box and from surrogates.
 
     Args:
-        threats: one for each radius; the paper's is 0.0625 on [-1, 1], 0.03125 here.
+        threats: threat models or their names; the paper's radius is 0.0625 on [-1, 1], 0.03125 here.
         surrogates: classifiers by name; the paper's is a DenseNet trained naturally.
 
     Source: 1905.02675, section 3, and its authors' code: the same attack in training and test.
     """
     views: dict[str, View] = {"white-box": white_box, **{name: Surrogate(n, name) for name, n in surrogates.items()}}
     return [
-        Trial(f"{attack_name} {name}", attack, threat, sees=view)
+        Trial(f"{attack_name} {name}", attack, threat, access=Access(view))
         for threat in as_threat_models(threats)
         for name, view in views.items()
         for attack_name, attack in (

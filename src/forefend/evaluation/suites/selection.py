@@ -1,35 +1,43 @@
+"""Select the suite of a command, and refuse options that change nothing in it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from forefend.checks import InputError
-from forefend.evaluation.fast_trials import Swift, swiftly
-from forefend.evaluation.trial import Suite, Surrogate, Terms
+from forefend.evaluation.access import Surrogate
+from forefend.evaluation.trial import Suite, Terms, with_copies
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.wasserstein import Wasserstein
 
 
-def select_suite(options: Any, suite_of: Callable[[Terms], Suite], terms: Terms) -> Suite:
-    """The protocol, refused where it does not fit, or an option would change nothing in it."""
-    _check_threats(options.suite, terms.threats)
-    suite, name = suite_of(terms), f"The suite {options.suite}"
-    if terms.surrogates and not any(isinstance(trial.sees, Surrogate) for trial in suite):
-        raise InputError(f"{name} attacks no surrogates: leave --surrogates away, or take black-box.")
-    if options.suite == "transfer" and not terms.surrogates:
-        raise InputError(f"{name} attacks from other classifiers too: name one with --surrogates.")
-    if not options.precision:
+def select_suite(name: str, suite_of: Callable[[Terms], Suite], terms: Terms, precision: str | None) -> Suite:
+    """Return the trials of a suite.
+
+    Args:
+        name: the name of the suite.
+        suite_of: from terms to its trials.
+        terms: threat models, number of classes and surrogates.
+        precision: of the copies that propose adversarial images; None for the suite's own.
+
+    Raises:
+        InputError: the suite has no attack in a threat model, or an option changes nothing in it.
+    """
+    _check_threats(name, terms.threats)
+    suite = suite_of(terms)
+    if terms.surrogates and not any(isinstance(trial.access.view, Surrogate) for trial in suite):
+        raise InputError(f"The suite {name} attacks no surrogates: remove --surrogates, or use black-box.")
+    if name == "transfer" and not terms.surrogates:
+        raise InputError(f"The suite {name} attacks from other classifiers too: name one with --surrogates.")
+    if not precision:
         return suite
-    swift = swiftly(suite, options.precision)
-    if not any(isinstance(trial.sees, Swift) or trial.before for trial in swift):
-        raise InputError(
-            f"{name} judges its attacks at their end, where {options.precision} is of no use: leave --precision away."
-        )
-    return swift
+    fast = with_copies(suite, precision)
+    if not any(trial.access.precision or trial.stages for trial in fast):
+        raise InputError(f"No attack of the suite {name} can compute in {precision}: remove --precision.")
+    return fast
 
 
 def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
-    """Refuse a threat model that the suite has no attack for."""
     for threat in threats:
         if isinstance(threat, Wasserstein):
             raise InputError(
@@ -37,4 +45,4 @@ def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
                 "forefend.attacks.wasserstein from Python at any."
             )
         if suite == "jatp" and threat.norm != "Linf":
-            raise InputError(f"JATP's attacks are l∞, and {threat} is not: give --threat as Linf:8/255.")
+            raise InputError(f"The suite jatp attacks in l∞, and {threat} is not: give --threat as Linf:8/255.")
