@@ -1,4 +1,4 @@
-"""Several processes of one command: the same verdicts as one, nothing left behind, and a failure said in a sentence."""
+"""Several processes of one command: the verdicts of one, no process left behind, failures in one sentence."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ WORDS = ["evaluate", "--classifier", "tinyresnet@random", "--data", "digits", "-
 WORDS += ["--threat", "Linf:0.05", "--allow-weak-classifier", "--batch-size", "15"]
 
 
-def lost(folder: Path) -> dict[tuple[str, int], bool]:
-    """Every verdict, by trial and image, each found once."""
+def verdicts(folder: Path) -> dict[tuple[str, int], bool]:
+    """Every verdict by trial and image; each must be recorded once."""
     found: dict[tuple[str, int], bool] = {}
     for record in records.read(folder / "records.jsonl"):
-        for index, gone in zip(record.index, record.misclassified, strict=True):
+        for index, misclassified in zip(record.index, record.misclassified, strict=True):
             assert (record.trial, index) not in found
-            found[record.trial, index] = gone
+            found[record.trial, index] = misclassified
     return found
 
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the machine has."""
+    """Pretend that the machine has two cores."""
     monkeypatch.setattr("forefend.evaluation.parallel.available_cores", lambda: 1.5)
 
 
@@ -55,13 +55,13 @@ def test_two_processes_give_the_verdicts_of_one(
         said = capsys.readouterr().out
         assert ("shared by 2 processes" in said) == (name == "two")
         assert "tinyresnet" in said.splitlines()[-2]
-    assert lost(tmp_path / "one") == lost(tmp_path / "two") != {}
+    assert verdicts(tmp_path / "one") == verdicts(tmp_path / "two") != {}
     assert [path.name for path in (tmp_path / "two").glob("records*")] == ["records.jsonl"]
     assert (dict(os.environ), torch.get_num_threads(), process_group()) == (before, threads, ProcessGroup())
 
 
-def test_the_others_take_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is dealt half of the images, and yet every image is judged."""
+def test_joined_processes_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process evaluates half of the images, and every image is recorded."""
     dealt: list[tuple[int, int]] = []
     mine = ProcessGroup.mine
 
@@ -74,34 +74,34 @@ def test_the_others_take_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     out = ["--out", str(tmp_path / "two"), "--runs", str(tmp_path / "runs"), "--processes", "2"]
     assert main.main([*WORDS, *out]) == 0
     assert dealt[0] == (30, 60)
-    assert len({index for _, index in lost(tmp_path / "two")}) == 60
+    assert len({index for _, index in verdicts(tmp_path / "two")}) == 60
 
 
-def test_one_process_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_with_count_1_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.subprocess, "Popen", None)
     with joined(1, ["evaluate"]):
         assert process_group() == ProcessGroup()
 
 
-def test_whoever_was_started_by_torchrun_starts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_under_torchrun_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.subprocess, "Popen", None)
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined(4, ["evaluate"]):
         assert os.environ["WORLD_SIZE"] == "1"
 
 
-def test_one_that_fails_before_the_work_is_told_of_in_its_own_words() -> None:
-    said = r"failed \(.*nonsense.*\): go on with the same command and --processes 1"
+def test_joined_reports_a_failure_before_the_work() -> None:
+    said = r"failed \(.*nonsense.*\): .*--processes 1"
     with pytest.raises(InputError, match=said), joined(2, ["nonsense"]):
         pytest.fail("the work began without the other")
     assert "WORLD_SIZE" not in os.environ
 
 
 def partner(monkeypatch: pytest.MonkeyPatch, does: str) -> list[Popen[bytes]]:
-    """Let what is started be a process that says it is ready, and then does this."""
+    """Replace started processes by one that is ready and then runs this code."""
     began: list[Popen[bytes]] = []
     ready = "import os, signal, time\nfrom forefend.runtime.launch import ready\n"
-    ready += "from forefend.processes import processes\nready()\n"
+    ready += "from forefend.runtime.distributed import process_group\nready()\n"
 
     def started(words: list[str], **options: Any) -> Popen[bytes]:
         began.append(Popen([sys.executable, "-c", ready + does], **options))
@@ -112,7 +112,7 @@ def partner(monkeypatch: pytest.MonkeyPatch, does: str) -> list[Popen[bytes]]:
 
 
 def share() -> None:
-    """Work that needs the other twice."""
+    """Communicate twice with the other process."""
     with joined(2, ["evaluate"]):
         process_group().wait()
         process_group().all_of({1: 2})
@@ -121,11 +121,11 @@ def share() -> None:
 @pytest.mark.parametrize(
     ("does", "words"),
     [
-        ("processes().wait(); raise ValueError('no more')", "ValueError: no more"),
-        ("processes().wait(); os.kill(os.getpid(), signal.SIGKILL)", "it said nothing"),
+        ("process_group().wait(); raise ValueError('no more')", "ValueError: no more"),
+        ("process_group().wait(); os.kill(os.getpid(), signal.SIGKILL)", "it printed nothing"),
     ],
 )
-def test_one_that_fails_at_work_is_told_of_and_not_the_connection(
+def test_joined_reports_a_failure_during_the_work(
     does: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partner(monkeypatch, does)
@@ -133,18 +133,18 @@ def test_one_that_fails_at_work_is_told_of_and_not_the_connection(
         share()
 
 
-def test_what_fails_here_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_ends_others_when_this_process_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     began = partner(monkeypatch, "time.sleep(60)")
     with pytest.raises(ZeroDivisionError), joined(2, ["evaluate"]):
         raise ZeroDivisionError
     assert began[0].poll() not in (None, 0)
 
 
-def test_nobody_outlives_the_first_be_it_killed(tmp_path: Path) -> None:
+def test_joined_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
     first = f"""
 import os, sys
 from pathlib import Path
-from forefend import launch
+from forefend.runtime import launch
 start = launch.subprocess.Popen
 def started(words, **options):
     does = "from forefend.runtime.launch import ready; import time; ready(); time.sleep(60)"
@@ -164,15 +164,15 @@ with launch.joined(2, ["evaluate"]):
 
 
 def alive(number: int) -> bool:
-    """Whether a process runs; one that nobody has asked about since it ended does not."""
+    """Whether a process runs and is not a zombie."""
     try:
         return "Z" not in Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
 
 
-def test_a_signal_is_heard_while_this_process_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    partner(monkeypatch, "processes().wait(); time.sleep(60)")
+def test_joined_handles_a_signal_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    partner(monkeypatch, "process_group().wait(); time.sleep(60)")
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -188,21 +188,21 @@ def test_a_signal_is_heard_while_this_process_waits_for_the_others(monkeypatch: 
     assert time.monotonic() - began < 20
 
 
-def test_a_training_in_the_same_process_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_after_a_training_in_the_same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     state = PartialState(cpu=True)
-    partner(monkeypatch, "processes().wait()")
+    partner(monkeypatch, "process_group().wait()")
     with joined(2, ["evaluate"]):
         assert process_group() == ProcessGroup(0, 2)
         process_group().wait()
     assert PartialState().num_processes == state.num_processes == 1
 
 
-def test_a_number_of_processes_below_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_processes_below_1_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main([*WORDS, "--processes", "0", "--out", str(tmp_path / "none")]) == 2
     assert "processes" in capsys.readouterr().err
 
 
 def test_more_processes_than_cores_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main([*WORDS, "--processes", "3", "--out", str(tmp_path / "none"), "--runs", str(tmp_path)]) == 2
-    assert "3 processes on 2 cores: give --processes no more than those." in capsys.readouterr().err
+    assert "3 processes on 2 cores: give --processes at most 2" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
