@@ -29,10 +29,10 @@ def test_corruptions_again_reads_records(here: Path) -> None:
     kept = json.loads((here / "c/corruptions.json").read_text())
     assert "not comparable with published mCE" in kept["images"]
     assert "not comparable with published mCE" in out
-    assert [(c["corruption"], c["severity"]) for c in kept["cells"]] == [
+    assert [(c["corruption"], c["severity"]) for c in kept["results"]] == [
         ("none", 0), ("fog", 1), ("fog", 5), ("fog", 0), ("contrast", 1), ("contrast", 5), ("contrast", 0), ("mean", 0)
     ]  # fmt: skip
-    assert all(c["n"] == 30 for c in kept["cells"])
+    assert all(c["n"] == 30 for c in kept["results"])
     lines = (here / "c/records.jsonl").read_bytes()
     assert done(line).splitlines()[-8:] == out.splitlines()[-8:]
     assert (here / "c/records.jsonl").read_bytes() == lines
@@ -42,7 +42,7 @@ def test_corruptions_of_run_has_both_pipelines(here: Path) -> None:
     done(f"train robustifier --data digits --epochs 1 --images 100 --steps 2 --guides {guide()} --out run")
     done("corruptions run --images 20 --corruptions contrast --severities 1")
     (kept,) = here.glob("run/corruptions/*/corruptions.json")
-    cells = json.loads(kept.read_text())["cells"]
+    cells = json.loads(kept.read_text())["results"]
     assert {(c["defended"], c["seen"]) for c in cells} == {(False, True), (True, True)}
 
 
@@ -58,7 +58,7 @@ def test_corruptions_from_published_set(here: Path) -> None:
     out = done(f"{line} --severities 1 2 --out p")
     assert "not comparable" not in out
     cells = {
-        (c["corruption"], c["severity"]): c for c in json.loads((here / "p/corruptions.json").read_text())["cells"]
+        (c["corruption"], c["severity"]): c for c in json.loads((here / "p/corruptions.json").read_text())["results"]
     }
     assert cells["fog", 1]["accuracy"] == cells["none", 0]["accuracy"]  # the first block is the clean images
     assert not any(c["made"] for c in cells.values())

@@ -125,9 +125,7 @@ def share() -> None:
         ("process_group().wait(); os.kill(os.getpid(), signal.SIGKILL)", "it printed nothing"),
     ],
 )
-def test_joined_reports_a_failure_during_the_work(
-    does: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_joined_reports_a_failure_during_the_work(does: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     partner(monkeypatch, does)
     with pytest.raises(InputError, match=words):
         share()

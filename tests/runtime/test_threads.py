@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from helpers.command_line import done
 from helpers.toy_networks import classifier, toy_images
 
+from forefend.attacks.autoattack import AutoAttack
 from forefend.evaluation import parallel, trial
 from forefend.evaluation.cost_estimate import Cost
-from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.evaluate import prepare
 from forefend.evaluation.suites import general
 from forefend.runtime import threads
 from forefend.runtime.threads import (
@@ -152,18 +154,13 @@ def test_processes_for_long_work_is_more_than_one(
     monkeypatch.setattr(parallel, "cost_of", cost_of)
     monkeypatch.setattr(parallel, "available_cores", lambda: 4.0)
     monkeypatch.setattr(parallel, "processes_in_memory", lambda: 2)
-    models = [EvaluatedModel("it", classifier())]
-
-    def found() -> int:
-        return parallel.processes_for(
-            models, toy_images(20), suite, folder=Path("out"), batch_size=5, processes=requested
-        )
-
-    assert found() == count
+    suite = [replace(t, attack=replace(t.attack, classes=4)) if isinstance(t.attack, AutoAttack) else t for t in suite]
+    evaluation = prepare(classifier(), toy_images(20), suite, batch_size=5)
+    assert parallel.processes_for(evaluation, requested) == count
     assert (f"use {count} of" in capsys.readouterr().out) == ((requested or 1) > count)
     assert timed == ([3, 1] if count > 1 else [3])  # the cost of processes with one thread each
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert found() == 1
+    assert parallel.processes_for(evaluation, requested) == 1
 
 
 LINES = {
