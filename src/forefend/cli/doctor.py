@@ -21,7 +21,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "pyautoattack": ("pyautoattack", "eval", "AutoAttack, in the suites standard, cascade, randomized and jatp"),
     "matplotlib": ("matplotlib", "report", "pictures and curves"),
     "pillow": ("PIL", "data", "folders of pictures"),
-    "scipy": ("scipy", "data", "SVHN"),
+    "scipy": ("scipy", "data", "SVHN, certificates"),
     "pooch": ("pooch", "data", "downloads"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from forefend.checks import InputError
+from forefend.checks import import_extra
 
 Z95 = 1.959963984540054  # the normal quantile that leaves 2.5% above it
 
@@ -58,8 +58,4 @@ def two_sided(a: int, b: int) -> float:
 
 
 def _scipy_stats() -> Any:
-    try:
-        from scipy import stats
-    except ImportError:
-        raise InputError("Certificates need SciPy: pip install 'forefend[eval]'.") from None
-    return stats
+    return import_extra("scipy.stats", "Certifying", "eval")
