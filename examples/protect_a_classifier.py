@@ -19,10 +19,7 @@ before = ff.fingerprint(classifier)
 preprocessor = ff.preprocessors.narrow_unet(channels=1)
 recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
 networks = ff.Networks(preprocessor, guides=[ff.Guide(classifier)])
-ff.fit(recipe, train, networks)
-
-# With its card it can be kept: defense.save(folder), then ff.load(folder), or `forefend evaluate folder`.
-defense = ff.defense_of(recipe, train, networks)
+defense = ff.fit(recipe, train, networks)  # defense.save(folder), then ff.load(folder) or `forefend evaluate folder`
 
 # The pair is a plain module. White-box PGD attacks the whole of it.
 safe = ff.Defended(defense, classifier)

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from forefend.threat_models.base import ThreatModel
     from forefend.threat_models.lp import L2, Linf
     from forefend.threat_models.wasserstein import Wasserstein
-    from forefend.training.artifacts import defense_of
     from forefend.training.config import TrainingConfig
     from forefend.training.resolve_classifiers import resolve_classifier
     from forefend.training.trainer import fit
@@ -90,7 +89,6 @@ _SOURCES = {
     "threat_models.base": ("ThreatModel",),
     "threat_models.lp": ("L2", "Linf"),
     "threat_models.wasserstein": ("Wasserstein",),
-    "training.artifacts": ("defense_of",),
     "training.config": ("TrainingConfig",),
     "training.resolve_classifiers": ("resolve_classifier",),
     "training.trainer": ("fit",),

@@ -17,7 +17,6 @@ from forefend.recipes import RECIPES, RTFE
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 from forefend.training.config import TrainingConfig
-from forefend.training.crafting import prepared
 from forefend.training.trainer import fit
 
 
@@ -42,9 +41,9 @@ def test_image_gradients_without_preprocessor_count_once() -> None:
     assert passes["gradients"] == 2 * 8
 
 
-@pytest.mark.parametrize("craft", ["live", "prepared"])
-def test_image_gradients_of_fit_exclude_the_training_step(craft: str) -> None:
-    config = TrainingConfig() if craft == "live" else TrainingConfig(craft=prepared)
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_image_gradients_of_fit_exclude_the_training_step(precision: str | None) -> None:
+    config = TrainingConfig(attack_copy=precision)
     with recipes.image_gradients() as passes:
         recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
         fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), config=config)
@@ -57,8 +56,8 @@ def test_points_cover_every_recipe() -> None:
     assert recipes.AGAINST in recipes.QUICK
     images = toy_images(12)
     for name in RECIPES:
-        if name not in ("transfer", "jatp"):  # they train another classifier before
-            recipes.small(name).players(recipes.networks_of(name, images)) if name in recipes.CLASSIFIERS else None
+        if name in recipes.CLASSIFIERS and name != "transfer":  # which trains another classifier before
+            recipes.small(name).configure_optimizers(recipes.networks_of(name, images))
 
 
 def test_figures_compare_with_adversarial_training() -> None:

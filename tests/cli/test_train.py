@@ -12,7 +12,7 @@ from helpers.command_line import done, refused
 from safetensors import safe_open
 from torch import Tensor
 
-from forefend.cli.train_work import WAYS, fields_of, ways_of
+from forefend.cli.train_work import TRAINING_OPTIONS, fields_of, training_options
 from forefend.models.defense import load
 from forefend.recipes import RECIPES
 from forefend.runtime import threads
@@ -39,7 +39,7 @@ def run_config(folder: str) -> dict[str, Any]:
 def kept(checkpoint: Path) -> dict[str, Any]:
     """The loop's own progress, as a checkpoint tells it."""
     with safe_open(checkpoint, framework="pt") as file:
-        progress: dict[str, Any] = json.loads(file.metadata()["skeleton"])["mapping"]["progress"]["mapping"]
+        progress: dict[str, Any] = json.loads(file.metadata()["skeleton"])["mapping"]["state"]["mapping"]
     return progress
 
 
@@ -50,23 +50,22 @@ def weights(folder: str) -> dict[str, Tensor]:
 
 def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Path) -> None:
     done(f"{TINY} --out plain")
-    done(
-        f"{TINY} --out said --craft live --precision fp32 --inner as-published --on-collapse stop --sizes as-published"
-    )
+    config = "--attack-copy none --precision fp32 --inner-attack as-published --on-overfitting stop"
+    done(f"{TINY} --out said {config}")
     assert run_config("plain") == run_config("said")
-    assert not run_config("plain").keys() & WAYS.keys()
+    assert not run_config("plain").keys() & TRAINING_OPTIONS.keys()
     assert load("plain").card.ema is None
 
 
 def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None:
-    config = "--craft prepared-bf16 --precision bf16 --inner warm-started --ema 0.9 --on-collapse fall-back"
+    config = "--attack-copy bf16 --precision bf16 --inner-attack atta --ema 0.9 --on-overfitting fall-back"
     done(f"{TINY} --out fast {config}")
-    assert {name: value for name, value in run_config("fast").items() if name in WAYS} == {
-        "craft": "prepared-bf16",
+    assert {name: value for name, value in run_config("fast").items() if name in TRAINING_OPTIONS} == {
+        "attack_copy": "bf16",
         "precision": "bf16",
-        "inner": "warm-started",
+        "inner_attack": "atta",
         "ema": 0.9,
-        "on_collapse": "fall-back",
+        "on_overfitting": "fall-back",
     }
     assert load("fast").card.ema == 0.9
     assert "ema was 0.9, now None" in refused(f"{TINY} --out fast {config.replace('--ema 0.9', '')}")
@@ -75,28 +74,16 @@ def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights("fast").items())
 
 
-def test_growing_images_are_written_down_and_gone_on_with_alone(here: Path) -> None:
-    growing = f"{TINY.replace('mlp@random', 'tinyresnet@random')} --out small --epochs 3"
-    done(f"{growing} --sizes growing")
-    assert {name: value for name, value in run_config("small").items() if name in WAYS} == {"sizes": "growing"}
-    before = weights("small")
-    assert "sizes was 'growing', now None" in refused(growing)
-    done(f"{growing} --sizes growing")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in weights("small").items())
-    done(growing.replace("--out small", "--out large"))
-    assert not all(torch.equal(tensor, before[name]) for name, tensor in weights("large").items())
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--craft prepard", "no way of crafting called 'prepard': did you mean 'prepared'?"),
-        ("--inner n-fgsm", "no inner attack called 'n-fgsm': choose one of as-published, gradual"),
+        ("--attack-copy fp31", "no attack copy called 'fp31': did you mean 'fp32'?"),
+        ("--inner-attack n-fgms", "no inner attack called 'n-fgms': did you mean 'n-fgsm'?"),
+        ("--atta-steps 2 3", "do not apply to --inner-attack as-published"),
+        ("--inner-attack atta --atta-steps 0", "The steps of ATTA are (0,), expected"),
         ("--precision fp16", "no precision called 'fp16': did you mean 'bf16'?"),
-        ("--on-collapse go", "no answer to a collapse called 'go': choose one of fall-back, stop"),
-        ("--ema 1", "average is 1, expected between 0 and 1"),
-        ("--sizes growin", "no course of sizes called 'growin': did you mean 'growing'?"),
-        ("--sizes growing", "Images of 4 × 4 pixels, with which training would begin, do not fit mlp@random"),
+        ("--on-overfitting go", "no reaction to overfitting called 'go': choose one of fall-back, stop"),
+        ("--ema 1", "ema is 1.0, expected between 0 and 1"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, here: Path) -> None:
@@ -109,7 +96,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, 
     [
         ("rtfe", "as-published", 7, False),
         ("rtfe", "as-published", 1, True),
-        ("rtfe", "single-step", 7, True),
+        ("rtfe", "n-fgsm", 7, True),
         ("rtfe", "gradual", 7, True),
         ("rtfe", "gradual", 40, False),
         ("trades", "as-published", 1, False),
@@ -121,22 +108,23 @@ def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, wa
         __getattr__ = dict.__getitem__
 
     built = RECIPES[recipe](**({"steps": steps} if steps else {}))  # type: ignore[call-arg]
-    config = ways_of(built, Options(WAYS | {"inner": inner}))
-    assert (config.watch is not None) == watched
-    if config.watch:
-        assert config.watch.answer is catastrophic_overfitting.stop
+    config = training_options(built, Options(TRAINING_OPTIONS | {"inner_attack": inner}))
+    monitor = config.monitor_for(built)
+    assert (monitor is not None) == watched
+    if monitor:
+        assert monitor.on_detection is catastrophic_overfitting.stop
 
 
 def test_who_is_not_watched_takes_no_answer_to_a_collapse(here: Path) -> None:
-    words = "Natural runs its own attack, unwatched: leave --on-collapse away."
-    assert words in refused("train natural --data digits --images 20 --out never --on-collapse fall-back")
-    line = "train rtfe --data digits --images 20 --guides mlp --steps 3 --out never --on-collapse fall-back"
-    assert "No step of this training is a single one" in refused(line)
+    words = "no single steps that several could replace: leave out --on-overfitting"
+    assert words in refused("train natural --data digits --images 20 --out never --on-overfitting fall-back")
+    line = "train rtfe --data digits --images 20 --guides mlp --steps 3 --out never --on-overfitting fall-back"
+    assert words in refused(line)
     assert not (here / "never").exists()
 
 
 def test_no_recipe_has_a_setting_of_the_same_name() -> None:
-    assert all(not {s.name for s in fields_of(name)} & WAYS.keys() for name in RECIPES)
+    assert all(not {s.name for s in fields_of(name)} & TRAINING_OPTIONS.keys() for name in RECIPES)
 
 
 def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +135,8 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monke
         seen.append(torch.get_num_threads())
         take_all(*given, **more)
 
-    take_all = trainer._take_all
-    monkeypatch.setattr(trainer, "_take_all", watched)
+    take_all = trainer._run
+    monkeypatch.setattr(trainer, "_run", watched)
     try:
         for fitting in (2, 1):
             monkeypatch.setattr(threads, "suitable_threads", lambda *_, fitting=fitting: fitting)

@@ -25,12 +25,12 @@ def row(table: str, start: str) -> list[float]:
     return [float(number) for number in re.findall(r"([\d.]+) \[", line)]
 
 
-def shortened(epochs: int) -> Callable[..., None]:
+def shortened(epochs: int) -> Callable[..., Any]:
     """`fit` with at most so many epochs."""
     real = trainer.fit
 
-    def fit(recipe: Recipe, *arguments: Any, **options: Any) -> None:
-        real(dataclasses.replace(recipe, epochs=min(recipe.epochs, epochs)), *arguments, **options)  # type: ignore
+    def fit(recipe: Recipe, *arguments: Any, **options: Any) -> Any:
+        return real(dataclasses.replace(recipe, epochs=min(recipe.epochs, epochs)), *arguments, **options)  # type: ignore
 
     return fit
 

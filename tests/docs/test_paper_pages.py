@@ -18,9 +18,8 @@ import pytest
 from forefend.cli import certify, evaluate, train, train_work
 from forefend.recipes import RECIPES
 from forefend.recipes.hyperparameters import build, hyperparameters_of
-from forefend.training.catastrophic_overfitting import ANSWERS
-from forefend.training.crafting import CRAFTING
-from forefend.training.growing import SIZES
+from forefend.training.catastrophic_overfitting import ON_DETECTION
+from forefend.training.crafting import ATTACK_COPIES
 from forefend.training.inner_attacks import INNER_ATTACKS
 
 ROOT = Path(__file__).parents[2]
@@ -141,9 +140,9 @@ def test_a_wrong_quotation_is_found() -> None:
 
 def test_train_faster_names_each_option_and_no_other() -> None:
     text = (ROOT / "docs" / "guides" / "train-faster.md").read_text()
-    config = {"craft": CRAFTING, "inner": INNER_ATTACKS, "sizes": SIZES, "on-collapse": ANSWERS}
+    config = {"attack-copy": ATTACK_COPIES, "inner-attack": INNER_ATTACKS, "on-overfitting": ON_DETECTION}
     told = {match for match in re.findall(r"`--([a-z-]+) ([a-z0-9-]+)`", text) if match[0] in config}
-    defaults = {"live", "as-published", "stop"}  # the text says what is done where nothing is asked for
+    defaults = {"none", "as-published", "stop"}
     assert told == {(way, name) for way, table in config.items() for name in table if name not in defaults}
     for option in re.findall(r"`--([a-z-]+) ", text):
-        assert option.replace("-", "_") in train_work.WAYS
+        assert option.replace("-", "_") in train_work.TRAINING_OPTIONS

@@ -1,8 +1,8 @@
-"""What the training loop does with held-out images, with a recipe's memory, and with its factor on learning rates."""
+"""Held-out images, the state of a recipe, and the factor on learning rates in the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,48 +11,47 @@ import pytest
 import torch
 from helpers.toy_networks import Stopping, classifier, toy_images, train
 
+from forefend.attacks.base import Attack
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable
-from forefend.recipes.model_selection import LR_FACTOR
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable
 from forefend.recipes.schedules import constant
+from forefend.recipes.state import TrainState
 from forefend.runtime.run_folder import Run
 
 
 @dataclass(frozen=True)
 class Looking(Recipe):
-    """Notes what it is shown, halves the rate after each epoch, and counts its images in its memory."""
+    """Records its batches, halves the rate after each epoch, and counts how often it sees each image."""
 
     seen: dict[str, list[Any]] = field(default_factory=lambda: {"train": [], "held": [], "lr": [], "end": []})
     hold_out: float = 0.2
     epochs: int = 3
     batch_size: int = 16
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         sgd = torch.optim.SGD(networks.classifier.parameters(), 0.4)
         self.seen["optimizer"] = [sgd]
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd, constant)}
 
-    def remember(self, data: ImageDataset) -> Memory:
+    def init_state(self, data: ImageDataset) -> dict[str, torch.Tensor]:
         self.seen["indices"] = [data.index]
         return {"visits": torch.zeros(40)}
 
-    def updates(
-        self, train: Networks, craft: Networks, batch: Batch, memory: Memory
-    ) -> Iterator[tuple[str, torch.Tensor]]:
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         self.seen["train"].append(batch)
-        memory["visits"][batch.index] += 1
+        state.per_image["visits"][batch.index] += 1
         yield "classifier", ce(train.classifier(batch.x), batch.y).mean()
         self.seen["lr"].append(self.seen["optimizer"][0].param_groups[0]["lr"])
 
-    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:
         assert not craft.classifier.training
         self.seen["held"].append(list(batches))
-        memory[LR_FACTOR] = memory.get(LR_FACTOR, torch.ones((), dtype=torch.float64)) / 2
+        state.lr_factor /= 2
 
-    def finish(self, networks: Networks, memory: Memory) -> None:
-        self.seen["end"].append({name: tensor.clone() for name, tensor in memory.items()})
+    def on_train_end(self, networks: Networks, state: TrainState) -> None:
+        self.seen["end"].append({"visits": state.per_image["visits"].clone(), "lr_factor": state.lr_factor})
 
 
 def looked(**options: Any) -> dict[str, list[Any]]:
@@ -96,7 +95,7 @@ def test_the_factor_in_the_memory_multiplies_the_rate_and_a_resumed_run_keeps_it
     rest = looked(run=run)
     assert rest["lr"] == pytest.approx([0.1])
     assert (rest["end"][0]["visits"] == whole["end"][0]["visits"]).all()
-    assert float(rest["end"][0][LR_FACTOR]) == 1 / 8
+    assert rest["end"][0]["lr_factor"] == 1 / 8
     assert whole["end"][0]["visits"].sum() == 3 * 32
 
 

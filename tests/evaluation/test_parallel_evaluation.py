@@ -53,10 +53,11 @@ def test_what_is_learnt_of_images_is_exchanged_on_the_device_and_stays_where_it_
         return torch.tensor([1, 6], dtype=torch.int8)  # of both processes
 
     told = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
-    loop: Any = SimpleNamespace(before={"kept": torch.ones(2)}, memory={"kept": torch.ones(2)}, accelerator=told)
+    kept = {"kept": torch.ones(2)}
+    loop: Any = SimpleNamespace(before={"kept": torch.ones(2)}, _image_tensors=lambda: kept, accelerator=told)
     _Loop.merge(loop)
     assert exchanged == [torch.device("meta")]
-    assert loop.memory["kept"].tolist() == [2, 7]
+    assert kept["kept"].tolist() == [2, 7]
 
 
 def judged(folder: Path) -> Counter[tuple[str, int]]:

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from forefend.recipes import MMA
-from forefend.recipes.base import Memory, Networks
+from forefend.recipes.base import Networks
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
 from forefend.runtime.signals import Interrupted
@@ -26,10 +27,10 @@ KEPT: dict[str, Tensor] = {}
 
 
 class Remembering(MMA):
-    """MMA that shows its memory when it is done."""
+    """MMA that keeps its state when training ends."""
 
-    def finish(self, networks: Networks, memory: Memory) -> None:
-        KEPT.update({name: tensor.clone() for name, tensor in memory.items()})
+    def on_train_end(self, networks: Networks, state: TrainState) -> None:
+        KEPT.update({name: tensor.clone() for name, tensor in state.per_image.items()})
 
 
 RECIPE = Remembering(threat=Linf(0.3), steps=4, epochs=6, batch_size=14)

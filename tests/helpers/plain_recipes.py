@@ -3,14 +3,16 @@ once more, in plain torch, without a line of the library's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from helpers.toy_networks import classifier, discriminator, preprocessor, toy_images
 from torch import Tensor, nn
 
 from forefend.models.guide import Guide
-from forefend.recipes.base import Batch, Networks, Recipe
+from forefend.recipes.base import Batch, Networks, Recipe, no_attack
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 
 EPS = 0.1
@@ -30,8 +32,14 @@ def cast_of(guides: int = 1) -> Networks:
 
 def yielded(recipe: Recipe, networks: Networks, batch: Batch) -> Tensor:
     """The one loss of a step."""
-    ((_, loss),) = recipe.updates(networks, networks.crafting(), batch, {})
+    ((_, loss),) = steps(recipe, networks, batch)
     return loss
+
+
+def steps(recipe: Recipe, networks: Networks, batch: Batch, state: TrainState | None = None) -> Iterator[Any]:
+    """The names and losses of a step with the recipe's own attack."""
+    attack = recipe.inner_attack() or no_attack
+    return recipe.training_step(networks, networks.crafting(), batch, attack, state or TrainState())
 
 
 def gradient(loss: Tensor, *nets: nn.Module) -> Tensor:

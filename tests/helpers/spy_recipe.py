@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable
+from forefend.attacks.base import Attack
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable
+from forefend.recipes.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Spy(Recipe):
     batch_size: int = 16
     bad_step: int = -1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         sgd = torch.optim.SGD(networks.preprocessor.parameters(), 1.0)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd, self.schedule)}
 
@@ -30,7 +30,7 @@ class Spy(Recipe):
         self.rates.append(progress)
         return 1e-3
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         self.seen.append(batch)
         loss = sum(p.sum() for p in train.preprocessor.parameters())
         yield "preprocessor", loss * (math.nan if len(self.seen) == self.bad_step else 1.0)

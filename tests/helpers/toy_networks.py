@@ -70,7 +70,7 @@ def toy_cast(*, batch_norm: bool = True, guides: int = 2) -> Networks:
 
 
 def train(recipe: Recipe, images: ImageDataset, networks: Networks, **options: Any) -> Networks:
-    """`fit` on the CPU whatever the machine has, what `Ways` holds taken by its names; gives the cast back."""
+    """`fit` on the CPU whatever the machine has, with the options of TrainingConfig by name; returns the networks."""
     config = TrainingConfig(**{f.name: options.pop(f.name) for f in fields(TrainingConfig) if f.name in options})
     fit(recipe, images, networks, accelerator=Accelerator(cpu=True), config=config, **options)
     return networks

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.toy_networks import classifier, held, preprocessor, same, toy_images, train, untouched
+from accelerate import Accelerator
+from helpers.toy_networks import classifier, held, preprocessor, same, toy_images, untouched
 from torch import nn
 
 from forefend.checks import InputError
@@ -20,7 +21,7 @@ from forefend.recipes import RTFE
 from forefend.recipes.base import Networks
 from forefend.threat_models.lp import Linf
 from forefend.training.artifacts import defense_of
-from forefend.training.config import TrainingConfig
+from forefend.training.trainer import fit
 
 # Small forms of the architectures, whose defaults have up to seventy million parameters.
 SMALL = {
@@ -95,9 +96,9 @@ def test_trained_defense_is_loaded_with_its_guides(tmp_path: Path) -> None:
     networks = Networks(network, [Guide(classifier(1), "mine")])
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=20)
     images = toy_images()
-    train(recipe, images, networks, run=tmp_path)
-    made = defense_of(recipe, images, networks)
-    made.save(tmp_path)
+    defense = fit(recipe, images, networks, run=tmp_path, accelerator=Accelerator(cpu=True))
+    assert isinstance(defense, Defense)
+    defense.save(tmp_path)
     card = load(tmp_path).card
     assert (card.recipe, card.threat, card.data, card.architecture) == ("rtfe", "Linf:0.1", images.name, "narrow-unet")
     assert [guide["name"] for guide in card.guides] == ["mine"]
@@ -119,8 +120,8 @@ def test_has_seen_ignores_an_identity_normalization(tmp_path: Path) -> None:
 def test_an_average_is_on_the_card() -> None:
     network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
     recipe, networks = RTFE(Linf(0.1)), Networks(network, [classifier(1)])
-    assert defense_of(recipe, toy_images(), networks, config=TrainingConfig(ema=0.9)).card.ema == 0.9
-    assert defense_of(recipe, toy_images(), networks).card.ema is None
+    assert defense_of(recipe, toy_images(), networks, 0.9).card.ema == 0.9
+    assert defense_of(recipe, toy_images(), networks, None).card.ema is None
 
 
 def test_the_pair_is_in_the_mode_of_its_defense() -> None:

@@ -21,6 +21,7 @@ from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.denoised_smoothing import classification, reconstruction
 from forefend.recipes.ensemble import every, sampled
 from forefend.recipes.hgd import feature, logit
+from forefend.recipes.state import TrainState
 from forefend.recipes.transfer import everything, head, predicted_labels, true_labels
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import L2, Linf
@@ -133,11 +134,11 @@ def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(reci
 def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
     nets = networks_of(networks)
-    own = {name for player in small(recipe).players(networks).values() for name in player.networks}
+    own = {name for player in small(recipe).configure_optimizers(networks).values() for name in player.networks}
     before = {name: held(network) for name, network in nets.items()}
     train(small(recipe), toy_images(), networks)
     assert own
-    for player in small(recipe).players(networks).values():
+    for player in small(recipe).configure_optimizers(networks).values():
         assert all(network is nets[name] for name, network in player.networks.items())
     for name, network in nets.items():
         moved = [not torch.equal(a, b) for a, b in zip(held(network)[0], before[name][0], strict=True)]
@@ -193,12 +194,14 @@ def test_what_a_recipe_remembers_matters_when_it_is_resumed(
     expected = trained(train(recipe, toy_images(), toy_cast()))
     with pytest.raises(KeyboardInterrupt):
         train(recipe, toy_images(), toy_cast(), run=run, augment=Stopping(3 * recipe.epochs - 1), checkpoint_every=0.0)
-    restore = checkpoint.restore
+    load = checkpoint.load
 
-    def forgetful(path: Path, players: Any, memory: dict[str, Tensor], begun: Any) -> Any:
-        return restore(path, players, {}, begun)
+    def forgetful(path: Path, trainables: Any, state: TrainState, **more: Any) -> None:
+        stored = TrainState()
+        load(path, trainables, stored, **more)
+        state.step = stored.step
 
-    monkeypatch.setattr(checkpoint, "restore", forgetful)
+    monkeypatch.setattr(checkpoint, "load", forgetful)
     assert not same(trained(train(recipe, toy_images(), toy_cast(), run=run)), expected)
 
 
@@ -237,7 +240,7 @@ def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: 
     more: dict[str, Any] = {"sees": full, "hold_out": 0.0}
     settings = small(recipe, **{f.name: more[f.name] for f in fields(recipe) if f.name in more})
     train(settings, toy_images(), Networks(guides=networks.guides, **watched))
-    own = [role for player in settings.players(networks).values() for role in player.networks]
+    own = [role for player in settings.configure_optimizers(networks).values() for role in player.networks]
     steps = 3 * settings.epochs
     for role, network in watched.items():
         expected = FORWARDS.get(name, {}).get(role, 1) if role in own else 0
@@ -266,12 +269,22 @@ def test_every_attack_of_a_recipe_is_its_own_threat_models(recipe: type[Recipe],
 
 
 @every_recipe
+def test_inner_attack_has_the_settings_of_the_recipe(recipe: type[Recipe]) -> None:
+    built = small(recipe)
+    attack = built.inner_attack()
+    assert (attack is None) == (not hasattr(built, "threat"))
+    if attack is not None:
+        assert (attack.threat, attack.steps) == (built.threat, 2)  # type: ignore[attr-defined]
+        assert attack.step_size == pytest.approx(built.relative_step * built.threat.radius)  # type: ignore[attr-defined]
+
+
+@every_recipe
 def test_a_cast_without_the_network_that_it_trains_is_refused(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
-    needed = {name for player in recipe().players(networks).values() for name in player.networks}
+    needed = {name for player in recipe().configure_optimizers(networks).values() for name in player.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):
-        small(recipe).players(Networks())
+        small(recipe).configure_optimizers(Networks())
     for name in needed:
         nets = networks_of(networks) | {name: nn.Identity()}
         with pytest.raises(InputError, match=f"trains a {name}, and none was given: name one with --{name}"):
-            small(recipe).players(Networks(guides=networks.guides, **nets))
+            small(recipe).configure_optimizers(Networks(guides=networks.guides, **nets))

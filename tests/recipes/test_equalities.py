@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.plain_recipes import EPS, batch_of, cast_of, gradient, uniform_start, yielded
+from helpers.plain_recipes import EPS, batch_of, cast_of, gradient, steps, uniform_start, yielded
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD
@@ -121,7 +121,7 @@ def test_to_see_an_identity_is_to_see_nothing(recipe: Recipe) -> None:
     examples = []
     for sees in (oblivious, full):
         networks = replace(cast_of(), preprocessor=Noting().double().train())
-        list(replace(recipe, sees=sees).updates(networks, networks.crafting(), batch_of(), {}))  # type: ignore[call-arg]
+        list(steps(replace(recipe, sees=sees), networks, batch_of()))  # type: ignore[call-arg]
         examples.append(networks.preprocessor.seen[0])
     torch.testing.assert_close(*examples, rtol=0, atol=1e-12)
     assert (examples[0] - batch_of().x).abs().max() > 0.9 * EPS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, corner_start, equal, uniform_start
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, corner_start, equal, steps, uniform_start
 from helpers.toy_networks import toy_cast, toy_images, train, trained
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ KNOWLEDGE = pytest.mark.parametrize("sees", [oblivious, full])
 
 
 def turns(recipe: Recipe, networks: Networks, batch: Batch) -> Any:
-    return recipe.updates(networks, networks.crafting(), batch, {})
+    return steps(recipe, networks, batch)
 
 
 def real(logits: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def test_a_long_game_stays_finite(recipe: Recipe) -> None:
 
 
 def test_nrp_is_refused_in_l2_and_with_two_guides() -> None:
-    with pytest.raises(InputError, match=r"NRP's perturbation is an l∞ one, and the threat model is L2:0\.5: use Linf"):
+    with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
         NRP(threat=L2(0.5))
-    with pytest.raises(InputError, match="NRP reads the features of one guide, and 2 were given: name one"):
-        NRP().players(toy_cast())
+    with pytest.raises(InputError, match="2 guides, expected one"):
+        NRP().configure_optimizers(toy_cast())

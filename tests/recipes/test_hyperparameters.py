@@ -101,7 +101,7 @@ def test_every_function_in_a_field_is_one_of_its_choices(recipe: type[Recipe]) -
         (HGD, {"sees": "nothing"}, "no knowledge called 'nothing': choose one of full, oblivious"),
         (Transfer, {"layers": "all"}, "no layers called 'all': choose one of everything, head, last_stage"),
         (Transfer, {"labels": "true"}, "no labels called 'true': did you mean 'true_labels'?"),
-        (MMA, {"threat": "L2:0.5"}, "MMA here searches l∞ margins, and the threat model is L2:0.5"),
+        (MMA, {"threat": "L2:0.5"}, "The threat model of MMA is L2:0.5, expected l∞"),
     ],
 )
 def test_what_a_recipe_cannot_take_is_one_sentence(recipe: type[Recipe], values: dict[str, str], words: str) -> None:

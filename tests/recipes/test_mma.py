@@ -10,14 +10,17 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from helpers import mma_process
+from helpers.plain_recipes import steps
 from helpers.torchrun import in_two_processes
 from helpers.toy_networks import toy_images
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.recipes import MMA
-from forefend.recipes.base import Batch, Memory, Networks
+from forefend.recipes.base import Batch, Networks
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import L2, Linf
 
@@ -52,32 +55,33 @@ def case() -> tuple[nn.Sequential, Batch, Tensor, Tensor]:
     return f, Batch(x, y, INDEX, 0.0, KeyedRNG(INDEX, 0, "train")), right, signed.abs()
 
 
-def memory_of(least: float = 0.005) -> Memory:
-    return {"radius": torch.full((41,), least, dtype=torch.float64)}
+def state_of(least: float = 0.005) -> TrainState:
+    return TrainState(per_image={"radius": torch.full((41,), least, dtype=torch.float64)})
 
 
-def step(recipe: MMA, f: nn.Module, batch: Batch, memory: Memory) -> Tensor:
-    networks = Networks(classifier=f)
-    ((name, loss),) = recipe.updates(networks, networks.crafting(), batch, memory)
+def step(recipe: MMA, f: nn.Module, batch: Batch, state: TrainState) -> Tensor:
+    ((name, loss),) = steps(recipe, Networks(classifier=f), batch, state)
     assert name == "classifier"
     return loss
 
 
 def test_the_radii_remembered_are_the_exact_margins_by_dataset_index() -> None:
     f, batch, right, distance = case()
-    memory = memory_of()
-    step(RECIPE, f, batch, memory)
+    state = state_of()
+    step(RECIPE, f, batch, state)
     capped = distance.clamp_max(1.05 * HINGE)
-    torch.testing.assert_close(memory["radius"][INDEX[right]], capped[right], atol=1e-9, rtol=0)
+    torch.testing.assert_close(state.per_image["radius"][INDEX[right]], capped[right], atol=1e-9, rtol=0)
     assert (distance[right] > 1.05 * HINGE).sum() == 3
     others = torch.ones(41, dtype=torch.bool)
     others[INDEX[right]] = False
-    assert (memory["radius"][others] == 0.005).all()  # wrong images keep theirs, and so do images not in the batch
+    assert (
+        state.per_image["radius"][others] == 0.005
+    ).all()  # wrong images keep theirs, and so do images not in the batch
 
 
 def test_the_loss_widens_margins_below_the_hinge_and_mends_wrong_images() -> None:
     f, batch, right, distance = case()
-    loss = step(RECIPE, f, batch, memory_of())
+    loss = step(RECIPE, f, batch, state_of())
     towards = torch.where(batch.y == 1, -1.0, 1.0).double()[:, None] * f[1].weight[1].detach().sign()
     total = torch.zeros((), dtype=torch.float64)
     for i, x in enumerate(batch.x):
@@ -97,9 +101,9 @@ def test_the_loss_widens_margins_below_the_hinge_and_mends_wrong_images() -> Non
 @pytest.mark.parametrize("bisections", [1, 3, 10])
 def test_bisection_halves_the_error_each_time(bisections: int) -> None:
     f, batch, right, distance = case()
-    memory = memory_of()
-    step(dataclasses.replace(RECIPE, bisections=bisections), f, batch, memory)
-    error = memory["radius"][INDEX] - distance.clamp_max(1.05 * HINGE)
+    state = state_of()
+    step(dataclasses.replace(RECIPE, bisections=bisections), f, batch, state)
+    error = state.per_image["radius"][INDEX] - distance.clamp_max(1.05 * HINGE)
     assert (error[right] > -1e-12).all()  # the upper end: the image there is across the boundary
     assert (error[right] <= 1.05 * HINGE / 2**bisections + 1e-12).all()
 
@@ -107,13 +111,12 @@ def test_bisection_halves_the_error_each_time(bisections: int) -> None:
 def test_the_search_has_the_remembered_radius_but_never_less_than_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "forefend.recipes.mma.PGD",
-        lambda threat, steps, size, loss: seen.append((threat.radius, size)) or (lambda f, x, y, rng: x),
+        PGD, "__call__", lambda self, f, x, y, rng: seen.append((self.threat.radius, self.step_size)) or x
     )
     f, batch, _, _ = case()
-    memory = memory_of(0.0)
-    memory["radius"][INDEX] = torch.linspace(0, 0.03, 12, dtype=torch.float64)
-    step(RECIPE, f, batch, memory)
+    state = state_of(0.0)
+    state.per_image["radius"][INDEX] = torch.linspace(0, 0.03, 12, dtype=torch.float64)
+    step(RECIPE, f, batch, state)
     expected = torch.linspace(0, 0.03, 12, dtype=torch.float64).clamp_min(0.005)
     torch.testing.assert_close(seen[0][0], expected)
     torch.testing.assert_close(seen[0][1], 0.25 * expected)
@@ -121,13 +124,13 @@ def test_the_search_has_the_remembered_radius_but_never_less_than_the_least(monk
 
 def test_every_image_begins_with_the_least_radius_whatever_part_of_the_set_is_trained_on() -> None:
     part = toy_images(40).subset(torch.arange(10, 30))
-    memory = RECIPE.remember(part)
-    assert memory["radius"].shape == (30,)
-    assert (memory["radius"] == torch.tensor(0.005)).all()
+    radius = RECIPE.init_state(part)["radius"]
+    assert radius.shape == (30,)
+    assert (radius == torch.tensor(0.005)).all()
 
 
 def test_l2_is_refused() -> None:
-    with pytest.raises(InputError, match=r"MMA here searches l∞ margins, and the threat model is L2:0\.5: use Linf"):
+    with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
         MMA(threat=L2(0.5))
 
 

@@ -8,8 +8,8 @@ from helpers.toy_networks import classifier, held, untouched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forefend.recipes.base import Memory
-from forefend.recipes.model_selection import LR_FACTOR, keep_best, plateau, put_back_best
+from forefend.recipes.model_selection import keep_best, reduce_lr_on_plateau, restore_best
+from forefend.recipes.state import TrainState
 
 
 @given(
@@ -20,57 +20,57 @@ def test_plateau_is_torch_s_reduce_on_plateau(losses: list[int], patience: int, 
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0
     )
-    memory: Memory = {}
+    state = TrainState()
     for loss in losses:
         theirs.step(loss / 7)
-        plateau(memory, loss / 7, patience, factor)
-        assert float(memory[LR_FACTOR]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        reduce_lr_on_plateau(state, loss / 7, patience, factor)
+        assert state.lr_factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
 
 
 def test_the_plateau_by_hand() -> None:
-    memory: Memory = {}
+    state = TrainState()
     factors = []
     for loss in (3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0):
-        plateau(memory, loss, 1, 0.5)
-        factors.append(float(memory[LR_FACTOR]))
+        reduce_lr_on_plateau(state, loss, 1, 0.5)
+        factors.append(state.lr_factor)
     assert factors == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
 
 
 def test_the_best_tensors_come_back_whatever_happened_since() -> None:
-    network, memory = classifier(), dict[str, torch.Tensor]()
+    network, state = classifier(), TrainState()
     best = None
     for score in (0.2, 0.7, 0.7, 0.1):
         with torch.no_grad():
             for tensor in network.state_dict().values():
                 tensor += 1
-        keep_best(memory, score, network)
+        keep_best(state, score, network)
         if best is None or (score == 0.7 and best[0] != 0.7):
             best = (score, copy.deepcopy(network.state_dict()))
     assert best is not None
     assert not torch.equal(network.state_dict()["0.weight"], best[1]["0.weight"])
-    put_back_best(memory, network)
+    restore_best(state, network)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, best[1][name]), name
-    assert float(memory["best_score"]) == 0.7  # of equals the earlier
+    assert state.best_score == 0.7  # of equals the earlier
 
 
 def test_a_score_of_nothing_is_better_than_none() -> None:
-    network, memory = classifier(), dict[str, torch.Tensor]()
-    keep_best(memory, 0.0, network)
-    assert float(memory["best_score"]) == 0.0
+    network, state = classifier(), TrainState()
+    keep_best(state, 0.0, network)
+    assert state.best_score == 0.0
 
 
 def test_what_is_kept_does_not_follow_the_network() -> None:
-    network, memory = classifier(), dict[str, torch.Tensor]()
-    keep_best(memory, 0.5, network)
+    network, state = classifier(), TrainState()
+    keep_best(state, 0.5, network)
     with torch.no_grad():
         network[0].weight.zero_()
-    assert (memory["best/0.weight"] != 0).any()
-    assert not memory["best/0.weight"].requires_grad
+    assert (state.best_weights["0.weight"] != 0).any()
+    assert not state.best_weights["0.weight"].requires_grad
 
 
 def test_without_a_best_the_network_stays() -> None:
     network = classifier()
     before = held(network)
-    put_back_best({"radius": torch.ones(3)}, network)
+    restore_best(TrainState(), network)
     assert untouched(network, before)

@@ -1,4 +1,4 @@
-"""Casts that do not fit are refused in one sentence; the command line's roles are those that fit."""
+"""Networks that do not fit are refused in one sentence; the roles of a recipe are those that fit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from helpers.toy_networks import classifier, toy_cast, toy_images, train
 from torch import nn
 
 from forefend.checks import InputError
-from forefend.cli.train import RECIPES as COMMANDS
 from forefend.models.guide import Guide
 from forefend.recipes import HGD, JAT, JATP, NRP, RECIPES, JATPPrime, Robustifier
 from forefend.recipes.base import Networks, Recipe
 from forefend.threat_models.lp import L2, Linf
 
-ROLES = [(name, role) for name, (roles, _) in COMMANDS.items() for role in roles]
+ROLES = [(name, role) for name, recipe in RECIPES.items() for role in recipe.roles]
 SMALL = {"threat": Linf(0.1), "steps": 1, "epochs": 1}
 FEATURES: list[Recipe] = [
     JATP(**SMALL),
@@ -26,28 +25,24 @@ FEATURES: list[Recipe] = [
 
 
 def cast_of(roles: tuple[str, ...]) -> Networks:
-    """What the command line makes of a recipe's roles."""
+    """The networks of a recipe's roles."""
     whole, nets = toy_cast(guides=1), dict[str, object]()
     for role in roles:
         nets["classifier" if role == "source" else role] = getattr(whole, "classifier" if role == "source" else role)
     return Networks(**nets)  # type: ignore[arg-type]
 
 
-def test_the_command_line_knows_every_recipe() -> None:
-    assert list(COMMANDS) == sorted(RECIPES) == list(RECIPES)
-
-
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_command_line_s_roles_suffice(name: str) -> None:
+def test_configure_optimizers_with_all_roles_succeeds(name: str) -> None:
     recipe = RECIPES[name]()
-    assert recipe.players(cast_of(COMMANDS[name][0]))
+    assert recipe.configure_optimizers(cast_of(RECIPES[name].roles))
 
 
 @pytest.mark.parametrize(("name", "role"), ROLES)
-def test_and_each_of_them_is_needed(name: str, role: str) -> None:
-    others = tuple(other for other in COMMANDS[name][0] if other != role)
+def test_configure_optimizers_without_a_role_raises(name: str, role: str) -> None:
+    others = tuple(other for other in RECIPES[name].roles if other != role)
     with pytest.raises(InputError) as error:
-        RECIPES[name]().players(cast_of(others))
+        RECIPES[name]().configure_optimizers(cast_of(others))
     assert str(error.value).count(".") == 1
     assert "given" in str(error.value)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.plain_recipes import steps
 from helpers.toy_networks import classifier, preprocessor, toy_images, train
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ def cast_of(members: int) -> Networks:
 def yielded(recipe: RTFE, networks: Networks, batch: Batch) -> Tensor:
     """The one loss of a step, the preprocessor in training mode."""
     networks.preprocessor.train()
-    ((name, loss),) = recipe.updates(networks, networks.crafting(), batch, {})
+    ((name, loss),) = steps(recipe, networks, batch)
     assert name == "preprocessor"
     return loss
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.narrow_classifiers import narrow
-from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, yielded
+from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, steps, yielded
 from helpers.toy_networks import classifier, held, same, toy_cast, toy_images, train, trained, untouched
 from torch import Tensor, nn
 
@@ -83,7 +83,7 @@ def test_frozen_statistics_stay_while_what_is_retrained_is_in_training_mode() ->
     def modes(layers: Layers, *, moving: bool) -> list[bool]:
         batch = replace(batch_of(), x=batch_of().x.float())
         recipe, network = Transfer(steps=0, layers=layers, moving_statistics=moving), classifier().train()
-        list(recipe.updates(Networks(classifier=network), Networks(classifier=network), batch, {}))
+        list(steps(recipe, Networks(classifier=network), batch))
         return [m.training for m in network]
 
     assert modes(head, moving=False) == [False, False, False, False, True]
@@ -111,7 +111,7 @@ def test_the_paper_s_three_choices_on_its_resnet_56() -> None:
 def test_only_the_chosen_layers_are_in_the_optimizer() -> None:
     network = classifiers.build("tinyresnet", channels=1, classes=4, size=8)
     for layers in (head, last_stage, everything):
-        player = Transfer(layers=layers).players(Networks(classifier=network))["classifier"]
+        player = Transfer(layers=layers).configure_optimizers(Networks(classifier=network))["classifier"]
         assert sum(p.numel() for p in player.parameters()) == count(layers(network))
 
 
@@ -150,7 +150,7 @@ def test_a_stage_needs_taps() -> None:
     network = classifier()
     del network.feature_layers
     with pytest.raises(InputError, match=r"set classifier\.feature_layers = "):
-        Transfer(layers=last_stage).players(Networks(classifier=network))
+        Transfer(layers=last_stage).configure_optimizers(Networks(classifier=network))
 
 
 def test_a_preprocessor_in_the_cast_is_left_alone() -> None:

@@ -20,7 +20,6 @@ from forefend.models.optimized_copy import optimized_copy
 from forefend.recipes import RTFE
 from forefend.runtime.precision import full_float32, report_fallback, supported_dtype
 from forefend.threat_models.lp import Linf
-from forefend.training.crafting import prepared_bf16
 from forefend.training.mixed_precision import mixed_precision
 
 CPU = torch.device("cpu")
@@ -126,8 +125,8 @@ def test_mixed_precision_without_bfloat16_is_plain(without: None) -> None:
 
 def test_training_without_bfloat16_is_that_in_float32(without: None) -> None:
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=16)
-    asked = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16, precision="bf16")
-    plain = train(recipe, toy_images(), toy_cast(), craft=prepared_bf16)
+    asked = train(recipe, toy_images(), toy_cast(), attack_copy="bf16", precision="bf16")
+    plain = train(recipe, toy_images(), toy_cast(), attack_copy="bf16")
     assert same(trained(asked), trained(plain))
 
 
@@ -145,9 +144,9 @@ TRAIN = (
 @pytest.mark.parametrize(
     ("asked", "who"),
     [
-        ("--craft prepared-bf16", ["What attacks see computes"]),
+        ("--attack-copy bf16", ["What attacks see computes"]),
         ("--precision bf16", ["The weights' step computes"]),
-        ("--craft prepared-bf16 --precision bf16", ["What attacks see computes", "The weights' step computes"]),
+        ("--attack-copy bf16 --precision bf16", ["What attacks see computes", "The weights' step computes"]),
     ],
 )
 def test_train_command_reports_each_fallback_once(
@@ -176,7 +175,7 @@ def test_train_command_in_fp32_reports_no_fallback(
     without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert SENTENCE not in done(f"{TRAIN} --out run --craft prepared")
+    assert SENTENCE not in done(f"{TRAIN} --out run --attack-copy fp32")
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])

@@ -15,7 +15,7 @@ from forefend.recipes import RTFE, Robustifier
 from forefend.runtime.distributed import accelerator_on
 from forefend.threat_models.lp import Linf
 from forefend.training import batches, trainer
-from forefend.training.batches import at_hand, moved_to
+from forefend.training.batches import moved_to, to_accelerator
 from forefend.training.trainer import fit
 
 CPU, CUDA, ELSEWHERE = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
@@ -55,17 +55,17 @@ def test_pixels_move_if_they_fit_in_a_quarter_of_the_memory(free: int, moved: bo
 
 def test_without_an_accelerator_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, images = room(monkeypatch, 10**12), levels()
-    assert at_hand(images, CPU) is images
+    assert to_accelerator(images, CPU) is images
     assert not asked
 
 
 def test_an_accelerator_is_asked_how_much_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, images = room(monkeypatch, 4 * 256 - 1), levels()
-    assert at_hand(images, CUDA) is images
+    assert to_accelerator(images, CUDA) is images
     assert asked == [CUDA]
     seen: list[Any] = []
     monkeypatch.setattr(batches, "moved_to", lambda *arguments: seen.append(arguments) or arguments[1])
-    at_hand(images, CUDA)
+    to_accelerator(images, CUDA)
     assert seen == [(CUDA, images, 4 * 256 - 1)]
 
 
@@ -75,7 +75,7 @@ def test_pictures_in_files_stay_there(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).mkdir(parents=True)
         image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
     images = read_folder(tmp_path, "train", size=4)
-    assert at_hand(images, CUDA) is images
+    assert to_accelerator(images, CUDA) is images
     assert not asked
 
 
@@ -89,7 +89,7 @@ def test_training_and_held_out_images_are_brought_near_and_the_weights_are_the_s
         near.append((len(images), device.type))
         return moved_to(device, images, 10**9)
 
-    monkeypatch.setattr(trainer, "at_hand", at_once)
+    monkeypatch.setattr(trainer, "to_accelerator", at_once)
     assert same(trained(train(recipe, toy_images(), toy_cast())), plain)
     assert near == [(30, "cpu"), (10, "cpu")]
 
@@ -98,12 +98,12 @@ def test_training_and_held_out_images_are_brought_near_and_the_weights_are_the_s
 def test_on_a_cuda_device_levels_are_the_same_and_weights_nearly_wherever_the_pixels_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    near, rows = at_hand(levels(), CUDA), torch.arange(256)
+    near, rows = to_accelerator(levels(), CUDA), torch.arange(256)
     assert near.batch(rows)[0].is_cuda
     assert torch.equal(near.batch(rows)[0].cpu(), levels().batch(rows)[0])
     casts, recipe = [toy_cast(), toy_cast()], RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
     fit(recipe, toy_images(), casts[0], accelerator=accelerator_on())
-    monkeypatch.setattr(trainer, "at_hand", lambda images, device: images)
+    monkeypatch.setattr(trainer, "to_accelerator", lambda images, device: images)
     fit(recipe, toy_images(), casts[1], accelerator=accelerator_on())
     for a, b in zip(trained(casts[0]), trained(casts[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)  # a GPU adds up in any order

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.recipes import RTFE, TRADES, Adversarial, Natural
-from forefend.recipes.base import Batch, Memory, Networks
+from forefend.recipes.base import Batch, Networks
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
-from forefend.training.batches import FALLEN
 from forefend.training.catastrophic_overfitting import Monitor, fall_back, stop
-from forefend.training.inner_attacks import AS_PUBLISHED, InnerAttack, SingleStep, WarmStarted
+from forefend.training.inner_attacks import ATTA, AsPublished, InnerAttack, SingleNFGSM
 
 SMALL = Adversarial(Linf(0.1), steps=2, epochs=4, batch_size=20)
 
@@ -39,24 +39,19 @@ SMALL = Adversarial(Linf(0.1), steps=2, epochs=4, batch_size=20)
 def test_a_collapse_is_half_of_the_best_lost_while_the_single_step_holds(
     history: list[tuple[float, float]], collapsed: bool
 ) -> None:
-    memory = Memory()
+    state = TrainState()
     for epoch, (single, robust) in enumerate(history):
-        Monitor(fall_back).judge(memory, {"fgsm": single, "pgd-10": robust}, epoch)
+        Monitor(fall_back).update(state, {"fgsm": single, "pgd-10": robust}, epoch)
         if epoch < len(history) - 1:
-            assert FALLEN not in memory
-    assert (FALLEN in memory) == collapsed
+            assert not state.fallen_back
+    assert state.fallen_back == collapsed
 
 
-def test_stopping_is_one_sentence() -> None:
-    memory, watch = Memory(), Monitor(stop)
-    watch.judge(memory, {"fgsm": 0.6, "pgd-10": 0.5}, 1)
-    with pytest.raises(InputError) as error:
-        watch.judge(memory, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
-    assert str(error.value) == (
-        "Training collapsed in epoch 2: 1.0% of 128 training images withstand PGD-10, after 50.0% at best, while "
-        "90.0% withstand the single step: train with more steps, or go on from the checkpoint with --on-collapse "
-        "fall-back (in Python with Watch(fall_back)), which goes over to them."
-    )
+def test_stop_raises_one_sentence_with_the_accuracies() -> None:
+    state, monitor = TrainState(), Monitor(stop)
+    monitor.update(state, {"fgsm": 0.6, "pgd-10": 0.5}, 1)
+    with pytest.raises(InputError, match=r"epoch 2: .*128 .*1\.0% under PGD-10, .*50\.0% .*90\.0%.*fall-back"):
+        monitor.update(state, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
 
 
 class Trap(nn.Module):
@@ -76,7 +71,7 @@ class Trap(nn.Module):
 def test_the_look_tells_a_trap_from_a_defense() -> None:
     x, y = torch.full((100, 1, 2, 2), 0.5), torch.zeros(100, dtype=torch.int64)
     batch = Batch(x, y, torch.arange(100), 0.0, KeyedRNG(torch.arange(100)))
-    seen = Monitor(steps=2).look(Networks(classifier=Trap()), Linf(0.1), batch)
+    seen = Monitor(steps=2).measure(Networks(classifier=Trap()), Linf(0.1), batch)
     assert seen["fgsm"] == 1.0
     assert 0.4 < seen["pgd-2"] < 0.8  # two quarter steps from a random start end in the band, two whole ones beyond it
 
@@ -85,33 +80,33 @@ def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Let the watch see a collapse from an epoch on."""
     looks: list[int] = []
 
-    def look(self: Monitor, networks: Networks, threat: object, batch: Batch) -> dict[str, float]:
+    def measure(self: Monitor, networks: Networks, threat: object, batch: Batch) -> dict[str, float]:
         looks.append(len(batch.x))
         return {"fgsm": 0.9, "pgd-10": 0.5 if len(looks) < at else 0.0}
 
-    monkeypatch.setattr(Monitor, "look", look)
+    monkeypatch.setattr(Monitor, "measure", measure)
 
 
 def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     collapsed(monkeypatch, 2)
-    with pytest.raises(InputError, match=r"^Training collapsed in epoch 2"):
-        train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), watch=Monitor(), run=Run(tmp_path))
+    with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2"):
+        train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(), run=Run(tmp_path))
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["accuracy"]["pgd-10"]) for line in log] == [(1, 0.5), (2, 0.0)]
 
 
 @pytest.mark.parametrize(
     ("inner", "steps", "watched"),
-    [(AS_PUBLISHED, 1, True), (AS_PUBLISHED, 2, False), (WarmStarted(), 2, True), (WarmStarted(steps=(2,)), 2, False)],
+    [(AsPublished(), 1, True), (AsPublished(), 2, False), (ATTA(), 2, True), (ATTA(steps=(2,)), 2, False)],
 )
 def test_single_steps_are_watched_without_being_asked(
     inner: InnerAttack, steps: int, watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsed(monkeypatch, 2)
     recipe = replace(SMALL, steps=steps)
-    train(recipe, toy_images(), toy_cast(), inner=inner, watch=None)  # whoever says nobody gets nobody
-    with pytest.raises(InputError, match=r"^Training collapsed in epoch 2") if watched else nullcontext():
-        train(recipe, toy_images(), toy_cast(), inner=inner)
+    train(recipe, toy_images(), toy_cast(), inner_attack=inner, monitor=None)
+    with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2") if watched else nullcontext():
+        train(recipe, toy_images(), toy_cast(), inner_attack=inner)
 
 
 def test_recipes_that_run_their_own_single_step_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,27 +118,27 @@ def test_what_collapsed_goes_on_when_it_is_told_to_fall_back(monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     line = (
         "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 3 --steps 3 "
-        "--batch-size 20 --device cpu --inner single-step --out run"
+        "--batch-size 20 --device cpu --inner-attack n-fgsm --out run"
     )
     collapsed(monkeypatch, 2)
-    assert "Training collapsed in epoch 2" in refused(line)
-    assert "seed was 0, now 1" in refused(f"{line} --seed 1 --on-collapse fall-back")
+    assert "Catastrophic overfitting in epoch 2" in refused(line)
+    assert "seed was 0, now 1" in refused(f"{line} --seed 1 --on-overfitting fall-back")
     collapsed(monkeypatch, 1)
-    assert "going on with several steps." in done(f"{line} --on-collapse fall-back")
+    assert "continuing with several steps." in done(f"{line} --on-overfitting fall-back")
     epochs = [json.loads(line)["epoch"] for line in Path("run/train.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]
-    assert json.loads(Path("run/config.json").read_text())["config"]["on_collapse"] == "fall-back"
-    assert "on_collapse was 'fall-back', now None" in refused(line)  # what was done is not said otherwise afterwards
+    assert json.loads(Path("run/config.json").read_text())["config"]["on_overfitting"] == "fall-back"
+    assert "on_overfitting was 'fall-back', now None" in refused(line)  # what was done is not said otherwise afterwards
 
 
 def test_what_never_fell_back_does_not_say_so_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = (
         "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 3 "
-        "--batch-size 20 --device cpu --inner single-step --out run"
+        "--batch-size 20 --device cpu --inner-attack n-fgsm --out run"
     )
     done(line)
-    assert "on_collapse was None, now 'fall-back'" in refused(f"{line} --on-collapse fall-back")
+    assert "on_overfitting was None, now 'fall-back'" in refused(f"{line} --on-overfitting fall-back")
     done(line)
 
 
@@ -151,20 +146,22 @@ def test_falling_back_goes_on_with_the_papers_attack(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(**options: object) -> list[Tensor]:
-        return trained(train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), **options))
+        return trained(train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), **options))
 
     single = run()
     collapsed(monkeypatch, 2)
-    fallen = run(watch=Monitor(fall_back))
+    fallen = run(monitor=Monitor(fall_back))
     assert not same(fallen, single)
-    assert capsys.readouterr().out.count("going on with several steps.") == 1
+    assert capsys.readouterr().out.count("continuing with several steps.") == 1
     collapsed(monkeypatch, 9)
-    assert same(run(watch=Monitor(fall_back)), single)
+    assert same(run(monitor=Monitor(fall_back)), single)
 
 
 def test_a_fall_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(**options: object) -> list[Tensor]:
-        return trained(train(SMALL, toy_images(), toy_cast(), inner=SingleStep(), watch=Monitor(fall_back), **options))
+        return trained(
+            train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(fall_back), **options)
+        )
 
     collapsed(monkeypatch, 2)
     expected = run()
@@ -176,7 +173,14 @@ def test_a_fall_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_what_is_seen_is_logged_and_changes_no_weight(tmp_path: Path) -> None:
     plain = trained(train(SMALL, toy_images(), toy_cast()))
-    assert same(trained(train(SMALL, toy_images(), toy_cast(), watch=Monitor(images=12), run=Run(tmp_path))), plain)
+    assert same(
+        trained(
+            train(
+                SMALL, toy_images(), toy_cast(), monitor=Monitor(images=12, single_steps_only=False), run=Run(tmp_path)
+            )
+        ),
+        plain,
+    )
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert [sorted(line["accuracy"]) for line in lines] == [["fgsm", "pgd-10"]] * 4
     assert all(0 <= value <= 1 for line in lines for value in line["accuracy"].values())
@@ -188,19 +192,20 @@ def test_guides_are_watched_through_the_preprocessor() -> None:
         networks.preprocessor[3].weight.zero_()
         networks.preprocessor[3].bias.zero_()  # every image comes out the same
     batch = Batch(*toy_images().batch(torch.arange(40)), 0.0, KeyedRNG(torch.arange(40)))  # type: ignore[arg-type]
-    seen = Monitor().look(networks.crafting(), Linf(0.1), batch)
+    seen = Monitor().measure(networks.crafting(), Linf(0.1), batch)
     assert seen == {"fgsm": 0.25, "pgd-10": 0.25}
 
 
-@pytest.mark.parametrize("wrong", [{"answer": "fall-back"}, {"images": 0}, {"steps": 0}])
+@pytest.mark.parametrize("wrong", [{"on_detection": "fall-back"}, {"images": 0}, {"steps": 0}])
 def test_a_watch_that_would_see_or_do_nothing_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"^A watch "):
+    with pytest.raises(InputError, match="expected"):
         Monitor(**wrong)
 
 
 def test_where_there_is_no_attack_there_is_nothing_to_watch() -> None:
-    with pytest.raises(InputError, match=r"^Natural trains against no attack, so there is no collapse to watch for\.$"):
-        train(Natural(epochs=1), toy_images(), toy_cast(), watch=Monitor())
-    with pytest.raises(InputError, match=r"^TRADES runs its own attack alone, so that a collapse has"):
-        train(TRADES(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), watch=Monitor(fall_back))
-    train(RTFE(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), watch=Monitor())
+    with pytest.raises(InputError, match="Natural has no inner attack"):
+        train(Natural(epochs=1), toy_images(), toy_cast(), monitor=Monitor(single_steps_only=False))
+    always = Monitor(fall_back, single_steps_only=False)
+    with pytest.raises(InputError, match="attack of TRADES is fixed"):
+        train(TRADES(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), monitor=always)
+    train(RTFE(Linf(0.1), steps=1, epochs=1), toy_images(), toy_cast(), monitor=Monitor())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from forefend.checks import InputError
-from forefend.recipes.base import Memory, Trainable
-from forefend.runtime import run_folder
-from forefend.training.checkpoint import restore, store
+from forefend.recipes.base import Trainable
+from forefend.recipes.state import TrainState
+from forefend.runtime import files
+from forefend.training.checkpoint import load, save
 
 
 def stepped(network: nn.Module, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> dict[str, Trainable]:
@@ -31,40 +34,65 @@ def moments(player: Trainable) -> list[Any]:
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
-def test_everything_comes_back_bit_for_bit(optimizer: type[torch.optim.Optimizer], tmp_path: Path) -> None:
-    players, path = stepped(preprocessor(), optimizer), tmp_path / "checkpoint"
-    memory = {"radii": torch.rand(5), "static/x": torch.arange(3)}
-    store(path, players, memory, {"step": 7, "sums": {"a/b": 0.1}, "words": ["x", None]})
-    others, found = stepped(preprocessor(1), optimizer), Memory()
-    assert restore(path, others, found) == {"step": 7, "sums": {"a/b": 0.1}, "words": ["x", None]}
-    assert found.keys() == memory.keys()
-    assert same(list(found.values()), list(memory.values()))
-    old, new = (p["player"].networks["network"].state_dict() for p in (players, others))
+def test_load_restores_every_tensor_bit_for_bit(optimizer: type[torch.optim.Optimizer], tmp_path: Path) -> None:
+    trainables, path = stepped(preprocessor(), optimizer), tmp_path / "checkpoint"
+    save(path, trainables, TrainState())
+    others = stepped(preprocessor(1), optimizer)
+    load(path, others, TrainState())
+    old, new = (p["player"].networks["network"].state_dict() for p in (trainables, others))
     assert same(list(old.values()), list(new.values()))
     assert old.keys() == new.keys()
-    assert moments(players["player"])
-    assert all(torch.equal(a, b) for a, b in zip(moments(players["player"]), moments(others["player"]), strict=True))
+    assert moments(trainables["player"])
+    assert all(torch.equal(a, b) for a, b in zip(moments(trainables["player"]), moments(others["player"]), strict=True))
+
+
+def test_load_restores_every_field_of_the_state(tmp_path: Path) -> None:
+    state = TrainState(
+        step=7,
+        threads=2,
+        losses={"a/b": [0.1, 3]},
+        per_image={"radius": torch.rand(5), "static/x": torch.arange(3)},
+        perturbations=torch.tensor([[-127, 3]], dtype=torch.int8),
+        lr_factor=0.1 + 0.2,
+        plateau_loss=1 / 3,
+        plateau_epochs=4,
+        best_score=2 / 3,
+        best_weights={"0.weight": torch.rand(2, 2, dtype=torch.float64)},
+        monitor_best=0.7,
+        fallen_back=True,
+    )
+    assert all(getattr(state, f.name) != getattr(TrainState(), f.name) for f in fields(state) if f.name != "step")
+    found = TrainState()
+    save(tmp_path / "checkpoint", {}, state)
+    load(tmp_path / "checkpoint", {}, found)
+    for name, value in vars(state).items():
+        torch.testing.assert_close(getattr(found, name), value, rtol=0, atol=0)
+    save(tmp_path / "checkpoint", {}, TrainState())
+    load(tmp_path / "checkpoint", {}, found)
+    assert found == TrainState()
 
 
 def test_learning_rates_are_the_recipes_not_the_files(tmp_path: Path) -> None:
     players = stepped(preprocessor())
     players["player"].optimizer.param_groups[0]["lr"] = 1e-9
-    store(tmp_path / "checkpoint", players, {}, {})
+    save(tmp_path / "checkpoint", players, TrainState())
     others = stepped(preprocessor())
-    restore(tmp_path / "checkpoint", others, {})
+    load(tmp_path / "checkpoint", others, TrainState())
     assert others["player"].optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_without_a_file_there_is_nothing_to_restore(tmp_path: Path) -> None:
-    assert restore(tmp_path / "none", {}, {}) is None
+    state = TrainState()
+    load(tmp_path / "none", {}, state)
+    assert state == TrainState()
 
 
 def test_tensors_that_share_memory_or_have_strides_are_stored(tmp_path: Path) -> None:
     base = torch.arange(6.0)
-    store(tmp_path / "checkpoint", {}, {"a": base, "b": base, "c": base.view(2, 3).t()}, {})
-    memory = Memory()
-    restore(tmp_path / "checkpoint", {}, memory)
-    assert torch.equal(memory["c"], base.view(2, 3).t())
+    save(tmp_path / "checkpoint", {}, TrainState(per_image={"a": base, "b": base, "c": base.view(2, 3).t()}))
+    state = TrainState()
+    load(tmp_path / "checkpoint", {}, state)
+    assert torch.equal(state.per_image["c"], base.view(2, 3).t())
 
 
 def _cut(path: Path) -> None:
@@ -92,11 +120,11 @@ def _foreign_metadata(path: Path) -> None:
 
 
 def _other_network(path: Path) -> None:
-    store(path, stepped(classifier()), {}, {})
+    save(path, stepped(classifier()), TrainState())
 
 
 def _other_player(path: Path) -> None:
-    store(path, {"somebody": stepped(preprocessor())["player"]}, {}, {})
+    save(path, {"other": stepped(preprocessor())["player"]}, TrainState())
 
 
 @pytest.mark.parametrize(
@@ -106,12 +134,10 @@ def _other_player(path: Path) -> None:
 )
 def test_a_damaged_or_foreign_file_is_one_sentence(damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
-    store(path, stepped(preprocessor()), {}, {"step": 1})
+    save(path, stepped(preprocessor()), TrainState(step=1))
     damage(path)
-    with pytest.raises(
-        InputError, match=r"checkpoint cannot be resumed from \(.+\): .+ delete it to start over\.$"
-    ) as e:
-        restore(path, stepped(preprocessor()), {})
+    with pytest.raises(InputError, match=r"checkpoint cannot be resumed \(.+\): .+ delete it\.$") as e:
+        load(path, stepped(preprocessor()), TrainState())
     assert "\n" not in str(e.value)
 
 
@@ -122,27 +148,36 @@ def test_nothing_is_put_back_where_not_all_of_it_fits(kind: bool, tmp_path: Path
         last = nn.Conv2d(3, width, 1) if kind else nn.Identity()
         return nn.Sequential(nn.Conv2d(1, 3, 1), last)
 
-    store(tmp_path / "checkpoint", stepped(network(0, 1)), {}, {})
+    save(tmp_path / "checkpoint", stepped(network(0, 1)), TrainState())
     other = nn.Sequential(*network(1, 2)) if kind else nn.Sequential(*network(1, 2), nn.Conv2d(3, 3, 1))
     players = stepped(other)
     before = [tensor.clone() for tensor in other.state_dict().values()]
     words = r"1\.weight of the network is \[1, 3, 1, 1\], not \[2, 3, 1, 1\]" if kind else "2.bias of the network is in"
     with pytest.raises(InputError, match=words):
-        restore(tmp_path / "checkpoint", players, {})
+        load(tmp_path / "checkpoint", players, TrainState())
     assert same(list(other.state_dict().values()), before)
 
 
 def test_an_exception_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint"
-    store(path, {}, {"a": torch.ones(1)}, {"step": 1})
+    save(path, {}, TrainState(step=1))
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
     for step in ("fsync", "replace"):
         with monkeypatch.context() as patched:
-            patched.setattr(run_folder.os, step, fail)
+            patched.setattr(files.os, step, fail)
             with pytest.raises(OSError, match="disk full"):
-                store(path, {}, {"a": torch.zeros(1)}, {"step": 2})
-    assert restore(path, {}, {}) == {"step": 1}
+                save(path, {}, TrainState(step=2))
+    found = TrainState()
+    load(path, {}, found)
+    assert found == TrainState(step=1)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_load_of_a_newer_format_raises_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    save_file({}, path, metadata={"format": "2", "skeleton": json.dumps({"layout": "unknown"})})
+    with pytest.raises(InputError, match="has format 2"):
+        load(path, {}, TrainState())

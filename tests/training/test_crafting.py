@@ -15,15 +15,17 @@ from forefend.checks import InputError
 from forefend.models.guide import Guide, read
 from forefend.models.optimized_copy import OptimizedCopy
 from forefend.recipes import AAA, JAT, RECIPES, RTFE, Robustifier
-from forefend.recipes.base import Batch, Memory, Networks, Recipe
+from forefend.recipes.base import Batch, Networks, Recipe
 from forefend.recipes.ensemble import every
+from forefend.recipes.state import TrainState
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
-from forefend.training.crafting import CRAFTING, Crafting, View, live, prepared, prepared_bf16
+from forefend.training import trainer
+from forefend.training.crafting import ATTACK_COPIES, CraftingView
 
 SMALL = RTFE(Linf(0.1), steps=2, epochs=2, batch_size=16)
-each = pytest.mark.parametrize("craft", CRAFTING.values(), ids=CRAFTING)
-fast = pytest.mark.parametrize("craft", [prepared, prepared_bf16])
+each = pytest.mark.parametrize("precision", ATTACK_COPIES.values(), ids=ATTACK_COPIES)
+fast = pytest.mark.parametrize("precision", ["fp32", "bf16"])
 
 
 def images(count: int = 8) -> Tensor:
@@ -38,12 +40,12 @@ def moved(network: nn.Module) -> None:
                 tensor.mul_(1.25).add_(0.1)
 
 
-@pytest.mark.parametrize(("craft", "tolerance"), [(live, 1e-7), (prepared, 1e-5), (prepared_bf16, 0.05)])
-def test_what_is_seen_follows_what_is_trained(craft: Crafting, tolerance: float) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-7), ("fp32", 1e-5), ("bf16", 0.05)])
+def test_what_is_seen_follows_what_is_trained(precision: str | None, tolerance: float) -> None:
     networks, x = toy_cast(), images()
-    view = craft(networks, x)
+    view = CraftingView(networks, x, precision)
     for _ in range(2):
-        seen = view()
+        seen = view.refresh()
         nets = [(networks.preprocessor, seen.preprocessor), (networks.classifier, seen.classifier)]
         for network, stand_in in [*nets, *zip(networks.guides, seen.guides, strict=True)]:
             expected = network.eval()(x).detach()
@@ -53,7 +55,7 @@ def test_what_is_seen_follows_what_is_trained(craft: Crafting, tolerance: float)
 
 
 @fast
-def test_stand_ins_are_really_asked(craft: Crafting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_ins_are_really_asked(precision: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[OptimizedCopy] = []
     forward = OptimizedCopy.forward
 
@@ -63,7 +65,7 @@ def test_stand_ins_are_really_asked(craft: Crafting, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(OptimizedCopy, "forward", spy)
     networks, x = toy_cast(), images()
-    seen = craft(networks, x)()
+    seen = CraftingView(networks, x, precision).refresh()
     asked.clear()
     seen.guides[0](seen.preprocessor(x))
     assert len(asked) == 2
@@ -84,14 +86,14 @@ def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
 
     monkeypatch.setattr(OptimizedCopy, "forward", spy)
     small = recipe(Linf(0.1), steps=1, epochs=1, batch_size=20, policy=every)
-    train(small, toy_images(), toy_cast(), craft=prepared)
+    train(small, toy_images(), toy_cast(), attack_copy="fp32")
     assert len(asked) == 3
 
 
 @fast
-def test_who_reads_features_is_given_the_network_itself(craft: Crafting) -> None:
+def test_who_reads_features_is_given_the_network_itself(precision: str | None) -> None:
     networks, x = toy_cast(), images()
-    seen = craft(networks, x)()
+    seen = CraftingView(networks, x, precision).refresh()
     for network, stand_in in ((networks.classifier, seen.classifier), (networks.guides[0].classifier, seen.guides[0])):
         logits, features = read(network.eval(), x, ["1"])
         own = stand_in.read(x, ["1"]) if isinstance(stand_in, Guide) else read(stand_in, x, ["1"])
@@ -100,9 +102,9 @@ def test_who_reads_features_is_given_the_network_itself(craft: Crafting) -> None
 
 
 @fast
-def test_gradients_reach_the_image_and_no_parameter(craft: Crafting) -> None:
+def test_gradients_reach_the_image_and_no_parameter(precision: str | None) -> None:
     networks, x = toy_cast(), images().requires_grad_()
-    seen = craft(networks, x.detach())()
+    seen = CraftingView(networks, x.detach(), precision).refresh()
     seen.guides[0](seen.preprocessor(x)).sum().backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0
@@ -112,23 +114,31 @@ def test_gradients_reach_the_image_and_no_parameter(craft: Crafting) -> None:
 
 
 @each
-def test_interrupted_and_resumed_the_weights_are_the_same(craft: Crafting, tmp_path: Path) -> None:
+def test_interrupted_and_resumed_the_weights_are_the_same(precision: str | None, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), craft=craft, augment=Stopping(4), checkpoint_every=0)
-    resumed = trained(train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), craft=craft))
-    assert same(resumed, trained(train(SMALL, toy_images(), toy_cast(), craft=craft)))
+        train(
+            SMALL,
+            toy_images(),
+            toy_cast(),
+            run=Run(tmp_path),
+            attack_copy=precision,
+            augment=Stopping(4),
+            checkpoint_every=0,
+        )
+    resumed = trained(train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), attack_copy=precision))
+    assert same(resumed, trained(train(SMALL, toy_images(), toy_cast(), attack_copy=precision)))
 
 
 def test_the_same_function_trains_the_same_defense_and_a_rough_one_nearly() -> None:
     weights = {
-        c: torch.cat([t.flatten() for t in trained(train(SMALL, toy_images(), toy_cast(), craft=c))])
-        for c in CRAFTING.values()
+        c: torch.cat([t.flatten() for t in trained(train(SMALL, toy_images(), toy_cast(), attack_copy=c))])
+        for c in ATTACK_COPIES.values()
     }
     start = torch.cat([t.flatten() for t in trained(toy_cast())])
-    way = float((weights[live] - start).norm())
+    way = float((weights[None] - start).norm())
     assert way > 0.1
-    assert float((weights[prepared] - weights[live]).norm()) < 1e-2 * way
-    assert 0 < float((weights[prepared_bf16] - weights[live]).norm()) < 0.3 * way
+    assert float((weights["fp32"] - weights[None]).norm()) < 1e-2 * way
+    assert 0 < float((weights["bf16"] - weights[None]).norm()) < 0.3 * way
 
 
 @dataclass(frozen=True)
@@ -138,33 +148,33 @@ class Judge(Spy):
     hold_out: float = 0.2
     crafts: list[Networks] = field(default_factory=list)
 
-    def validate(self, craft: Networks, batches: Iterator[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterator[Batch], state: TrainState) -> None:
         self.crafts.append(craft)
 
 
 @fast
-def test_held_out_images_are_judged_by_the_networks_themselves(craft: Crafting) -> None:
+def test_held_out_images_are_judged_by_the_networks_themselves(precision: str | None) -> None:
     judge, networks, x = Judge([], []), toy_cast(), images()
-    train(judge, toy_images(), networks, craft=craft, precision="bf16")
+    train(judge, toy_images(), networks, attack_copy=precision, precision="bf16")
     assert torch.equal(judge.crafts[-1].preprocessor(x), networks.preprocessor.eval()(x))
     assert judge.crafts[-1].preprocessor.state_dict().keys() == networks.preprocessor.state_dict().keys()
 
 
-def test_it_is_brought_up_to_date_before_each_step_and_made_once() -> None:
-    made, viewed = [], []
+def test_view_is_made_once_and_refreshed_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, refreshed = [], []
 
-    def counting(networks: Networks, x: Tensor) -> View:
-        made.append(len(x))
-        view = live(networks, x)
+    class Counting(CraftingView):
+        def __init__(self, networks: Networks, x: Tensor, precision: str | None) -> None:
+            made.append(len(x))
+            super().__init__(networks, x, precision)
 
-        def now() -> Networks:
-            viewed.append(1)
-            return view()
+        def refresh(self) -> Networks:
+            refreshed.append(1)
+            return super().refresh()
 
-        return now
-
-    train(SMALL, toy_images(), toy_cast(), craft=counting)
-    assert (len(made), len(viewed)) == (1, 6)
+    monkeypatch.setattr(trainer, "CraftingView", Counting)
+    train(SMALL, toy_images(), toy_cast())
+    assert (len(made), len(refreshed)) == (1, 6)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -174,14 +184,14 @@ def test_every_recipe_trains_on_stand_ins(name: str) -> None:
     recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
     networks = toy_cast(guides=1 if name == "nrp" else 2)
     before = trained(networks)
-    train(recipe, toy_images(), networks, craft=prepared_bf16, precision="bf16")
+    train(recipe, toy_images(), networks, attack_copy="bf16", precision="bf16")
     assert not same(trained(networks), before)
     assert all(tensor.dtype == torch.float32 for tensor in trained(networks) if tensor.is_floating_point())
 
 
 def test_attacks_in_feature_space_are_the_faithful_ones() -> None:
     recipe = JAT(Linf(0.1), steps=2, epochs=1, batch_size=20)
-    a, b = (trained(train(recipe, toy_images(), toy_cast(), craft=craft)) for craft in (live, prepared))
+    a, b = (trained(train(recipe, toy_images(), toy_cast(), attack_copy=copy)) for copy in (None, "fp32"))
     for one, other in zip(a, b, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
@@ -190,7 +200,7 @@ def test_a_classifier_that_was_handed_in_is_untouched() -> None:
     original = classifier(1)
     before = [t.clone() for t in original.state_dict().values()]
     networks = replace(toy_cast(), guides=[Guide(original)])
-    train(Robustifier(Linf(0.1), steps=1, epochs=1), toy_images(), networks, craft=prepared_bf16, precision="bf16")
+    train(Robustifier(Linf(0.1), steps=1, epochs=1), toy_images(), networks, attack_copy="bf16", precision="bf16")
     assert same(list(original.state_dict().values()), before)
     assert "forward" not in vars(original)
     assert not original._forward_hooks
@@ -199,4 +209,4 @@ def test_a_classifier_that_was_handed_in_is_untouched() -> None:
 
 def test_an_unknown_precision_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"^There is no precision called 'bf17': did you mean 'bf16'\?$"):
-        prepared(toy_cast(), images(), precision="bf17")
+        CraftingView(toy_cast(), images(), "bf17")

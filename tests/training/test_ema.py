@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.recipes import RTFE, Robustifier
-from forefend.recipes.base import Batch, Memory, Networks, Trainable
+from forefend.recipes.base import Batch, Networks, Trainable
+from forefend.recipes.state import TrainState
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
-from forefend.training import checkpoint
-from forefend.training.ema import begun, follow, in_place, put
+from forefend.training.ema import average_loaded, averaged, trained_networks
 
 SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
 
-def player(network: nn.Module) -> dict[str, Trainable]:
-    return {"it": Trainable({"network": network}, torch.optim.SGD(network.parameters(), 0.1), lambda progress: 1.0)}
+def trainable(network: nn.Module) -> Trainable:
+    return Trainable({"network": network}, torch.optim.SGD(network.parameters(), 0.1), lambda progress: 1.0)
 
 
 def test_the_average_is_the_recurrence_written_out() -> None:
@@ -31,38 +31,40 @@ def test_the_average_is_the_recurrence_written_out() -> None:
     weights = [3.0, 1.0, -2.0, 5.0]
     with torch.no_grad():
         network.weight.fill_(weights[0])
-    average, expected = begun(player(network)), weights[0]
+    trained_ones = [trainable(network)]
+    average, expected = averaged(trained_ones, 0.2), weights[0]
     for step, weight in enumerate(weights[1:]):
         with torch.no_grad():
             network.weight.fill_(weight)
-        follow(average, player(network), 0.2, step)
+        average.update_parameters(trained_networks(trained_ones))
         kept = [0.1, 2 / 11, 0.2][step]  # (1 + t) / (10 + t) until it passes the decay
         expected = kept * expected + (1 - kept) * weight
-        assert float(average["it/network/weight"]) == pytest.approx(expected)
+        assert float(average.module[0].weight.detach()) == pytest.approx(expected)
 
 
 def test_statistics_are_averaged_and_counts_are_copied() -> None:
     norm = nn.BatchNorm2d(2)
-    average = begun(player(norm))
+    average = averaged([trainable(norm)], 0.5)
+    average.n_averaged.fill_(10**6)
     norm.running_mean.fill_(10.0)
     norm.num_batches_tracked.fill_(7)
-    follow(average, player(norm), 0.5, 10**6)
-    assert average["it/network/running_mean"].tolist() == [5.0, 5.0]
-    assert int(average["it/network/num_batches_tracked"]) == 7
+    average.update_parameters(trained_networks([trainable(norm)]))
+    assert average.module[0].running_mean.tolist() == [5.0, 5.0]
+    assert int(average.module[0].num_batches_tracked) == 7
 
 
 def test_the_average_is_put_in_for_a_while_and_taken_out_whatever_happens() -> None:
     network = nn.Linear(2, 2)
-    average = begun(player(network))
+    average, networks = averaged([trainable(network)], 0.5), trained_networks([trainable(network)])
     with torch.no_grad():
         network.weight.add_(1)
     own = network.weight.detach().clone()
-    with contextlib.suppress(KeyboardInterrupt), in_place(average, player(network)):
-        assert torch.equal(network.weight, average["it/network/weight"])
+    with contextlib.suppress(KeyboardInterrupt), average_loaded(average, networks):
+        assert torch.equal(network.weight, average.module[0].weight)
         raise KeyboardInterrupt
     assert torch.equal(network.weight, own)
-    put({}, player(network))
-    assert torch.equal(network.weight, own)
+    with average_loaded(None, networks):
+        assert torch.equal(network.weight, own)
 
 
 def twin(decay: float) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ class Judge(Spy):
     hold_out: float = 0.2
     judged: list[Tensor] = field(default_factory=list)
 
-    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:
         self.judged.append(craft.preprocessor[0].weight.clone())
 
 
@@ -134,18 +136,7 @@ def test_a_checkpoint_is_not_gone_on_with_otherwise(first: float | None, second:
         train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
 
 
-@pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
-def test_nor_is_one_that_does_not_say_how_it_was_begun(
-    first: float | None, second: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = checkpoint.store
-    monkeypatch.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
-    train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
-    with pytest.raises(InputError, match=r"^The checkpoint holds (no|an) average of .+: go on with.* --ema"):
-        train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
-
-
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0, 1.5, float("nan")])
 def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
-    with pytest.raises(InputError, match=r"^The decay of the weights' average is .+, expected between 0 and 1"):
+    with pytest.raises(InputError, match="expected between 0 and 1"):
         train(SMALL, toy_images(), toy_cast(), ema=decay)

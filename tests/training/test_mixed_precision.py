@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import torch
 from helpers.toy_networks import Stopping, held, same, toy_cast, toy_images, train, trained
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.checks import InputError
 from forefend.models.guide import read
 from forefend.recipes import RTFE, Adversarial
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable
+from forefend.recipes.state import TrainState
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
 from forefend.training.mixed_precision import mixed_precision
@@ -86,11 +87,11 @@ class Dtypes(Recipe):
     epochs: int = 1
     batch_size: int = 40
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         sgd = torch.optim.SGD(networks.preprocessor.parameters(), 0.1)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd, lambda progress: 1.0)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         logits = train.guides[0](train.preprocessor(batch.x))
         loss = nn.functional.cross_entropy(logits, batch.y)
         gradient = torch.autograd.grad(loss, next(train.preprocessor.parameters()), retain_graph=True)[0]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,18 @@ from helpers.toy_networks import Stopping, preprocessor, same, toy_cast, toy_ima
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.recipes import AAA, RTFE, Adversarial
-from forefend.recipes.base import Batch, Memory, Networks
+from forefend.recipes.base import Batch, Networks, Steps
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
 from forefend.runtime.signals import Interrupted
 from forefend.threat_models.lp import Linf
 from forefend.training import checkpoint
-from forefend.training.crafting import prepared
-from forefend.training.growing import Sizes
-from forefend.training.inner_attacks import InnerAttack, Moment, WarmStarted
+from forefend.training.inner_attacks import ATTA, InnerAttack
 
 SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
@@ -68,11 +68,10 @@ def weights(networks: Networks) -> list[Tensor]:
         ({"data": replace(toy_images(), index=toy_images().index + 1)}, "pixels was "),
         ({"cast": partial(toy_cast, guides=1)}, "guides was "),
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"craft": prepared}, "craft was 'live', now 'prepared'"),
-        ({"inner": WarmStarted()}, "inner was 'AsPublished', now 'WarmStarted(steps=(1,)"),
+        ({"attack_copy": "fp32"}, "attack_copy was None, now 'fp32'"),
+        ({"inner_attack": ATTA()}, "inner_attack was 'AsPublished', now 'ATTA(steps=(1,)"),
         ({"ema": 0.9}, "ema was None, now 0.9"),
         ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
-        ({"sizes": Sizes((1.0, 1.0))}, "sizes was "),
     ],
 )
 def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -93,11 +92,11 @@ def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
     place = tmp_path / "new" / "run"
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, toy_images(), toy_cast(), run=str(place), augment=Stopping(4), checkpoint_every=0.0)
-    assert "stands after" not in capsys.readouterr().out
-    resumed = train(SMALL, toy_images(), toy_cast(), run=place, watch=None)  # who watches may change
-    assert f"{place} stands after step 4 of 6: going on from there" in capsys.readouterr().out
+    assert "is done" not in capsys.readouterr().out
+    resumed = train(SMALL, toy_images(), toy_cast(), run=place, monitor=None)  # the monitor may change
+    assert f"{place}: step 4 of 6 is done, resuming" in capsys.readouterr().out
     again = train(SMALL, toy_images(), toy_cast(), run=Run(place))
-    assert f"{place} stands after step 6 of 6: nothing is left to do" in capsys.readouterr().out
+    assert f"{place}: step 6 of 6 is done, nothing is left to do" in capsys.readouterr().out
     assert same(trained(again), trained(resumed))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot be created \(File exists\): choose another --out\.$"):
@@ -115,10 +114,10 @@ class Mine(InnerAttack):
     schedule: Callable[[float], float] = halves
     times: int = 1
 
-    def __call__(self, attack: PGD, moment: Moment) -> PGD:
-        return replace(attack, step_size=float(attack.step_size) * self.schedule(moment.progress))
+    def __call__(self, attack: PGD, batch: Batch, state: TrainState) -> PGD:
+        return replace(attack, step_size=float(attack.step_size) * self.schedule(batch.progress))
 
-    def single(self, steps: int) -> bool:
+    def uses_single_steps(self, steps: int) -> bool:
         return False
 
 
@@ -130,8 +129,11 @@ class Unlike(Adversarial):
     radius: float = 0.1
     factor: Any = None
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        yield from replace(SINGLE, threat=Linf(self.radius)).updates(train, craft, batch, memory)
+    def inner_attack(self) -> PGD:
+        return replace(SINGLE, threat=Linf(self.radius)).inner_attack()
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        yield from replace(SINGLE, threat=Linf(self.radius)).training_step(train, craft, batch, attack, state)
 
 
 SINGLE = Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)
@@ -141,7 +143,7 @@ def test_what_differs_in_address_alone_goes_on(tmp_path: Path) -> None:
     factors, schedules = (object(), object()), (lambda progress: 0.5, lambda progress: 0.5)
     own = Unlike(steps=1, epochs=2, batch_size=16)
     for factor, schedule in zip(factors, schedules, strict=True):
-        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "inner", inner=Mine(schedule))
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "inner", inner_attack=Mine(schedule))
         train(replace(own, factor=factor), toy_images(), toy_cast(), run=tmp_path / "recipe")
     with pytest.raises(InputError, match=r"radius was 0\.1, now 0\.2"):
         train(replace(own, radius=0.2), toy_images(), toy_cast(), run=tmp_path / "recipe")
@@ -155,26 +157,16 @@ def test_a_recipe_without_a_threat_model_is_not_watched_and_a_seed_of_numpy_s_is
     train(own, toy_images(), toy_cast(), seed=3, run=tmp_path)
 
 
-def test_a_checkpoint_that_does_not_say_whose_it_is_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = checkpoint.store
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "store", lambda *given: store(*given[:4]))  # as it was written once
-        with pytest.raises(KeyboardInterrupt):
-            train(SMALL, toy_images(), toy_cast(), run=tmp_path, augment=Stopping(4), checkpoint_every=0.0)
-    resumed = train(SMALL, toy_images(), toy_cast(), run=tmp_path)
-    assert same(trained(resumed), trained(train(SMALL, toy_images(), toy_cast())))
-
-
 def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, log = Run(tmp_path), tmp_path / "train.jsonl"
 
-    def die(*_: object) -> None:
+    def die(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "store", die)
+        patched.setattr(checkpoint, "save", die)
         with pytest.raises(KeyboardInterrupt):
             train(SMALL, toy_images(), toy_cast(), run=run)
     assert len(log.read_text().splitlines()) == 1

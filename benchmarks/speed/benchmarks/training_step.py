@@ -16,16 +16,17 @@ from benchmarks.speed.cases import DEPTHS, MODELS, WIDTHS
 from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure
 from benchmarks.speed.timing import now
 from forefend import data
+from forefend.attacks.base import Attack
 from forefend.data import ImageDataset
 from forefend.models import classifiers
 from forefend.models.guide import Guide
 from forefend.models.preprocessors import DenoisingUNet
 from forefend.recipes import RTFE
-from forefend.recipes.base import Batch, Memory, Networks
+from forefend.recipes.base import Batch, Networks, Steps
+from forefend.recipes.state import TrainState
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 from forefend.training.config import TrainingConfig
-from forefend.training.crafting import Crafting, live, prepared_bf16
 from forefend.training.trainer import fit
 
 NAME = "training"
@@ -108,18 +109,18 @@ class RecordedRTFE(RTFE):
         """Return the settings of RTFE."""
         return {name: value for name, value in super().settings().items() if name != "recorded"}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Yield the losses of RTFE; record each once its optimizer has stepped."""
-        for name, loss in super().updates(train, craft, batch, memory):
+        for name, loss in super().training_step(train, craft, batch, attack, state):
             yield name, loss
             self.recorded.append((float(loss.detach()), now()))
 
 
-def work(crafting: Crafting, precision: str, name: str) -> Work:
+def work(attack_copy: str | None, precision: str, name: str) -> Work:
     """Set up the training steps of a case by `fit`; only the steps are timed.
 
     Args:
-        crafting: what attacks see.
+        attack_copy: precision of the copies that attacks see.
         precision: of the training step.
         name: of the case.
     """
@@ -139,7 +140,7 @@ def work(crafting: Crafting, precision: str, name: str) -> Work:
         recipe = RecordedRTFE(**{f.name: getattr(case.recipe(), f.name) for f in fields(RTFE)})
         networks = Networks(preprocessor=case.preprocessor(), guides=[guide])
         with contextlib.redirect_stderr(io.StringIO()):
-            fit(recipe, images, networks, augment=record_start, config=TrainingConfig(crafting, precision))
+            fit(recipe, images, networks, augment=record_start, config=TrainingConfig(attack_copy, precision))
         seconds = sum(end - start for start, (_, end) in zip(began, recipe.recorded, strict=True))
         losses = [loss for loss, _ in recipe.recorded]
         return {"seconds": seconds / case.steps, "losses": losses, "batches": batches, "images": case.batch}
@@ -149,8 +150,8 @@ def work(crafting: Crafting, precision: str, name: str) -> Work:
 
 
 IMPLEMENTATIONS: Mapping[str, Setup] = {
-    OURS: partial(work, prepared_bf16, "bf16"),
-    FP32: partial(work, live, "fp32"),
+    OURS: partial(work, "bf16", "bf16"),
+    FP32: partial(work, None, "fp32"),
 }
 
 

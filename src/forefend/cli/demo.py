@@ -96,14 +96,12 @@ def _defense(run: Run, recipe: Any, guides: dict[str, nn.Module], train: ImageDa
     from forefend.models.initialization import new_preprocessor
     from forefend.recipes.base import Networks
     from forefend.runtime.distributed import accelerator_on
-    from forefend.training.artifacts import defense_of
     from forefend.training.trainer import fit
 
     networks = Networks(
         new_preprocessor("narrow-unet", train, seed), [Guide(network, name) for name, network in guides.items()]
     )
-    fit(recipe, train, networks, run=run, seed=seed, accelerator=accelerator_on("cpu"))
-    defense = defense_of(recipe, train, networks)
+    defense: Defense = fit(recipe, train, networks, run=run, seed=seed, accelerator=accelerator_on("cpu"))  # type: ignore
     defense.save(run.folder)
     return defense
 

@@ -7,47 +7,21 @@ from typing import Any, get_args, get_origin
 from forefend.checks import choose
 from forefend.cli.parser import Parser
 
-# recipe: (the networks that it needs, its purpose), so that help need not import torch; a test holds it to the recipes.
-ALONE = ("classifier",)
-BEHIND = ("preprocessor", "guides")
-PAIR = ("preprocessor", "classifier")
-GAN = ("preprocessor", "discriminator", "guides")
-RECIPES: dict[str, tuple[tuple[str, ...], str]] = {
-    "aaa": (BEHIND, "autoencoder before frozen classifiers: cross-entropy, reconstruction or both (Vaishnavi et al.)"),
-    "adversarial": (ALONE, "classifier trained on attacked images (Madry et al.)"),
-    "ape-gan": (GAN, "generator that removes perturbations, against a discriminator (Shen et al.)"),
-    "denoised-smoothing": (BEHIND, "denoiser on Gaussian noise, so that a classifier may be smoothed (Salman et al.)"),
-    "hgd": (BEHIND, "denoiser guided by a classifier's response to adversarial examples (Liao et al.)"),
-    "jat": (PAIR, "U-Net and new classifier trained together: the RTFE paper's joint baseline"),
-    "jatp": (BEHIND, "preprocessor before a robust classifier, attacked in feature space (Zhou et al.)"),
-    "jatp-prime": (PAIR, "JATP with the classifier trained along; the preprocessor then serves others"),
-    "mart": (ALONE, "classifier, weighing stability by how wrong it is (Wang et al.)"),
-    "mma": (ALONE, "classifier with the widest margin for each image (Ding et al.)"),
-    "mma-simple": (ALONE, "classifier on attacked images where right, clean ones where wrong (Zhou et al.'s code)"),
-    "natural": (ALONE, "classifier trained on clean images: what guides are made of"),
-    "nrp": (GAN, "purifier trained on self-supervised perturbations of features (Naseer et al.)"),
-    "robustifier": (BEHIND, "U-Net before frozen classifiers: robustness and fidelity (Norouzzadeh et al.)"),
-    "rtfe": (BEHIND, "preprocessor before frozen guides that answer on attacked images as on clean (Cann et al.)"),
-    "trades": (ALONE, "classifier, right on clean images and the same on attacked ones (Zhang et al.)"),
-    "transfer": (("source",), "source classifier retrained, wholly or at its end, for new data (Davchev et al.)"),
-}
-GUIDES = {"aaa": ["cnn", "tinyresnet"], "robustifier": ["cnn", "tinyresnet"], "rtfe": ["cnn", "tinyresnet"]}
-ROBUST = {"jatp": ["tinyresnet@trades"]}
-
 
 def main(arguments: list[str]) -> int:
     """Train, save, and say what to try next."""
+    from forefend.cli import train_work
+    from forefend.recipes import RECIPES
+
     if not arguments or arguments[0].startswith("-"):
         print("usage: forefend train RECIPE [options]   (forefend train RECIPE --help shows a recipe's options)\n")
-        print("\n".join(f"  {name:19} {purpose}" for name, (_, purpose) in RECIPES.items()))
+        print("\n".join(f"  {name:19} {recipe.purpose()}" for name, recipe in RECIPES.items()))
         return 0 if arguments else 2
     name = arguments[0]
-    roles, purpose = choose(name, RECIPES, "recipe")
-    from forefend.cli import train_work
-
-    parser = _parser(name, purpose)
-    _add_networks(parser, name, roles)
-    _add_ways(parser)
+    recipe = choose(name, RECIPES, "recipe")
+    parser = _parser(name, recipe.purpose())
+    _add_networks(parser, name, recipe)
+    _add_training_options(parser)
     group = parser.add_argument_group("recipe")
     for s in train_work.fields_of(name):
         option: dict[str, Any] = {"type": s.kind, "default": s.default, "help": s.meaning}
@@ -55,7 +29,7 @@ def main(arguments: list[str]) -> int:
             option |= {"type": get_args(s.kind)[0], "nargs": "*"}
         group.add_argument(f"--{s.name.replace('_', '-')}", **option)
     options = parser.parse_args(arguments[1:])
-    folder = train_work.run(name, roles, options)
+    folder = train_work.run(name, recipe.roles, options)
     print(f"next:\n  forefend evaluate {folder} --suite quick --images 500")
     return 0
 
@@ -72,51 +46,50 @@ def _parser(name: str, purpose: str) -> Parser:
     return parser
 
 
-def _add_ways(parser: Parser) -> None:
-    """How the training is done, whatever the recipe: the defaults are the papers'."""
+def _add_training_options(parser: Parser) -> None:
+    """Options that do not depend on the recipe; the defaults are those of the papers."""
     group = parser.add_argument_group("speed and averaging")
     group.add_argument(
-        "--craft",
+        "--attack-copy",
         type=str,
-        default="live",
-        help="what attacks see: live, or faster prepared or prepared-bf16 stand-ins",
+        default="none",
+        help="networks that attacks see: none (the networks themselves), or fp32 or bf16 (faster copies)",
     )
     group.add_argument("--precision", type=str, default="fp32", help="of the weights' step: fp32 or bf16")
     group.add_argument(
-        "--inner",
+        "--inner-attack",
         type=str,
         default="as-published",
-        help="the inner attack: as-published, gradual (few steps early), single-step (N-FGSM), warm-started (ATTA), "
-        "warm-then-two (ATTA, two steps in the last quarter), warm-deepening (ATTA, one, two, then three steps), "
-        "warm-noised (ATTA with noise, two, then three steps)",
+        help="as-published, gradual (few steps at "
+        "first), n-fgsm (one step from wide noise) or atta (few steps from those of the previous epoch)",
     )
     group.add_argument(
-        "--on-collapse", type=str, default="stop", help="when single steps no longer defend: stop or fall-back"
+        "--atta-steps", type=int, nargs="+", default=[1], help="steps of atta, in equal spans"
     )
+    group.add_argument("--atta-noise", type=float, default=0.0, help="noise on the starts of atta, in radii")
     group.add_argument(
-        "--sizes",
+        "--on-overfitting",
         type=str,
-        default="as-published",
-        help="of the training images: as-published, or growing (a half, three quarters, then all of their side), which "
-        "suits classifiers in training; frozen guides must be right on small images too",
+        default="stop",
+        help="if training on single steps no longer defends against several: stop or fall-back",
     )
-    group.add_argument("--ema", type=float | None, help="save an average of the weights with this decay, as 0.995")
+    group.add_argument("--ema", type=float | None, help="save an average of the weights with this decay, such as 0.995")
 
 
-def _add_networks(parser: Parser, name: str, roles: tuple[str, ...]) -> None:
-    """Which networks play the recipe's roles."""
-    group = parser.add_argument_group("networks")
+def _add_networks(parser: Parser, name: str, recipe: Any) -> None:
+    """One option for each network of the recipe."""
+    group, roles = parser.add_argument_group("networks"), recipe.roles
     if "guides" in roles:
-        guides = (GUIDES | ROBUST).get(name, ["tinyresnet"])
+        guides = list(recipe.default_guides)
         group.add_argument("--guides", nargs="+", type=str, default=guides, help="frozen classifiers")
     if "preprocessor" in roles:
-        network = "ape-gan" if name == "ape-gan" else "narrow-unet"
+        network = recipe.default_preprocessor
         group.add_argument("--preprocessor", type=str, default=network, help="architecture of the preprocessor")
     if "discriminator" in roles:
         group.add_argument("--discriminator", type=str, default=name, help="architecture of the discriminator")
     if "classifier" in roles:
         group.add_argument(
-            "--classifier", type=str, default="tinyresnet", help="architecture to train, or a classifier to go on from"
+            "--classifier", type=str, default="tinyresnet", help="architecture or classifier"
         )
     if "source" in roles:
         group.add_argument("--source", type=str, default="tinyresnet", help="classifier to retrain with a new head")

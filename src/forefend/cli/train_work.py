@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from forefend.checks import InputError, choose
 from forefend.cli.resolve_data import sample_images, split_loader
@@ -16,6 +19,7 @@ from forefend.data import ImageDataset, augmentation, sample
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.models import classifiers, discriminators
 from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
+from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
 from forefend.models.initialization import initialized, new_classifier, new_preprocessor
@@ -26,22 +30,22 @@ from forefend.recipes.transfer import with_new_head
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_of
 from forefend.runtime.threads import choose_threads
-from forefend.training.artifacts import defense_of, training_config
-from forefend.training.catastrophic_overfitting import ANSWERS, Monitor, stop
-from forefend.training.config import TrainingConfig, takes_single_steps
-from forefend.training.crafting import CRAFTING
-from forefend.training.growing import SIZES
-from forefend.training.inner_attacks import INNER_ATTACKS
+from forefend.training.artifacts import training_config
+from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, stop
+from forefend.training.config import TrainingConfig, uses_single_steps
+from forefend.training.crafting import ATTACK_COPIES
+from forefend.training.inner_attacks import ATTA, INNER_ATTACKS
 from forefend.training.trainer import fit
 
-# How the training is done, and what is done where nothing is said: what was begun before one of these existed goes on.
-WAYS: dict[str, Any] = {
-    "craft": "live",
+# Options of TrainingConfig with their defaults, which a run's configuration leaves out.
+TRAINING_OPTIONS: dict[str, Any] = {
+    "attack_copy": "none",
     "precision": "fp32",
     "ema": None,
-    "inner": "as-published",
-    "on_collapse": "stop",
-    "sizes": "as-published",
+    "inner_attack": "as-published",
+    "atta_steps": [1],
+    "atta_noise": 0.0,
+    "on_overfitting": "stop",
 }
 
 
@@ -66,19 +70,19 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in fields_of(name)})
     recipe.check()
-    config = ways_of(recipe, options)
+    config = training_options(recipe, options)
     config.check(recipe)  # refused before guides are trained on demand
     images = sample_images(split_loader(options)("train"), options)
     nets = {role: options[role] for role in roles if role != "guides"}
     run_config = training_config(name, recipe, images, options.seed) | nets
     run_config |= {"data": options.data, "size": options.size}
-    run_config |= {name: options[name] for name, plain in WAYS.items() if options[name] != plain}
+    run_config |= {name: options[name] for name, plain in TRAINING_OPTIONS.items() if options[name] != plain}
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     with accelerator.main_process_first():
         run_folder.check_free(folder, run_config, but=("guides", *_may_change(folder, options)))
     found = {role: _find(role, options) for role in roles if role in ("guides", "source", "classifier")}
     networks = _cast(roles, found, images, options)
-    recipe.players(networks)  # refuses a cast that does not fit before anything is written
+    recipe.configure_optimizers(networks)  # refuses networks that do not fit before anything is written
     run_config["guides"] = [guide.config() for guide in found.get("guides", [])]
     with accelerator.main_process_first():
         started = run_folder.start(folder, run_config, may_change=_may_change(folder, options))
@@ -87,7 +91,7 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
     augment = augmentation(options.data)
     with _nothing_half_begun(started):
-        fit(
+        trained = fit(
             recipe,
             images,
             networks,
@@ -98,37 +102,37 @@ def run(name: str, roles: tuple[str, ...], options: Any) -> Path:
             config=config,
         )
     if accelerator.is_main_process:
-        _save(recipe, images, networks, config, folder, options, found)
+        _save(trained, images, networks, folder, options, found)
     return folder
 
 
-def ways_of(recipe: Recipe, options: Any) -> TrainingConfig:
-    """What the options say of how `fit` shall do it.
+def training_options(recipe: Recipe, options: Any) -> TrainingConfig:
+    """The options of `fit` that do not depend on the recipe.
 
     Raises:
-        InputError: a name that stands for nothing, or an answer to a collapse that nobody watches for.
+        InputError: an unknown name, or an option that does not apply.
     """
-    inner = choose(options.inner, INNER_ATTACKS, "inner attack")
-    answer = choose(options.on_collapse, ANSWERS, "answer to a collapse")
-    if answer is not stop and not recipe.asks_inner:
-        raise InputError(f"{type(recipe).__name__} runs its own attack, unwatched: leave --on-collapse away.")
-    single = takes_single_steps(recipe, inner)
-    if answer is not stop and not single:
-        raise InputError("No step of this training is a single one, so that nobody watches: leave --on-collapse away.")
+    inner = choose(options.inner_attack, INNER_ATTACKS, "inner attack")
+    if isinstance(inner, ATTA):
+        inner = ATTA(steps=tuple(options.atta_steps), noise=options.atta_noise)
+    elif options.atta_steps != [1] or options.atta_noise:
+        raise InputError(f"--atta-steps and --atta-noise do not apply to --inner-attack {options.inner_attack}.")
+    on_detection = choose(options.on_overfitting, ON_DETECTION, "reaction to overfitting")
+    if on_detection is not stop and not uses_single_steps(recipe, inner):
+        raise InputError("This training has no single steps that several could replace: leave out --on-overfitting.")
     return TrainingConfig(
-        craft=choose(options.craft, CRAFTING, "way of crafting"),
+        attack_copy=choose(options.attack_copy, ATTACK_COPIES, "attack copy"),
         precision=options.precision,
         ema=options.ema,
-        inner=inner,
-        watch=Monitor(answer) if single else None,
-        sizes=choose(options.sizes, SIZES, "course of sizes"),
+        inner_attack=inner,
+        monitor=Monitor(on_detection),
     )
 
 
 def _may_change(folder: Path, options: Any) -> tuple[str, ...]:
     """What may be said anew of a run that goes on: that it shall fall back, before it has come to its end."""
     ended = any((folder / card).exists() for card in ("defense.json", "classifier.json"))
-    return ("on_collapse",) if options.on_collapse == "fall-back" and not ended else ()
+    return ("on_overfitting",) if options.on_overfitting == "fall-back" and not ended else ()
 
 
 @contextmanager
@@ -183,23 +187,21 @@ def _cast(
 
 
 def _save(
-    recipe: Recipe,
+    trained: nn.Module,
     images: ImageDataset,
     networks: Networks,
-    config: TrainingConfig,
     folder: Path,
     options: Any,
     found: dict[str, list[NamedClassifier]],
 ) -> None:
-    """Whatever was trained: a defense, a classifier, or both, the classifier then in a folder of its own."""
-    defended = "preprocessor" in options
-    if defended:
-        # A classifier that was gone on from is known to the preprocessor as much as one that it learned from.
-        origins = [(c.name, fingerprint(c.network)) for c in found.get("classifier", [])]
-        defense_of(recipe, images, networks, config=config, origins=origins).save(folder)
+    """Save the defense, the classifier, or both, then the classifier in a folder of its own."""
+    if isinstance(trained, Defense):
+        # The preprocessor was trained with this classifier as it was with its guides.
+        origins = [{"name": c.name, "fingerprint": fingerprint(c.network)} for c in found.get("classifier", [])]
+        Defense(trained.preprocessor, replace(trained.card, guides=trained.card.guides + origins)).save(folder)
     if "classifier" in options or "source" in options:
         origin = next((c for role in ("source", "classifier") for c in found.get(role, [])), None)
         architecture = origin.architecture if origin else options.classifier
-        place = folder / "classifier" if defended else folder
+        place = folder / "classifier" if isinstance(trained, Defense) else folder
         save_classifier(place, networks.classifier, architecture, images)
         print(f"classifier saved in {place}")

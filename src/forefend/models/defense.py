@@ -81,6 +81,9 @@ class Defense(nn.Module):
         Raises:
             InputError: the card does not rebuild the preprocessor.
         """
+        if not self.card.architecture:
+            kind = type(self.preprocessor).__name__
+            raise InputError(f"{kind} is not a preprocessor of forefend and cannot be saved: save its state_dict().")
         self._check_card()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
         write(Path(folder) / "weights.safetensors", save_tensors(tensors, metadata={"format": "pt"}))

@@ -1,4 +1,4 @@
-"""Guides: frozen classifiers that teach a preprocessor, read at named taps, and which of them serve a step."""
+"""Guides: frozen classifiers that a preprocessor learns from, and the features at their named modules."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from forefend.models.freezing import frozen
 
 
 class Guide(nn.Module):
-    """A classifier nobody may touch: a frozen view that shares its tensors, always in eval mode.
+    """A frozen view of a classifier: it shares the tensors and stays in eval mode.
 
     Args:
-        classifier: images `(B, C, H, W)` in [0, 1] to logits `(B, K)`; its own modes and flags stay as they are.
-        name: what to call it in tables.
+        classifier: images `(B, C, H, W)` in [0, 1] to logits `(B, K)`; its modes and flags do not change.
+        name: the name in tables.
     """
 
     def __init__(self, classifier: nn.Module, name: str = "guide") -> None:
         super().__init__()
         self.classifier = frozen(classifier)
         self.name = name
-        self._original = weakref.ref(classifier)  # only to prove that it is not touched; copies keep the reference
+        self._original = weakref.ref(classifier)  # to check that training did not change it
         self.register_load_state_dict_pre_hook(_refuse_weights)  # type: ignore[no-untyped-call]
         super().train(False)
 
@@ -36,46 +36,41 @@ class Guide(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> Guide:
-        """Nothing: a guide stays in eval mode."""
+        """Do nothing: a guide stays in eval mode."""
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Guide:
-        """Nothing: a guide's parameters never ask for a gradient."""
+        """Do nothing: the parameters of a guide require no gradient."""
         return self
 
     def read(self, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and what the modules called `taps` put out on the way.
-
-        Args:
-            x: images, `(B, C, H, W)` in [0, 1].
-            taps: dotted names of modules inside the classifier, e.g. `layer3`.
-
-        Raises:
-            InputError: the classifier has no module of that name.
-        """
+        """Logits and features, as `read` returns them."""
         return read(self.classifier, x, taps)
 
-    def likeness(self) -> str:
-        """Fingerprint, modes and gradient flags of the very classifier that was handed in; equal if it is untouched."""
+    def state_digest(self) -> str:
+        """Digest of the given classifier's tensors, modes and gradient flags; equal as long as it is unchanged."""
         original = self._original()
         return state_digest(self.classifier if original is None else original)
 
     def fingerprint(self) -> str:
-        """The classifier's fingerprint, the same as the original's."""
+        """The fingerprint of the classifier."""
         return fingerprint(self.classifier)
 
 
 def _refuse_weights(guide: nn.Module, *arguments: Any) -> None:
-    raise InputError("A guide shares its classifier's tensors, so no weights may be loaded into it: make a new Guide.")
+    raise InputError("Weights cannot be loaded into a guide, which shares its classifier's tensors: make a new Guide.")
 
 
 def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A classifier's logits, and what the modules called `taps` put out on the way.
+    """Compute the logits and the outputs of some modules.
 
     Args:
-        classifier: any network, in training or frozen.
+        classifier: any network.
         x: images, `(B, C, H, W)` in [0, 1].
-        taps: dotted names of modules inside it, e.g. `stages.2`.
+        taps: dotted names of modules, such as `stages.2`.
+
+    Returns:
+        Logits `(B, K)`, and the output of each module by name.
 
     Raises:
         InputError: the classifier has no module of that name.
@@ -91,7 +86,7 @@ def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor,
 
 def _tap(classifier: nn.Module, name: str) -> nn.Module:
     modules = dict(classifier.named_modules())
-    for prefix in ("", "network."):  # a wrapped classifier's taps keep the names they have inside
+    for prefix in ("", "network."):  # a wrapper does not change the names of taps
         if prefix + name in modules:
             return modules[prefix + name]
     raise unknown_name(name, (m.removeprefix("network.") for m in modules if m), "tap in this classifier")
@@ -99,17 +94,26 @@ def _tap(classifier: nn.Module, name: str) -> nn.Module:
 
 def _keep(activations: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        # A network that computes in bfloat16 answers in float32, and so must its features: losses are made of them.
+        # Losses are computed in float32, also of a network that computes in bfloat16.
         activations[name] = output.float() if output.dtype is torch.bfloat16 else output
 
     return hook
 
 
+def pipeline_features(preprocessor: nn.Module, classifier: nn.Module, tap: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from images to the output of the module `tap` behind the preprocessor."""
+
+    def features(x: Tensor) -> Tensor:
+        return read(classifier, preprocessor(x), [tap])[1][tap]
+
+    return features
+
+
 def check_guides(guides: Sequence[Guide]) -> None:
-    """Refuse an empty list of guides.
+    """Check that there is a guide.
 
     Raises:
-        InputError: there is no guide to learn from.
+        InputError: there is none.
     """
     if not guides:
         raise InputError("No guide was given, and this recipe learns from frozen classifiers: name at least one.")

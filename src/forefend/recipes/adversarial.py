@@ -1,17 +1,16 @@
-"""Adversarial training of a classifier (Madry et al., arXiv 1706.06083): the same loop with no preprocessor."""
+"""Adversarial training of a classifier (Madry et al., arXiv 1706.06083)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -36,6 +35,7 @@ class Adversarial(Recipe):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    inner_attack_replaceable: ClassVar[bool] = True
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 7
@@ -48,16 +48,17 @@ class Adversarial(Recipe):
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
 
-    asks_inner: ClassVar[bool] = True
-
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier in training."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the classifier."""
         weights = weights_of(networks.classifier, "Adversarial training", "classifier")
         schedule = step_decay(self.milestones, self.decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of the saddle-point problem, Eq. 2.1."""
-        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
+    def inner_attack(self) -> PGD:
+        """PGD on the cross-entropy."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of the saddle-point problem, Eq. 2.1."""
         x_adv = attack(craft.classifier, batch.x, batch.y, rng=batch.rng)
         yield "classifier", ce(train.classifier(x_adv), batch.y).mean()

@@ -1,8 +1,7 @@
-"""APE-GAN: adversarial perturbations eliminated by a generative adversarial network (Shen et al., arXiv 1707.05474)."""
+"""APE-GAN: adversarial perturbation elimination with a GAN (Shen et al., arXiv 1707.05474)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce, mse
 from forefend.models.defense import Knowledge, oblivious, pipelines
 from forefend.models.guide import check_guides
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import constant
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -27,10 +28,10 @@ class APEGAN(Recipe):
     Source: Shen et al., arXiv 1707.05474; the JATP paper's examples (2106.05453, section 4.1).
 
     Args:
-        threat: where the examples lie (JATP paper: l∞, 8/255).
+        threat: threat model of the examples (JATP paper: l∞, 8/255).
         steps: gradient steps of the examples' attack (JATP paper: 40; the original: 1).
         relative_step: step size as a share of the radius (JATP paper: 0.007 of 8/255).
-        sees: what the examples are made from: oblivious, the classifier alone (as published), or full, the pipeline.
+        sees: target of the attack: oblivious, the classifier alone (as published), or full, the pipeline.
         pixel_weight: ξ1, weight of the mean squared error in [-1, 1] units (public code: 0.7).
         discriminator_weight: ξ2, weight of the adversarial loss (public code: 0.3).
         generator_steps: generator steps for each discriminator step (public code: 2).
@@ -55,29 +56,32 @@ class APEGAN(Recipe):
     lr: float = 2e-4
     beta1: float = 0.5
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """Generator and discriminator, each with its Adam; the classifier is frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train generator and discriminator, each with Adam; the classifier is frozen."""
         check_guides(networks.guides)
-        players = {}
+        trainables = {}
         for role, network in (("preprocessor", networks.preprocessor), ("discriminator", networks.discriminator)):
             adam = torch.optim.Adam(weights_of(network, "APE-GAN", role), self.lr, betas=(self.beta1, 0.999))
-            players[role] = Trainable({role: network}, adam, constant)
-        return players
+            trainables[role] = Trainable({role: network}, adam, constant)
+        return trainables
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """The discriminator first, then the generator's steps."""
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+    def inner_attack(self) -> PGD:
+        """PGD on the mean cross-entropy of the guides."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take the step of the discriminator, then the steps of the generator."""
         f = pipelines(self.sees(craft.preprocessor), craft.guides)
         x, x_adv = batch.x, attack(f, batch.x, batch.y, rng=batch.rng)
         real, fake = train.discriminator(x), train.discriminator(train.preprocessor(x_adv).detach())
-        yield "discriminator", _called(real, 1.0) + _called(fake, 0.0)
+        yield "discriminator", _adversarial_loss(real, 1.0) + _adversarial_loss(fake, 0.0)
         for _ in range(self.generator_steps):
             z = train.preprocessor(x_adv)
-            fooled = _called(train.discriminator(z), 1.0)
+            fooled = _adversarial_loss(train.discriminator(z), 1.0)
             # The public code's pixels span [-1, 1]: its squared error is four times ours.
             yield "preprocessor", self.pixel_weight * 4 * mse(z, x).mean() + self.discriminator_weight * fooled
 
 
-def _called(logits: Tensor, answer: float) -> Tensor:
-    """Binary cross-entropy of the discriminator's logits against one answer for all images."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))
+def _adversarial_loss(logits: Tensor, label: float) -> Tensor:
+    """Binary cross-entropy of the discriminator's logits, with the same label for all images."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))

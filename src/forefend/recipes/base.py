@@ -1,6 +1,6 @@
-"""Recipe: what a training method is, and the words it speaks with the training loop.
+"""The interface of training methods.
 
-A recipe is a frozen dataclass whose fields are its paper's hyper-parameters and whose `updates` is its algorithm box.
+A recipe is a frozen dataclass. Its fields are the paper's hyper-parameters, its `training_step` the paper's algorithm.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,23 @@ from forefend.checks import InputError, check_classifier, check_numbers, check_p
 from forefend.data import ImageDataset
 from forefend.models.freezing import channels_last, frozen
 from forefend.models.guide import Guide
+from forefend.recipes.state import TrainState
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.parsing import as_threat_models
 
-Memory = dict[str, Tensor]
+Steps = Iterator[tuple[str, Tensor]]  # name and loss of each trainable, in the order of their steps
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a training run, by role.
+    """The networks of a training run, by role; the identity means that a role is not filled.
 
     Args:
-        preprocessor: stands in front; image to image. The identity stands for none.
-        guides: frozen classifiers it learns from; a bare one is made a Guide.
-        classifier: a classifier in training, for recipes that train one. The identity stands for none.
-        discriminator: tells clean images from processed ones, for recipes that need one. The identity stands for none.
+        preprocessor: image to image.
+        guides: frozen classifiers that the preprocessor learns from; other modules are wrapped in `Guide`.
+        classifier: a classifier to train.
+        discriminator: tells clean images from processed ones.
     """
 
     preprocessor: nn.Module = field(default_factory=nn.Identity)
@@ -46,15 +47,15 @@ class Networks:
 
     def __post_init__(self) -> None:
         given = self.guides
-        alone = isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList)
-        wrong = [given] if alone else [guide for guide in given if not isinstance(guide, nn.Module)]
+        single = isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList)
+        wrong = [given] if single else [guide for guide in given if not isinstance(guide, nn.Module)]
         if wrong:
-            raise InputError(f"Guides are a list of classifiers, torch modules each, not a {type(wrong[0]).__name__}.")
+            raise InputError(f"guides is or holds a {type(wrong[0]).__name__}, expected a list of torch modules.")
         guides = tuple(guide if isinstance(guide, Guide) else Guide(guide) for guide in given)
         object.__setattr__(self, "guides", guides)
 
     def crafting(self) -> Networks:
-        """The same networks in crafting form: eval mode, sharing their tensors, no parameter asking for a gradient."""
+        """Frozen views for attacks: in eval mode, with shared tensors, and without parameter gradients."""
         return replace(
             self,
             preprocessor=frozen(self.preprocessor),
@@ -63,20 +64,21 @@ class Networks:
         )
 
     def to(self, device: torch.device) -> None:
-        """Move every network, in place, its weights laid out channels-last: the same numbers, convolved faster."""
+        """Move every network in place; weights are stored channels-last, which convolves faster."""
         for network in (self.preprocessor, self.classifier, self.discriminator, *self.guides):
             network.to(device)
             channels_last(network)
 
+    @torch.no_grad()
     def check(self, x: Tensor, classes: int) -> None:
-        """Refuse networks that do not fit the data; call it without gradients.
+        """Check that the networks accept the images.
 
         Args:
             x: a few images, `(B, C, H, W)` in [0, 1].
-            classes: how many classes the data has.
+            classes: number of classes of the data.
 
         Raises:
-            InputError: one does not take such images, or does not return images or logits.
+            InputError: a network does not accept such images, or does not return images or logits.
         """
         check_preprocessor(self.preprocessor, x)
         for guide in self.guides:
@@ -87,12 +89,12 @@ class Networks:
 
 @dataclass(frozen=True)
 class Trainable:
-    """Networks that learn together, and how.
+    """Networks that one optimizer trains.
 
     Args:
-        networks: by name; one player may own several.
-        optimizer: over all their parameters; its learning rates are the largest ones.
-        schedule: progress in [0, 1) to the factor on the learning rates.
+        networks: by role.
+        optimizer: over all their parameters, with the largest learning rates.
+        schedule: from progress in [0, 1) to the factor on the learning rates.
     """
 
     networks: Mapping[str, nn.Module]
@@ -100,26 +102,33 @@ class Trainable:
     schedule: Callable[[float], float]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that the optimizer moves."""
+        """Every parameter that the optimizer updates."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def as_it_is(attack: PGD) -> Attack:
-    """The paper's own attack."""
-    return attack
+def unchanged(x: Tensor) -> Tensor:
+    """Return the images: no augmentation."""
+    return x
+
+
+def no_attack(f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
+    """Return the clean images: the attack of a recipe that has none."""
+    return x
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's images.
+    """The images of one training step.
 
     Args:
         x: images, `(B, C, H, W)` in [0, 1], augmented.
         y: labels, `(B,)` int64.
         index: dataset index of each image, `(B,)` int64.
-        progress: share of the training done, in [0, 1).
-        rng: randomness for this step, keyed by image.
-        inner: from the paper's inner attack to the one to run: the same, or one that takes fewer steps.
+        progress: completed share of the training, in [0, 1).
+        rng: random numbers of this step, keyed by image.
+        epoch: from 0.
+        rows: position of each image among the training images, from 0 to N - 1, `(B,)` int64.
+        augment: this step's augmentation, for perturbations of the stored images.
     """
 
     x: Tensor
@@ -127,20 +136,26 @@ class Batch:
     index: Tensor
     progress: float
     rng: KeyedRNG
-    inner: Callable[[PGD], Attack] = as_it_is
+    epoch: int = 0
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    augment: Callable[[Tensor], Tensor] = unchanged
 
 
 class Recipe(ABC):
-    """One paper's training method, or one baseline's."""
+    """One paper's training method, or a baseline of one."""
 
     roles: ClassVar[tuple[str, ...]]  # of preprocessor, guides, classifier, discriminator, and source (to be retrained)
     default_preprocessor: ClassVar[str] = "narrow-unet"  # architecture, as the command line names it
     default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet",)
+    inner_attack_replaceable: ClassVar[bool] = False  # whether `TrainingConfig.inner_attack` applies
+    min_steps: ClassVar[int] = 1  # of the inner attack
+
     epochs: int
     batch_size: int
-    hold_out: float = 0.0  # share of the training set kept for `validate`
-    least_steps: ClassVar[int] = 1  # of the inner attack; 0 where a recipe can do without one
-    asks_inner: ClassVar[bool] = False  # whether it runs `batch.inner(attack)` in place of its paper's attack
+    lr: float  # the largest learning rate
+    momentum: float  # of SGD, if the recipe uses it
+    weight_decay: float  # likewise
+    hold_out: float = 0.0  # share of the training set reserved for `validate`
 
     @classmethod
     def purpose(cls) -> str:
@@ -154,45 +169,54 @@ class Recipe(ABC):
         return " ".join(stated[1].split()) if stated else ""
 
     @abstractmethod
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """Who learns, with which optimizer and schedule."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Return what is trained, by name, with optimizer and schedule.
+
+        Raises:
+            InputError: a network is missing.
+        """
+
+    def inner_attack(self) -> PGD | None:
+        """The attack that the paper trains on; None for a recipe without one."""
+        return None
 
     @abstractmethod
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Yield `(player, loss)` in the paper's order; the step has been taken when the generator goes on.
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Yield `(name, loss)` for each trainable in the paper's order; its step is taken before the next loss.
 
         Args:
             train: the networks in training form.
             craft: the same networks in crafting form, for attacks.
             batch: this step's images.
-            memory: tensors that the recipe keeps between steps.
+            attack: the inner attack, or its cheaper replacement; `no_attack` for a recipe without one.
+            state: the state of the training run, with the recipe's tensors in `per_image`.
         """
 
-    def remember(self, data: ImageDataset) -> Memory:
-        """The tensors that the recipe keeps for each image from epoch to epoch, addressed by dataset index."""
+    def init_state(self, data: ImageDataset) -> dict[str, Tensor]:
+        """Return the tensors that the recipe keeps for each image, addressed by dataset index."""
         return {}
 
-    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:  # noqa: B027 (most need none)
-        """Look at the held-out training images after an epoch, and write what follows into the memory."""
+    def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:  # noqa: B027
+        """Evaluate the held-out training images after an epoch."""
 
-    def finish(self, networks: Networks, memory: Memory) -> None:  # noqa: B027 (most need none)
-        """Leave the networks as they shall be used, after the last epoch."""
+    def on_train_end(self, networks: Networks, state: TrainState) -> None:  # noqa: B027
+        """Prepare the networks for use, after the last epoch."""
 
     def check(self) -> None:
-        """Refuse hyper-parameters with which no training makes sense.
+        """Check the hyper-parameters.
 
         Raises:
-            InputError: one is out of its range.
+            InputError: a hyper-parameter is out of range.
         """
         as_threat_models(getattr(self, "threat", None) or ())
         numbers = self.settings()
         check_numbers(numbers)
         for name in ("epochs", "batch_size", "steps"):
             given = getattr(self, name, 0)
-            if not hasattr(given, "__index__"):  # numpy's whole numbers have it too
-                raise InputError(f"The number given for {name} is {given!r}, expected a whole one.")
-        if numbers.get("steps", self.least_steps) < self.least_steps:
-            raise InputError(f"The number given for steps is {numbers['steps']}, expected at least {self.least_steps}.")
+            if not hasattr(given, "__index__"):  # as the whole numbers of numpy have
+                raise InputError(f"{name} is {given!r}, expected a whole number.")
+        if numbers.get("steps", self.min_steps) < self.min_steps:
+            raise InputError(f"steps is {numbers['steps']}, expected at least {self.min_steps}.")
 
     def settings(self) -> dict[str, Any]:
         """The fields as JSON values, for configs and records."""
@@ -200,10 +224,10 @@ class Recipe(ABC):
 
 
 def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]:
-    """The parameters that a recipe trains.
+    """Return the parameters to train.
 
     Raises:
-        InputError: there are none, because no such network was given.
+        InputError: the network has none, because the role is not filled.
     """
     parameters = list(network.parameters())
     if not parameters:
@@ -211,24 +235,8 @@ def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]
     return parameters
 
 
-class HasMomentum(Protocol):
-    """A recipe that trains with SGD and momentum."""
-
-    @property
-    def lr(self) -> float:
-        """The largest learning rate."""
-
-    @property
-    def momentum(self) -> float:
-        """SGD's momentum."""
-
-    @property
-    def weight_decay(self) -> float:
-        """SGD's weight decay."""
-
-
-def sgd(weights: Sequence[nn.Parameter], recipe: HasMomentum) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with the recipe's own numbers."""
+def sgd(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with the recipe's settings."""
     return torch.optim.SGD(weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 

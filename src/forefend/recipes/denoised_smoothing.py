@@ -1,18 +1,20 @@
-"""Denoised smoothing: a denoiser that lets a classifier be smoothed (Salman et al., arXiv 2003.01908)."""
+"""Denoised smoothing: a denoiser for randomized smoothing (Salman et al., arXiv 2003.01908)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.losses import ce, mse
 from forefend.models.guide import Guide, check_guides
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.runtime.labels import labeled
 
 Objective = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised, clean, y) -> (B,)
@@ -26,15 +28,15 @@ def reconstruction(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @labeled("stability")
 def stability(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy against what the guide says of the clean image (Eq. 5, "Stability")."""
+    """Cross-entropy with the guide's prediction on the clean image (Eq. 5, "Stability")."""
     with torch.no_grad():
-        said = guide(x).argmax(1)
-    return ce(guide(z), said)
+        predicted = guide(x).argmax(1)
+    return ce(guide(z), predicted)
 
 
 @labeled("classification")
 def classification(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy against the label."""
+    """Cross-entropy with the label."""
     return ce(guide(z), y)
 
 
@@ -66,16 +68,16 @@ class DenoisedSmoothing(Recipe):
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The denoiser alone; the classifier is frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the denoiser; the classifier is frozen."""
         check_guides(networks.guides)
         weights = weights_of(networks.preprocessor, "Denoised smoothing", "preprocessor")
         adam = torch.optim.Adam(weights, self.lr, weight_decay=self.weight_decay)
         schedule = step_decay(self.milestones, self.decay)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, adam, schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step; the noisy image is not clipped, as smoothing does not."""
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Denoise noisy images, which are not clipped, as in randomized smoothing."""
         noisy = batch.x + self.sigma * batch.rng.normal(batch.x)
         z = train.preprocessor(noisy)
         losses = [self.objective(guide, z, batch.x, batch.y) for guide in train.guides]

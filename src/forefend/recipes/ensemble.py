@@ -1,3 +1,5 @@
+"""Which guides a training step uses."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,11 +19,11 @@ def every(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
 
 @labeled("sampled")
 def sampled(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
-    """One guide a step, drawn uniformly (AAA; Robustifier's ensembles)."""
+    """One guide at each step, drawn uniformly (AAA, and the ensembles of Robustifier)."""
     return [guides[rng.fold_in(purpose="guide").integer() % len(guides)]]
 
 
 @labeled("in_turn")
 def in_turn(guides: Sequence[Guide], rng: KeyedRNG) -> Sequence[Guide]:
-    """One guide a step, each in its turn."""
+    """The next guide at each step."""
     return [guides[int(rng.step) % len(guides)]]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce, mae
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Knowledge, oblivious, pipelines
 from forefend.models.guide import Guide, check_guides
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.runtime.labels import labeled
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
@@ -25,7 +27,7 @@ Guidance = Callable[[Guide, Tensor, Tensor, Tensor], Tensor]  # (guide, denoised
 
 @labeled("pixel")
 def pixel(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Mean absolute error in pixels: the pixel guided denoiser (PGD in the paper's words)."""
+    """Mean absolute error in pixels: the pixel guided denoiser ("PGD" in the paper)."""
     return mae(z, x)
 
 
@@ -59,10 +61,10 @@ class HGD(Recipe):
     Source: Liao et al., arXiv 1712.02976; the JATP paper's setting (2106.05453, section 4.1) where they differ.
 
     Args:
-        threat: where the examples lie (JATP paper: l∞, 8/255).
+        threat: threat model of the examples (JATP paper: l∞, 8/255).
         steps: gradient steps of the examples' attack (JATP paper: 40).
         relative_step: step size as a share of the radius (JATP paper: 0.007 of 8/255).
-        sees: what the examples are made from: oblivious, the classifier alone (as published), or full, the pipeline.
+        sees: target of the attack: oblivious, the classifier alone (as published), or full, the pipeline.
         guidance: the denoiser's loss: pixel, logit, feature or label (the published code's default: feature).
         epochs: passes over the training set (authors' code: 100).
         batch_size: images a step (authors' code: 32).
@@ -84,16 +86,19 @@ class HGD(Recipe):
     milestones: tuple[float, ...] = (0.6, 0.9)
     decay: float = 0.1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The denoiser alone; the guide is frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the denoiser; the guide is frozen."""
         check_guides(networks.guides)
         adam = torch.optim.Adam(weights_of(networks.preprocessor, "HGD", "preprocessor"), self.lr)
         schedule = step_decay(self.milestones, self.decay)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, adam, schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step; several guides are averaged, as the paper's ensemble is."""
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+    def inner_attack(self) -> PGD:
+        """PGD on the mean cross-entropy of the guides."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Denoise adversarial examples; the loss is averaged over the guides, as in the paper's ensemble."""
         f = pipelines(self.sees(craft.preprocessor), craft.guides)
         x_adv = attack(f, batch.x, batch.y, rng=batch.rng)
         z = train.preprocessor(x_adv)

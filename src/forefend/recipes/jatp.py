@@ -1,28 +1,31 @@
-"""JATP: joint adversarial training based pre-processing (Zhou et al., arXiv 2106.05453), its variant JATP', and JAT."""
+"""JATP: joint adversarial training based pre-processing (Zhou et al., arXiv 2106.05453), JATP' and JAT."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, boosted_ce, euclidean, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
-from forefend.models.guide import check_guides, read
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.models.guide import check_guides, pipeline_features, read
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.ensemble import in_turn
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
+
+Pair = tuple[nn.Module, nn.Module]  # preprocessor and classifier
 
 
 @dataclass(frozen=True)
 class JointTraining(Recipe):
-    """What JATP, JATP' and JAT share: a feature-space attack on the full pipeline, and three terms.
+    """The parts shared by JATP, JATP' and JAT: a feature-space attack on the pipeline, and three terms.
 
     Args:
         threat: the attacker's threat model (section 4.1: l∞, 8/255).
@@ -60,36 +63,32 @@ class JointTraining(Recipe):
     milestones: tuple[float, ...] = (15 / 30, 25 / 30)
     decay: float = 0.1
 
-    def step(self, train: tuple[nn.Module, nn.Module], craft: tuple[nn.Module, nn.Module], batch: Batch) -> Tensor:
-        """Algorithm 1 for one batch: the loss of Eq. 10.
+    def inner_attack(self) -> PGD:
+        """Eq. 5: PGD away from the clean image's features; it starts at random, as the gradient at x is zero."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=mse)
+
+    def joint_loss(self, train: Pair, craft: Pair, batch: Batch, attack: Attack) -> Tensor:
+        """Compute the loss of Eq. 10 as in Algorithm 1.
 
         Args:
             train: preprocessor and classifier in training form.
             craft: the same two in crafting form.
             batch: this step's images.
+            attack: the attack in feature space, which uses no label.
         """
-        x, y = batch.x, batch.y
-        x_adv = self._craft(*craft, x, batch)
-        p, target = train
-        z_adv, z = p(x_adv), p(x)
+        x, y, (p, target) = batch.x, batch.y, train
         tap = self.tap or feature_layers_of(target).third
+        seen = pipeline_features(*craft, tap)
+        with torch.no_grad():
+            natural = seen(x)
+        x_adv = attack(seen, x, natural, rng=batch.rng)  # Eq. 5
+        z_adv, z = p(x_adv), p(x)
         logits_adv, features_adv = read(target, z_adv, [tap])
         logits, features = read(target, z, [tap])
         wrong = 1 - logits.softmax(1).gather(1, y[:, None]).squeeze(1)
         fsm = mse(features_adv[tap], features[tap])  # Eq. 8
         adversarial = self.adversarial_weight * self.adversarial(logits_adv, y) + self.alpha * fsm * wrong  # Eqs. 7, 9
         return (adversarial + self.beta * self.pixel(z_adv, x)).mean()  # Eqs. 6 and 10
-
-    def _craft(self, p: nn.Module, target: nn.Module, x: Tensor, batch: Batch) -> Tensor:
-        """Eq. 5: push the pipeline's features away from those of the clean image; labels are not used.
-
-        The start is random: at x itself the distance is zero, and so is its gradient.
-        """
-        features = _features(p, target, self.tap or feature_layers_of(target).third)
-        with torch.no_grad():
-            natural = features(x)
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=mse)
-        return attack(features, x, natural, rng=batch.rng)
 
 
 @dataclass(frozen=True)
@@ -102,71 +101,48 @@ class JATP(JointTraining):
     roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
     default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet@trades",)
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The preprocessor alone; the target model is frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the preprocessor; the target model is frozen."""
         check_guides(networks.guides)
         weights = weights_of(networks.preprocessor, "JATP", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Algorithm 1; several guides take turns."""
-        (guide,) = in_turn(train.guides, batch.rng)
-        yield (
-            "preprocessor",
-            self.step((train.preprocessor, guide.classifier), (craft.preprocessor, guide.classifier), batch),
-        )
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Algorithm 1; each step uses the next guide."""
+        f = in_turn(train.guides, batch.rng)[0].classifier
+        yield "preprocessor", self.joint_loss((train.preprocessor, f), (craft.preprocessor, f), batch, attack)
 
 
 @dataclass(frozen=True)
-class JATPPrime(JointTraining):
-    """Train preprocessor and classifier together with JATP's loss (Zhou et al., 2106.05453).
-
-    Source: Zhou et al., arXiv 2106.05453, section 4.2, "cross-model defense".
-    """
+class PairTraining(JointTraining):
+    """Algorithm 1, where the target model is trained too; JATP' and JAT differ in their use."""
 
     roles: ClassVar[tuple[str, ...]] = ("preprocessor", "classifier")
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """Preprocessor and classifier, one optimizer."""
-        return _joint_player(self, networks)
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train preprocessor and classifier with one optimizer."""
+        pair = {"preprocessor": networks.preprocessor, "classifier": networks.classifier}
+        weights = [p for role, network in pair.items() for p in weights_of(network, type(self).__name__, role)]
+        return {"pair": Trainable(pair, sgd(weights, self), step_decay(self.milestones, self.decay))}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Algorithm 1 with the target model in training."""
-        yield "pair", self.step((train.preprocessor, train.classifier), (craft.preprocessor, craft.classifier), batch)
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Algorithm 1 with the classifier in training as the target model."""
+        trained, seen = ((networks.preprocessor, networks.classifier) for networks in (train, craft))
+        yield "pair", self.joint_loss(trained, seen, batch, attack)
 
 
 @dataclass(frozen=True)
-class JAT(JointTraining):
+class JATPPrime(PairTraining):
+    """Train preprocessor and classifier together with JATP's loss (Zhou et al., 2106.05453).
+
+    Source: Zhou et al., arXiv 2106.05453, section 4.2, "cross-model defense": the preprocessor then serves others.
+    """
+
+
+@dataclass(frozen=True)
+class JAT(PairTraining):
     """Train a U-Net and a new classifier together (joint baseline of RTFE, arXiv 2209.06931).
 
     Source: Cann et al., arXiv 2209.06931, section 4.1, after Zhou et al., arXiv 2106.05453.
     """
-
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "classifier")
-
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """Preprocessor and classifier, one optimizer."""
-        return _joint_player(self, networks)
-
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Algorithm 1 with the target model in training."""
-        yield "pair", self.step((train.preprocessor, train.classifier), (craft.preprocessor, craft.classifier), batch)
-
-
-def _joint_player(recipe: JointTraining, networks: Networks) -> dict[str, Trainable]:
-    name = type(recipe).__name__
-    weights = weights_of(networks.preprocessor, name, "preprocessor") + weights_of(
-        networks.classifier, name, "classifier"
-    )
-    pair = {"preprocessor": networks.preprocessor, "classifier": networks.classifier}
-    return {"pair": Trainable(pair, sgd(weights, recipe), step_decay(recipe.milestones, recipe.decay))}
-
-
-def _features(p: nn.Module, target: nn.Module, tap: str) -> Callable[[Tensor], Tensor]:
-    """The full pipeline's feature map: t*(p(x))."""
-
-    def f(x: Tensor) -> Tensor:
-        return read(target, p(x), [tap])[1][tap]
-
-    return f

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, small_noise
 from forefend.losses import boosted_ce, ce, kl
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -51,17 +50,21 @@ class MART(Recipe):
     milestones: tuple[float, ...] = (74 / 120, 89 / 120, 99 / 120)
     decay: float = 0.1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier in training."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the classifier."""
         weights = weights_of(networks.classifier, "MART", "classifier")
         schedule = step_decay(self.milestones, self.decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of Eq. 11: boosted cross-entropy, and the divergence weighed by 1 − p_y(x)."""
-        x, y = batch.x, batch.y
+    def inner_attack(self) -> PGD:
+        """PGD on the cross-entropy, from small noise."""
         size = self.relative_step * self.threat.radius
-        x_adv = PGD(self.threat, self.steps, size, loss=ce, start=small_noise)(craft.classifier, x, y, rng=batch.rng)
+        return PGD(self.threat, self.steps, size, loss=ce, start=small_noise)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of Eq. 11: boosted cross-entropy, and the divergence weighted by 1 − p_y(x)."""
+        x, y = batch.x, batch.y
+        x_adv = attack(craft.classifier, x, y, rng=batch.rng)
         clean, attacked = train.classifier(x), train.classifier(x_adv)
         right = clean.softmax(1).gather(1, y[:, None]).squeeze(1)
         yield "classifier", (boosted_ce(attacked, y) + self.beta * kl(attacked, clean) * (1.0000001 - right)).mean()

@@ -1,18 +1,18 @@
-"""The simplified MMA of the JATP group: attacked images where the classifier is right, clean ones where it is wrong."""
+"""The simplified MMA in the published code of Zhou et al. (beside arXiv 2106.05453)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -21,7 +21,9 @@ from forefend.threat_models.lp import Linf
 class MMASimple(Recipe):
     """Attack only correctly classified images (the code of Zhou et al., arXiv 2106.05453).
 
-    Source: what Zhou et al.'s published code calls MMA (beside arXiv 2106.05453); the method of that name is `mma`.
+    Misclassified images are trained on clean, the others attacked at one radius.
+
+    Source: "MMA" in the published code of Zhou et al. (beside arXiv 2106.05453); the method of that name is `mma`.
 
     Args:
         threat: the attacker's threat model (l∞, 8/255).
@@ -49,17 +51,20 @@ class MMASimple(Recipe):
     milestones: tuple[float, ...] = (74 / 90,)
     decay: float = 0.1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier in training."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the classifier."""
         weights = weights_of(networks.classifier, "Simplified MMA", "classifier")
         schedule = step_decay(self.milestones, self.decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step; who is right is decided by the classifier in crafting form."""
+    def inner_attack(self) -> PGD:
+        """PGD on the cross-entropy."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Attack the images that the classifier in crafting form classifies correctly."""
         x, y = batch.x, batch.y
         with torch.no_grad():
             right = craft.classifier(x).argmax(1) == y
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
         x_adv = attack(craft.classifier, x, y, rng=batch.rng)
         yield "classifier", ce(train.classifier(torch.where(right.view(-1, 1, 1, 1), x_adv, x)), y).mean()

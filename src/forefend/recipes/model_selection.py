@@ -1,43 +1,37 @@
-"""Validation: what a recipe does with its held-out training images. The state lives in the recipe's memory."""
+"""What recipes do with held-out training images: lower the learning rate, or keep the best weights."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from forefend.recipes.base import Memory
-
-LR_FACTOR = "lr_factor"  # the training loop multiplies every learning rate by it
+from forefend.recipes.state import TrainState
 
 
-def plateau(memory: Memory, loss: float, patience: int, factor: float) -> None:
-    """Multiply the learning rates by `factor` when `loss` has not fallen for more than `patience` epochs.
+def reduce_lr_on_plateau(state: TrainState, loss: float, patience: int, factor: float) -> None:
+    """Multiply the learning rates by `factor` if `loss` has not fallen for more than `patience` epochs.
 
     Args:
-        memory: the recipe's; best loss, epochs since then and the factor are kept in it.
-        loss: this epoch's loss on held-out images.
-        patience: epochs that may pass without improvement.
-        factor: what the learning rates are multiplied by.
+        state: holds the lowest loss, the epochs since then and the factor so far.
+        loss: this epoch's validation loss.
+        patience: number of epochs without improvement that change nothing.
+        factor: factor on the learning rates.
     """
-    best, waited = memory.get("plateau", torch.tensor([float("inf"), 0.0], dtype=torch.float64)).tolist()
-    best, waited = (loss, 0.0) if loss < best else (best, waited + 1)
-    lr_factor = memory.get(LR_FACTOR, torch.ones((), dtype=torch.float64))
-    if waited > patience:
-        lr_factor, waited = lr_factor * factor, 0.0
-    memory[LR_FACTOR] = lr_factor
-    memory["plateau"] = torch.tensor([best, waited], dtype=torch.float64)
+    if loss < state.plateau_loss:
+        state.plateau_loss, state.plateau_epochs = loss, 0
+    else:
+        state.plateau_epochs += 1
+    if state.plateau_epochs > patience:
+        state.lr_factor, state.plateau_epochs = state.lr_factor * factor, 0
 
 
-def keep_best(memory: Memory, score: float, network: nn.Module) -> None:
-    """Remember the network's tensors if `score` is the best so far; of equals, the earlier is kept."""
-    if score > float(memory.get("best_score", torch.tensor(-float("inf")))):
-        memory["best_score"] = torch.tensor(score, dtype=torch.float64)
-        for name, tensor in network.state_dict().items():
-            memory[f"best/{name}"] = tensor.detach().cpu().clone()
+def keep_best(state: TrainState, score: float, network: nn.Module) -> None:
+    """Copy the network's weights into the state if `score` is the highest so far; the earlier of equals is kept."""
+    if score > state.best_score:
+        state.best_score = score
+        state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def put_back_best(memory: Memory, network: nn.Module) -> None:
-    """Load the tensors that `keep_best` remembered; without any, the network stays as it is."""
-    best = {name.removeprefix("best/"): tensor for name, tensor in memory.items() if name.startswith("best/")}
-    if best:
-        network.load_state_dict(best)
+def restore_best(state: TrainState, network: nn.Module) -> None:
+    """Load the weights that `keep_best` kept, if any."""
+    if state.best_weights:
+        network.load_state_dict(state.best_weights)

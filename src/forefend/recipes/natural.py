@@ -1,17 +1,17 @@
-"""Natural training of a classifier, so that guides come from the same loop as everything else."""
+"""Natural training of a classifier, such as a guide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import cosine
+from forefend.recipes.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Natural(Recipe):
     lr: float = 2e-3
     weight_decay: float = 1e-2
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier in training."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the classifier."""
         weights = weights_of(networks.classifier, "Natural training", "classifier")
         adam = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, adam, cosine)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of empirical risk minimization."""
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of empirical risk minimization."""
         yield "classifier", ce(train.classifier(batch.x), batch.y).mean()

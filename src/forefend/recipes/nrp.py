@@ -1,8 +1,7 @@
-"""NRP: a self-supervised approach for adversarial robustness, the neural representation purifier (arXiv 2006.04924)."""
+"""NRP: the neural representation purifier (Naseer et al., arXiv 2006.04924)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, noise_corner
 from forefend.checks import InputError
 from forefend.losses import euclidean, mae, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Knowledge, oblivious
-from forefend.models.guide import check_guides, read
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, weights_of
+from forefend.models.guide import check_guides, pipeline_features
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import constant
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -29,10 +30,10 @@ class NRP(Recipe):
     Source: Naseer et al., arXiv 2006.04924; training after the published CIFAR-10 port, as its code was not released.
 
     Args:
-        threat: where the self-supervised perturbations lie; l∞ alone (16/255).
+        threat: threat model of the self-supervised perturbations; only l∞ (16/255).
         steps: gradient steps of the perturbation (100).
         relative_step: step size as a share of the radius (0.01 of 16/255).
-        sees: what is perturbed: oblivious, the feature network alone (as published), or full, the pipeline.
+        sees: target of the attack: oblivious, the feature network alone (as published), or full, the pipeline.
         feature_weight: weight of the feature loss (1).
         pixel_weight: weight of the pixel loss (1e-2).
         discriminator_weight: weight of the relativistic adversarial loss (5e-3).
@@ -58,53 +59,44 @@ class NRP(Recipe):
 
     def __post_init__(self) -> None:
         if self.threat.norm != "Linf":
-            raise InputError(
-                f"NRP's perturbation is an l∞ one, and the threat model is {self.threat}: use Linf:RADIUS."
-            )
+            raise InputError(f"The threat model of NRP is {self.threat}, expected l∞: use Linf:RADIUS.")
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """Purifier and discriminator, each with its Adam; the feature network is the guide, frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train purifier and discriminator, each with Adam; the guide is the feature network, frozen."""
         check_guides(networks.guides)
         if len(networks.guides) > 1:
-            raise InputError(f"NRP reads the features of one guide, and {len(networks.guides)} were given: name one.")
+            raise InputError(f"NRP was given {len(networks.guides)} guides, expected one.")
         roles = {"preprocessor": networks.preprocessor, "discriminator": networks.discriminator}
         return {
             role: Trainable({role: network}, torch.optim.Adam(weights_of(network, "NRP", role), self.lr), constant)
             for role, network in roles.items()
         }
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Perturb, purify; then the discriminator's step and the purifier's."""
+    def inner_attack(self) -> PGD:
+        """PGD away from the clean image's features, from a random corner of the ball."""
+        size = self.relative_step * self.threat.radius
+        return PGD(self.threat, self.steps, size, loss=mse, start=noise_corner)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Perturb and purify, then take the step of the discriminator and that of the purifier."""
         x, guide = batch.x, train.guides[0].classifier
         tap = self.tap or feature_layers_of(guide).third
-        features = _features(nn.Identity(), guide, tap)
+        features = pipeline_features(nn.Identity(), guide, tap)
         with torch.no_grad():
             natural = features(x)
-        x_adv = self._perturb(_features(self.sees(craft.preprocessor), guide, tap), batch)
+        seen = pipeline_features(self.sees(craft.preprocessor), guide, tap)
+        with torch.no_grad():
+            target = seen(x)
+        x_adv = attack(seen, x, target, rng=batch.rng)
         z = train.preprocessor(x_adv)
         yield "discriminator", _relativistic(train.discriminator(x), train.discriminator(z.detach()))
         distance = self.feature_weight * mae(features(z), natural) + self.pixel_weight * euclidean(z, x)
         fooled = _relativistic(train.discriminator(z), train.discriminator(x))
         yield "preprocessor", distance.mean() + self.discriminator_weight * fooled
 
-    def _perturb(self, features: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
-        """The self-supervised perturbation: from a random corner of the ball, away from the clean image's features."""
-        with torch.no_grad():
-            natural = features(batch.x)
-        size = self.relative_step * self.threat.radius
-        attack = PGD(self.threat, self.steps, size, loss=mse, start=noise_corner)
-        return attack(features, batch.x, natural, rng=batch.rng)
-
-
-def _features(p: nn.Module, classifier: nn.Module, tap: str) -> Callable[[Tensor], Tensor]:
-    def f(x: Tensor) -> Tensor:
-        return read(classifier, p(x), [tap])[1][tap]
-
-    return f
-
 
 def _relativistic(better: Tensor, worse: Tensor) -> Tensor:
-    """Relativistic average loss of the discriminator's logits: `better` should look more real than the mean of `worse`."""
+    """Relativistic average loss: the logits `better` should exceed the mean of `worse`."""
     gap, back = better - worse.mean(), worse - better.mean()
     rising = F.binary_cross_entropy_with_logits(gap, torch.ones_like(gap))
     falling = F.binary_cross_entropy_with_logits(back, torch.zeros_like(back))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Defended
 from forefend.models.guide import Guide, check_guides
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.ensemble import Policy, sampled
-from forefend.recipes.model_selection import keep_best, put_back_best
+from forefend.recipes.model_selection import keep_best, restore_best
 from forefend.recipes.schedules import one_cycle
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -31,16 +33,16 @@ class Robustifier(Recipe):
     Args:
         threat: the attacker's threat model (l∞ 0.031, l2 0.5).
         steps: gradient steps of the inner attack (5).
-        relative_step: step size as a share of the radius (0.008 of 0.031; for l2 the printed 0.008 cannot cross the
-            ball, and 0.5 is what works).
+        relative_step: step size as a share of the radius (0.008 of 0.031; for l2 the printed 0.008 is too short to
+            cross the ball, and 0.5 works).
         alpha: weight of the cross-entropy (0.005).
         beta: weight of the pixel fidelity, Eq. 4 (15).
         gamma: weight of the activation fidelity, Eq. 5 (30).
         taps: dotted names of the activations h_a; none takes the ends of the classifier's stages (Figure S.6).
         logits_too: also match the final layer, as in Figure S.6c.
-        policy: which guides serve a step (S.4: one drawn for each batch).
-        hold_out: share of the training set that chooses the best epoch, by accuracy under the attack (ours).
-        epochs: passes over the training set (100, with early stopping: the best epoch is put back).
+        policy: which guides a step uses (S.4: one drawn for each batch).
+        hold_out: share of the training set for the robust accuracy that chooses the best epoch (ours).
+        epochs: passes over the training set (100, with early stopping: the best epoch is restored).
         batch_size: images a step (not stated; 128).
         lr: the largest learning rate of the one-cycle schedule (0.005).
         warm_up: share of training in which the learning rate rises (0.2).
@@ -49,6 +51,7 @@ class Robustifier(Recipe):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    inner_attack_replaceable: ClassVar[bool] = True
     default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.031)
@@ -68,10 +71,8 @@ class Robustifier(Recipe):
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    asks_inner: ClassVar[bool] = True
-
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The robustifier alone; the classifiers are frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the robustifier; the classifiers are frozen."""
         check_guides(networks.guides)
         weights = weights_of(networks.preprocessor, "Robustifier", "preprocessor")
         return {
@@ -80,36 +81,37 @@ class Robustifier(Recipe):
             )
         }
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Eq. 6, averaged over the guides that serve this step."""
+    def inner_attack(self) -> PGD:
+        """PGD on the cross-entropy, without the fidelity terms."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of Eq. 6, averaged over the guides."""
+        x, y = batch.x, batch.y
         guides, seen = (self.policy(networks.guides, batch.rng) for networks in (train, craft))
         losses = [
-            self._loss(train.preprocessor, guide, Defended(craft.preprocessor, attacked), batch)
-            for guide, attacked in zip(guides, seen, strict=True)
+            self._loss(train.preprocessor, guide, attack(Defended(craft.preprocessor, f), x, y, rng=batch.rng), batch)
+            for guide, f in zip(guides, seen, strict=True)
         ]
         yield "preprocessor", torch.stack(losses).mean()
 
-    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
-        """Keep the weights of the epoch that stands the attack best on held-out images, before all guides."""
-        right = []
+    def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:
+        """Keep the weights of the epoch with the best robust accuracy on held-out images, over all guides."""
+        attack, right = self.inner_attack(), []
         for batch in batches:
             for guide in craft.guides:
                 f = Defended(craft.preprocessor, guide)
+                x_adv = attack(f, batch.x, batch.y, rng=batch.rng)
                 with torch.no_grad():
-                    right.append((f(self._attack(f, batch)).argmax(1) == batch.y).float())
-        keep_best(memory, float(torch.cat(right).mean()), craft.preprocessor)
+                    right.append((f(x_adv).argmax(1) == batch.y).float())
+        keep_best(state, float(torch.cat(right).mean()), craft.preprocessor)
 
-    def finish(self, networks: Networks, memory: Memory) -> None:
-        """Put the best epoch's weights back."""
-        put_back_best(memory, networks.preprocessor)
+    def on_train_end(self, networks: Networks, state: TrainState) -> None:
+        """Restore the weights of the best epoch."""
+        restore_best(state, networks.preprocessor)
 
-    def _attack(self, f: Defended, batch: Batch) -> Tensor:
-        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce))
-        return attack(f, batch.x, batch.y, rng=batch.rng)  # the attack never sees the fidelity terms
-
-    def _loss(self, g: nn.Module, guide: Guide, attacked: Defended, batch: Batch) -> Tensor:
+    def _loss(self, g: nn.Module, guide: Guide, x_adv: Tensor, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y
-        x_adv = self._attack(attacked, batch)
         r = g(x_adv)
         taps = list(self.taps or feature_layers_of(guide.classifier).stages)
         logits, h_r = guide.read(r, taps)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, Mean, ce, huber_mean
 from forefend.models.defense import pipelines
 from forefend.models.guide import check_guides
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.ensemble import Policy, every
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -32,7 +32,7 @@ class RTFE(Recipe):
         steps: gradient steps of the inner attack (Madry et al., 1706.06083: 7).
         relative_step: step size α as a share of the radius (Madry et al.: 2/255 of 8/255).
         huber: the logit loss; the three readings of Eq. 6 are huber_mean, huber_sum and huber_vector.
-        policy: which guides serve a step: every (Eqs. 8 and 9), sampled or in_turn.
+        policy: which guides a step uses: every (Eqs. 8 and 9), sampled or in_turn.
         epochs: passes over the training set (section 4: 60).
         batch_size: images a step (Madry et al.: 128).
         lr: SGD's learning rate (Madry et al.: 0.1).
@@ -43,6 +43,7 @@ class RTFE(Recipe):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    inner_attack_replaceable: ClassVar[bool] = True
     default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(8 / 255)
@@ -58,22 +59,23 @@ class RTFE(Recipe):
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
 
-    asks_inner: ClassVar[bool] = True
-
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The preprocessor alone; the guides are frozen."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the preprocessor; the guides are frozen."""
         check_guides(networks.guides)
         weights = weights_of(networks.preprocessor, "RTFE", "preprocessor")
         schedule = step_decay(self.milestones, self.decay)
         return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""
+    def inner_attack(self) -> PGD:
+        """PGD on the mean cross-entropy of the guides."""
+        return PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce))
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of Figure 2 (one guide) or of Eqs. 8 and 9 (an ensemble)."""
         x, y, rng = batch.x, batch.y, batch.rng
         guides = self.policy(train.guides, rng)
         with torch.no_grad():
-            t = [f(x) for f in guides]  # the teacher sees the clean image itself, not g(x)
-        attack = batch.inner(PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=Mean(ce)))
+            t = [f(x) for f in guides]  # of the clean image x, not of g(x)
         f_g = pipelines(craft.preprocessor, self.policy(craft.guides, rng))
         x_adv = attack(f_g, x, y, rng=rng)  # Eqs. 2, 3 and 8
         z = pipelines(train.preprocessor, guides)(x_adv)

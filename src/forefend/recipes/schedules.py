@@ -1,3 +1,5 @@
+"""Learning rate schedules: from progress in [0, 1) to a factor on the learning rate."""
+
 from __future__ import annotations
 
 import math
@@ -7,15 +9,15 @@ from forefend.checks import InputError
 
 
 def constant(progress: float) -> float:
-    """A schedule that leaves the learning rate alone."""
+    """Keep the learning rate."""
     return 1.0
 
 
 def stepwise(milestones: Sequence[float], factors: Sequence[float]) -> Callable[[float], float]:
-    """A schedule that is 1 at first and each of `factors` from its milestone of progress on.
+    """Return a schedule that starts at 1 and changes to each of `factors` at its milestone of progress.
 
     Raises:
-        InputError: there are not as many factors as milestones.
+        InputError: the numbers of factors and milestones differ.
     """
     if len(factors) != len(milestones):
         raise InputError(f"There are {len(factors)} factors for {len(milestones)} milestones: give one for each.")
@@ -28,9 +30,9 @@ def stepwise(milestones: Sequence[float], factors: Sequence[float]) -> Callable[
 
 
 def one_cycle(warm_up: float) -> Callable[[float], float]:
-    """A schedule that rises from 1/25 to 1 over the share `warm_up`, then falls to almost 0, along half cosines.
+    """Return a schedule that rises from 1/25 to 1 over the share `warm_up`, then falls to 0, along half cosines.
 
-    Source: Smith and Topin, 1708.07120, in the shape that is usual today; momentum stays where it is.
+    Source: Smith and Topin, 1708.07120, in the shape that is usual today, with constant momentum.
     """
 
     def schedule(progress: float) -> float:
@@ -42,7 +44,7 @@ def one_cycle(warm_up: float) -> Callable[[float], float]:
 
 
 def step_decay(milestones: Sequence[float], factor: float) -> Callable[[float], float]:
-    """A schedule that multiplies the learning rate by `factor` at each milestone of progress."""
+    """Return a schedule that multiplies the learning rate by `factor` at each milestone of progress."""
 
     def schedule(progress: float) -> float:
         return math.prod(factor for milestone in milestones if progress >= milestone)
@@ -51,5 +53,5 @@ def step_decay(milestones: Sequence[float], factor: float) -> Callable[[float], 
 
 
 def cosine(progress: float) -> float:
-    """A schedule that falls from 1 to 0 along half a cosine."""
+    """Fall from 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * progress)) / 2

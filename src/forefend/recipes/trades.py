@@ -1,18 +1,18 @@
-"""TRADES: theoretically principled trade-off between robustness and accuracy (Zhang et al., arXiv 1901.08573)."""
+"""TRADES: trade-off between robustness and accuracy (Zhang et al., arXiv 1901.08573)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, small_noise
 from forefend.losses import ce, kl
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
@@ -51,19 +51,22 @@ class TRADES(Recipe):
     milestones: tuple[float, ...] = (74 / 76,)
     decay: float = 0.1
 
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier in training."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train the classifier."""
         weights = weights_of(networks.classifier, "TRADES", "classifier")
         schedule = step_decay(self.milestones, self.decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """One step of Eq. 5; gradients flow through both arguments of the divergence."""
+    def inner_attack(self) -> PGD:
+        """PGD on the divergence from the clean prediction, from small noise."""
+        size = self.relative_step * self.threat.radius
+        return PGD(self.threat, self.steps, size, loss=kl, start=small_noise)
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Take a step of Eq. 5; gradients flow through both arguments of the divergence."""
         x, y = batch.x, batch.y
         with torch.no_grad():
             clean = craft.classifier(x)
-        size = self.relative_step * self.threat.radius
-        attack = PGD(self.threat, self.steps, size, loss=kl, start=small_noise)
         x_adv = attack(craft.classifier, x, clean, rng=batch.rng)
         logits = train.classifier(x)
         yield "classifier", (ce(logits, y) + self.beta * kl(train.classifier(x_adv), logits)).mean()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
 from forefend.losses import ce
 from forefend.models.classifiers.feature_layers import feature_layers_of
-from forefend.recipes.base import Batch, Memory, Networks, Recipe, Trainable, sgd, weights_of
-from forefend.recipes.model_selection import keep_best, put_back_best
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.model_selection import keep_best, restore_best
 from forefend.recipes.schedules import step_decay
+from forefend.recipes.state import TrainState
 from forefend.runtime.labels import labeled
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 
-Layers = Callable[[nn.Module], Sequence[nn.Module]]  # a classifier's modules that are retrained
-Labels = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (classifier, x, y) -> labels that the attack is given
+Layers = Callable[[nn.Module], Sequence[nn.Module]]  # the modules of a classifier to retrain
+Labels = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (classifier, x, y) -> labels for the attack
 
 
 @labeled("head")
@@ -45,14 +47,14 @@ def everything(classifier: nn.Module) -> Sequence[nn.Module]:
 
 
 def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
-    """A copy of a classifier whose final layer is new, drawn from torch's generator, for other classes.
+    """Copy a classifier with a new final layer, drawn from torch's generator, for other classes.
 
     Args:
-        classifier: the source; it is not touched.
-        classes: how many logits the copy has.
+        classifier: the source, which stays unchanged.
+        classes: number of logits of the copy.
 
     Raises:
-        InputError: it has no layer that could be its head.
+        InputError: the classifier has no linear or convolutional layer.
     """
     network = copy.deepcopy(classifier)
     last = next(iter(head(network)), None)
@@ -71,16 +73,16 @@ def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
 
 @labeled("true_labels")
 def true_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The data's labels; with a single-step attack they leak into the example."""
+    """The labels of the data, which a single-step attack leaks into the example."""
     return y
 
 
 @labeled("predicted_labels")
 def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """What the classifier says of the clean image: no label leaks."""
+    """The prediction on the clean image, so that no label leaks."""
     with torch.no_grad():
-        said: Tensor = classifier(x).argmax(1)
-    return said
+        predicted: Tensor = classifier(x).argmax(1)
+    return predicted
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class Transfer(Recipe):
         threat: the attacker's threat model (8/256 in [0, 1] units).
         steps: gradient steps of the attack: 0 trains naturally, 1 with FGSM, 7 with PGD.
         relative_step: step size as a share of the radius (PGD: a quarter; for FGSM give 1).
-        labels: what the attack is given: true_labels, or predicted_labels against label leaking (FGSM).
-        layers: what is retrained: head, last_stage or everything.
-        moving_statistics: whether BatchNorm in frozen layers goes on moving, as in the authors' code.
+        labels: labels for the attack: true_labels, or predicted_labels against label leaking (FGSM).
+        layers: which layers to retrain: head, last_stage or everything.
+        moving_statistics: whether BatchNorm of frozen layers updates its statistics, as in the authors' code.
         hold_out: share of the training set that chooses the best epoch (2,500 of 50,000).
         epochs: passes over the training set (50).
         batch_size: images a step, each used clean and attacked (100).
@@ -108,6 +110,7 @@ class Transfer(Recipe):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("source",)
+    min_steps: ClassVar[int] = 0
 
     threat: ThreatModel = Linf(8 / 256)
     steps: int = 7
@@ -124,17 +127,20 @@ class Transfer(Recipe):
     milestones: tuple[float, ...] = (0.4, 0.8)
     decay: float = 0.1
 
-    least_steps: ClassVar[int] = 0
-
-    def players(self, networks: Networks) -> dict[str, Trainable]:
-        """The classifier, of which some layers learn."""
+    def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
+        """Train some layers of the classifier."""
         weights_of(networks.classifier, "Transfer learning", "classifier")
         weights = [p for module in self.layers(networks.classifier) for p in module.parameters()]
         schedule = step_decay(self.milestones, self.decay)
         return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
 
-    def updates(self, train: Networks, craft: Networks, batch: Batch, memory: Memory) -> Iterator[tuple[str, Tensor]]:
-        """Half the loss on clean images and half on attacked ones, each in a forward pass of its own."""
+    def inner_attack(self) -> PGD | None:
+        """FGSM or PGD, both from x itself; None where steps is 0."""
+        size = self.relative_step * self.threat.radius
+        return PGD(self.threat, self.steps, size, loss=ce, start=from_x) if self.steps else None
+
+    def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
+        """Average the losses of clean and attacked images, each in its own forward pass."""
         if not self.moving_statistics:
             train.classifier.eval()
             for module in self.layers(train.classifier):
@@ -143,23 +149,19 @@ class Transfer(Recipe):
         if not self.steps:
             yield "classifier", clean
             return
-        x_adv = self._attack(craft.classifier, batch, self.labels(craft.classifier, batch.x, batch.y))
+        labels = self.labels(craft.classifier, batch.x, batch.y)
+        x_adv = attack(craft.classifier, batch.x, labels, rng=batch.rng)
         yield "classifier", (clean + ce(train.classifier(x_adv), batch.y).mean()) / 2
 
-    def validate(self, craft: Networks, batches: Iterable[Batch], memory: Memory) -> None:
+    def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:
         """Keep the weights of the epoch with the best mean of clean and attacked accuracy on held-out images."""
-        f, right = craft.classifier, []
+        f, attack, right = craft.classifier, self.inner_attack(), []
         for batch in batches:
-            seen = [batch.x, self._attack(f, batch, batch.y)] if self.steps else [batch.x]
+            seen = [batch.x, attack(f, batch.x, batch.y, rng=batch.rng)] if attack else [batch.x]
             with torch.no_grad():
                 right += [(f(x).argmax(1) == batch.y).float() for x in seen]
-        keep_best(memory, float(torch.cat(right).mean()), f)
+        keep_best(state, float(torch.cat(right).mean()), f)
 
-    def finish(self, networks: Networks, memory: Memory) -> None:
-        """Put the best epoch's weights back."""
-        put_back_best(memory, networks.classifier)
-
-    def _attack(self, f: nn.Module, batch: Batch, y: Tensor) -> Tensor:
-        """FGSM or PGD from x itself: the paper starts neither at random."""
-        attack = PGD(self.threat, self.steps, self.relative_step * self.threat.radius, loss=ce, start=from_x)
-        return attack(f, batch.x, y, rng=batch.rng)
+    def on_train_end(self, networks: Networks, state: TrainState) -> None:
+        """Restore the weights of the best epoch."""
+        restore_best(state, networks.classifier)

@@ -1,57 +1,52 @@
-"""Trained: what a training leaves in front of classifiers, with the card that says what it was trained for."""
+"""The results of a training run: networks with the card that says how they were trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
+from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.models import preprocessors
 from forefend.models.defense import Defense, DefenseCard
 from forefend.models.fingerprint import fingerprint
+from forefend.models.freezing import frozen
 from forefend.recipes import RECIPES
 from forefend.recipes.base import Networks, Recipe
-from forefend.training.config import AS_THE_PAPERS, TrainingConfig
 
 
-def defense_of(
-    recipe: Recipe,
-    data: ImageDataset,
-    networks: Networks,
-    *,
-    config: TrainingConfig = AS_THE_PAPERS,
-    origins: Sequence[tuple[str, str]] = (),
-) -> Defense:
-    """The trained preprocessor with its card: it can be saved, loaded again, and tells its guides from others.
+def defense_of(recipe: Recipe, data: ImageDataset, networks: Networks, ema: float | None) -> Defense:
+    """Return the trained preprocessor with its card, in eval mode; it shares the weights.
 
-    Args:
-        recipe: what it was trained with.
-        data: what it was trained on.
-        networks: the networks, after training.
-        config: how it was trained: whether its weights are an average.
-        origins: names and fingerprints of classifiers that training went on from.
-
-    Raises:
-        InputError: the preprocessor is no architecture of ours.
+    A preprocessor of another class than forefend's has a card without an architecture and cannot be saved.
     """
-    beside = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in networks.guides]
-    beside += [{"name": origin, "fingerprint": print_} for origin, print_ in origins]
+    known = [{"name": guide.name, "fingerprint": guide.fingerprint()} for guide in networks.guides]
     if any(True for _ in networks.classifier.parameters()):
-        beside.append({"name": "classifier", "fingerprint": fingerprint(networks.classifier)})
+        known.append({"name": "classifier", "fingerprint": fingerprint(networks.classifier)})
+    architecture, settings = _architecture(networks.preprocessor)
     card = DefenseCard(
-        architecture=preprocessors.name_of(networks.preprocessor),
-        settings=dict(networks.preprocessor.settings),  # type: ignore[arg-type]
+        architecture=architecture,
+        settings=settings,
         threat=str(recipe.settings().get("threat", "")),
         recipe=next((name for name, kind in RECIPES.items() if type(recipe) is kind), type(recipe).__name__),
         data=data.name,
-        guides=beside,
-        ema=config.ema,
+        guides=known,
+        ema=ema,
     )
-    return Defense(networks.preprocessor, card).eval()
+    return Defense(frozen(networks.preprocessor), card)
+
+
+def _architecture(network: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Name and settings that rebuild a preprocessor; empty for one of another class."""
+    try:
+        return preprocessors.name_of(network), dict(network.settings)  # type: ignore[arg-type]
+    except InputError:
+        return "", {}
 
 
 def training_config(name: str, recipe: Recipe, images: ImageDataset, seed: int) -> dict[str, Any]:
-    """What every training run's config says."""
+    """The part of a run's configuration that every training has."""
     return {
         "recipe": name,
         "settings": recipe.settings(),

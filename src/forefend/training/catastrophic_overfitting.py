@@ -1,7 +1,7 @@
-"""Collapse: an alarm for catastrophic overfitting, when training on single steps stops to defend against several.
+"""Detection of catastrophic overfitting: training on single steps no longer defends against several.
 
-The network then withstands the one step that it is trained on and nothing else, within an epoch and without a sign in
-the loss (Wong et al., 2001.03994; Andriushchenko and Flammarion, 2007.02617).
+The network then resists the step that it is trained on and no other attack, within an epoch and without a sign in the
+loss (Wong et al., 2001.03994; Andriushchenko and Flammarion, 2007.02617).
 """
 
 from __future__ import annotations
@@ -18,68 +18,74 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.losses import Mean, ce
 from forefend.models.defense import pipelines
-from forefend.recipes.base import Batch, Memory, Networks, Recipe
+from forefend.recipes.base import Batch, Networks
+from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
-from forefend.training.batches import FALLEN
 
-BEST = "watch/best"
-Answer = Callable[[Memory, str], None]  # what is done about a collapse: the memory, and the sentence that tells of it
+OnDetection = Callable[[TrainState, str], None]  # from the state and a sentence that describes the detection
 
 
-def stop(memory: Memory, told: str) -> None:
-    """End the training.
+def stop(state: TrainState, message: str) -> None:
+    """Stop the training.
 
     Raises:
         InputError: always.
     """
     raise InputError(
-        f"{told}: train with more steps, or go on from the checkpoint with --on-collapse fall-back (in Python with "
-        "Watch(fall_back)), which goes over to them."
+        f"{message}: train with more steps, or resume with --on-overfitting fall-back (in Python, "
+        "Monitor(fall_back)), which continues with several steps."
     )
 
 
-def fall_back(memory: Memory, told: str) -> None:
-    """Go on from these weights with the recipe's own attack, or with seven steps of it where it takes but one."""
-    memory[FALLEN] = torch.ones((), dtype=torch.float64)
-    print(f"{told}: going on with several steps.", flush=True)
+def fall_back(state: TrainState, message: str) -> None:
+    """Continue with the recipe's own attack, or with seven steps of it if it takes one."""
+    state.fallen_back = True
+    print(f"{message}: continuing with several steps.", flush=True)
 
 
-ANSWERS: dict[str, Answer] = {"stop": stop, "fall-back": fall_back}
+ON_DETECTION: dict[str, OnDetection] = {"stop": stop, "fall-back": fall_back}
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """Looks at some training images after each epoch, under ten steps and under one.
+    """Measures accuracy on some training images after each epoch, under PGD and under FGSM.
+
+    Overfitting is robust accuracy below a share of the best so far that is also far below the accuracy under FGSM:
+    training that fails otherwise loses both.
 
     Args:
-        answer: what is done about a collapse: stop or fall_back.
-        images: how many are looked at.
-        steps: of the PGD that tells, each a quarter of the radius.
-        best_share: a collapse is robust accuracy below this share of its best so far ...
-        gap: ... that also lies this far below the accuracy under FGSM: a training that merely goes badly loses both.
+        on_detection: `stop` or `fall_back`.
+        images: number of images.
+        steps: number of PGD steps, of a quarter of the radius each.
+        best_share: share of the best robust accuracy so far.
+        gap: smallest difference to the accuracy under FGSM.
+        single_steps_only: monitor only where a replaceable inner attack takes single steps.
 
     Raises:
-        InputError: no function for an answer, or a look at nothing.
+        InputError: `on_detection` is not a function, or a number is below 1.
     """
 
-    answer: Answer = stop
+    on_detection: OnDetection = stop
     images: int = 128
     steps: int = 10
     best_share: float = 0.5
     gap: float = 0.3
+    single_steps_only: bool = True
 
     def __post_init__(self) -> None:
-        if not callable(self.answer):
-            raise InputError(
-                f"A watch was given the answer {self.answer!r}, expected forefend.collapse.stop or fall_back."
-            )
+        if not callable(self.on_detection):
+            raise InputError(f"on_detection is {self.on_detection!r}, expected a function: stop or fall_back.")
         if self.images < 1 or self.steps < 1:
-            raise InputError(
-                f"A watch looks at {self.images} images under {self.steps} steps, expected at least 1 each."
-            )
+            raise InputError(f"A Monitor has {self.images} images and {self.steps} steps, expected at least 1 of each.")
 
-    def look(self, networks: Networks, threat: ThreatModel, batch: Batch) -> dict[str, float]:
-        """Accuracy under FGSM and under PGD, in [0, 1], over all guides; call it on networks in crafting form."""
+    def measure(self, networks: Networks, threat: ThreatModel, batch: Batch) -> dict[str, float]:
+        """Return the accuracy under FGSM and under PGD, in [0, 1], over all guides.
+
+        Args:
+            networks: the networks in crafting form.
+            threat: the recipe's threat model.
+            batch: the images.
+        """
         f = pipelines(networks.preprocessor, list(networks.guides) or [networks.classifier])
         attacks = {
             "fgsm": fgsm(threat, Mean(ce)),
@@ -87,33 +93,21 @@ class Monitor:
         }
         return {name: _accuracy(attack, f, batch) for name, attack in attacks.items()}
 
-    def judge(self, memory: Memory, seen: dict[str, float], epoch: int) -> None:
-        """Compare with the best epoch so far, and answer a collapse; once it has been answered, say no more.
+    def update(self, state: TrainState, accuracy: dict[str, float], epoch: int) -> None:
+        """Compare with the best epoch so far, and call `on_detection` once.
 
         Raises:
-            InputError: training has collapsed and shall stop.
+            InputError: overfitting was detected, and `on_detection` is `stop`.
         """
-        single, robust = seen.values()
-        best = float(memory.get(BEST, torch.zeros(())))
-        memory[BEST] = torch.tensor(max(best, robust), dtype=torch.float64)
-        if FALLEN not in memory and robust < self.best_share * best and robust < single - self.gap:
-            self.answer(
-                memory,
-                f"Training collapsed in epoch {epoch}: {robust:.1%} of {self.images} training images withstand "
-                f"PGD-{self.steps}, after {best:.1%} at best, while {single:.1%} withstand the single step",
+        single, robust = accuracy.values()
+        best = state.monitor_best
+        state.monitor_best = max(best, robust)
+        if not state.fallen_back and robust < self.best_share * best and robust < single - self.gap:
+            self.on_detection(
+                state,
+                f"Catastrophic overfitting in epoch {epoch}: accuracy on {self.images} training images is "
+                f"{robust:.1%} under PGD-{self.steps}, after {best:.1%} at best, and {single:.1%} under FGSM",
             )
-
-
-def threat_of(recipe: Recipe) -> ThreatModel:
-    """What a recipe trains against.
-
-    Raises:
-        InputError: nothing.
-    """
-    threat = getattr(recipe, "threat", None)
-    if not isinstance(threat, ThreatModel):
-        raise InputError(f"{type(recipe).__name__} trains against no attack, so there is no collapse to watch for.")
-    return threat
 
 
 def _accuracy(attack: Attack, f: Callable[[Tensor], list[Tensor]], batch: Batch) -> float:

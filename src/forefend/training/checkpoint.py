@@ -1,7 +1,7 @@
-"""Checkpoint: everything needed to go on exactly where training stopped, in one safetensors file.
+"""Checkpoints: everything that is needed to resume a training run exactly, in one safetensors file.
 
-Networks, optimizers and the recipe's memory are tensors; the numbers around them are JSON in the file's metadata. One
-file renamed into place cannot be half old and half new. Random numbers are keyed by step and leave no state to keep.
+Tensors are tensors of the file, and numbers are JSON in its metadata. The file is renamed into place, so that it is
+never half written. Random numbers are keyed by step and need no state.
 """
 
 from __future__ import annotations
@@ -13,114 +13,142 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save as serialize
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from forefend.checks import InputError
-from forefend.recipes.base import Memory, Trainable
-from forefend.runtime.files import write
+from forefend.data import ImageDataset
+from forefend.data.dataset import dataset_digest
+from forefend.recipes.base import Networks, Recipe, Trainable
+from forefend.recipes.state import TrainState
+from forefend.runtime.files import FORMAT, check_format, write
 from forefend.runtime.run_folder import check_same
+from forefend.training.config import TrainingConfig
 
 
-def store(
+def manifest(
+    recipe: Recipe, data: ImageDataset, networks: Networks, *, seed: int, config: TrainingConfig
+) -> dict[str, Any]:
+    """Return what a run must have in common with its checkpoint, as JSON values.
+
+    The augmentation is left out, as the name of a function says little, and so are settings whose text holds an
+    address in memory, which differs between processes.
+    """
+    return {
+        "recipe": type(recipe).__name__,
+        "settings": _without_addresses(recipe.settings()),
+        "data": data.name,
+        "images": len(data),
+        "pixels": dataset_digest(data),
+        "guides": [guide.fingerprint() for guide in networks.guides],
+        "seed": seed,
+        "config": _without_addresses(config.settings()),
+    }
+
+
+def save(
     path: Path,
-    players: Mapping[str, Trainable],
-    memory: Memory,
-    progress: Mapping[str, Any],
-    begun: Mapping[str, Any] | None = None,
+    trainables: Mapping[str, Trainable],
+    state: TrainState,
+    *,
+    average: AveragedModel | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the whole state of training to `path`, atomically.
+    """Write a checkpoint, atomically.
 
     Args:
-        path: the checkpoint file.
-        players: who learns.
-        memory: the recipe's tensors.
-        progress: JSON values of the loop itself: the next step, running sums.
-        begun: JSON values that say which training it is; another one is refused what was stored.
+        path: the file.
+        trainables: networks and optimizers.
+        state: the state of the run.
+        average: the average of the weights, if there is one.
+        manifest: which training it is; another one is refused when it resumes.
     """
     tensors: dict[str, Tensor] = {}
-    state = {
-        "players": {name: _state(player) for name, player in players.items()},
-        "memory": dict(memory),
-        "progress": dict(progress),
-        "begun": dict(begun or {}),
+    content = {
+        "trainables": {name: _content(trainable) for name, trainable in trainables.items()},
+        "average": dict(average.state_dict()) if average else {},
+        "state": vars(state),
+        "manifest": dict(manifest or {}),
     }
-    skeleton = _flatten(state, "", tensors)
-    write(path, save(tensors, metadata={"skeleton": json.dumps(skeleton)}))
+    skeleton = _flatten(content, "", tensors)
+    write(path, serialize(tensors, metadata={"format": str(FORMAT), "skeleton": json.dumps(skeleton)}))
 
 
-def restore(
-    path: Path, players: Mapping[str, Trainable], memory: Memory, begun: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
-    """Put back what `store` wrote into the players and the memory, in place; None when there is no file.
-
-    Args:
-        path: the checkpoint file.
-        players: who learns.
-        memory: the recipe's tensors.
-        begun: which training it shall be; not asked where None, nor of files that do not say.
-
-    Returns:
-        The loop's own progress.
+def load(
+    path: Path,
+    trainables: Mapping[str, Trainable],
+    state: TrainState,
+    *,
+    average: AveragedModel | None = None,
+    manifest: Mapping[str, Any] | None = None,
+) -> None:
+    """Restore a checkpoint in place; without a file nothing changes. The arguments are those of `save`.
 
     Raises:
-        InputError: the file is damaged, or belongs to another training or other networks; nothing was put back.
+        InputError: the file is damaged, has a newer format, or belongs to another training or other networks; nothing
+            was changed.
     """
     if not path.exists():
-        return None
+        return
     with _one_sentence(path), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        state = _unflatten(json.loads(file.metadata()["skeleton"]), tensors)
-    if begun and state.get("begun"):
-        check_same(str(path), state["begun"], json.loads(json.dumps(begun)))
+        metadata = file.metadata()
+        skeleton = json.loads(metadata["skeleton"])
+    check_format(metadata.get("format", FORMAT), path)
+    content = _unflatten(skeleton, tensors)
     with _one_sentence(path):
-        for name, player in players.items():
-            _check_fits(player, state["players"][name])
-        for name, player in players.items():
-            _put_back(player, state["players"][name])
-    memory.update(state["memory"])
-    progress: dict[str, Any] = state["progress"]
-    return progress
+        check_same(str(path), content["manifest"], json.loads(json.dumps(manifest or {})))
+        for name, trainable in trainables.items():
+            _check_shapes(trainable, content["trainables"][name])
+        if average:
+            average.load_state_dict(content["average"])
+        for name, trainable in trainables.items():
+            _restore(trainable, content["trainables"][name])
+        vars(state).update(content["state"])
 
 
 @contextmanager
 def _one_sentence(path: Path) -> Iterator[None]:
-    """Whatever is wrong with the file in one sentence."""
+    """Report any error in the file in one sentence."""
     try:
         yield
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} cannot be resumed from ({reason}): choose another folder, or delete it to start over."
-        ) from None
+        raise InputError(f"{path} cannot be resumed ({reason}): choose another folder, or delete it.") from None
 
 
-def _state(player: Trainable) -> dict[str, Any]:
-    networks = {name: dict(network.state_dict()) for name, network in player.networks.items()}
-    return {"networks": networks, "optimizer": player.optimizer.state_dict()["state"]}
+def _content(trainable: Trainable) -> dict[str, Any]:
+    networks = {name: dict(network.state_dict()) for name, network in trainable.networks.items()}
+    return {"networks": networks, "optimizer": trainable.optimizer.state_dict()["state"]}
 
 
-def _check_fits(player: Trainable, state: Mapping[str, Any]) -> None:
-    """Refuse other networks before any of theirs is put back."""
-    for name, network in player.networks.items():
-        own, theirs = network.state_dict(), state["networks"][name]
-        for tensor in sorted(own.keys() ^ theirs.keys()):
+def _check_shapes(trainable: Trainable, content: Mapping[str, Any]) -> None:
+    for name, network in trainable.networks.items():
+        own, stored = network.state_dict(), content["networks"][name]
+        for tensor in sorted(own.keys() ^ stored.keys()):
             raise ValueError(f"{tensor} of the {name} is in one of them alone")
         for tensor, value in own.items():
-            if isinstance(value, Tensor) and value.shape != theirs[tensor].shape:
-                raise ValueError(f"{tensor} of the {name} is {list(theirs[tensor].shape)}, not {list(value.shape)}")
+            if isinstance(value, Tensor) and value.shape != stored[tensor].shape:
+                raise ValueError(f"{tensor} of the {name} is {list(stored[tensor].shape)}, not {list(value.shape)}")
 
 
-def _put_back(player: Trainable, state: Mapping[str, Any]) -> None:
-    for name, network in player.networks.items():
-        network.load_state_dict(state["networks"][name])
-    groups = player.optimizer.state_dict()["param_groups"]
-    moments = {int(number): values for number, values in state["optimizer"].items()}
-    player.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+def _restore(trainable: Trainable, content: Mapping[str, Any]) -> None:
+    for name, network in trainable.networks.items():
+        network.load_state_dict(content["networks"][name])
+    groups = trainable.optimizer.state_dict()["param_groups"]
+    moments = {int(number): values for number, values in content["optimizer"].items()}
+    trainable.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _without_addresses(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if " at 0x" not in str(value)}
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The JSON skeleton of a nested dictionary; its tensors move to `tensors` under the path that leads to them."""
+    """Return the JSON skeleton of nested dictionaries, and move their tensors to `tensors` under their paths."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {"tensor": path}

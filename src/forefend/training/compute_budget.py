@@ -1,4 +1,4 @@
-"""Budget: the operations that a training run takes, and how long another may train on as many."""
+"""The operations of a training run, and the training that a number of operations allows."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from forefend.training.trainer import fit
 
 
 def flops_per_image(recipe: Recipe, images: ImageDataset, networks: Networks) -> float:
-    """Operations that training takes for one image in one epoch, measured on a few steps of one batch.
+    """Measure the operations of training on one image for one epoch, without validation.
 
-    Operations are those of `compute.Compute`. Looking at held-out images is not counted. Where steps differ, as with
-    one guide at a time, they are averaged over as many steps as there are guides.
+    The result is the mean over as many steps as there are guides, as steps with different guides differ.
 
     Args:
-        recipe: what to do at each step.
+        recipe: the training method.
         images: training images.
-        networks: the networks; copies of them are trained, and thrown away.
+        networks: the networks; copies of them are trained.
     """
     batch = images.subset(torch.arange(min(recipe.batch_size, len(images))))
     steps = max(1, len(networks.guides))
-    # Two trainings, one step and 1 + steps of them: whatever is done once in each is no part of a step.
-    first, all_ = (_flops(recipe, batch, networks, epochs) for epochs in (1, 1 + steps))
-    return (all_ - first) / (steps * len(batch))
+    # The difference of two trainings, of one step and of 1 + steps, leaves out what both do once.
+    first, both = (_flops(recipe, batch, networks, epochs) for epochs in (1, 1 + steps))
+    return (both - first) / (steps * len(batch))
 
 
 def training_flops(recipe: Recipe, images: ImageDataset, networks: Networks) -> float:
-    """Operations of a whole training run: those of its steps.
+    """Measure the operations of all steps of a training run.
 
     Args:
-        recipe: with its epochs.
-        images: training images, held-out ones among them.
-        networks: the networks.
+        recipe: the training method, with its epochs.
+        images: training images, with the held-out ones.
+        networks: the networks; copies of them are trained.
     """
     trained = split(images, recipe.hold_out, seed=0)[0] if recipe.hold_out else images
     return flops_per_image(recipe, images, networks) * len(trained) * recipe.epochs
@@ -49,12 +48,12 @@ def training_flops(recipe: Recipe, images: ImageDataset, networks: Networks) -> 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How long a recipe may train.
+    """The training that a budget allows.
 
     Args:
         epochs: passes over the images.
-        images: how many images.
-        flops: what that takes, never above the budget.
+        images: number of images.
+        flops: operations of that training, at most the budget.
     """
 
     epochs: int
@@ -63,32 +62,32 @@ class Allowance:
 
 
 def allowance(budget: float, per_image: float, images: int) -> Allowance:
-    """As many whole epochs as a budget pays; where it pays not even one, an epoch of as many images as it does.
+    """Return the largest number of whole epochs within a budget, or one epoch on fewer images.
 
     Args:
         budget: operations.
         per_image: operations of one image in one epoch.
-        images: how many there are.
+        images: number of images.
 
     Raises:
-        InputError: the budget does not pay a single image.
+        InputError: the budget is smaller than one image.
     """
-    paid = int(budget / per_image)
-    if paid < 1:
+    affordable = int(budget / per_image)
+    if affordable < 1:
         raise InputError(
-            f"The run's {budget:.3g} operations do not pay one image of a training step ({per_image:.3g}): compare "
+            f"The budget is {budget:.3g} operations, and a training step takes {per_image:.3g} for one image: compare "
             "with a run that was trained for longer."
         )
-    shown = min(images, paid)
-    epochs = paid // shown
-    return Allowance(epochs, shown, epochs * shown * per_image)
+    used = min(images, affordable)
+    epochs = affordable // used
+    return Allowance(epochs, used, epochs * used * per_image)
 
 
 def _flops(recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int) -> int:
-    """Operations of that many steps on one batch, and of what stands before and after them."""
+    """Operations of a training on one batch, with one step an epoch."""
     changes = {"epochs": epochs} | ({"hold_out": 0.0} if recipe.hold_out else {})
     short: Recipe = replace(recipe, **changes)  # type: ignore[type-var]
     copies = {role: copy.deepcopy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
     twin = replace(networks, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return count_compute(lambda: fit(short, batch, twin, config=TrainingConfig(watch=None))).flops
+        return count_compute(lambda: fit(short, batch, twin, config=TrainingConfig(monitor=None))).flops

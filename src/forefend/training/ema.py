@@ -1,100 +1,55 @@
-"""Averaging: an exponential moving average of the weights in training, which generalizes better than the last ones.
+"""An exponential moving average of the weights, which generalizes better than the last ones.
 
-Source: Gowal et al., 2010.03593, and Rebuffi et al., 2103.01946, with decay 0.995 at every step; the warm-up is
-TensorFlow's.
+Source: Gowal et al., 2010.03593, and Rebuffi et al., 2103.01946, with decay 0.995 at every step. The warm-up is that
+of TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from forefend.checks import InputError
 from forefend.recipes.base import Trainable
 
-Averaged = dict[str, Tensor]  # by player, network and name
 
+def averaged(trainables: Iterable[Trainable], decay: float) -> AveragedModel:
+    """Return an average that holds the current weights and statistics of the networks in training.
 
-def check_decay(decay: float | None) -> None:
-    """Refuse a decay that averages nothing.
-
-    Raises:
-        InputError: not within (0, 1).
+    `update_parameters(trained_networks(trainables))` adds the weights after a step. The average keeps the share
+    `decay`, and in step t = 0, 1, … at most (1 + t) / (10 + t), so that it soon forgets the random first weights.
     """
-    if decay is not None and not (isinstance(decay, int | float) and 0 < decay < 1):
-        shown = f"{decay:g}" if isinstance(decay, int | float) else repr(decay)
-        raise InputError(f"The decay of the weights' average is {shown}, expected between 0 and 1, such as 0.995.")
+
+    def average(mean: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+        kept = min(decay, int(count) / (9 + int(count)))  # count is t + 1
+        return mean.lerp(value, 1 - kept) if value.is_floating_point() else value
+
+    networks = trained_networks(trainables)
+    model = AveragedModel(networks, avg_fn=average, use_buffers=True)
+    model.update_parameters(networks)
+    return model
 
 
-def live(players: Mapping[str, Trainable]) -> Averaged:
-    """The tensors that an average follows: weights, and the statistics that belong to them, in place."""
-    return {
-        f"{role}/{name}/{key}": tensor
-        for role, player in players.items()
-        for name, network in player.networks.items()
-        for key, tensor in network.state_dict().items()
-    }
+def trained_networks(trainables: Iterable[Trainable]) -> nn.ModuleList:
+    """The networks of all trainables as one module."""
+    return nn.ModuleList(network for trainable in trainables for network in trainable.networks.values())
 
 
-def begun(players: Mapping[str, Trainable]) -> Averaged:
-    """An average that has seen the first weights alone."""
-    return {name: tensor.detach().clone() for name, tensor in live(players).items()}
-
-
-@torch.no_grad()
-def follow(average: Averaged, players: Mapping[str, Trainable], decay: float, step: int) -> None:
-    """Take the weights after a step into the average, in place.
-
-    Args:
-        average: what `begun` made.
-        players: who learns.
-        decay: how much of the average stays; less in the first steps, (1 + step) / (10 + step), so that the random
-            first weights are soon forgotten.
-        step: which step it was, from 0.
-    """
-    kept = min(decay, (1 + step) / (10 + step))
-    for name, tensor in live(players).items():
-        if tensor.is_floating_point():
-            average[name].lerp_(tensor, 1 - kept)
-        else:
-            average[name].copy_(tensor)
-
-
-@torch.no_grad()
-def put(average: Averaged, players: Mapping[str, Trainable]) -> None:
-    """Give the networks the averaged weights, in place; with an empty average they stay as they are."""
-    for name, tensor in live(players).items() if average else ():
-        tensor.copy_(average[name])
+def load_average(average: AveragedModel, networks: nn.ModuleList) -> None:
+    """Copy the averaged weights into the networks."""
+    networks.load_state_dict(average.module.state_dict())
 
 
 @contextmanager
-def in_place(average: Averaged, players: Mapping[str, Trainable]) -> Iterator[None]:
-    """Put the averaged weights into the networks for a while; training then goes on from its own."""
-    own = begun(players) if average else {}
-    put(average, players)
+def average_loaded(average: AveragedModel | None, networks: nn.ModuleList) -> Iterator[None]:
+    """Copy the averaged weights, if there are any, into the networks, and restore the networks' own afterwards."""
+    own = {name: tensor.clone() for name, tensor in networks.state_dict().items()} if average else {}
+    if average:
+        load_average(average, networks)
     try:
         yield
     finally:
-        put(own, players)
-
-
-def fitting(average: Averaged, players: Mapping[str, Trainable], *, resumed: bool) -> Averaged:
-    """The average that training goes on with, on the networks' devices.
-
-    Args:
-        average: from the checkpoint; empty where there is none.
-        players: who learns.
-        resumed: whether there was a checkpoint.
-
-    Raises:
-        InputError: the checkpoint holds no average of these weights.
-    """
-    first = begun(players)
-    if not resumed:
-        return first
-    if average.keys() != first.keys():
-        raise InputError("The checkpoint holds no average of these weights: go on without --ema, or begin anew.")
-    return {name: average[name].to(tensor.device) for name, tensor in first.items()}
+        if average:
+            networks.load_state_dict(own)

@@ -1,4 +1,4 @@
-"""Lowered: the networks in training compute in bfloat16 while their weights, outputs and losses stay in float32."""
+"""Training in bfloat16: networks compute in it, while weights, outputs and losses stay float32."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from forefend.runtime.precision import report_fallback, supported_dtype
 
 @contextmanager
 def mixed_precision(networks: Networks, precision: str) -> Iterator[Networks]:
-    """The networks in training form, computing in `precision`; they are given back as they were.
+    """Let the networks in training form compute in `precision`, and restore them afterwards.
 
-    Each network enters autocast when it is called and leaves it with its output in float32, so that a recipe's losses
-    are float32 without its knowing. bfloat16 has the range of float32, and needs no loss scaling.
+    Hooks enter autocast before each call of a network and leave it with a float32 output, so that recipes compute
+    float32 losses without further ado. bfloat16 has the range of float32 and needs no loss scaling.
 
     Args:
-        networks: the networks; those that are trained stay the very same modules, the guides get views of their own.
-        precision: `fp32`, where the cast comes back as it is, or `bf16`, which on a device without such arithmetic
-            becomes `fp32`.
+        networks: the networks; guides are replaced by views, the others stay the same modules.
+        precision: `fp32`, which changes nothing, or `bf16`, which is `fp32` on devices without such arithmetic.
 
     Raises:
         InputError: an unknown precision.
@@ -38,15 +37,11 @@ def mixed_precision(networks: Networks, precision: str) -> Iterator[Networks]:
     if dtype is torch.float32:
         yield networks
         return
-    networks = replace(networks, guides=[Guide(guide.classifier, guide.name) for guide in networks.guides])
-    nets = [
-        networks.preprocessor,
-        networks.classifier,
-        networks.discriminator,
-        *(guide.classifier for guide in networks.guides),
-    ]
+    guides = [Guide(guide.classifier, guide.name) for guide in networks.guides]
+    networks = replace(networks, guides=guides)
+    views = [guide.classifier for guide in guides]
     hooks = []
-    for network in nets:
+    for network in (networks.preprocessor, networks.classifier, networks.discriminator, *views):
         if next(network.parameters(), None) is not None:
             autocast = _Autocast()
             hooks.append(network.register_forward_pre_hook(autocast.enter))
@@ -60,17 +55,15 @@ def mixed_precision(networks: Networks, precision: str) -> Iterator[Networks]:
 
 @final
 class _Autocast:
-    """Autocast around every call of one network."""
+    """Autocast around every call of one network, as forward hooks."""
 
     def __init__(self) -> None:
         self._open: list[torch.autocast] = []
 
     def enter(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A forward hook: the network starts."""
         self._open.append(torch.autocast(inputs[0].device.type, torch.bfloat16))
         self._open[-1].__enter__()
 
     def leave(self, network: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        """A forward hook: the network is done, or has failed, and then there is no output."""
         self._open.pop().__exit__(None, None, None)
-        return None if output is None else output.float()
+        return None if output is None else output.float()  # a call that failed has no output

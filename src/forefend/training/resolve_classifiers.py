@@ -106,7 +106,7 @@ def train_classifier(
     chosen = choose(recipe, RECIPES, "recipe")(epochs=EPOCHS)  # type: ignore[call-arg]
     print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)
     networks = Networks(classifier=new_classifier(architecture, images, seed))
-    chosen.players(networks)  # refuses a recipe that requires more networks before anything is written
+    chosen.configure_optimizers(networks)  # refuses a recipe of other networks
     run = run_folder.start(folder, training_config(recipe, chosen, images, seed) | {"classifier": architecture})
     fit(chosen, images, networks, run=run, seed=seed, augment=augment, accelerator=accelerator_on(device))
     save_classifier(folder, networks.classifier, architecture, images)

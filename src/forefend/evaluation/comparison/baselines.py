@@ -30,7 +30,7 @@ from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.denoised_smoothing import stability
 from forefend.runtime import run_folder
 from forefend.threat_models.base import ThreatModel
-from forefend.training.artifacts import defense_of, training_config
+from forefend.training.artifacts import training_config
 from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
@@ -197,7 +197,7 @@ def _train(
     done = "defense.json" if "preprocessor" in nets else "classifier.json"
     if not (folder / done).exists():
         print(f"{folder.name}: {paid.epochs} epochs of {paid.images} images, {paid.flops / 1e9:.1f} GFLOP", flush=True)
-        fit(
+        trained = fit(
             recipe,
             images,
             networks,
@@ -206,10 +206,10 @@ def _train(
             augment=augmentation(training.data),
             accelerator=training.accelerator,
             # Monitoring is not in the budget, and a baseline that overfits catastrophically is a result too.
-            config=TrainingConfig(watch=None),
+            config=TrainingConfig(monitor=None),
         )
-        if "preprocessor" in nets:
-            defense_of(recipe, images, networks).save(folder)
+        if isinstance(trained, Defense):
+            trained.save(folder)
         else:
             save_classifier(folder, networks.classifier, nets["classifier"], images)
     return paid.flops
