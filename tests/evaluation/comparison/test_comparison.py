@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from forefend.evaluation.comparison.comparison import Comparison, Price, Row, ve
 from forefend.evaluation.results import WORST, Result
 from forefend.evaluation.statistics import wilson
 
+RESULTS = Path(__file__).parents[3] / "results" / "compare"
 OURS, BASELINE = "this defense", "adversarial fine-tuning (lr 0.01)"
 
 
@@ -67,3 +69,17 @@ def test_tables_and_json_hold_every_figure() -> None:
     plain = content["rows"][1]
     assert plain["worst"]["accuracy"] == 0.612
     assert plain["price"]["training_flops"] == 2.5e9
+
+
+@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*/compare.json")), ids=lambda path: path.parent.name)
+def test_committed_table_is_that_of_the_committed_rows(folder: Path) -> None:
+    content = json.loads(folder.read_text(encoding="utf-8"))
+    rows = [
+        Row(**written | {"clean": Result(**written["clean"]), "worst": Result(**written["worst"]), "price": price})
+        for written in content["rows"]
+        for price in [Price(**written["price"])]
+    ]
+    table = (folder.parent / "compare.md").read_text(encoding="utf-8")
+    assert table.startswith(Comparison(rows, "", {}).to_markdown().split("\n\n")[0] + "\n\n")
+    assert table.endswith(f"\n\n{verdict(rows)}\n")
+    assert verdict(rows) == content["verdict"]
