@@ -7,6 +7,7 @@ import shutil
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from forefend.data import ImageDataset, sample
 from forefend.data import load as load_images
 from forefend.data.dataset import image_digests
 from forefend.evaluation.gradient_masking import check as library
-from forefend.evaluation.gradient_masking.check_report import CheckResult
+from forefend.evaluation.gradient_masking.check import check
+from forefend.evaluation.gradient_masking.check_report import CheckReport
+from forefend.evaluation.gradient_masking.checks import GENERAL
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.results import CLEAN
@@ -215,7 +218,7 @@ def test_interrupted_check_has_marked_its_folder(here: Path, monkeypatch: pytest
         assert written(here / "out") == {}
         raise InputError("cut short")
 
-    monkeypatch.setattr(library, "run_checks", cut)
+    monkeypatch.setattr(library, "diagnose", cut)
     line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out"
     asked: list[str] = []
     monkeypatch.setattr(threads, "choose_threads", lambda: asked.append("threads"))
@@ -232,9 +235,15 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None:
 def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     went: list[tuple[int, str | None]] = []
     monkeypatch.setattr(resolve_models, "move_to_device", lambda networks, device: went.append((len(networks), device)))
-    monkeypatch.setattr(
-        library, "run_checks", lambda *_, **more: [CheckResult("a", ",".join(more["surrogates"]), "", False, "")]
-    )
+    facts = {"logits": 0, "random": 0, "optimizes": 0, "has_gradient": 0, "probed": 8}
+    monkeypatch.setattr(library, "diagnose", lambda *_: (facts, {}))
+    given: list[list[str]] = []
+
+    def noted(*arguments: Any, **more: Any) -> CheckReport:
+        given.append(list(more["surrogates"]))
+        return check(*arguments, **more)
+
+    monkeypatch.setattr(library, "check", noted)
     images = load_images("digits", "test")
     for seed in (1, 2):
         (here / str(seed) / "net").mkdir(parents=True)
@@ -248,7 +257,8 @@ def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest
     assert not (here / "out").exists()
     pretend(monkeypatch, rank=0)
     assert forefend(line).code == 1
-    assert len(str(written(here / "out")[guide().name][0]["measured"]).split(",")) == 2
+    assert len(written(here / "out")[guide().name]) == len(GENERAL)
+    assert [len(set(names)) for names in given] == [2, 2]
 
 
 @pytest.mark.parametrize(

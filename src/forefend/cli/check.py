@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forefend.data import ImageDataset
     from forefend.evaluation.evaluated_model import EvaluatedModel
     from forefend.evaluation.gradient_masking.check_report import CheckReport
+    from forefend.evaluation.gradient_masking.evidence import RecordedAccuracy
     from forefend.threat_models.base import ThreatModel
 
 
@@ -46,7 +47,7 @@ def _reports(options: Any) -> list[CheckReport]:
     models = [model for model in models if model.defended] or models
     threat = resolve_models.given_threats(options.threat and [options.threat], trained)[0]
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
-    records = [_records(options, run, model, images, threat, folder) for model in models]
+    recorded = [_recorded(options, run, model, images, threat, folder) for model in models]
     surrogates = resolve_models.surrogate_classifiers(options)
     resolve_models.move_to_device([model.network for model in models] + list(surrogates.values()), options.device)
     for model in models:  # all models, before anything is written
@@ -56,24 +57,23 @@ def _reports(options: Any) -> list[CheckReport]:
             model,
             images,
             threat,
-            records=folders,
+            records=found or (),
             surrogates=surrogates,
             folder=folder,
             seed=options.seed,
             batch_size=options.batch_size,
             log=None if process_group().rank else partial(print, flush=True),
         )
-        for model, folders in zip(models, records, strict=True)
+        for model, found in zip(models, recorded, strict=True)
     ]
 
 
-def _records(
+def _recorded(
     options: Any, run: Run | None, model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, folder: Path
-) -> list[str]:
-    """Return the folders of --records, or the run's folder if it has records of this model."""
+) -> RecordedAccuracy | None:
+    """Read the folders named by --records, or the run's folder, which need not hold records of this model."""
     from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
 
-    if options.records or run is None:
-        return list(options.records)
-    found = read_records([run.folder], exclude=folder) if any(run.folder.rglob("records.jsonl")) else []
-    return [options.run] if recorded_accuracy(found, model, images, threat).trials else []
+    folders = options.records or ([run.folder] if run and any(run.folder.rglob("records.jsonl")) else [])
+    found = recorded_accuracy(read_records(folders, exclude=folder), model, images, threat)
+    return found if found.trials or options.records else None

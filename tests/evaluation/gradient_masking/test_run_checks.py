@@ -35,7 +35,7 @@ from forefend.data import ImageDataset
 from forefend.evaluation.access import Access, oblivious
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
-from forefend.evaluation.gradient_masking.check import check, run_checks, validate
+from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.gradient_masking.check_report import CheckResult
 from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
 from forefend.evaluation.gradient_masking.evidence import RecordedAccuracy
@@ -118,9 +118,7 @@ def rtfe(natural: nn.Module) -> nn.Module:
 def checked(
     network: nn.Module, images: ImageDataset | None = None, threat: ThreatModel = THREAT, **more: Any
 ) -> list[CheckResult]:
-    model, images = EvaluatedModel("it", network, isinstance(network, Defended)), images or some()
-    validate(model, images, threat, batch_size=256)
-    return run_checks(model, images, threat, **{"budget": SMALL, "surrogates": {}} | more)
+    return check(network, images or some(), threat, **{"budget": SMALL} | more)
 
 
 def failed(results: list[CheckResult]) -> set[str]:
@@ -231,7 +229,7 @@ def test_random_defense_needs_recorded_eot(robust: nn.Module) -> None:
     small = CheckBudget(steps=10, restarts=2, queries=30, samples=2, reference=apgd)
     state = torch.get_rng_state()
     once, averaged = (
-        checked(defended, images, recorded=RecordedAccuracy(trials), budget=small)
+        checked(defended, images, records=RecordedAccuracy(trials), budget=small)
         for trials in ([ONCE], [ONCE, AVERAGED])
     )
     assert failed(once) == {RANDOM}
@@ -246,11 +244,11 @@ def test_denoiser_with_oblivious_records_only_fails(natural: nn.Module) -> None:
     defended = Defended(networks.preprocessor.eval(), natural)
     images = some(20)
     everyone = frozenset(images.index.tolist())
-    assert failed(checked(defended, images, recorded=RecordedAccuracy([BLIND], everyone, everyone))) == {
+    assert failed(checked(defended, images, records=RecordedAccuracy([BLIND], everyone, everyone))) == {
         RECORDS,
         AGREES,
     }
-    assert failed(checked(defended, images, recorded=RecordedAccuracy([BLIND, ONCE], everyone))) == set()
+    assert failed(checked(defended, images, records=RecordedAccuracy([BLIND, ONCE], everyone))) == set()
 
 
 def test_probabilities_fail_without_attacks(natural: nn.Module) -> None:
@@ -320,7 +318,7 @@ def test_unsupported_threat_model_is_refused(
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(65, 10)), "do not fit it"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(65, 10)), "do not fit"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), r"shape \(2, 3\), expected \(2, 10\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Threshold(1e9, torch.nan)), "NaN or infinite logits"),
     ],

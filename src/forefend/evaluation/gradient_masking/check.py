@@ -24,7 +24,7 @@ from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
-from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
+from forefend.evaluation.gradient_masking.check_report import CheckReport
 from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
@@ -41,7 +41,6 @@ from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.parsing import as_threat_model
 
 Evaluate = Callable[[ImageDataset, Suite], list[dict[int, bool]]]
-Log = Callable[[str], None]
 
 FULL: Final = CheckBudget()
 
@@ -51,13 +50,13 @@ def check(
     data: Any,
     threat: ThreatModel | str = "Linf:8/255",
     *,
-    records: Sequence[str | Path] = (),
+    records: Sequence[str | Path] | RecordedAccuracy = (),
     surrogates: Mapping[str, nn.Module] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 256,
     budget: CheckBudget = FULL,
-    log: Log | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> CheckReport:
     """Attack a model in many ways and check the outcomes for signs of gradient masking.
 
@@ -65,8 +64,8 @@ def check(
         model: images in [0, 1] to logits; a `Defended` model is also attacked around its defense.
         data: test images, in any form that `as_image_dataset` accepts; one or two hundred are enough.
         threat: the threat model, or its name: Linf or L2 with one radius.
-        records: folders of evaluations of this model. Checks then include that they hold a suitable attack and that
-            the accuracy they state agrees with the attacks of this function.
+        records: folders of evaluations of this model, or what `recorded_accuracy` read from them. The checks then
+            require a suitable recorded attack, and an accuracy that agrees with their own attacks.
         surrogates: other classifiers by name, for transfer attacks.
         folder: where records and `check.json` are written; an interrupted check resumes from there.
         seed: seed of the attacks.
@@ -84,26 +83,40 @@ def check(
     images, threat = as_image_dataset(data), as_threat_model(threat)
     validate(model, images, threat, batch_size=batch_size, budget=budget)
     folder = Path(folder) if folder else None
-    recorded = None
-    if records:
+    recorded = records if isinstance(records, RecordedAccuracy) else None
+    if not isinstance(records, RecordedAccuracy) and records:
         recorded = recorded_accuracy(read_records(records, exclude=folder), model, images, threat)
     if folder:
         _start_folder(folder)
     if log:
         log(f"{model.name}: {len(images)} images{f', records -> {folder}' if folder else ''}")
-    results = run_checks(
-        model,
-        images,
-        threat,
-        recorded=recorded,
-        surrogates=surrogates or {},
-        folder=folder,
-        seed=seed,
-        batch_size=batch_size,
-        budget=budget,
-        log=log,
-    )
-    report = CheckReport(results, model=model.name, threat=str(threat), images=len(images))
+    with torch_seed(0):
+        batch = images.batch(torch.arange(min(len(images), batch_size)))
+        facts, landscape = diagnose(model.network, batch, threat, budget.samples)
+    everything = frozenset(images.index.tolist())
+    evidence = Evidence(everything, len(images.classes), threat.norm, {}, {}, recorded, facts, landscape)
+    checks = list(GENERAL)
+    if facts["logits"]:  # evaluation refuses models that return probabilities
+        # A model may draw once for a whole batch: small batches keep one draw from deciding the result.
+        size = min(batch_size, 8) if facts["random"] else batch_size
+        evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
+        attacks = AttackSuite(threat, budget, bool(facts["random"]))
+        suite = attacks.black_box_trials(surrogates or {})
+        suite += attacks.bypass_trials() if isinstance(model.network, Defended) else []
+        last: list[Trial] = []
+        if facts["has_gradient"]:
+            classes = evidence.classes
+            suite = [*attacks.white_box_trials(classes), *suite, *attacks.curve_trials(images.shape)]
+            last = [attacks.reference_trial(classes)]
+        if log:
+            with torch_seed(0):
+                log(str(cost_of([model], images, [*suite, *last], size).among(process_group().count)))
+        evidence = _with_outcomes(evidence, suite, evaluate(images, suite), threat)
+        checks += WITH_ATTACKS
+        for trial in last:
+            evidence = _with_reference(evidence, trial, images, evaluate)
+            checks += WITH_GRADIENTS
+    report = CheckReport([check(evidence) for check in checks], model.name, str(threat), len(images))
     if folder and not process_group().rank:
         report.save(folder / "check.json")
     return report
@@ -147,63 +160,6 @@ def _start_folder(folder: Path) -> None:
         )
     if not process_group().rank:
         write_versioned(folder / "check.json", {"reports": {}})
-
-
-def run_checks(
-    model: EvaluatedModel,
-    images: ImageDataset,
-    threat: ThreatModel,
-    *,
-    recorded: RecordedAccuracy | None = None,
-    surrogates: Mapping[str, nn.Module],
-    folder: Path | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
-    budget: CheckBudget = FULL,
-    log: Log | None = None,
-) -> list[CheckResult]:
-    """Run all attacks that the model allows, and the checks that judge them; arguments are those of `check`."""
-    with torch_seed(0):
-        batch = images.batch(torch.arange(min(len(images), batch_size)))
-        facts, landscape = diagnose(model.network, batch, threat, budget.samples)
-    everything = frozenset(images.index.tolist())
-    evidence = Evidence(everything, len(images.classes), threat.norm, {}, {}, recorded, facts, landscape)
-    checks = list(GENERAL)
-    if facts["logits"]:  # evaluation refuses models that return probabilities
-        # A model may draw once for a whole batch: small batches keep one draw from deciding the result.
-        size = min(batch_size, 8) if facts["random"] else batch_size
-        evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
-        attacks = AttackSuite(threat, budget, bool(facts["random"]))
-        suite, reference = _suite(attacks, model, images, surrogates, follow_gradients=bool(facts["has_gradient"]))
-        if log:
-            trials = [*suite, *([reference] if reference else [])]
-            log(str(cost_of([model], images, trials, size).among(process_group().count)))
-        evidence = _with_outcomes(evidence, suite, evaluate(images, suite), threat)
-        checks += WITH_ATTACKS
-        if reference:
-            evidence = _with_reference(evidence, reference, images, evaluate)
-            checks += WITH_GRADIENTS
-    return [check(evidence) for check in checks]
-
-
-def _suite(
-    attacks: AttackSuite,
-    model: EvaluatedModel,
-    images: ImageDataset,
-    surrogates: Mapping[str, nn.Module],
-    *,
-    follow_gradients: bool,
-) -> tuple[list[Trial], Trial | None]:
-    """Return the trials, and the one that runs last where the model has a gradient."""
-    suite = attacks.black_box_trials(surrogates)
-    if isinstance(model.network, Defended):
-        suite += attacks.bypass_trials()
-    if not follow_gradients:
-        return suite, None
-    classes = len(images.classes)
-    return [*attacks.white_box_trials(classes), *suite, *attacks.curve_trials(images.shape)], attacks.reference_trial(
-        classes
-    )
 
 
 def _with_outcomes(evidence: Evidence, suite: Suite, found: Sequence[dict[int, bool]], threat: ThreatModel) -> Evidence:

@@ -41,7 +41,7 @@ class CheckReport(list[CheckResult]):
     """
 
     def __init__(
-        self, results: Iterable[CheckResult], *, model: str = "classifier", threat: str = "", images: int = 0
+        self, results: Iterable[CheckResult], model: str = "classifier", threat: str = "", images: int = 0
     ) -> None:
         super().__init__(results)
         self.model, self.threat, self.images = model, threat, images

@@ -23,33 +23,13 @@ from forefend.evaluation.gradient_masking.evidence import (
 Check = Callable[[Evidence], CheckResult]
 
 
-def _at_most(share: float, n: int) -> str:
-    return f"at most {largest_count(n, share)} of {n}, the largest count whose 95 % interval reaches {share:.0%}"
-
-
-def _chance(evidence: Evidence) -> int:
-    """Return by how much two counts may differ by chance where the output is random: two standard deviations."""
-    return math.isqrt(2 * evidence.n) if evidence.facts["random"] else 0
-
-
-def _difference(share: float, evidence: Evidence) -> str:
-    chance = _chance(evidence)
-    return _at_most(share, evidence.n) + (f", and {chance} by chance, as the output is random" if chance else "")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def iterative_attacks_beat_a_single_step(evidence: Evidence) -> CheckResult:
     """If one step breaks more images than twenty, gradients do not lead to adversarial images."""
-    one, many = evidence.broken("FGSM"), evidence.broken("PGD-20")
-    return CheckResult(
+    one, many = (evidence.accuracy(name) for name in ("FGSM", "PGD-20"))
+    return _bounded(
         "iterative attacks beat a single step",
-        f"accuracy {_percent(evidence.accuracy('FGSM'))} under FGSM, {_percent(evidence.accuracy('PGD-20'))} under "
-        "PGD-20",
-        f"images that FGSM breaks beyond PGD-20: {_difference(0.02, evidence)}",
-        len(one) - len(many) <= largest_count(evidence.n, 0.02) + _chance(evidence),
+        f"accuracy {_percent(one)} under FGSM, {_percent(many)} under PGD-20",
+        (len(evidence.broken("FGSM")) - len(evidence.broken("PGD-20")), 0.02, evidence.n, _chance(evidence)),
         "the loss is not smooth along the steps: look for rounding in the defense, and attack it through BPDA",
     )
 
@@ -59,26 +39,24 @@ def more_steps_break_few_more(evidence: Evidence) -> CheckResult:
     short, long = evidence.broken("PGD-20"), evidence.broken("PGD long")
     # Where the output is random, each attack breaks some images by chance, so only the counts can be compared.
     count = len(long) - len(short) if evidence.facts["random"] else len(long - short)
-    return CheckResult(
+    more = _percent(count / evidence.n)
+    return _bounded(
         "more steps and restarts break few more images",
-        f"accuracy {_percent(1 - len(short) / evidence.n)} under PGD-20; more steps and restarts break "
-        f"{_percent(count / evidence.n)} more",
-        f"more broken: {_difference(0.05, evidence)}",
-        count <= largest_count(evidence.n, 0.05) + _chance(evidence),
+        f"accuracy {_percent(evidence.accuracy('PGD-20'))} under PGD-20; more steps and restarts break {more} more",
+        (count, 0.05, evidence.n, _chance(evidence)),
         "report the stronger attack, and add steps until the accuracy no longer falls",
     )
 
 
 def accuracy_falls_to_chance(evidence: Evidence) -> CheckResult:
     """At a radius where any image may become gray, no classifier can do better than chance."""
-    radius, chance = max(evidence.curve), 1 / evidence.classes
-    right = evidence.n - len(evidence.curve[radius])
-    return CheckResult(
+    radius = max(evidence.curve)
+    correct = evidence.n - len(evidence.curve[radius])
+    at = f"{evidence.norm} {radius:g}, where any image may become gray"
+    return _bounded(
         "accuracy falls to chance as the radius grows",
-        f"accuracy {_percent(right / evidence.n)} under PGD-20 at {evidence.norm} {radius:g}, where any image may "
-        "become gray",
-        f"correct: {_at_most(chance, evidence.n)}, which is chance",
-        right <= largest_count(evidence.n, chance),
+        f"accuracy {_percent(correct / evidence.n)} under PGD-20 at {at}",
+        (correct, 1 / evidence.classes, evidence.n, 0),
         "the attack fails where every model must fail: look for gradients that are zero, wrong or noisy",
     )
 
@@ -87,32 +65,17 @@ def accuracy_does_not_rise_with_the_radius(evidence: Evidence) -> CheckResult:
     """Images that break inside a small ball break inside a larger one too."""
     points = sorted(evidence.curve.items())
     rise = max((len(before) - len(after) for (_, before), (_, after) in pairwise(points)), default=0)
-    return CheckResult(
+    return _bounded(
         "accuracy does not rise with the radius",
         ", ".join(f"{_percent(1 - len(broken) / evidence.n)} at {radius:g}" for radius, broken in points),
-        f"rise: {_difference(0.02, evidence)}",
-        rise <= largest_count(evidence.n, 0.02) + _chance(evidence),
+        (rise, 0.02, evidence.n, _chance(evidence)),
         "use more steps at the larger radius: the attack did not explore the whole ball",
-    )
-
-
-def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, str, bool]:
-    """Return what was measured, the bound, and whether each trial breaks few images that white-box attacks missed."""
-    counts = {name: evidence.missed_by_white_box(name) for name in names if name in evidence.misclassified}
-    parts = [
-        f"{name} breaks {_percent(count / evidence.n)} that no gradient attack broke" for name, count in counts.items()
-    ]
-    passed = max(counts.values(), default=0) <= largest_count(evidence.n, 0.02)
-    return (
-        "; ".join(parts) or "not run: there is no defense to bypass, and no surrogate",
-        _at_most(0.02, evidence.n),
-        passed,
     )
 
 
 def black_box_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
     """An attack that uses less knowledge should not break more images."""
-    return CheckResult(
+    return _bounded(
         "black-box attacks do not beat white-box attacks",
         *_beyond_white_box(evidence, "Square"),
         "the gradients are masked: report the black-box accuracy, and attack through BPDA or EOT",
@@ -122,7 +85,7 @@ def black_box_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
 def transfer_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
     """Adversarial images of another network, or of the classifier alone, should be weaker than the model's own."""
     names = [name for name in evidence.misclassified if name == "bypassed" or name.startswith("transfer")]
-    return CheckResult(
+    return _bounded(
         "transfer attacks do not beat white-box attacks",
         *_beyond_white_box(evidence, *names),
         "gradients through the defense are worse than those around it: they are masked",
@@ -131,7 +94,7 @@ def transfer_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
 
 def bpda_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
     """If the gradient of the identity works better than that of the defense, the latter is masked."""
-    return CheckResult(
+    return _bounded(
         "BPDA does not beat white-box attacks",
         *_beyond_white_box(evidence, "BPDA"),
         "the defense hides its gradient: report the accuracy under BPDA",
@@ -140,13 +103,12 @@ def bpda_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
 
 def noise_does_not_beat_attacks(evidence: Evidence) -> CheckResult:
     """Random search should break fewer images than an attack."""
-    measured, bound, passed = _beyond_white_box(evidence, "noise")
-    return CheckResult(
+    noise, attacks = _percent(evidence.accuracy("noise")), _percent(evidence.accuracy("none", *WHITE_BOX))
+    beyond, count = _beyond_white_box(evidence, "noise")
+    return _bounded(
         "random noise does not beat attacks",
-        f"accuracy {_percent(evidence.accuracy('noise'))} under noise, "
-        f"{_percent(evidence.accuracy('none', *WHITE_BOX))} under attacks; {measured}",
-        bound,
-        passed,
+        f"accuracy {noise} under noise, {attacks} under attacks; {beyond}",
+        count,
         "the attacks do worse than random search: their gradients are wrong",
     )
 
@@ -155,28 +117,54 @@ def gradients_are_not_zero(evidence: Evidence) -> CheckResult:
     """Where the loss is constant in float32, an attack has no gradient to follow."""
     exists, probed = bool(evidence.facts["has_gradient"]), int(evidence.facts["probed"])
     zero = int(evidence.facts["zero"]) if exists else probed
-    return CheckResult(
+    return _bounded(
         "input gradients are not zero",
         f"zero for {_percent(zero / probed)} of the images" if exists else "the output has no gradient",
-        _at_most(0.05, probed),
-        zero <= largest_count(probed, 0.05),
+        (zero, 0.05, probed, 0),
         "look for rounding, clamping or saturated logits; attack with the margin loss, through BPDA, or by queries",
+    )
+
+
+def autoattack_agrees(evidence: Evidence) -> CheckResult:
+    """The reference attack should find little that the other attacks did not."""
+    before, after = evidence.accuracy("none", *WHITE_BOX), evidence.accuracy("none", *WHITE_BOX, "AutoAttack")
+    warnings = f"; its warnings: {' '.join(evidence.warnings)}" if evidence.warnings else ""
+    return _bounded(
+        "AutoAttack breaks few more images",
+        f"accuracy {_percent(before)} under the white-box attacks, {_percent(after)} after AutoAttack{warnings}",
+        (evidence.missed_by_white_box("AutoAttack"), 0.03, evidence.n, 0),
+        "report the accuracy under AutoAttack",
+    )
+
+
+def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
+    """The attacks of these checks should not break many images that the records call robust."""
+    recorded = evidence.recorded or RecordedAccuracy(())
+    both = recorded.attacked & evidence.images
+    robust = recorded.robust & both
+    broken = robust & evidence.broken(*evidence.misclassified)
+    measured = "not compared: " + ("the output is random" if both else "the records hold none of these images")
+    if both and not evidence.facts["random"]:
+        before, after = (_percent(len(part) / len(both)) for part in (robust, robust - broken))
+        measured = f"on {len(both)} recorded images, accuracy {before} in the records, {after} after these attacks"
+    count = 0 if evidence.facts["random"] else len(broken)
+    return _bounded(
+        "the recorded accuracy agrees with these attacks",
+        measured,
+        (count, 0.05, max(1, len(both)), 0),
+        "the recorded attacks are too weak: evaluate with the suite standard",
     )
 
 
 def loss_rises_along_the_gradient(evidence: Evidence) -> CheckResult:
     """A small step along a correct gradient raises the loss; rounding breaks this at the smallest distance only."""
     points = sorted(evidence.landscape.items())
-    measured = [
-        f"{_percent(along)} at {share:g} of the radius (random step: {_percent(random)})"
-        for share, (along, random) in points
-    ]
-    rising = sum(along >= 0.8 and along > random for _, (along, random) in points)
+    shares = [f"{_percent(up)} at {share:g} of the radius (random step: {_percent(r)})" for share, (up, r) in points]
     return CheckResult(
         "the loss rises along the gradient",
-        f"share of images whose margin rises with one step: {', '.join(measured)}",
+        f"share of images whose margin rises with one step: {', '.join(shares)}",
         "at least 80 %, and more than with a random step, at all distances but one",
-        rising >= len(points) - 1,
+        sum(up >= 0.8 and up > random for _, (up, random) in points) >= len(points) - 1,
         "the gradient is not that of the model: check custom backward passes and random layers",
     )
 
@@ -196,13 +184,13 @@ def output_is_logits(evidence: Evidence) -> CheckResult:
 def output_is_deterministic_or_averaged(evidence: Evidence) -> CheckResult:
     """Attacks on a random model must average its output."""
     random, recorded = bool(evidence.facts["random"]), evidence.recorded
-    averaged = recorded is None or any(averages(trial) for trial in recorded.trials)
+    averaged = not random or recorded is None or any(averages(trial) for trial in recorded.trials)
     return CheckResult(
         "the output is deterministic, or was attacked through EOT",
         ("random" if random else "deterministic")
-        + (", and the records hold no attack through EOT" if random and not averaged else ""),
+        + ("" if averaged else ", and the records hold no attack through EOT"),
         "deterministic, or an attack through EOT in the records",
-        not random or averaged,
+        averaged,
         "evaluate with the suite randomized",
     )
 
@@ -216,19 +204,6 @@ def no_optimization_inside(evidence: Evidence) -> CheckResult:
         "none",
         not optimizes,
         "use an adaptive attack that unrolls the optimization, and report it",
-    )
-
-
-def autoattack_agrees(evidence: Evidence) -> CheckResult:
-    """The reference attack should find little that the other attacks did not."""
-    suite, full = evidence.accuracy("none", *WHITE_BOX), evidence.accuracy("none", *WHITE_BOX, "AutoAttack")
-    warnings = f"; its warnings: {' '.join(evidence.warnings)}" if evidence.warnings else ""
-    return CheckResult(
-        "AutoAttack breaks few more images",
-        f"accuracy {_percent(suite)} under the white-box attacks, {_percent(full)} after AutoAttack{warnings}",
-        f"more broken: {_at_most(0.03, evidence.n)}",
-        evidence.missed_by_white_box("AutoAttack") <= largest_count(evidence.n, 0.03),
-        "report the accuracy under AutoAttack",
     )
 
 
@@ -246,24 +221,33 @@ def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
     )
 
 
-def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
-    """The attacks of these checks should not break many images that the records call robust."""
-    recorded = evidence.recorded or RecordedAccuracy(())
-    both = recorded.attacked & evidence.images
-    kept = recorded.robust & both
-    broken = kept & evidence.broken(*evidence.misclassified)
-    compared = bool(both) and not evidence.facts["random"]
-    measured = "not compared: " + ("the output is random" if both else "the records hold none of these images")
-    if compared:
-        before, after = (_percent(len(part) / len(both)) for part in (kept, kept - broken))
-        measured = f"on {len(both)} recorded images, accuracy {before} in the records, {after} after these attacks"
-    return CheckResult(
-        "the recorded accuracy agrees with these attacks",
-        measured,
-        f"more broken: {_at_most(0.05, max(1, len(both)))}",
-        not compared or len(broken) <= largest_count(len(both), 0.05),
-        "the recorded attacks are too weak: evaluate with the suite standard",
-    )
+Bound = tuple[int, float, int, int]  # a count, the share it may reach, of how many images, and what chance may add
+
+
+def _bounded(check: str, measured: str, bound: Bound, advice: str) -> CheckResult:
+    count, share, n, chance = bound
+    limit = largest_count(n, share)
+    text = f"at most {limit} of {n}, the largest count whose 95 % interval reaches {share:.0%}"
+    text += f", and {chance} by chance, as the output is random" if chance else ""
+    return CheckResult(check, measured, text, count <= limit + chance, advice)
+
+
+def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, Bound]:
+    """Return what trials break that no white-box attack broke, in words and as the largest count."""
+    n = evidence.n
+    counts = {name: evidence.missed_by_white_box(name) for name in names if name in evidence.misclassified}
+    parts = [f"{name} breaks {_percent(count / n)} that no gradient attack broke" for name, count in counts.items()]
+    measured = "; ".join(parts) or "not run: there is no defense to bypass, and no surrogate"
+    return measured, (max(counts.values(), default=0), 0.02, n, 0)
+
+
+def _chance(evidence: Evidence) -> int:
+    """Return by how much two counts may differ by chance where the output is random: two standard deviations."""
+    return math.isqrt(2 * evidence.n) if evidence.facts["random"] else 0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 # Checks of any model, of a model that attacks can run on, and of a model that has a gradient.
