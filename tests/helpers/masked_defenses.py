@@ -1,4 +1,4 @@
-"""Defenses that only look robust: each leads the attacks' gradients astray in a way of its own."""
+"""Defenses that only look robust: each masks its gradient in another way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Quantize(nn.Module):
-    """Rounds each pixel to a few levels: the gradient is zero wherever there is one."""
+    """Rounds each pixel to a few levels: the gradient is zero."""
 
     def __init__(self, levels: int = 8) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Quantize(nn.Module):
 
 
 class Saturate(nn.Module):
-    """Steep contrast, clamped: almost every pixel is flat, and the rest is steep."""
+    """Steep contrast with a clamp: the gradient is zero for almost every pixel."""
 
     def __init__(self, slope: float = 50.0) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Saturate(nn.Module):
 
 
 class JPEG(nn.Module):
-    """Stores each image as a JPEG file and reads it again; autograd loses track of the image."""
+    """Writes each image as a JPEG file and reads it again: there is no gradient."""
 
     def __init__(self, quality: int = 75) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class JPEG(nn.Module):
 
 
 class CarelessJPEG(JPEG):
-    """The same, handing the tensor itself to NumPy, which refuses one that asks for a gradient."""
+    """Calls `.numpy()` on its input, which raises if a gradient is required."""
 
     def forward(self, x: Tensor) -> Tensor:
         x.numpy()
@@ -60,14 +60,14 @@ class CarelessJPEG(JPEG):
 
 
 class FlatJPEG(JPEG):
-    """The same, with a backward pass written by hand that says zero."""
+    """JPEG with a gradient of zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + 0 * x
 
 
 class RandomResize(nn.Module):
-    """Shrinks all images by a random share and puts them somewhere in the frame."""
+    """Shrinks all images randomly and pads them at a random position."""
 
     def forward(self, x: Tensor) -> Tensor:
         side = x.shape[-1]
@@ -88,7 +88,7 @@ class _Flip(torch.autograd.Function):
 
 
 class FlipGradient(nn.Module):
-    """Changes nothing, and hands the gradient back with the wrong sign."""
+    """Returns its input, with a gradient of the wrong sign."""
 
     def forward(self, x: Tensor) -> Tensor:
         flipped: Tensor = _Flip.apply(x)
@@ -96,7 +96,7 @@ class FlipGradient(nn.Module):
 
 
 class Sharpened(nn.Module):
-    """A classifier whose logits are divided by a tiny temperature, so that its softmax is flat to float32."""
+    """A classifier with a tiny temperature, so that its softmax is constant in float32."""
 
     def __init__(self, classifier: nn.Module, temperature: float = 1e-4) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Sharpened(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """A classifier with a softmax at its end."""
+    """A classifier that returns probabilities."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Probabilities(nn.Module):
 
 
 class Purify(nn.Module):
-    """Smooths the image by gradient descent while it answers."""
+    """Smooths the image by gradient descent in its forward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -130,7 +130,7 @@ class Purify(nn.Module):
 
 
 class Shatter(nn.Module):
-    """Adds a ripple too fine to see, whose slope drowns that of the classifier."""
+    """Adds an invisible ripple with a gradient much larger than that of the classifier."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 2e-4 * torch.sin(x * 1e5)
