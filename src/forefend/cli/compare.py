@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from forefend.cli.parser import Parser
-from forefend.runtime.run_folder import Run
-
-if TYPE_CHECKING:
-    from forefend.models.classifiers.model_card import NamedClassifier
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +41,6 @@ def main(arguments: list[str]) -> int:
         copies=options.copies,
         lr=options.lr,
         train_data=split_loader(options)("train"),
-        guides=_guides(options),
         folder=options.out,
         seed=options.seed,
         batch_size=options.batch_size,
@@ -58,13 +50,3 @@ def main(arguments: list[str]) -> int:
     )
     print(comparison)
     return 0
-
-
-def _guides(options: Any) -> list[NamedClassifier] | None:
-    """Return the guides of the run, found by the names it was trained with."""
-    from forefend.cli.resolve_models import named_classifier
-
-    if not Path(options.run, "config.json").exists():
-        return None
-    guides = Run(Path(options.run)).config.get("guides", [])
-    return [replace(named_classifier(options, g["spec"], g["mean"], g["std"]), name=g["name"]) for g in guides]

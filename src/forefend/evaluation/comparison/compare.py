@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,6 @@ def compare(
     copies: int = 8,
     lr: float = 0.01,
     train_data: Any = None,
-    guides: Sequence[NamedClassifier] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 250,
@@ -85,7 +83,6 @@ def compare(
         copies: noisy copies that it averages.
         lr: learning rate of adversarial fine-tuning.
         train_data: training images of the run; by default those of the run's data set.
-        guides: the run's guides, in its order; by default they are loaded from the files that the run names.
         folder: where records, `compare.json` and `compare.md` are written; by default in the folder of the run.
         seed: seed of the attacks.
         batch_size: images attacked at once.
@@ -103,7 +100,7 @@ def compare(
     check_settings(denoiser, sigma=sigma, copies=copies, lr=lr)
     started, defense = _load_run(Path(run))
     images, train_images = _images(started, data, "test"), _images(started, train_data, "train")
-    guides = _guides(started, defense, guides)
+    guides = _guides(started, defense, {"train": train_images, "test": images})
     chosen = _choose(guides, classifier)
     if not (threat or defense.card.threat):
         raise InputError("The run was trained without a threat model: give one with --threat, such as Linf:8/255.")
@@ -154,26 +151,19 @@ def _images(run: Run, given: Any, split: str) -> ImageDataset:
     return sample(images, config["images"], config["seed"]) if few else images
 
 
-def _guides(run: Run, defense: Defense, given: Sequence[NamedClassifier] | None) -> Sequence[NamedClassifier]:
-    """Return the guides of the run, which must be unchanged since."""
-    guides = _load_guides(run.config) if given is None else given
-    if not guides:
-        raise InputError(f"{run.folder} has no frozen guide: compare a run that was trained with guides.")
-    for guide in guides:
-        if not defense.has_seen(guide.network):
+def _guides(run: Run, defense: Defense, images: Mapping[str, ImageDataset]) -> list[NamedClassifier]:
+    """Load the guides of the run, which must be unchanged since."""
+    found = []
+    for guide in run.config.get("guides", []):
+        named = resolve_classifier(guide["spec"], images.__getitem__, mean=guide["mean"], std=guide["std"])
+        if not defense.has_seen(named.network):
             raise InputError(
-                f"The guide {guide.spec} is no longer the classifier that this run learned from: restore it."
+                f"The guide {guide['spec']} is no longer the classifier that this run learned from: restore it."
             )
-    return guides
-
-
-def _load_guides(config: Mapping[str, Any]) -> list[NamedClassifier]:
-    """Return the guides that the config of a run names."""
-    split = partial(datasets.load, config["data"], size=config.get("size"))
-    return [
-        replace(resolve_classifier(guide["spec"], split, mean=guide["mean"], std=guide["std"]), name=guide["name"])
-        for guide in config.get("guides", [])
-    ]
+        found.append(replace(named, name=guide["name"]))
+    if not found:
+        raise InputError(f"{run.folder} has no frozen guide: compare a run that was trained with guides.")
+    return found
 
 
 def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassifier:
