@@ -105,7 +105,7 @@ def test_compare_refuses_unusable_input(tmp_path: Path) -> None:
     assert "no suite called 'quikc'" in refused("compare run --suite quikc")
     assert "holds no defense" in refused(f"compare {guide()}")
     assert "sigma" in refused("compare run --sigma nan")
-    assert "noisy copies" in refused("compare run --copies 0")
+    assert "copies" in refused("compare run --copies 0")
     assert "no preprocessor architecture called 'dnccn'" in refused("compare run --denoiser dnccn")
     assert not (tmp_path / "run" / "compare").exists()
     assert "/proc/x cannot be created" in refused("compare run --images 8 --out /proc/x")
