@@ -14,7 +14,8 @@ from helpers.torchrun import in_two_processes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forefend.evaluation import records, results
+from forefend.evaluation import corruption_results, records, results
+from forefend.evaluation.certification import certificate
 from forefend.evaluation.result_store import part_of
 from forefend.runtime import distributed, files
 from forefend.runtime.distributed import ProcessGroup, process_group
@@ -73,7 +74,13 @@ def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path
     assert results.load(two) == results.load(one)
     assert judged(two) == judged(one)
     assert set(judged(two).values()) == {1}
-    assert sorted(path.name for path in two.iterdir()) == ["evaluation.json", "records.jsonl", "summary.json"]
+    found = {"evaluation.json", "records.jsonl", "summary.json", "certificates", "corruptions"}
+    assert {path.name for path in two.iterdir()} == found
+    certificates = certificate.read(two / "certificates" / "certificates.jsonl")
+    assert sorted(certificates, key=lambda c: c.index) == evaluation_process.certified(None)
+    assert corruption_results.load(two / "corruptions") == evaluation_process.corrupted(one / "corruptions")
+    assert judged(two / "corruptions") == judged(one / "corruptions")
+    assert set(judged(two / "corruptions").values()) == {1}
 
 
 def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:
