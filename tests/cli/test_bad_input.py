@@ -333,10 +333,10 @@ def test_fit_with_wrong_argument_raises(words: str, wrong: dict[str, Any]) -> No
     sentence(error)
 
 
-@pytest.mark.parametrize("wrong", [{"images": "digits"}, {"seed": "x"}, {"batch_size": 0}, {"batch_size": 2.5}])
+@pytest.mark.parametrize("wrong", [{"data": "digits"}, {"seed": "x"}, {"batch_size": 0}, {"batch_size": 2.5}])
 def test_evaluate_with_wrong_argument_raises(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"expected"):
-        ff.evaluate(**({"models": classifier(), "images": toy_images(), "suite": QUICK} | wrong))
+        ff.evaluate(**({"models": classifier(), "data": toy_images(), "suite": QUICK} | wrong))
 
 
 def test_refused_training_trains_no_guide(here: Path) -> None:

@@ -45,9 +45,9 @@ def _run(options: Any) -> str:
     resolve_models.move_to_device([model.network for model in models], options.device)
     names = resolve_models.joined_names(models)
     folder = resolve_models.output_folder(options, "certificates", names, f"sigma{options.sigma:g}", f"s{options.seed}")
-    speaks = not process_group().rank
-    if speaks:
+    first = not process_group().rank
+    if first:
         copies = options.n0 + options.n
         print(f"{len(models)} models, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
     certificates = certify(models, images, **asdict(smoothing), folder=folder, batch_size=options.batch_size)
-    return certificates.table(list(dict.fromkeys(radii))) if speaks else ""
+    return certificates.table(list(dict.fromkeys(radii))) if first else ""

@@ -43,12 +43,12 @@ def _run(options: Any) -> str:
     resolve_models.move_to_device([model.network for model in models], options.device)
     folder = _folder(options, resolve_models.joined_names(models))
     count = len(conditions[0].images())
-    speaks = not process_group().rank
-    if speaks:
+    first = not process_group().rank
+    if first:
         what = f"{count} images, {len(conditions) - 1} corruptions × severities"
         print(f"{len(models)} models, {what} -> {folder}", flush=True)
     results = measure(models, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
-    return str(results) if speaks else ""
+    return str(results) if first else ""
 
 
 def _folder(options: Any, names: str) -> Path:
