@@ -25,7 +25,7 @@ class Run:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration that the run was started with; an InputError if the folder is no run."""
+        """The configuration that the run was started with; an InputError if there is none."""
         try:
             return dict(read_versioned(self.folder / "config.json")["config"].items())
         except (KeyError, TypeError, AttributeError):
