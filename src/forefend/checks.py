@@ -80,15 +80,6 @@ def check_type(given: object, kind: type, what: str) -> None:
         raise InputError(f"{shown} was given as {what}, expected a forefend.{kind.__name__}.")
 
 
-def check_data(given: object, what: str) -> None:
-    """Refuse an argument that is not an ImageDataset."""
-    if not hasattr(given, "batch"):
-        raise InputError(
-            f"A {type(given).__name__} was given as {what}, expected what forefend.data.load or "
-            "forefend.data.from_tensors returns."
-        )
-
-
 def as_integer(given: Any, name: str) -> int:
     """Return a whole number, also of numpy or torch, in the range of the setting."""
     try:
