@@ -1,4 +1,4 @@
-"""How a training is done, as options of the command: refused early, written down only where it is not the papers'."""
+"""Training options of `forefend train`: checked early, and in the config of a run if not default."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from helpers.command_line import done, refused
 from safetensors import safe_open
 from torch import Tensor
 
-from forefend.cli.train_work import TRAINING_OPTIONS, fields_of, training_options
+from forefend.cli.train import TRAINING_OPTIONS, training_options
 from forefend.models.defense import load
 from forefend.recipes import RECIPES
+from forefend.recipes.hyperparameters import hyperparameters_of
 from forefend.runtime import threads
 from forefend.training import catastrophic_overfitting, trainer
 
@@ -37,7 +38,7 @@ def run_config(folder: str) -> dict[str, Any]:
 
 
 def kept(checkpoint: Path) -> dict[str, Any]:
-    """The loop's own progress, as a checkpoint tells it."""
+    """The progress in a checkpoint."""
     with safe_open(checkpoint, framework="pt") as file:
         progress: dict[str, Any] = json.loads(file.metadata()["skeleton"])["mapping"]["state"]["mapping"]
     return progress
@@ -48,16 +49,16 @@ def weights(folder: str) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
 
 
-def test_what_is_the_papers_is_not_written_down_so_that_old_runs_go_on(here: Path) -> None:
+def test_train_config_omits_default_options(here: Path) -> None:
     done(f"{TINY} --out plain")
     config = "--attack-copy none --precision fp32 --inner-attack as-published --on-overfitting stop"
-    done(f"{TINY} --out said {config}")
-    assert run_config("plain") == run_config("said")
+    done(f"{TINY} --out given {config}")
+    assert run_config("plain") == run_config("given")
     assert not run_config("plain").keys() & TRAINING_OPTIONS.keys()
     assert load("plain").card.ema is None
 
 
-def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None:
+def test_train_resumes_only_with_same_options(here: Path) -> None:
     config = "--attack-copy bf16 --precision bf16 --inner-attack atta --ema 0.9 --on-overfitting fall-back"
     done(f"{TINY} --out fast {config}")
     assert {name: value for name, value in run_config("fast").items() if name in TRAINING_OPTIONS} == {
@@ -86,13 +87,13 @@ def test_what_is_not_the_papers_is_and_is_gone_on_with_alone(here: Path) -> None
         ("--ema 1", "ema is 1.0, expected between 0 and 1"),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, here: Path) -> None:
+def test_train_with_wrong_option_writes_nothing(options: str, words: str, here: Path) -> None:
     assert words in refused(f"{TINY} --out never {options}")
     assert not (here / "never").exists()
 
 
 @pytest.mark.parametrize(
-    ("recipe", "inner", "steps", "watched"),
+    ("recipe", "inner", "steps", "monitored"),
     [
         ("rtfe", "as-published", 7, False),
         ("rtfe", "as-published", 1, True),
@@ -103,46 +104,48 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(options: str, words: str, 
         ("natural", "as-published", None, False),
     ],
 )
-def test_single_steps_are_watched(recipe: str, inner: str, steps: int | None, watched: bool) -> None:
+def test_training_options_monitor_single_steps(recipe: str, inner: str, steps: int | None, monitored: bool) -> None:
     class Options(dict[str, Any]):
         __getattr__ = dict.__getitem__
 
     built = RECIPES[recipe](**({"steps": steps} if steps else {}))  # type: ignore[call-arg]
     config = training_options(built, Options(TRAINING_OPTIONS | {"inner_attack": inner}))
     monitor = config.monitor_for(built)
-    assert (monitor is not None) == watched
+    assert (monitor is not None) == monitored
     if monitor:
         assert monitor.on_detection is catastrophic_overfitting.stop
 
 
-def test_who_is_not_watched_takes_no_answer_to_a_collapse(here: Path) -> None:
-    words = "no single steps that several could replace: leave out --on-overfitting"
+def test_train_several_steps_with_on_overfitting_is_refused(here: Path) -> None:
+    words = "--on-overfitting"
     assert words in refused("train natural --data digits --images 20 --out never --on-overfitting fall-back")
     line = "train rtfe --data digits --images 20 --guides mlp --steps 3 --out never --on-overfitting fall-back"
     assert words in refused(line)
     assert not (here / "never").exists()
 
 
-def test_no_recipe_has_a_setting_of_the_same_name() -> None:
-    assert all(not {s.name for s in fields_of(name)} & TRAINING_OPTIONS.keys() for name in RECIPES)
+def test_no_recipe_has_field_named_like_option() -> None:
+    assert all(
+        not {s.name for s in hyperparameters_of(recipe)} & TRAINING_OPTIONS.keys() for recipe in RECIPES.values()
+    )
 
 
-def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_resumes_with_number_of_threads_of_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     number, seen = torch.get_num_threads(), list[int]()
 
-    def watched(*given: Any, **more: Any) -> None:
+    def record(*given: Any, **more: Any) -> None:
         seen.append(torch.get_num_threads())
         take_all(*given, **more)
 
     take_all = trainer._run
-    monkeypatch.setattr(trainer, "_run", watched)
+    monkeypatch.setattr(trainer, "_run", record)
     try:
         for fitting in (2, 1):
             monkeypatch.setattr(threads, "suitable_threads", lambda *_, fitting=fitting: fitting)
             done(f"{TINY} --out run")
             assert kept(here / "run" / "checkpoint.safetensors")["threads"]["value"] == 2
-            assert torch.get_num_threads() == fitting  # whatever comes after
+            assert torch.get_num_threads() == fitting  # restored after training
         assert seen == [2, 2]
     finally:
         torch.set_num_threads(number)

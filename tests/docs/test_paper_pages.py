@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from forefend.cli import certify, evaluate, train, train_work
+from forefend.cli import certify, evaluate, train
 from forefend.recipes import RECIPES
 from forefend.recipes.hyperparameters import build, hyperparameters_of
 from forefend.training.catastrophic_overfitting import ON_DETECTION
@@ -108,11 +108,11 @@ def test_quoted_code_is_in_its_file(page: Path) -> None:
 
 @EACH
 def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def trained(name: str, roles: tuple[str, ...], options: Any) -> Path:
+    def trained(name: str, options: Any) -> Path:
         build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
         return Path("runs")
 
-    monkeypatch.setattr(train_work, "run", trained)
+    monkeypatch.setattr(train, "_run", trained)
     monkeypatch.setattr(evaluate, "_run", lambda options, words: "")
     monkeypatch.setattr(certify, "_run", lambda options: "")
     assert commands(page)
@@ -145,4 +145,4 @@ def test_train_faster_names_each_option_and_no_other() -> None:
     defaults = {"none", "as-published", "stop"}
     assert told == {(way, name) for way, table in config.items() for name in table if name not in defaults}
     for option in re.findall(r"`--([a-z-]+) ", text):
-        assert option.replace("-", "_") in train_work.TRAINING_OPTIONS
+        assert option.replace("-", "_") in train.TRAINING_OPTIONS
