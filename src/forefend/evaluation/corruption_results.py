@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import final
+from typing import Any, final
 
 from forefend.evaluation.results import CLEAN, read_rows
 from forefend.evaluation.statistics import Z95, wilson
@@ -131,20 +131,9 @@ class CorruptionRow:
         self, name: str, severity: int, pairs: Sequence[tuple[tuple[str, int, bool], Mapping[int, bool]]]
     ) -> CorruptionResult:
         scores = [fmean(not verdicts[index] for _, verdicts in pairs) for index in pairs[0][1]]
-        accuracy, low, high = mean_interval(scores)
-        return CorruptionResult(
-            classifier=self.classifier,
-            seen=self.seen,
-            defended=self.defended,
-            corruption=name,
-            severity=severity,
-            made=any(made for (_, _, made), _ in pairs),
-            n=len(scores),
-            accuracy=accuracy,
-            low=low,
-            high=high,
-            seed=self.seed,
-        )
+        made = any(made for (_, _, made), _ in pairs)
+        share: dict[str, Any] = dict(zip(("accuracy", "low", "high"), mean_interval(scores), strict=True))
+        return CorruptionResult(**vars(self), corruption=name, severity=severity, made=made, n=len(scores), **share)
 
 
 def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:

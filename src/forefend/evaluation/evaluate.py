@@ -135,36 +135,18 @@ def prepare(
 
 @dataclass(frozen=True)
 class Target:
-    """One model of a prepared evaluation.
+    """One model of a prepared evaluation."""
 
-    Args:
-        model: a frozen copy of it, which is evaluated.
-        key: the key of its records.
-        trials: the trials as they run on its device.
-        original: the network that was given.
-        state: the digest of the original's state, which must not change.
-    """
-
-    model: EvaluatedModel
-    key: str
-    trials: Suite
+    model: EvaluatedModel  # with a frozen copy of the network
+    key: str  # of its records
+    trials: Suite  # as they run on its device
     original: nn.Module
-    state: str
+    state: str  # the digest of the original, which must not change
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checked evaluation, ready to run.
-
-    Args:
-        targets: the models.
-        images: test images.
-        trials: the trials as they were given.
-        folder: where the records go; None keeps nothing.
-        seed: the seed of the evaluation.
-        batch_size: images attacked at once.
-        manifest: what the summary holds.
-    """
+    """A checked evaluation, ready to run."""
 
     targets: Sequence[Target]
     images: ImageDataset

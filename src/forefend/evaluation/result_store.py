@@ -71,18 +71,11 @@ class DigestedImages:
 
 @dataclass(frozen=True)
 class ResultStore:
-    """The results in a folder, and the processes that compute the missing ones.
+    """The results in a folder, and the processes that compute the missing ones."""
 
-    Args:
-        folder: where result files are; None keeps results in memory alone.
-        stem: the name of the files, as `records` for `records.jsonl`.
-        lines: what the files held when the store was opened.
-        processes: the processes that share the work.
-    """
-
-    folder: Path | None
-    stem: str
-    lines: Sequence[Any]
+    folder: Path | None  # None keeps results in memory alone
+    stem: str  # `records` for `records.jsonl`
+    lines: Sequence[Any]  # what the files held when the store was opened
     processes: ProcessGroup
 
     def complete(
@@ -100,14 +93,14 @@ class ResultStore:
         """Return the result of each image, by dataset index: the known ones, and the others computed and appended.
 
         Args:
-            title: the title of the progress bar.
+            title: of the progress bar.
             images: the dataset.
-            index: dataset index of the images whose results are needed.
+            index: dataset index of the images.
             known: results that are not computed again.
             compute: from row numbers to results, in any order.
             lines_of: from results to the lines that record them.
             batch_size: images in a batch, as batches are dealt to processes.
-            summary: from all results to the text that is printed at the end.
+            summary: from all results to the text printed at the end.
         """
         missing = images.rows([number for number in index if number not in known])
         mine = self.processes.mine(missing, batch_size)
@@ -163,13 +156,7 @@ def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], ima
 
 @contextmanager
 def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
-    """Open the results in a folder; at the end the results of all processes are in one file.
-
-    Args:
-        folder: where the files are; None for results in memory alone.
-        stem: the name of the files.
-        read: from a file to its lines; a missing file has none.
-    """
+    """Open the results in a folder, read by `read`; at the end the results of all processes are in one file."""
     processes = process_group()
     lines = _gathered(folder, stem, processes, read) if folder else []
     yield ResultStore(folder, stem, lines, processes)

@@ -108,20 +108,10 @@ class Row:
 
     def _result(self, attack: str, norm: str, radius: float, broken: frozenset[int], so_far: frozenset[int]) -> Result:
         right = self.n - len(broken)
-        return Result(
-            classifier=self.classifier,
-            seen=self.seen,
-            defended=self.defended,
-            attack=attack,
-            norm=norm,
-            radius=radius,
-            n=self.n,
-            accuracy=right / self.n,
-            low=wilson(right, self.n)[0],
-            high=wilson(right, self.n)[1],
-            cumulative=1 - len(so_far) / self.n,
-            seed=self.seed,
-        )
+        low, high = wilson(right, self.n)
+        cumulative = 1 - len(so_far) / self.n
+        share: dict[str, Any] = {"accuracy": right / self.n, "low": low, "high": high, "cumulative": cumulative}
+        return Result(**vars(self), attack=attack, norm=norm, radius=radius, **share)
 
 
 def _worst(curves: Sequence[Curve]) -> Curve:

@@ -1,4 +1,4 @@
-"""Processes: who does what where several do, as `torchrun` starts them: evaluating, training, and parting."""
+"""Processes that share the work of an evaluation or a training, as `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -20,57 +20,48 @@ from forefend.checks import InputError, choose
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that share the work; alone unless `torchrun` or `accelerate launch` started several.
-
-    Args:
-        rank: number of this process, from 0; process 0 speaks and writes what there is one of.
-        count: how many there are.
-    """
+    """The rank of this process, and the number of processes; rank 0 prints, and writes shared files."""
 
     rank: int = 0
     count: int = 1
 
     def mine(self, rows: Tensor, size: int) -> Tensor:
-        """This process's rows: whole batches of `size`, dealt in turn, so that a batch holds what it would alone."""
+        """Return the rows of this process: every `count`-th batch of `size` of all rows."""
         return torch.cat([rows[:0], *rows.split(size)[self.rank :: self.count]])
 
     def all_of(self, mine: dict[Any, Any]) -> dict[Any, Any]:
-        """What every process has found, in each of them."""
+        """Return the union of the dictionaries of all processes, in each of them."""
         if self.count == 1:
             return mine
         return {key: value for part in gather_object([mine]) for key, value in part.items()}
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             PartialState().wait_for_everyone()
 
 
 def process_group() -> ProcessGroup:
-    """The processes that the environment names."""
+    """Return the group that the environment variables of `torchrun` describe; one process without them."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return ProcessGroup()
     leave_group_at_exit()
-    # What is exchanged is plain Python; and nobody knows how long another may be at its last batch.
+    # Plain Python objects are exchanged on the CPU, and the last batch of another process may take any time.
     state = PartialState(cpu=True, timeout=timedelta(days=365))
     return ProcessGroup(state.process_index, state.num_processes)
 
 
 def accelerator_on(device: str | None = None) -> Accelerator:
-    """Where training takes place, shared by the processes that the environment names.
+    """Return the accelerator of a training on `cpu` or `cuda`; None for CUDA if available.
 
-    Not for accelerate to choose: where it is not told to compute on the CPU and finds no CUDA, it leaves each process
-    to train alone; and it takes an Apple GPU, which has no float64 for draws and distances.
-
-    Args:
-        device: `cpu` or `cuda`; None for CUDA where it is, else the CPU.
+    Without CUDA, accelerate itself would train each process alone, or use an Apple GPU, which has no float64.
     """
     return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 @torch.no_grad()
 def broadcast_weights(networks: Iterable[nn.Module], accelerator: Accelerator) -> None:
-    """Give the networks of every process the numbers that the first one's have, in place."""
+    """Copy the parameters and buffers of rank 0 into the networks of all processes."""
     if accelerator.num_processes > 1:
         for network in networks:
             for tensor in chain(network.parameters(), network.buffers()):
@@ -78,38 +69,26 @@ def broadcast_weights(networks: Iterable[nn.Module], accelerator: Accelerator) -
 
 
 def leave_group_at_exit() -> None:
-    """Leave the group of processes, if this one is in any then, before the interpreter takes itself down.
-
-    Gloo's threads may hold tensors still, and to let go of one while Python ends aborts the process (SIGABRT) after all
-    its work is done.
-    """
+    """Leave the process group when Python exits; Gloo's threads could otherwise abort the process (SIGABRT)."""
     atexit.unregister(leave_group)
     atexit.register(leave_group)
 
 
 def leave_group() -> None:
-    """Leave the group of processes, if this one is in any."""
+    """Leave the process group, if there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def check_device(device: str | None) -> None:
-    """Refuse an unknown device, and CUDA where torch finds none.
-
-    Raises:
-        InputError: either.
-    """
+    """Refuse an unknown device, or CUDA where torch finds none."""
     if device is not None:
         choose(device, {"cpu": 0, "cuda": 1}, "device")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch finds no CUDA device here: leave --device away, or give cpu.")
+        raise InputError("torch finds no CUDA device here: remove --device, or give cpu.")
 
 
 def accelerator_of(device: str | None) -> Accelerator:
-    """The device that was asked for, or the best there is.
-
-    Raises:
-        InputError: an unknown device, or CUDA where torch finds none.
-    """
+    """Return the accelerator of a training after `check_device`."""
     check_device(device)
     return accelerator_on(device)

@@ -70,12 +70,7 @@ def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingPro
 
 
 def standard(threats: Threats, classes: int = 10) -> list[Trial]:
-    """Return AutoAttack in its standard form, Square, and PGD-20 on the classifier without its defense.
-
-    Args:
-        threats: threat models or their names, in l∞ or l2.
-        classes: the number of logits; the attacks in AutoAttack depend on it.
-    """
+    """Return AutoAttack in its standard form, Square, and PGD-20 on the classifier without its defense."""
     trials = []
     for threat in as_threat_models(threats):
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
@@ -111,10 +106,6 @@ def cascade(threats: Threats, classes: int = 10) -> list[Trial]:
     Bf16 copies propose in the first two stages, and the model itself decides. An image is misclassified if one of the
     three succeeds. Every image that AutoAttack alone breaks is therefore broken here, except by the chance that
     depends on which images share a batch. Robust images cost as much as under AutoAttack alone.
-
-    Args:
-        threats: threat models or their names, in l∞ or l2.
-        classes: the number of logits.
     """
     trials = []
     for threat in as_threat_models(threats):
