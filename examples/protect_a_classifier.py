@@ -10,20 +10,16 @@ import forefend as ff
 torch.manual_seed(0)
 train, test = ff.data.load("digits", "train"), ff.data.load("digits", "test")
 
-# A classifier that somebody trained, and whose weights are signed off: images in [0, 1] in, logits out.
+# A trained classifier whose weights must not change: images in [0, 1] in, logits out.
 classifier = ff.classifiers.build("cnn", channels=1, classes=10, size=8)
 ff.fit(ff.recipes.Natural(epochs=8), train, ff.Networks(classifier=classifier))
 before = ff.fingerprint(classifier)
 
-# One network in front of it, trained against attacks on the two together.
-preprocessor = ff.preprocessors.narrow_unet(channels=1)
+# A preprocessor in front of it, trained against attacks on the two together.
 recipe = ff.recipes.RTFE(threat=ff.Linf(0.2), steps=3, relative_step=0.5, epochs=15, lr=0.3)
-networks = ff.Networks(preprocessor, guides=[ff.Guide(classifier)])
-defense = ff.fit(recipe, train, networks)  # defense.save(folder), then ff.load(folder) or `forefend evaluate folder`
+defense = ff.fit(recipe, train, ff.Networks(ff.preprocessors.narrow_unet(channels=1), guides=[classifier]))
 
-# The pair is a plain module. White-box PGD attacks the whole of it.
-safe = ff.Defended(defense, classifier)
-suite = ff.suites.curve([ff.Linf(0.1), ff.Linf(0.15)])
-models = [ff.EvaluatedModel("cnn", classifier, seen=True), ff.EvaluatedModel("cnn", safe, defended=True, seen=True)]
-print(ff.evaluate(models, test, suite))
+# White-box attacks on the classifier alone, then on the whole pipeline.
+for model in (classifier, ff.Defended(defense, classifier)):
+    print(ff.evaluate(model, test, suite="curve", threat=["Linf:0.1", "Linf:0.15"]))
 assert ff.fingerprint(classifier) == before

@@ -1,13 +1,21 @@
-"""Every page of the repository: its links lead to files, its commands parse, its make targets exist."""
+"""Every page of the repository: links lead to files, commands parse, make targets exist, Python blocks run."""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
-from helpers.command_line import forefend
+from helpers.command_line import done, forefend, guide
+
+import forefend as ff
+from forefend.attacks.auto_pgd import APGD
+from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "reference" not in page.parts)
@@ -50,3 +58,48 @@ def test_make_targets_of_pages_and_workflows_exist() -> None:
     for page in [*PAGES, ROOT / ".ci" / "run"]:
         used |= set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.M))
     assert used <= targets
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    fenced = re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    return [block for language, block in fenced if language == "python"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the Python blocks of a page as one module, with a small budget for the gradient-masking checks."""
+    budget = CheckBudget(steps=20, restarts=1, queries=20, reference=lambda threat, *_: APGD(threat, 10))
+    monkeypatch.setattr(ff, "check", partial(ff.check, budget=budget), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(page: Path, **names: object) -> None:
+        module = ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", module)
+        vars(module).update(names)
+        for number, block in enumerate(blocks(page)):
+            exec(compile(block, f"{page.name}, block {number}", "exec"), vars(module))
+
+    return run
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page)], ids=name_of)
+def test_python_blocks_of_a_page_run(page: Path, run: Callable[..., None]) -> None:
+    run(page)
+
+
+def test_readme_block_runs(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done(f"train rtfe --guides {guide()} --images 60 --epochs 1 --steps 1 --out runs/demo")
+    load, classifier = ff.data.load, ff.classifiers.build("cnn", channels=1, classes=10, size=8)
+    ff.fit(ff.recipes.Natural(epochs=4), load("digits", "train"), ff.Networks(classifier=classifier))
+    monkeypatch.setattr(ff.data, "load", lambda *words: ff.data.sample(load(*words), 40, 0))
+    run(ROOT / "README.md", classifier=classifier.eval())
+    assert "n=40" in capsys.readouterr().out
+
+
+def test_reference_lists_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = {*re.findall(r"forefend\.(\w+)$", page, re.M), *re.findall(r"`ff\.(\w+)`", page)}
+    assert listed == {*ff.__all__} - {"__version__"}
