@@ -44,7 +44,7 @@ def compared(folder: Path) -> dict[str, Any]:
 
 def test_compare_trains_attacks_and_prices_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained("run")
-    monkeypatch.setattr(Monitor, "look", lambda *_: pytest.fail("monitoring is not in the budget"))
+    monkeypatch.setattr(Monitor, "measure", lambda *_: pytest.fail("monitoring is not in the budget"))
     weights = (guide() / "weights.safetensors").read_bytes()
     out = done(f"compare run {OPTIONS}")
     kept = compared(tmp_path / "run")

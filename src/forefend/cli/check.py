@@ -71,7 +71,7 @@ def _reports(options: Any) -> list[CheckReport]:
 def _recorded(
     options: Any, run: Run | None, model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, folder: Path
 ) -> RecordedAccuracy | None:
-    """Read the folders named by --records, or the run's folder, which need not hold records of this model."""
+    """Read the folders of --records, or the run's folder, which may hold no records of the model."""
     from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
 
     folders = options.records or ([run.folder] if run and any(run.folder.rglob("records.jsonl")) else [])

@@ -1,4 +1,4 @@
-"""The baselines of a comparison, how they are trained at equal compute, and how each is attacked."""
+"""The baselines of a comparison: their training at equal compute, and their attacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
-AdaptSuite = Callable[[Suite], tuple[Suite, str]]  # returns the trials against a model, and their description
+AdaptSuite = Callable[[Suite], tuple[Suite, str]]  # returns trials and their description
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def bpda_only(suite: Suite) -> tuple[Suite, str]:
 
 
 def with_eot(suite: Suite) -> tuple[Suite, str]:
-    """Average the random output in each attack, and judge only its last iterate."""
+    """Average the random output in each attack, and count only its last iterate."""
     trials = []
     for trial in suite:
         attack = replace(trial.attack, version="rand") if isinstance(trial.attack, AutoAttack) else trial.attack
@@ -115,7 +115,7 @@ def _through_bpda(suite: Suite) -> Suite:
 
 
 def transformed(classifier: nn.Module, images: ImageDataset) -> list[ComparedModel]:
-    """Return the classifier behind JPEG, reduced bit depth and total variation, which need no training."""
+    """Return the classifier behind JPEG, reduced bit depth and total variation."""
     x, _, _ = images.batch(torch.arange(1))
     found = []
     for name in ("jpeg", "bit-depth", "total-variation"):
@@ -130,7 +130,7 @@ def transformed(classifier: nn.Module, images: ImageDataset) -> list[ComparedMod
 
 
 def denoised_smoothing(training: BaselineTraining, architecture: str, *, sigma: float, copies: int) -> ComparedModel:
-    """Train a denoiser with the stability loss; the model averages the logits of noisy copies.
+    """Train a denoiser with the stability loss; average the logits of noisy copies.
 
     Args:
         training: how it is trained.
@@ -205,7 +205,7 @@ def _train(
             seed=training.seed,
             augment=augmentation(training.data),
             accelerator=training.accelerator,
-            # Monitoring is not in the budget, and a baseline that overfits catastrophically is a result too.
+            # Monitoring is not in the budget; catastrophic overfitting is a result too.
             config=TrainingConfig(monitor=None),
         )
         if isinstance(trained, Defense):

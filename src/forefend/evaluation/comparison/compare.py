@@ -1,4 +1,4 @@
-"""Compare the defense of a run with baselines: the same images and attacks, equal training compute, and the costs."""
+"""Compare the defense of a run with baselines at equal training compute."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ def compare(
     allow_weak: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Compare the defense of a run with the classifier alone, transformations, denoised smoothing and fine-tuning.
+    """Compare the defense of a run with baselines at equal training compute.
 
-    Baselines that need training get at most as many operations as the training of the run took. They are kept in the
-    folder of the run; an interrupted comparison resumes.
+    The baselines are the classifier alone, transformations without weights, denoised smoothing, and
+    adversarial fine-tuning of the classifier. They are kept in the folder of the run, and an
+    interrupted comparison resumes.
 
     Args:
         run: folder of a run that `forefend train` wrote.
@@ -191,7 +192,7 @@ def _training(
     images: ImageDataset,
     accelerator: Accelerator,
 ) -> tuple[BaselineTraining, Recipe]:
-    """Return how baselines are trained: with the images and the compute of the run; and the recipe of the run."""
+    """Return how baselines are trained, and the recipe of the run."""
     config = run.config
     recipe = hyperparameters.build(choose(config["recipe"], RECIPES, "recipe"), config["settings"])
     networks: dict[str, Any] = {"guides": [Guide(guide.network, guide.name) for guide in guides]}

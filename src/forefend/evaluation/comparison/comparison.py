@@ -104,8 +104,8 @@ class Comparison:
 def verdict(rows: Sequence[Row], ours: str = OURS) -> str:
     """Return one sentence about which model is the most robust.
 
-    A model wins if its 95 % interval overlaps with no other. As all models are attacked on the same images, this is
-    conservative.
+    A model wins if its 95 % interval overlaps with no other. This is conservative, as all models are
+    attacked on the same images.
 
     Args:
         rows: at least two models.

@@ -46,8 +46,8 @@ class CheckBudget:
 class AttackSuite:
     """Builds the trials of the checks.
 
-    Where the output is random, every attack gets the same number of restarts and is judged on its last iterate:
-    each further random output may be wrong by chance.
+    Where the output is random, every attack gets the same number of restarts, and only its last
+    iterate counts: each further random output may be wrong by chance.
 
     Args:
         threat: threat model of all attacks.
@@ -71,7 +71,7 @@ class AttackSuite:
         ]
 
     def black_box_trials(self, surrogates: Mapping[str, nn.Module]) -> list[Trial]:
-        """Return attacks without gradients of the model, and transfer attacks from other classifiers."""
+        """Return attacks without gradients of the model, and transfer attacks."""
         threat, pgd = self.threat, self._pgd(self.threat)
         views = {f"transfer from {name}": Surrogate(network, name) for name, network in surrogates.items()}
         return [
@@ -89,7 +89,7 @@ class AttackSuite:
         ]
 
     def curve_trials(self, shape: tuple[int, int, int]) -> list[Trial]:
-        """Return PGD at half and twice the radius, and at a radius that reaches uniform gray from any image."""
+        """Return PGD at half and twice the radius, and at one that reaches gray from any image."""
         kind, gray = (Linf, 0.5) if isinstance(self.threat, Linf) else (L2, 0.5 * math.prod(shape) ** 0.5)
         radius = self.threat.radius
         radii = {radius / 2, min(2 * radius, gray), gray} - {radius}

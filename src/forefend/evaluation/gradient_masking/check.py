@@ -1,8 +1,8 @@
 """Check whether a measured robustness may be an artifact of masked gradients.
 
-After Carlini et al., On evaluating adversarial robustness (1902.06705), Athalye et al. (1802.00420) and appendix A of
-RTFE (2209.06931). The checks do not prove robustness: a failed check shows that an accuracy is not to be trusted, and
-passed checks only show that no sign of gradient masking was found.
+After Carlini et al., On evaluating adversarial robustness (1902.06705), Athalye et al. (1802.00420)
+and appendix A of RTFE (2209.06931). The checks do not prove robustness. A failed check shows that an
+accuracy is not to be trusted; passed checks only show that no sign of gradient masking was found.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def check(
     evidence = Evidence(everything, len(images.classes), threat.norm, {}, {}, recorded, facts, landscape)
     checks = list(GENERAL)
     if facts["logits"]:  # evaluation refuses models that return probabilities
-        # A model may draw once for a whole batch: small batches keep one draw from deciding the result.
+        # A model may draw once a batch: small batches keep one draw from deciding the result.
         size = min(batch_size, 8) if facts["random"] else batch_size
         evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
         attacks = AttackSuite(threat, budget, bool(facts["random"]))
@@ -125,7 +125,7 @@ def check(
 def validate(
     model: EvaluatedModel, images: ImageDataset, threat: ThreatModel, *, batch_size: int, budget: CheckBudget = FULL
 ) -> None:
-    """Refuse arguments that `check` cannot use, before any attack; probabilities are a result, not an error.
+    """Refuse arguments that `check` cannot use; probabilities are a result, not an error.
 
     Raises:
         InputError: the threat model, the images or the model cannot be used.
@@ -149,7 +149,7 @@ def validate(
 
 
 def _start_folder(folder: Path) -> None:
-    """Mark the folder, so that an interrupted check's records never count as those of an evaluation."""
+    """Mark the folder, so that its records never count as those of an evaluation."""
     holds_records = any(folder.glob("records*.jsonl"))  # first, as another process may be writing both files
     if (folder / "check.json").exists():
         return

@@ -1,7 +1,8 @@
-"""The checks: each compares measurements with a bound and returns a result. This module does not need torch.
+"""The checks: each compares measurements with a bound. This module does not need torch.
 
-A bound on a share of images is compared with the lower end of the 95 % interval of the measured share. The checks
-attack few images, and must not fail by chance. Each result states the largest count that it allows.
+A bound on a share of images is compared with the lower end of the 95 % interval of the measured
+share. The checks attack few images, and must not fail by chance. Each result states the largest
+count that it allows.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def iterative_attacks_beat_a_single_step(evidence: Evidence) -> CheckResult:
 def more_steps_break_few_more(evidence: Evidence) -> CheckResult:
     """An attack that has not converged after twenty steps overestimates accuracy."""
     short, long = evidence.broken("PGD-20"), evidence.broken("PGD long")
-    # Where the output is random, each attack breaks some images by chance, so only the counts can be compared.
+    # With a random output, each attack breaks some images by chance: only counts can be compared.
     count = len(long) - len(short) if evidence.facts["random"] else len(long - short)
     more = _percent(count / evidence.n)
     return _bounded(
@@ -83,7 +84,7 @@ def black_box_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
 
 
 def transfer_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
-    """Adversarial images of another network, or of the classifier alone, should be weaker than the model's own."""
+    """Adversarial images of another network should be weaker than those of the model."""
     names = [name for name in evidence.misclassified if name == "bypassed" or name.startswith("transfer")]
     return _bounded(
         "transfer attacks do not beat white-box attacks",
@@ -157,7 +158,7 @@ def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
 
 
 def loss_rises_along_the_gradient(evidence: Evidence) -> CheckResult:
-    """A small step along a correct gradient raises the loss; rounding breaks this at the smallest distance only."""
+    """A small step along a correct gradient raises the loss, even if the defense rounds a little."""
     points = sorted(evidence.landscape.items())
     shares = [f"{_percent(up)} at {share:g} of the radius (random step: {_percent(r)})" for share, (up, r) in points]
     return CheckResult(
@@ -221,7 +222,7 @@ def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
     )
 
 
-Bound = tuple[int, float, int, int]  # a count, the share it may reach, of how many images, and what chance may add
+Bound = tuple[int, float, int, int]  # count, largest share, number of images, addition by chance
 
 
 def _bounded(check: str, measured: str, bound: Bound, advice: str) -> CheckResult:
@@ -233,7 +234,7 @@ def _bounded(check: str, measured: str, bound: Bound, advice: str) -> CheckResul
 
 
 def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, Bound]:
-    """Return what trials break that no white-box attack broke, in words and as the largest count."""
+    """Return in words and as a bound what trials break that no white-box attack broke."""
     n = evidence.n
     counts = {name: evidence.missed_by_white_box(name) for name in names if name in evidence.misclassified}
     parts = [f"{name} breaks {_percent(count / n)} that no gradient attack broke" for name, count in counts.items()]
@@ -242,7 +243,7 @@ def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, Bound]:
 
 
 def _chance(evidence: Evidence) -> int:
-    """Return by how much two counts may differ by chance where the output is random: two standard deviations."""
+    """Return two standard deviations of the difference of two random counts."""
     return math.isqrt(2 * evidence.n) if evidence.facts["random"] else 0
 
 

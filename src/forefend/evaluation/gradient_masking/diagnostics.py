@@ -1,4 +1,4 @@
-"""Measure signs of masked gradients without an attack: zero gradients, randomness, the loss along the gradient."""
+"""Measure signs of masked gradients without an attack."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def optimizes_inside(network: nn.Module, x: Tensor) -> bool:
 
 
 def fixed_randomness(f: Callable[[Tensor], Tensor], seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """Return a function that draws the same random numbers at every call, and leaves torch's generators unchanged."""
+    """Return a function that draws the same random numbers at every call."""
 
     def same_draws(x: Tensor) -> Tensor:
         with torch_seed(seed):
@@ -65,7 +65,8 @@ def loss_along_gradient(
         loss: per-image loss.
 
     Returns:
-        For each distance, the share of images whose loss rises along the gradient, and along a random direction.
+        For each distance, the shares of images whose loss rises along the gradient, and along a
+        random direction.
     """
     gradient = input_gradient(f, x, y, loss)
     random = rng.normal(x)
@@ -93,7 +94,7 @@ def diagnose(
         samples: forward passes that are averaged before a random network is differentiated.
 
     Returns:
-        The facts, as `Evidence` names them, and the landscape, which is empty if the network has no gradient.
+        The facts, as `Evidence` names them, and the landscape; empty if there is no gradient.
     """
     network = frozen(network)
     x, y, index = (t.to(device_of(network)) for t in batch)
@@ -109,7 +110,7 @@ def diagnose(
         "optimizes": any(each(optimizes_inside, x[:2])),
         "probed": len(x),
     }
-    # All processes must take the same branch, even if random outputs made them measure different facts.
+    # All processes must take the same branch, even if random outputs gave them other facts.
     facts = process_group().all_of(facts)
     if not facts["has_gradient"]:
         return facts, {}

@@ -1,4 +1,4 @@
-"""The measurements that the gradient-masking checks judge. This module does not need torch."""
+"""The measurements of the gradient-masking checks. This module does not need torch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Evidence:
         return frozenset().union(*(self.misclassified.get(name, ()) for name in names))
 
     def broken_by_white_box(self) -> frozenset[int]:
-        """Return the images that any white-box trial broke, or that are misclassified without an attack."""
+        """Return the images that a white-box trial broke, or that need no attack."""
         return self.broken("none", *WHITE_BOX)
 
     def missed_by_white_box(self, name: str) -> int:
@@ -80,7 +80,7 @@ class Evidence:
 
 
 def largest_count(n: int, share: float) -> int:
-    """Return the largest count among n images whose 95 % interval includes `share` or lies below it."""
+    """Return the largest count of n whose 95 % interval does not begin above `share`."""
     return max(count for count in range(n + 1) if wilson(count, n)[0] <= share)
 
 
@@ -90,6 +90,6 @@ def sees_defense(trial: str) -> bool:
 
 
 def averages(trial: str) -> bool:
-    """Whether a recorded attack averages random outputs, through EOT or as AutoAttack's version rand does."""
+    """Whether a recorded attack averages random outputs."""
     found = _WITH_DEFENSE.search(trial)
     return bool(found and (found[1] or trial.startswith("AutoAttack-rand")))
