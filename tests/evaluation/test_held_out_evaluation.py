@@ -60,7 +60,7 @@ def looked(**options: Any) -> dict[str, list[Any]]:
     return recipe.seen
 
 
-def test_held_out_images_are_never_trained_on_and_all_are_shown_after_each_epoch() -> None:
+def test_held_out_images_are_validated_and_not_trained_on() -> None:
     seen = looked(augment=lambda x, rng: x / 2)
     trained = {int(i) for batch in seen["train"] for i in batch.index}
     assert len(seen["held"]) == 3
@@ -75,7 +75,7 @@ def test_held_out_images_are_never_trained_on_and_all_are_shown_after_each_epoch
     assert set(seen["indices"][0].tolist()) == trained
 
 
-def test_the_held_out_images_are_the_seed_s_and_their_draws_stay() -> None:
+def test_held_out_images_depend_on_the_seed_alone() -> None:
     def held(seed: int) -> list[int]:
         return [int(i) for batch in looked(seed=seed)["held"][0] for i in batch.index]
 
@@ -86,7 +86,7 @@ def test_the_held_out_images_are_the_seed_s_and_their_draws_stay() -> None:
     assert [batches[0].progress for batches in looked()["held"]] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_the_factor_in_the_memory_multiplies_the_rate_and_a_resumed_run_keeps_it(tmp_path: Path) -> None:
+def test_lr_factor_scales_the_rate_and_survives_resuming(tmp_path: Path) -> None:
     whole = looked()
     assert whole["lr"] == pytest.approx([0.4] * 2 + [0.2] * 2 + [0.1] * 2)
     run = Run(tmp_path)
@@ -99,6 +99,6 @@ def test_the_factor_in_the_memory_multiplies_the_rate_and_a_resumed_run_keeps_it
     assert whole["end"][0]["visits"].sum() == 3 * 32
 
 
-def test_test_images_choose_nothing() -> None:
+def test_fit_with_hold_out_of_test_images_raises() -> None:
     with pytest.raises(InputError, match="taken from training images, not from the test split"):
         train(Looking(), toy_images(split="test"), Networks(classifier=classifier()))

@@ -79,7 +79,7 @@ def test_mart_is_its_eq_11() -> None:
     equal(yielded(MART(**SETTINGS, beta=3.0), networks, batch), total / len(batch.x), [(networks.classifier, f)])
 
 
-def test_simplified_mma_attacks_the_right_images_alone() -> None:
+def test_simplified_mma_attacks_correct_images_alone() -> None:
     networks, f, batch = twins()
     f.eval()
     right = f(batch.x).argmax(1) == batch.y
@@ -90,7 +90,7 @@ def test_simplified_mma_attacks_the_right_images_alone() -> None:
     equal(yielded(MMASimple(**SETTINGS), networks, batch), terms.mean(), [(networks.classifier, f)])
 
 
-def test_without_a_radius_they_are_natural_training() -> None:
+def test_recipes_without_a_radius_are_natural_training() -> None:
     for recipe in (Adversarial, MMASimple):
         networks, f, batch = twins()
         still = recipe(threat=Linf(0.0), steps=1)

@@ -117,7 +117,7 @@ def networks_of(networks: Networks) -> dict[str, nn.Module]:
 
 
 @every_recipe
-def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(recipe: type[Recipe]) -> None:
+def test_fit_keeps_guides_bit_identical(recipe: type[Recipe]) -> None:
     originals = [classifier(1), classifier(2)]
     originals[0].train()
     originals[0][1].eval()
@@ -131,7 +131,7 @@ def test_guides_and_the_originals_behind_them_are_bit_identical_after_a_run(reci
 
 
 @every_recipe
-def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
+def test_fit_changes_only_trainable_networks(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
     nets = networks_of(networks)
     own = {name for player in small(recipe).configure_optimizers(networks).values() for name in player.networks}
@@ -147,7 +147,7 @@ def test_only_the_players_networks_move(recipe: type[Recipe]) -> None:
 
 
 @pytest.mark.parametrize("moving", [True, False])
-def test_transfer_moves_its_layers_alone_and_statistics_if_it_is_told_to(moving: bool) -> None:
+def test_transfer_changes_only_its_layers(moving: bool) -> None:
     networks = toy_cast()
     before = {name: tensor.clone() for name, tensor in networks.classifier.state_dict().items()}
     train(small(RECIPES["transfer"], layers=head, moving_statistics=moving), toy_images(), networks)
@@ -157,7 +157,7 @@ def test_transfer_moves_its_layers_alone_and_statistics_if_it_is_told_to(moving:
 
 
 @every_recipe
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(recipe: type[Recipe]) -> None:
+def test_fit_with_the_same_seed_gives_the_same_bits(recipe: type[Recipe]) -> None:
     first, again, another = (
         trained(train(small(recipe), toy_images(), cast_for(recipe), seed=seed)) for seed in (0, 0, 1)
     )
@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(recipe: type[
 
 @every_recipe
 @pytest.mark.parametrize(("stop", "checkpoint_every"), [(2, 0.0), (4, 0.0), (5, 1e9), (1, 1e9)])
-def test_resumed_is_uninterrupted_bit_for_bit(
+def test_fit_resumed_matches_uninterrupted_bit_for_bit(
     recipe: type[Recipe], stop: int, checkpoint_every: float, tmp_path: Path
 ) -> None:
     whole, parts = run_of(tmp_path / "whole"), run_of(tmp_path / "parts")
@@ -187,9 +187,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", ["aaa", "mma", "robustifier", "transfer"])
-def test_what_a_recipe_remembers_matters_when_it_is_resumed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fit_resumed_without_its_state_differs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, run = small(RECIPES[name]), run_of(tmp_path / "run")
     expected = trained(train(recipe, toy_images(), toy_cast()))
     with pytest.raises(KeyboardInterrupt):
@@ -206,7 +204,7 @@ def test_what_a_recipe_remembers_matters_when_it_is_resumed(
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_every_field_changes_the_result(name: str, field: str) -> None:
+def test_recipe_field_changes_the_result(name: str, field: str) -> None:
     recipe = small(RECIPES[name], **NEEDS.get((name, field), {}))
     value = OTHERS[name, field] if (name, field) in OTHERS else other(getattr(recipe, field))
     changed = replace(recipe, **{field: value})
@@ -215,7 +213,7 @@ def test_every_field_changes_the_result(name: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS if field == "threat" and name not in ("mma", "nrp")])
-def test_the_norm_of_the_threat_model_changes_the_result(name: str) -> None:
+def test_norm_of_the_threat_model_changes_the_result(name: str) -> None:
     one, two = (
         trained(train(small(RECIPES[name], threat=threat), toy_images(), cast_for(RECIPES[name])))
         for threat in (Linf(0.1), L2(0.1))
@@ -224,7 +222,7 @@ def test_the_norm_of_the_threat_model_changes_the_result(name: str) -> None:
 
 
 @every_recipe
-def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: type[Recipe]) -> None:
+def test_attacks_change_no_statistics_and_no_gradients(recipe: type[Recipe]) -> None:
     seen: list[Any] = []
 
     class Watching(nn.Sequential):
@@ -250,7 +248,7 @@ def test_crafting_asks_no_weight_for_a_gradient_and_moves_no_statistics(recipe: 
 
 
 @every_recipe
-def test_every_attack_of_a_recipe_is_its_own_threat_models(recipe: type[Recipe], monkeypatch: Any) -> None:
+def test_attacks_stay_in_the_recipes_threat_model(recipe: type[Recipe], monkeypatch: Any) -> None:
     attacks: list[PGD] = []
     call = PGD.__call__
 
@@ -279,7 +277,7 @@ def test_inner_attack_has_the_settings_of_the_recipe(recipe: type[Recipe]) -> No
 
 
 @every_recipe
-def test_a_cast_without_the_network_that_it_trains_is_refused(recipe: type[Recipe]) -> None:
+def test_configure_optimizers_without_a_network_raises(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
     needed = {name for player in recipe().configure_optimizers(networks).values() for name in player.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):

@@ -66,7 +66,7 @@ SAME_OF_CLASSIFIERS: dict[str, tuple[Recipe, Recipe]] = {
 
 
 @pytest.mark.parametrize("pair", SAME.values(), ids=SAME)
-def test_preprocessors_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
+def test_recipes_of_preprocessors_have_equal_losses(pair: tuple[Recipe, Recipe]) -> None:
     losses, slopes = [], []
     for recipe in pair:
         networks = cast_of()
@@ -78,7 +78,7 @@ def test_preprocessors_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
 
 
 @pytest.mark.parametrize("pair", SAME_OF_CLASSIFIERS.values(), ids=SAME_OF_CLASSIFIERS)
-def test_classifiers_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
+def test_recipes_of_classifiers_have_equal_losses(pair: tuple[Recipe, Recipe]) -> None:
     slopes = []
     for recipe in pair:
         networks = cast_of()
@@ -86,7 +86,7 @@ def test_classifiers_learn_the_same(pair: tuple[Recipe, Recipe]) -> None:
     torch.testing.assert_close(slopes[0], slopes[1])
 
 
-def test_mart_without_its_stability_term_is_boosted_adversarial_training() -> None:
+def test_mart_without_stability_is_boosted_adversarial() -> None:
     networks, twin, batch = cast_of(), cast_of(), batch_of()
     x, y = batch.x, batch.y
     loss = yielded(MART(**NONE, beta=0.0), networks, batch)
@@ -95,7 +95,7 @@ def test_mart_without_its_stability_term_is_boosted_adversarial_training() -> No
     torch.testing.assert_close(loss, (-p[torch.arange(12), y].log() - (1.0001 - rivals).log()).mean())
 
 
-def test_rtfes_readings_are_multiples_of_one_another() -> None:
+def test_rtfe_huber_sum_is_a_multiple_of_huber_mean() -> None:
     mean, total = (yielded(RTFE(**INNER, huber=huber), cast_of(), batch_of()) for huber in (huber_mean, huber_sum))
     torch.testing.assert_close(total, 4 * mean)
 
@@ -116,7 +116,7 @@ class Noting(nn.Conv2d):
 
 
 @pytest.mark.parametrize("recipe", [HGD(**INNER), APEGAN(**INNER), NRP(**INNER)], ids=["hgd", "ape-gan", "nrp"])
-def test_to_see_an_identity_is_to_see_nothing(recipe: Recipe) -> None:
+def test_full_knowledge_of_an_identity_is_oblivious(recipe: Recipe) -> None:
     """Full knowledge of a preprocessor that changes nothing gives the oblivious attacker's examples."""
     examples = []
     for sees in (oblivious, full):
@@ -127,7 +127,7 @@ def test_to_see_an_identity_is_to_see_nothing(recipe: Recipe) -> None:
     assert (examples[0] - batch_of().x).abs().max() > 0.9 * EPS
 
 
-def test_the_examples_are_those_of_the_attack_that_the_recipe_names() -> None:
+def test_hgd_examples_are_those_of_its_attack() -> None:
     networks, batch = replace(cast_of(), preprocessor=Noting().double().train()), batch_of()
     yielded(HGD(**INNER), networks, batch)
     attack = PGD(Linf(EPS), 3, 0.4 * EPS)

@@ -45,7 +45,7 @@ def ape_gan_examples(networks: Networks, g: nn.Module, batch: Batch, sees: Any) 
 
 
 @KNOWLEDGE
-def test_ape_gan_s_losses(sees: Any) -> None:
+def test_ape_gan_losses_match_the_paper(sees: Any) -> None:
     networks, batch = cast_of(), batch_of()
     g, d = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.discriminator)
     x, x_adv = batch.x, ape_gan_examples(networks, g, batch, sees)
@@ -61,7 +61,7 @@ def test_ape_gan_s_losses(sees: Any) -> None:
 
 
 @pytest.mark.parametrize("generator_steps", [1, 2, 3])
-def test_ape_gan_s_turns_are_one_discriminator_step_and_the_generator_s_each_on_fresh_output(
+def test_ape_gan_steps_alternate_on_fresh_output(
     generator_steps: int,
 ) -> None:
     networks, batch, losses = cast_of(), batch_of(), []
@@ -79,7 +79,7 @@ def test_ape_gan_s_turns_are_one_discriminator_step_and_the_generator_s_each_on_
 
 
 @pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS), NRP(**SETTINGS)])
-def test_the_discriminator_s_step_is_taken_before_the_generator_is_judged(recipe: Recipe) -> None:
+def test_gan_generator_loss_uses_the_updated_discriminator(recipe: Recipe) -> None:
     losses = []
     for move in (0.0, 5.0):
         networks = cast_of()
@@ -92,7 +92,7 @@ def test_the_discriminator_s_step_is_taken_before_the_generator_is_judged(recipe
 
 
 @KNOWLEDGE
-def test_nrp_s_losses(sees: Any) -> None:
+def test_nrp_losses_match_the_paper(sees: Any) -> None:
     networks, batch = cast_of(), batch_of()
     g, d = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.discriminator)
     x, h = batch.x, networks.guides[0].classifier[0]
@@ -118,7 +118,7 @@ def test_nrp_s_losses(sees: Any) -> None:
     assert not list(updates)
 
 
-def test_nrp_needs_no_label() -> None:
+def test_nrp_does_not_depend_on_labels() -> None:
     batch = batch_of()
     losses = [
         [
@@ -131,12 +131,12 @@ def test_nrp_needs_no_label() -> None:
 
 
 @pytest.mark.parametrize("recipe", [APEGAN(**SETTINGS, epochs=30), NRP(**SETTINGS, epochs=30)], ids=["ape-gan", "nrp"])
-def test_a_long_game_stays_finite(recipe: Recipe) -> None:
+def test_gan_training_stays_finite(recipe: Recipe) -> None:
     networks = train(recipe, toy_images(), toy_cast(guides=1))
     assert all(tensor.isfinite().all() for tensor in trained(networks))
 
 
-def test_nrp_is_refused_in_l2_and_with_two_guides() -> None:
+def test_nrp_with_l2_or_two_guides_raises() -> None:
     with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
         NRP(threat=L2(0.5))
     with pytest.raises(InputError, match="2 guides, expected one"):

@@ -18,7 +18,7 @@ every_recipe = pytest.mark.parametrize("recipe", [pytest.param(recipe, id=name) 
 
 
 @every_recipe
-def test_every_field_is_a_setting_with_a_meaning_and_a_plain_default(recipe: type[Recipe]) -> None:
+def test_hyperparameters_of_has_every_field(recipe: type[Recipe]) -> None:
     settings = hyperparameters_of(recipe)
     assert [s.name for s in settings] == [f.name for f in fields(recipe)]
     for s in settings:
@@ -29,7 +29,7 @@ def test_every_field_is_a_setting_with_a_meaning_and_a_plain_default(recipe: typ
 
 
 @every_recipe
-def test_plain_values_there_and_back_change_nothing(recipe: type[Recipe]) -> None:
+def test_build_from_settings_returns_an_equal_recipe(recipe: type[Recipe]) -> None:
     plain = {s.name: s.default for s in hyperparameters_of(recipe)}
     assert plain == recipe().settings()
     assert build(recipe, plain) == recipe() == build(recipe, {})
@@ -37,12 +37,12 @@ def test_plain_values_there_and_back_change_nothing(recipe: type[Recipe]) -> Non
 
 
 @every_recipe
-def test_a_recipe_says_what_it_is_for_in_one_line(recipe: type[Recipe]) -> None:
+def test_purpose_is_one_line(recipe: type[Recipe]) -> None:
     assert 20 < len(recipe.purpose()) < 160
     assert "\n" not in recipe.purpose()
 
 
-def test_plain_values_become_what_they_name() -> None:
+def test_build_converts_plain_values() -> None:
     values = {
         "threat": "L2:0.5",
         "huber": "huber_vector",
@@ -67,14 +67,14 @@ def test_plain_values_become_what_they_name() -> None:
         ({"threat": "Linff:0.1"}, "no norm called 'Linff'"),
     ],
 )
-def test_a_name_that_stands_for_nothing_is_one_sentence(values: dict[str, str], words: str) -> None:
+def test_build_with_an_unknown_name_raises(values: dict[str, str], words: str) -> None:
     with pytest.raises(InputError) as error:
         build(RTFE, values)
     assert words in str(error.value)
 
 
 @every_recipe
-def test_every_choice_of_every_field_goes_there_and_back(recipe: type[Recipe]) -> None:
+def test_build_accepts_every_choice(recipe: type[Recipe]) -> None:
     hints = get_type_hints(recipe)
     for field in fields(recipe):
         for kind, _, functions in CHOICES:
@@ -86,7 +86,7 @@ def test_every_choice_of_every_field_goes_there_and_back(recipe: type[Recipe]) -
 
 
 @every_recipe
-def test_every_function_in_a_field_is_one_of_its_choices(recipe: type[Recipe]) -> None:
+def test_choices_hold_every_default_function(recipe: type[Recipe]) -> None:
     hints = get_type_hints(recipe)
     for field in fields(recipe):
         value = getattr(recipe(), field.name)
@@ -104,13 +104,13 @@ def test_every_function_in_a_field_is_one_of_its_choices(recipe: type[Recipe]) -
         (MMA, {"threat": "L2:0.5"}, "The threat model of MMA is L2:0.5, expected l∞"),
     ],
 )
-def test_what_a_recipe_cannot_take_is_one_sentence(recipe: type[Recipe], values: dict[str, str], words: str) -> None:
+def test_build_with_an_unsuitable_value_raises(recipe: type[Recipe], values: dict[str, str], words: str) -> None:
     with pytest.raises(InputError) as error:
         build(recipe, values)
     assert words in str(error.value)
 
 
-def test_every_choice_is_listed_once_under_its_own_name() -> None:
+def test_choices_have_unique_names() -> None:
     for _, _, functions in CHOICES:
         names = [function.__name__ for function in functions]
         assert len(names) == len(set(names))

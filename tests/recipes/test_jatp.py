@@ -52,7 +52,7 @@ def test_jatp_is_its_algorithm_1() -> None:
 
 
 @pytest.mark.parametrize("recipe", [JATPPrime, JAT])
-def test_joint_training_is_the_same_loss_with_the_classifier_in_training(recipe: type[JAT]) -> None:
+def test_joint_training_has_jatps_loss(recipe: type[JAT]) -> None:
     networks, batch = cast_of(), batch_of()
     g, f = copy.deepcopy(networks.preprocessor), copy.deepcopy(networks.classifier)
     for conv in (networks.classifier[0], f[0]):
@@ -61,7 +61,7 @@ def test_joint_training_is_the_same_loss_with_the_classifier_in_training(recipe:
     equal(ours, plain, [(networks.preprocessor, g), (networks.classifier, f)])
 
 
-def test_each_term_has_its_own_weight() -> None:
+def test_jatp_terms_have_their_own_weights() -> None:
     batch = batch_of()
 
     def loss(**weights: float) -> Tensor:
@@ -74,7 +74,7 @@ def test_each_term_has_its_own_weight() -> None:
     torch.testing.assert_close(loss(), one["adversarial_weight"] + 5 * one["alpha"] + 3 * one["beta"])
 
 
-def test_with_ce_alone_it_is_the_pipelines_cross_entropy_on_its_own_examples() -> None:
+def test_jatp_with_ce_alone_is_cross_entropy() -> None:
     networks, batch = cast_of(), batch_of()
     g, f = copy.deepcopy(networks.preprocessor), networks.guides[0].classifier
     ours = yielded(JATP(**SETTINGS, alpha=0.0, beta=0.0, adversarial=ce), networks, batch)
@@ -86,7 +86,7 @@ def test_with_ce_alone_it_is_the_pipelines_cross_entropy_on_its_own_examples() -
     equal(ours, F.cross_entropy(f(g(x_adv)), batch.y), [(networks.preprocessor, g)])
 
 
-def test_the_feature_attack_needs_its_random_start() -> None:
+def test_jatp_attack_requires_its_random_start() -> None:
     networks, batch = cast_of(), batch_of()
     g, f = networks.preprocessor.eval(), networks.guides[0].classifier
     attack = PGD(Linf(EPS), 5, EPS, loss=mse)
@@ -100,13 +100,13 @@ def test_the_feature_attack_needs_its_random_start() -> None:
     assert not torch.equal(attack(features, batch.x, natural, rng=batch.rng), batch.x)
 
 
-def test_the_attack_looks_at_no_label() -> None:
+def test_jatp_attack_does_not_depend_on_labels() -> None:
     batch, inert = batch_of(), JATP(**SETTINGS, adversarial_weight=0.0, alpha=0.0)
     other = replace(batch, y=(batch.y + 1) % 4)
     assert torch.equal(yielded(inert, cast_of(), batch), yielded(inert, cast_of(), other))
 
 
-def test_the_tap_says_where_features_are_read() -> None:
+def test_jatp_tap_selects_the_features() -> None:
     batch = batch_of()
     named, default, last = (yielded(JATP(**SETTINGS, tap=tap), cast_of(), batch) for tap in ("0", "", "2"))
     assert torch.equal(named, default)
@@ -115,7 +115,7 @@ def test_the_tap_says_where_features_are_read() -> None:
         yielded(JATP(**SETTINGS, tap="layer3"), cast_of(), batch)
 
 
-def test_guides_take_turns() -> None:
+def test_jatp_uses_guides_in_turn() -> None:
     guides = [Guide(classifier(seed).double()) for seed in (1, 2)]
     for step in range(4):
         turn = replace(batch_of(), rng=batch_of().rng.fold_in(step=step))

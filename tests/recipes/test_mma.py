@@ -65,7 +65,7 @@ def step(recipe: MMA, f: nn.Module, batch: Batch, state: TrainState) -> Tensor:
     return loss
 
 
-def test_the_radii_remembered_are_the_exact_margins_by_dataset_index() -> None:
+def test_mma_radii_are_exact_margins_by_index() -> None:
     f, batch, right, distance = case()
     state = state_of()
     step(RECIPE, f, batch, state)
@@ -79,7 +79,7 @@ def test_the_radii_remembered_are_the_exact_margins_by_dataset_index() -> None:
     ).all()  # wrong images keep theirs, and so do images not in the batch
 
 
-def test_the_loss_widens_margins_below_the_hinge_and_mends_wrong_images() -> None:
+def test_mma_loss_matches_its_definition() -> None:
     f, batch, right, distance = case()
     loss = step(RECIPE, f, batch, state_of())
     towards = torch.where(batch.y == 1, -1.0, 1.0).double()[:, None] * f[1].weight[1].detach().sign()
@@ -99,7 +99,7 @@ def test_the_loss_widens_margins_below_the_hinge_and_mends_wrong_images() -> Non
 
 
 @pytest.mark.parametrize("bisections", [1, 3, 10])
-def test_bisection_halves_the_error_each_time(bisections: int) -> None:
+def test_mma_bisection_halves_the_error(bisections: int) -> None:
     f, batch, right, distance = case()
     state = state_of()
     step(dataclasses.replace(RECIPE, bisections=bisections), f, batch, state)
@@ -108,7 +108,7 @@ def test_bisection_halves_the_error_each_time(bisections: int) -> None:
     assert (error[right] <= 1.05 * HINGE / 2**bisections + 1e-12).all()
 
 
-def test_the_search_has_the_remembered_radius_but_never_less_than_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mma_search_radius_is_at_least_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
         PGD, "__call__", lambda self, f, x, y, rng: seen.append((self.threat.radius, self.step_size)) or x
@@ -122,20 +122,20 @@ def test_the_search_has_the_remembered_radius_but_never_less_than_the_least(monk
     torch.testing.assert_close(seen[0][1], 0.25 * expected)
 
 
-def test_every_image_begins_with_the_least_radius_whatever_part_of_the_set_is_trained_on() -> None:
+def test_mma_init_state_of_a_subset_is_the_least_radius() -> None:
     part = toy_images(40).subset(torch.arange(10, 30))
     radius = RECIPE.init_state(part)["radius"]
     assert radius.shape == (30,)
     assert (radius == torch.tensor(0.005)).all()
 
 
-def test_l2_is_refused() -> None:
+def test_mma_with_l2_raises() -> None:
     with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
         MMA(threat=L2(0.5))
 
 
 @pytest.mark.slow
-def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
+def test_mma_in_two_processes_matches_one(tmp_path: Path) -> None:
     in_two_processes(mma_process.__file__, str(tmp_path))
     alone = mma_process.radii(Accelerator(cpu=True))
     for number in (0, 1):

@@ -15,7 +15,7 @@ from forefend.recipes.state import TrainState
 @given(
     losses=st.lists(st.integers(0, 6), min_size=1, max_size=40), patience=st.integers(0, 4), factor=st.floats(0.1, 0.9)
 )
-def test_plateau_is_torch_s_reduce_on_plateau(losses: list[int], patience: int, factor: float) -> None:
+def test_reduce_lr_on_plateau_matches_torch(losses: list[int], patience: int, factor: float) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0
@@ -27,7 +27,7 @@ def test_plateau_is_torch_s_reduce_on_plateau(losses: list[int], patience: int, 
         assert state.lr_factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
 
 
-def test_the_plateau_by_hand() -> None:
+def test_reduce_lr_on_plateau_matches_hand_values() -> None:
     state = TrainState()
     factors = []
     for loss in (3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0):
@@ -36,7 +36,7 @@ def test_the_plateau_by_hand() -> None:
     assert factors == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
 
 
-def test_the_best_tensors_come_back_whatever_happened_since() -> None:
+def test_restore_best_loads_the_best_weights() -> None:
     network, state = classifier(), TrainState()
     best = None
     for score in (0.2, 0.7, 0.7, 0.1):
@@ -54,13 +54,13 @@ def test_the_best_tensors_come_back_whatever_happened_since() -> None:
     assert state.best_score == 0.7  # of equals the earlier
 
 
-def test_a_score_of_nothing_is_better_than_none() -> None:
+def test_keep_best_with_score_0_keeps_the_weights() -> None:
     network, state = classifier(), TrainState()
     keep_best(state, 0.0, network)
     assert state.best_score == 0.0
 
 
-def test_what_is_kept_does_not_follow_the_network() -> None:
+def test_keep_best_copies_the_weights() -> None:
     network, state = classifier(), TrainState()
     keep_best(state, 0.5, network)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_what_is_kept_does_not_follow_the_network() -> None:
     assert not state.best_weights["0.weight"].requires_grad
 
 
-def test_without_a_best_the_network_stays() -> None:
+def test_restore_best_without_a_best_changes_nothing() -> None:
     network = classifier()
     before = held(network)
     restore_best(TrainState(), network)

@@ -63,7 +63,7 @@ def test_robustifier_is_its_eq_6(taps: tuple[str, ...], logits_too: bool) -> Non
 
 
 @pytest.mark.parametrize(("ce_weight", "mse_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 10.0)])
-def test_aaa_is_its_eq_3_attacked_on_the_cross_entropy_always(ce_weight: float, mse_weight: float) -> None:
+def test_aaa_is_its_eq_3(ce_weight: float, mse_weight: float) -> None:
     networks, g, batch = twins()
     z = restored(g, networks.guides, batch)
     expected = ce_weight * F.cross_entropy(networks.guides[0](z), batch.y) + mse_weight * F.mse_loss(z, batch.x)
@@ -71,7 +71,7 @@ def test_aaa_is_its_eq_3_attacked_on_the_cross_entropy_always(ce_weight: float, 
     equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
-def test_aaa_draws_one_classifier_for_attack_and_loss() -> None:
+def test_aaa_uses_one_classifier_for_attack_and_loss() -> None:
     asked = set()
     for step in range(12):
         networks, g, batch = twins(3)
@@ -84,7 +84,7 @@ def test_aaa_draws_one_classifier_for_attack_and_loss() -> None:
     assert asked == {0, 1, 2}
 
 
-def test_aaa_before_every_classifier_averages_their_losses() -> None:
+def test_aaa_with_every_classifier_averages_losses() -> None:
     networks, g, batch = twins(3)
     z = restored(g, list(networks.guides), batch)
     losses = torch.stack([F.cross_entropy(f(z), batch.y) for f in networks.guides])
@@ -102,7 +102,7 @@ GUIDANCE = {
 
 @pytest.mark.parametrize("sees", [oblivious, full])
 @pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: g.__name__)
-def test_hgd_is_its_paper_s_loss(guidance: Any, sees: Any) -> None:
+def test_hgd_has_the_papers_loss(guidance: Any, sees: Any) -> None:
     networks, g, batch = twins()
     f = networks.guides[0].classifier
     g.eval()
@@ -121,7 +121,7 @@ OBJECTIVES = {
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.__name__)
-def test_denoised_smoothing_is_its_paper_s_loss(objective: Any) -> None:
+def test_denoised_smoothing_has_the_papers_loss(objective: Any) -> None:
     networks, g, batch = twins()
     noisy = batch.x + 0.4 * batch.rng.normal(batch.x)
     expected = OBJECTIVES[objective](networks.guides[0], g(noisy), batch.x, batch.y)
@@ -129,7 +129,7 @@ def test_denoised_smoothing_is_its_paper_s_loss(objective: Any) -> None:
     equal(yielded(recipe, networks, batch), expected, [(networks.preprocessor, g)])
 
 
-def test_the_denoiser_s_noise_has_its_level_and_is_not_clipped() -> None:
+def test_denoised_smoothing_noise_is_not_clipped() -> None:
     seen: list[Tensor] = []
     networks, batch = cast_of(), batch_of(200)
     networks.preprocessor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -142,7 +142,7 @@ def test_the_denoiser_s_noise_has_its_level_and_is_not_clipped() -> None:
 
 
 @pytest.mark.parametrize("recipe", [HGD(**SETTINGS), DenoisedSmoothing()])
-def test_several_guides_are_averaged(recipe: Recipe) -> None:
+def test_recipes_average_over_guides(recipe: Recipe) -> None:
     batch, losses = batch_of(), []
     both = cast_of(2)
     if isinstance(recipe, HGD):  # one attack, on the guides' mean, serves both: with no radius there is none
@@ -152,7 +152,7 @@ def test_several_guides_are_averaged(recipe: Recipe) -> None:
     torch.testing.assert_close(yielded(recipe, both, batch), torch.stack(losses).mean())
 
 
-def test_unknown_taps_are_refused_with_what_there_is() -> None:
+def test_robustifier_with_unknown_tap_raises() -> None:
     networks, _, batch = twins()
     with pytest.raises(InputError, match="There is no tap in this classifier called 'layer4'"):
         yielded(Robustifier(**SETTINGS, taps=("layer4",)), networks, batch)

@@ -100,7 +100,7 @@ OWN: list[Recipe] = [
 
 
 @pytest.mark.parametrize("recipe", slow_but_the_first(OWN))
-def test_a_robust_classifier_stands_where_a_natural_one_falls(recipe: Recipe, natural: nn.Module) -> None:
+def test_robust_training_raises_robust_accuracy(recipe: Recipe, natural: nn.Module) -> None:
     network = train(recipe, digits(), Networks(classifier=new_classifier("cnn", digits(), 0))).classifier.eval()
     clean, attacked = accuracies(network)
     assert clean > 0.8
@@ -116,7 +116,7 @@ BEHIND: list[Recipe] = [
 
 
 @pytest.mark.parametrize("recipe", slow_but_the_first(BEHIND))
-def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural: nn.Module) -> None:
+def test_preprocessor_raises_robust_accuracy_of_its_guide(recipe: Recipe, natural: nn.Module) -> None:
     network = train(recipe, digits(), Networks(unet(), [Guide(natural)])).preprocessor.eval()
     clean, attacked = accuracies(Defended(network, natural))
     assert clean > 0.7
@@ -125,7 +125,7 @@ def test_a_preprocessor_raises_a_guide_s_robust_accuracy(recipe: Recipe, natural
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [JAT, JATPPrime])
-def test_a_pair_trained_together_stands_the_attack(recipe: type[JAT], natural: nn.Module) -> None:
+def test_joint_training_raises_robust_accuracy(recipe: type[JAT], natural: nn.Module) -> None:
     networks = Networks(unet(), classifier=new_classifier("cnn", digits(), 0))
     # Two networks from scratch take five epochs to begin with: how far they get in so few is a matter of rounding.
     networks = train(recipe(**INNER, epochs=12, batch_size=64, lr=0.05, beta=0.3), digits(), networks)
@@ -135,7 +135,7 @@ def test_a_pair_trained_together_stands_the_attack(recipe: type[JAT], natural: n
 
 
 @pytest.mark.slow
-def test_transfer_on_attacked_images_is_robust_and_natural_transfer_is_not(natural: nn.Module) -> None:
+def test_adversarial_transfer_raises_robust_accuracy(natural: nn.Module) -> None:
     robust = []
     for steps in (0, 3):
         recipe = Transfer(threat=THREAT, steps=steps, relative_step=0.5, epochs=6, batch_size=64, lr=0.05)
@@ -160,9 +160,7 @@ OBLIVIOUS: list[Recipe] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", OBLIVIOUS, ids=lambda r: type(r).__name__)
-def test_an_oblivious_baseline_stands_the_attacker_that_does_not_know_of_it_alone(
-    recipe: Recipe, natural: nn.Module
-) -> None:
+def test_oblivious_baseline_resists_oblivious_attacks_alone(recipe: Recipe, natural: nn.Module) -> None:
     torch.manual_seed(0)
     discriminator = discriminators.build("nrp" if isinstance(recipe, NRP) else "ape-gan", channels=1, size=8)
     networks = train(recipe, digits(), Networks(unet(), [Guide(natural)], discriminator=discriminator))

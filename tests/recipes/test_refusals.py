@@ -54,7 +54,7 @@ def without_taps() -> nn.Module:
 
 
 @pytest.mark.parametrize("recipe", FEATURES, ids=lambda r: type(r).__name__)
-def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe: Recipe) -> None:
+def test_fit_without_feature_layers_raises(recipe: Recipe) -> None:
     networks = toy_cast(guides=1)
     networks = Networks(networks.preprocessor, [Guide(without_taps())], without_taps(), networks.discriminator)
     with pytest.raises(InputError, match=r"Sequential .* classifier\.feature_layers"):
@@ -62,16 +62,16 @@ def test_a_recipe_that_reads_features_says_that_a_classifier_has_no_taps(recipe:
 
 
 @pytest.mark.parametrize("recipe", [JATP, JATPPrime, JAT, NRP])
-def test_an_unknown_tap_is_refused(recipe: type[Recipe]) -> None:
+def test_fit_with_unknown_tap_raises(recipe: type[Recipe]) -> None:
     with pytest.raises(InputError, match="There is no tap in this classifier called 'layer3': choose one of 0, 1, 2"):
         train(recipe(**SMALL, tap="layer3"), toy_images(8), toy_cast(guides=1))
 
 
 @pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if hasattr(r, "threat") and n not in ("mma", "nrp")])
-def test_every_other_recipe_takes_l2(name: str) -> None:
+def test_recipe_accepts_l2(name: str) -> None:
     assert RECIPES[name](threat=L2(0.5)).threat == L2(0.5)  # type: ignore[call-arg, attr-defined]
 
 
-def test_a_tap_may_be_any_module_that_runs() -> None:
+def test_tap_accepts_any_module() -> None:
     networks = train(JATP(**SMALL, tap="4"), toy_images(8), toy_cast())
     assert all(t.isfinite().all() for t in networks.preprocessor.state_dict().values())

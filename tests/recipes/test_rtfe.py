@@ -64,7 +64,7 @@ def gradient(loss: Tensor, network: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("members", [1, 2, 3])
-def test_loss_and_gradient_are_those_of_a_plain_loop(members: int) -> None:
+def test_rtfe_loss_and_gradient_match_a_plain_loop(members: int) -> None:
     networks, batch = cast_of(members), batch_of()
     g, noise = copy.deepcopy(networks.preprocessor), batch.rng.uniform(batch.x)
     expected, loss = plain_loss(g, networks.guides, batch.x, batch.y, noise), yielded(RECIPE, networks, batch)
@@ -75,7 +75,7 @@ def test_loss_and_gradient_are_those_of_a_plain_loop(members: int) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
+def test_fit_of_rtfe_matches_plain_steps_of_sgd(members: int) -> None:
     images, seen = toy_images(48), []
     images = replace(images, pixels=images.pixels.double())
 
@@ -97,7 +97,7 @@ def test_three_steps_of_fit_are_three_plain_steps_of_sgd(members: int) -> None:
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
 
 
-def test_the_ensembles_loss_is_the_mean_of_its_members_losses() -> None:
+def test_rtfe_ensemble_loss_is_the_mean_over_guides() -> None:
     recipe, batch, networks = RTFE(threat=Linf(0.0), steps=1), batch_of(), cast_of(3)
     alone = [
         yielded(recipe, Networks(copy.deepcopy(networks.preprocessor), [guide]), batch) for guide in networks.guides
@@ -116,7 +116,7 @@ def huber_gradient(huber: Loss, scale: float, classes: int = 10) -> Tensor:
 
 
 @pytest.mark.parametrize("classes", [10, 100])
-def test_the_readings_of_the_huber_loss_differ_by_the_number_of_logits(classes: int) -> None:
+def test_rtfe_huber_readings_differ_by_number_of_logits(classes: int) -> None:
     mean, total, vector = (huber_gradient(h, 30.0, classes) for h in (huber_mean, huber_sum, huber_vector))
     torch.testing.assert_close(total, classes * mean)
     assert 0.9 < (vector.norm() / mean.norm()).item() / classes < 1.2
@@ -140,7 +140,7 @@ class Calling(nn.Module):
 
 
 @pytest.mark.parametrize(("policy", "asked"), [(every, 3), (sampled, 1), (in_turn, 1)])
-def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: int) -> None:
+def test_rtfe_attacks_and_learns_from_the_same_guides(policy: Policy, asked: int) -> None:
     names = "abc"
     networks = Networks(preprocessor(3), [Guide(Calling(name, seed)) for seed, name in enumerate(names)])
     recipe = RTFE(threat=Linf(EPS), steps=2, policy=policy)
@@ -157,7 +157,7 @@ def test_a_step_attacks_and_learns_from_the_same_guides(policy: Policy, asked: i
         assert served == list(names) * 4
 
 
-def test_the_teacher_sees_the_clean_image_and_gives_no_gradient() -> None:
+def test_rtfe_teacher_uses_the_clean_image() -> None:
     networks, batch = cast_of(1), batch_of()
     identity = Networks(nn.Conv2d(1, 1, 1).double(), networks.guides)
     with torch.no_grad():

@@ -26,7 +26,7 @@ def rates_of(make: object, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("warm_up", [0.1, 0.2, 0.5])
-def test_one_cycle_is_torch_s_shape(warm_up: float) -> None:
+def test_one_cycle_matches_torch(warm_up: float) -> None:
     total = 1000
 
     def theirs(optimizer: torch.optim.Optimizer) -> object:
@@ -49,7 +49,7 @@ def test_one_cycle_is_torch_s_shape(warm_up: float) -> None:
         assert schedule(step / total) == pytest.approx(rate, abs=0.02), step
 
 
-def test_one_cycle_s_ends_and_peak() -> None:
+def test_one_cycle_has_known_ends_and_peak() -> None:
     schedule = one_cycle(0.2)
     assert schedule(0.0) == pytest.approx(1 / 25)
     assert schedule(0.1) == pytest.approx((1 + 1 / 25) / 2)
@@ -60,11 +60,11 @@ def test_one_cycle_s_ends_and_peak() -> None:
 
 
 @given(warm_up=st.floats(0.01, 0.99), progress=st.floats(0, 1, exclude_max=True))
-def test_one_cycle_stays_between_nothing_and_the_largest_rate(warm_up: float, progress: float) -> None:
+def test_one_cycle_stays_in_range(warm_up: float, progress: float) -> None:
     assert 0 <= one_cycle(warm_up)(progress) <= 1
 
 
-def test_stepwise_takes_each_factor_from_its_milestone_on() -> None:
+def test_stepwise_changes_at_its_milestones() -> None:
     schedule = stepwise((0.4, 0.6, 0.8), (0.3, 0.1, 0.03))
     expected = {0.0: 1.0, 0.39: 1.0, 0.4: 0.3, 0.59: 0.3, 0.6: 0.1, 0.79: 0.1, 0.8: 0.03, 0.99: 0.03}
     assert {progress: schedule(progress) for progress in expected} == expected
@@ -77,12 +77,12 @@ def test_stepwise_with_powers_is_step_decay(milestones: list[float], progress: f
     assert stepwise(milestones, powers)(progress) == step_decay(milestones, 0.5)(progress)
 
 
-def test_the_cosine_falls_and_the_constant_does_not() -> None:
+def test_cosine_falls_and_constant_stays() -> None:
     assert all(a > b for a, b in pairwise(cosine(step / 10) for step in range(11)))
     assert {constant(step / 10) for step in range(10)} == {1.0}
 
 
-def test_sgd_takes_the_recipe_s_numbers() -> None:
+def test_sgd_uses_the_settings_of_the_recipe() -> None:
     weights = [torch.nn.Parameter(torch.ones(2))]
     (group,) = sgd(weights, MMA(lr=0.7, momentum=0.6, weight_decay=0.5)).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.7, 0.6, 0.5)

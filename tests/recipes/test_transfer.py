@@ -26,7 +26,7 @@ FGSM = Transfer(threat=Linf(EPS), steps=1, relative_step=1.0)
 
 
 @pytest.mark.parametrize(("steps", "size"), [(1, 1.0), (7, 0.25)])
-def test_half_the_loss_is_clean_and_half_attacked_from_x_itself(steps: int, size: float) -> None:
+def test_transfer_averages_clean_and_attacked_losses(steps: int, size: float) -> None:
     networks, batch = cast_of(), batch_of()
     f = copy.deepcopy(networks.classifier)
     clean = F.cross_entropy(f(batch.x), batch.y)  # first, as in the authors' code: the attack sees the statistics moved
@@ -38,7 +38,7 @@ def test_half_the_loss_is_clean_and_half_attacked_from_x_itself(steps: int, size
     equal(yielded(recipe, networks, batch), expected, [(networks.classifier, f)])
 
 
-def test_without_steps_it_is_natural_training() -> None:
+def test_transfer_without_steps_is_natural_training() -> None:
     networks, batch = cast_of(), batch_of()
     f = copy.deepcopy(networks.classifier)
     equal(
@@ -66,7 +66,7 @@ def examples(recipe: Transfer, batch: Batch, monkeypatch: pytest.MonkeyPatch) ->
     return seen[0]
 
 
-def test_no_label_leaks_into_examples_made_from_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfer_with_predicted_labels_leaks_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(24)
     other = replace(batch, y=(batch.y + 1) % 4)
     blind = replace(FGSM, labels=predicted_labels)
@@ -79,7 +79,7 @@ def test_no_label_leaks_into_examples_made_from_predictions(monkeypatch: pytest.
     assert torch.equal(agreed, said == batch.y)
 
 
-def test_frozen_statistics_stay_while_what_is_retrained_is_in_training_mode() -> None:
+def test_transfer_freezes_statistics_outside_its_layers() -> None:
     def modes(layers: Layers, *, moving: bool) -> list[bool]:
         batch = replace(batch_of(), x=batch_of().x.float())
         recipe, network = Transfer(steps=0, layers=layers, moving_statistics=moving), classifier().train()
@@ -96,7 +96,7 @@ def count(modules: object) -> int:
     return sum(p.numel() for m in modules for p in m.parameters())  # type: ignore[attr-defined]
 
 
-def test_the_paper_s_three_choices_on_its_resnet_56() -> None:
+def test_transfer_layers_of_resnet_56_match_the_paper() -> None:
     network = classifiers.build("resnet56", channels=3, classes=10, size=32)
     assert count(head(network)) == 64 * 10 + 10
     convolutions = [m for part in last_stage(network) for m in part.modules() if isinstance(m, nn.Conv2d)]
@@ -108,7 +108,7 @@ def test_the_paper_s_three_choices_on_its_resnet_56() -> None:
     assert [id(m) for m in last_stage(inside)] == [id(m) for m in last_stage(network)]
 
 
-def test_only_the_chosen_layers_are_in_the_optimizer() -> None:
+def test_transfer_optimizes_only_its_layers() -> None:
     network = classifiers.build("tinyresnet", channels=1, classes=4, size=8)
     for layers in (head, last_stage, everything):
         player = Transfer(layers=layers).configure_optimizers(Networks(classifier=network))["classifier"]
@@ -116,7 +116,7 @@ def test_only_the_chosen_layers_are_in_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_s_head_can_be_replaced(name: str) -> None:
+def test_with_new_head_accepts_every_architecture(name: str) -> None:
     torch.manual_seed(0)
     source = Normalized(narrow(name, size=16), 0.5, 0.5).eval()
     before = held(source)
@@ -130,7 +130,7 @@ def test_every_architecture_s_head_can_be_replaced(name: str) -> None:
     assert count(head(new)) * 4 == count(head(source)) * 7
 
 
-def test_a_new_head_is_drawn_from_torch_s_generator_and_keeps_the_form_of_the_old() -> None:
+def test_with_new_head_uses_torchs_generator() -> None:
     source = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(12, 4, bias=False))
     heads = []
     for seed in (0, 0, 1):
@@ -141,19 +141,19 @@ def test_a_new_head_is_drawn_from_torch_s_generator_and_keeps_the_form_of_the_ol
     assert not torch.equal(heads[0].weight, heads[2].weight)
 
 
-def test_a_source_without_a_head_is_refused() -> None:
+def test_with_new_head_without_a_layer_raises() -> None:
     with pytest.raises(InputError, match="no linear or convolutional layer to make a new head of"):
         with_new_head(nn.Sequential(nn.Flatten(), nn.ReLU()), 5)
 
 
-def test_a_stage_needs_taps() -> None:
+def test_last_stage_without_feature_layers_raises() -> None:
     network = classifier()
     del network.feature_layers
     with pytest.raises(InputError, match=r"set classifier\.feature_layers = "):
         Transfer(layers=last_stage).configure_optimizers(Networks(classifier=network))
 
 
-def test_a_preprocessor_in_the_cast_is_left_alone() -> None:
+def test_transfer_keeps_the_preprocessor() -> None:
     networks = toy_cast()
     before = held(networks.preprocessor)
     train(Transfer(steps=1, epochs=1, hold_out=0.2), toy_images(), networks)

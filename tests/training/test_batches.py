@@ -36,13 +36,13 @@ def room(monkeypatch: pytest.MonkeyPatch, free: int) -> list[Any]:
     return asked
 
 
-def test_levels_are_divided_exactly() -> None:
+def test_pixels_of_8_bits_are_divided_exactly() -> None:
     x, _, _ = levels().batch(torch.arange(256))
     assert x.flatten().tolist() == [float(torch.tensor(level / 255)) for level in range(256)]
 
 
 @pytest.mark.parametrize(("free", "moved"), [(4 * 256, True), (4 * 256 - 1, False)])
-def test_pixels_move_if_they_fit_in_a_quarter_of_the_memory(free: int, moved: bool) -> None:
+def test_moved_to_requires_four_times_the_memory(free: int, moved: bool) -> None:
     images = levels()
     there = moved_to(ELSEWHERE, images, free)
     assert (there.pixels.device == ELSEWHERE) == moved
@@ -53,13 +53,13 @@ def test_pixels_move_if_they_fit_in_a_quarter_of_the_memory(free: int, moved: bo
     assert (y.tolist(), index.tolist()) == ([0, 0], [10, 257])
 
 
-def test_without_an_accelerator_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_accelerator_on_cpu_returns_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, images = room(monkeypatch, 10**12), levels()
     assert to_accelerator(images, CPU) is images
     assert not asked
 
 
-def test_an_accelerator_is_asked_how_much_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_accelerator_on_cuda_uses_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, images = room(monkeypatch, 4 * 256 - 1), levels()
     assert to_accelerator(images, CUDA) is images
     assert asked == [CUDA]
@@ -69,7 +69,7 @@ def test_an_accelerator_is_asked_how_much_memory_is_left(monkeypatch: pytest.Mon
     assert seen == [(CUDA, images, 4 * 256 - 1)]
 
 
-def test_pictures_in_files_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_accelerator_of_files_returns_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, image = room(monkeypatch, 10**12), pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     for name in ("train/a", "train/b"):
         (tmp_path / name).mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_pictures_in_files_stay_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not asked
 
 
-def test_training_and_held_out_images_are_brought_near_and_the_weights_are_the_same(
+def test_fit_with_moved_pixels_gives_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = Robustifier(Linf(0.1), steps=1, epochs=2, batch_size=16, hold_out=0.25)
@@ -95,7 +95,7 @@ def test_training_and_held_out_images_are_brought_near_and_the_weights_are_the_s
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-def test_on_a_cuda_device_levels_are_the_same_and_weights_nearly_wherever_the_pixels_lie(
+def test_fit_on_cuda_with_moved_pixels_gives_close_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     near, rows = to_accelerator(levels(), CUDA), torch.arange(256)

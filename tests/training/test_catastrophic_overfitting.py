@@ -36,7 +36,7 @@ SMALL = Adversarial(Linf(0.1), steps=2, epochs=4, batch_size=20)
         ([(0.9, 0.0), (0.9, 0.0)], False),  # there was nothing to lose
     ],
 )
-def test_a_collapse_is_half_of_the_best_lost_while_the_single_step_holds(
+def test_monitor_detects_lost_robustness_with_kept_fgsm_accuracy(
     history: list[tuple[float, float]], collapsed: bool
 ) -> None:
     state = TrainState()
@@ -68,7 +68,7 @@ class Trap(nn.Module):
         return torch.stack((-wrong - t, wrong + t), 1)
 
 
-def test_the_look_tells_a_trap_from_a_defense() -> None:
+def test_monitor_measures_a_trap_for_single_steps() -> None:
     x, y = torch.full((100, 1, 2, 2), 0.5), torch.zeros(100, dtype=torch.int64)
     batch = Batch(x, y, torch.arange(100), 0.0, KeyedRNG(torch.arange(100)))
     seen = Monitor(steps=2).measure(Networks(classifier=Trap()), Linf(0.1), batch)
@@ -87,7 +87,7 @@ def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Monitor, "measure", measure)
 
 
-def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fit_stops_after_overfitting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     collapsed(monkeypatch, 2)
     with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2"):
         train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(), run=Run(tmp_path))
@@ -99,7 +99,7 @@ def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path
     ("inner", "steps", "watched"),
     [(AsPublished(), 1, True), (AsPublished(), 2, False), (ATTA(), 2, True), (ATTA(steps=(2,)), 2, False)],
 )
-def test_single_steps_are_watched_without_being_asked(
+def test_fit_monitors_single_steps_by_default(
     inner: InnerAttack, steps: int, watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collapsed(monkeypatch, 2)
@@ -109,12 +109,12 @@ def test_single_steps_are_watched_without_being_asked(
         train(recipe, toy_images(), toy_cast(), inner_attack=inner)
 
 
-def test_recipes_that_run_their_own_single_step_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_does_not_monitor_fixed_inner_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     collapsed(monkeypatch, 2)
     train(TRADES(Linf(0.1), steps=1, epochs=3, batch_size=20), toy_images(), Networks(classifier=classifier()))
 
 
-def test_what_collapsed_goes_on_when_it_is_told_to_fall_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_train_with_fall_back_resumes_after_overfitting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     line = (
         "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 3 --steps 3 "
@@ -131,7 +131,7 @@ def test_what_collapsed_goes_on_when_it_is_told_to_fall_back(monkeypatch: pytest
     assert "on_overfitting was 'fall-back', now None" in refused(line)  # what was done is not said otherwise afterwards
 
 
-def test_what_never_fell_back_does_not_say_so_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_after_its_end_refuses_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = (
         "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 3 "
@@ -142,7 +142,7 @@ def test_what_never_fell_back_does_not_say_so_afterwards(tmp_path: Path, monkeyp
     done(line)
 
 
-def test_falling_back_goes_on_with_the_papers_attack(
+def test_fall_back_continues_with_the_papers_attack(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(**options: object) -> list[Tensor]:
@@ -157,7 +157,7 @@ def test_falling_back_goes_on_with_the_papers_attack(
     assert same(run(monitor=Monitor(fall_back)), single)
 
 
-def test_a_fall_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fall_back_survives_resuming(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(**options: object) -> list[Tensor]:
         return trained(
             train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(fall_back), **options)
@@ -171,7 +171,7 @@ def test_a_fall_outlives_an_interruption(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert same(run(run=Run(tmp_path)), expected)
 
 
-def test_what_is_seen_is_logged_and_changes_no_weight(tmp_path: Path) -> None:
+def test_monitor_logs_and_changes_no_weight(tmp_path: Path) -> None:
     plain = trained(train(SMALL, toy_images(), toy_cast()))
     assert same(
         trained(
@@ -186,7 +186,7 @@ def test_what_is_seen_is_logged_and_changes_no_weight(tmp_path: Path) -> None:
     assert all(0 <= value <= 1 for line in lines for value in line["accuracy"].values())
 
 
-def test_guides_are_watched_through_the_preprocessor() -> None:
+def test_monitor_measures_guides_behind_the_preprocessor() -> None:
     networks = toy_cast()
     with torch.no_grad():
         networks.preprocessor[3].weight.zero_()
@@ -197,12 +197,12 @@ def test_guides_are_watched_through_the_preprocessor() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"on_detection": "fall-back"}, {"images": 0}, {"steps": 0}])
-def test_a_watch_that_would_see_or_do_nothing_is_refused(wrong: dict[str, Any]) -> None:
+def test_monitor_with_invalid_settings_raises(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         Monitor(**wrong)
 
 
-def test_where_there_is_no_attack_there_is_nothing_to_watch() -> None:
+def test_monitor_for_an_unsuitable_recipe_raises() -> None:
     with pytest.raises(InputError, match="Natural has no inner attack"):
         train(Natural(epochs=1), toy_images(), toy_cast(), monitor=Monitor(single_steps_only=False))
     always = Monitor(fall_back, single_steps_only=False)

@@ -72,7 +72,7 @@ def test_load_restores_every_field_of_the_state(tmp_path: Path) -> None:
     assert found == TrainState()
 
 
-def test_learning_rates_are_the_recipes_not_the_files(tmp_path: Path) -> None:
+def test_load_keeps_the_learning_rates(tmp_path: Path) -> None:
     players = stepped(preprocessor())
     players["player"].optimizer.param_groups[0]["lr"] = 1e-9
     save(tmp_path / "checkpoint", players, TrainState())
@@ -81,13 +81,13 @@ def test_learning_rates_are_the_recipes_not_the_files(tmp_path: Path) -> None:
     assert others["player"].optimizer.param_groups[0]["lr"] == 0.01
 
 
-def test_without_a_file_there_is_nothing_to_restore(tmp_path: Path) -> None:
+def test_load_without_a_file_changes_nothing(tmp_path: Path) -> None:
     state = TrainState()
     load(tmp_path / "none", {}, state)
     assert state == TrainState()
 
 
-def test_tensors_that_share_memory_or_have_strides_are_stored(tmp_path: Path) -> None:
+def test_save_stores_shared_and_strided_tensors(tmp_path: Path) -> None:
     base = torch.arange(6.0)
     save(tmp_path / "checkpoint", {}, TrainState(per_image={"a": base, "b": base, "c": base.view(2, 3).t()}))
     state = TrainState()
@@ -132,7 +132,7 @@ def _other_player(path: Path) -> None:
     [_cut, _head, _empty, _garbage, _foreign, _foreign_metadata, _other_network, _other_player],
     ids=lambda damage: damage.__name__[1:],
 )
-def test_a_damaged_or_foreign_file_is_one_sentence(damage: Any, tmp_path: Path) -> None:
+def test_load_of_a_damaged_or_foreign_file_raises(damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     save(path, stepped(preprocessor()), TrainState(step=1))
     damage(path)
@@ -142,7 +142,7 @@ def test_a_damaged_or_foreign_file_is_one_sentence(damage: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [True, False])
-def test_nothing_is_put_back_where_not_all_of_it_fits(kind: bool, tmp_path: Path) -> None:
+def test_load_into_other_networks_changes_nothing(kind: bool, tmp_path: Path) -> None:
     def network(seed: int, width: int) -> nn.Module:
         torch.manual_seed(seed)
         last = nn.Conv2d(3, width, 1) if kind else nn.Identity()
@@ -158,7 +158,7 @@ def test_nothing_is_put_back_where_not_all_of_it_fits(kind: bool, tmp_path: Path
     assert same(list(other.state_dict().values()), before)
 
 
-def test_an_exception_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint"
     save(path, {}, TrainState(step=1))
 

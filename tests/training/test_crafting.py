@@ -41,7 +41,7 @@ def moved(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(None, 1e-7), ("fp32", 1e-5), ("bf16", 0.05)])
-def test_what_is_seen_follows_what_is_trained(precision: str | None, tolerance: float) -> None:
+def test_view_follows_the_networks_in_training(precision: str | None, tolerance: float) -> None:
     networks, x = toy_cast(), images()
     view = CraftingView(networks, x, precision)
     for _ in range(2):
@@ -55,7 +55,7 @@ def test_what_is_seen_follows_what_is_trained(precision: str | None, tolerance: 
 
 
 @fast
-def test_stand_ins_are_really_asked(precision: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_calls_the_copies(precision: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[OptimizedCopy] = []
     forward = OptimizedCopy.forward
 
@@ -74,7 +74,7 @@ def test_stand_ins_are_really_asked(precision: str | None, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("recipe", [RTFE, AAA, Robustifier], ids=lambda recipe: recipe.__name__)
-def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
+def test_fit_attacks_copies_of_preprocessor_and_guides(
     recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[int] = set()
@@ -91,7 +91,7 @@ def test_recipes_attack_stand_ins_of_preprocessor_and_guides(
 
 
 @fast
-def test_who_reads_features_is_given_the_network_itself(precision: str | None) -> None:
+def test_view_reads_features_of_the_network_itself(precision: str | None) -> None:
     networks, x = toy_cast(), images()
     seen = CraftingView(networks, x, precision).refresh()
     for network, stand_in in ((networks.classifier, seen.classifier), (networks.guides[0].classifier, seen.guides[0])):
@@ -102,7 +102,7 @@ def test_who_reads_features_is_given_the_network_itself(precision: str | None) -
 
 
 @fast
-def test_gradients_reach_the_image_and_no_parameter(precision: str | None) -> None:
+def test_view_passes_gradients_to_images_alone(precision: str | None) -> None:
     networks, x = toy_cast(), images().requires_grad_()
     seen = CraftingView(networks, x.detach(), precision).refresh()
     seen.guides[0](seen.preprocessor(x)).sum().backward()
@@ -114,7 +114,7 @@ def test_gradients_reach_the_image_and_no_parameter(precision: str | None) -> No
 
 
 @each
-def test_interrupted_and_resumed_the_weights_are_the_same(precision: str | None, tmp_path: Path) -> None:
+def test_fit_with_copies_resumes_to_the_same_weights(precision: str | None, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(
             SMALL,
@@ -129,7 +129,7 @@ def test_interrupted_and_resumed_the_weights_are_the_same(precision: str | None,
     assert same(resumed, trained(train(SMALL, toy_images(), toy_cast(), attack_copy=precision)))
 
 
-def test_the_same_function_trains_the_same_defense_and_a_rough_one_nearly() -> None:
+def test_fit_with_copies_gives_close_weights() -> None:
     weights = {
         c: torch.cat([t.flatten() for t in trained(train(SMALL, toy_images(), toy_cast(), attack_copy=c))])
         for c in ATTACK_COPIES.values()
@@ -153,7 +153,7 @@ class Judge(Spy):
 
 
 @fast
-def test_held_out_images_are_judged_by_the_networks_themselves(precision: str | None) -> None:
+def test_validate_uses_the_networks_themselves(precision: str | None) -> None:
     judge, networks, x = Judge([], []), toy_cast(), images()
     train(judge, toy_images(), networks, attack_copy=precision, precision="bf16")
     assert torch.equal(judge.crafts[-1].preprocessor(x), networks.preprocessor.eval()(x))
@@ -178,7 +178,7 @@ def test_view_is_made_once_and_refreshed_before_each_step(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_recipe_trains_on_stand_ins(name: str) -> None:
+def test_every_recipe_trains_with_bf16_copies(name: str) -> None:
     recipe: Recipe = RECIPES[name]()
     small = {"epochs": 1, "batch_size": 20, "steps": 2}
     recipe = replace(recipe, **{key: value for key, value in small.items() if hasattr(recipe, key)})
@@ -189,14 +189,14 @@ def test_every_recipe_trains_on_stand_ins(name: str) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in trained(networks) if tensor.is_floating_point())
 
 
-def test_attacks_in_feature_space_are_the_faithful_ones() -> None:
+def test_attacks_on_features_do_not_use_copies() -> None:
     recipe = JAT(Linf(0.1), steps=2, epochs=1, batch_size=20)
     a, b = (trained(train(recipe, toy_images(), toy_cast(), attack_copy=copy)) for copy in (None, "fp32"))
     for one, other in zip(a, b, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_a_classifier_that_was_handed_in_is_untouched() -> None:
+def test_fit_with_copies_keeps_the_given_classifier() -> None:
     original = classifier(1)
     before = [t.clone() for t in original.state_dict().values()]
     networks = replace(toy_cast(), guides=[Guide(original)])
@@ -207,6 +207,6 @@ def test_a_classifier_that_was_handed_in_is_untouched() -> None:
     assert not original._forward_pre_hooks
 
 
-def test_an_unknown_precision_is_one_sentence() -> None:
+def test_view_with_unknown_precision_raises() -> None:
     with pytest.raises(InputError, match=r"^There is no precision called 'bf17': did you mean 'bf16'\?$"):
         CraftingView(toy_cast(), images(), "bf17")

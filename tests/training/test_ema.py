@@ -26,7 +26,7 @@ def trainable(network: nn.Module) -> Trainable:
     return Trainable({"network": network}, torch.optim.SGD(network.parameters(), 0.1), lambda progress: 1.0)
 
 
-def test_the_average_is_the_recurrence_written_out() -> None:
+def test_averaged_matches_the_recurrence() -> None:
     network = nn.Linear(1, 1, bias=False)
     weights = [3.0, 1.0, -2.0, 5.0]
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_the_average_is_the_recurrence_written_out() -> None:
         assert float(average.module[0].weight.detach()) == pytest.approx(expected)
 
 
-def test_statistics_are_averaged_and_counts_are_copied() -> None:
+def test_averaged_averages_statistics_and_copies_counts() -> None:
     norm = nn.BatchNorm2d(2)
     average = averaged([trainable(norm)], 0.5)
     average.n_averaged.fill_(10**6)
@@ -53,7 +53,7 @@ def test_statistics_are_averaged_and_counts_are_copied() -> None:
     assert int(average.module[0].num_batches_tracked) == 7
 
 
-def test_the_average_is_put_in_for_a_while_and_taken_out_whatever_happens() -> None:
+def test_average_loaded_restores_the_weights() -> None:
     network = nn.Linear(2, 2)
     average, networks = averaged([trainable(network)], 0.5), trained_networks([trainable(network)])
     with torch.no_grad():
@@ -85,14 +85,14 @@ def twin(decay: float) -> dict[str, Tensor]:
     return average
 
 
-def test_in_the_end_the_networks_hold_the_average_of_all_steps() -> None:
+def test_fit_with_ema_returns_the_average_of_all_steps() -> None:
     networks = train(SMALL, toy_images(), toy_cast(), ema=0.3)
     for name, tensor in twin(0.3).items():
         torch.testing.assert_close(networks.preprocessor.state_dict()[name], tensor)
     assert not same(trained(networks), trained(train(SMALL, toy_images(), toy_cast())))
 
 
-def test_resumed_and_repeated_the_average_is_the_same(tmp_path: Path) -> None:
+def test_fit_with_ema_resumes_to_the_same_average(tmp_path: Path) -> None:
     expected = trained(train(SMALL, toy_images(), toy_cast(), ema=0.9))
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, toy_images(), toy_cast(), ema=0.9, run=Run(tmp_path), augment=Stopping(4), checkpoint_every=0)
@@ -111,7 +111,7 @@ class Judge(Spy):
         self.judged.append(craft.preprocessor[0].weight.clone())
 
 
-def test_held_out_images_judge_the_average_and_training_goes_on_from_its_own() -> None:
+def test_validate_uses_the_average_and_keeps_the_weights() -> None:
     judge, networks, plain = Judge([], []), toy_cast(), toy_cast()
     train(judge, toy_images(), networks, ema=0.9)
     assert torch.equal(judge.judged[-1], networks.preprocessor[0].weight)
@@ -123,20 +123,20 @@ def test_held_out_images_judge_the_average_and_training_goes_on_from_its_own() -
     assert float((judge.judged[-1] - other.judged[-1]).max()) < 3e-3 * 4  # it lags by a few steps of 1e-3, no more
 
 
-def test_a_recipe_that_keeps_its_best_epoch_keeps_the_average() -> None:
+def test_keep_best_keeps_the_average() -> None:
     recipe = Robustifier(Linf(0.1), steps=1, epochs=1, batch_size=8, hold_out=0.2)
     averaged, plain = (trained(train(recipe, toy_images(), toy_cast(), ema=ema)) for ema in (0.9, None))
     assert not same(averaged, plain)
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, 0.9), (0.9, None)])
-def test_a_checkpoint_is_not_gone_on_with_otherwise(first: float | None, second: float | None, tmp_path: Path) -> None:
+def test_fit_with_another_ema_does_not_resume(first: float | None, second: float | None, tmp_path: Path) -> None:
     train(SMALL, toy_images(), toy_cast(), ema=first, run=Run(tmp_path))
     with pytest.raises(InputError, match=rf"\(ema was {first}, now {second}\)"):
         train(SMALL, toy_images(), toy_cast(), ema=second, run=Run(tmp_path))
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0, 1.5, float("nan")])
-def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
+def test_fit_with_invalid_ema_raises(decay: float) -> None:
     with pytest.raises(InputError, match="expected between 0 and 1"):
         train(SMALL, toy_images(), toy_cast(), ema=decay)

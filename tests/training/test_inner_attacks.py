@@ -70,32 +70,32 @@ def linear(x: Tensor) -> Tensor:
     return torch.stack((-x.flatten(1).sum(1), x.flatten(1).sum(1)), 1)
 
 
-def test_the_papers_own_attack_is_the_very_same() -> None:
+def test_as_published_returns_the_attack() -> None:
     assert AsPublished()(ATTACK, batch(), TrainState()) is ATTACK
 
 
 @pytest.mark.parametrize(("progress", "steps", "size"), [(0, 1, 0.125), (0.34, 3, 0.175 / 3), (0.67, 7, 0.025)])
-def test_gradual_takes_a_share_of_the_steps_and_goes_as_far(progress: float, steps: int, size: float) -> None:
+def test_gradual_takes_fewer_and_longer_steps(progress: float, steps: int, size: float) -> None:
     attack: Any = Gradual()(ATTACK, batch(progress), TrainState())
     assert (attack.steps, attack.threat, attack.loss) == (steps, ATTACK.threat, margin)
     assert attack.step_size == pytest.approx(size)  # 1.25 radii at most
 
 
-def test_gradual_ends_with_the_papers_attack_also_at_the_last_moment() -> None:
+def test_gradual_ends_with_the_papers_attack() -> None:
     assert Gradual()(ATTACK, batch(1 - 1e-9), TrainState()) == ATTACK
 
 
-def test_one_step_is_n_fgsm_for_the_same_threat_and_loss() -> None:
+def test_single_n_fgsm_has_the_same_threat_and_loss() -> None:
     assert SingleNFGSM(1.0, 1.25)(ATTACK, batch(), TrainState()) == NFGSM(ATTACK.threat, 1.0, 1.25, margin)
 
 
-def test_what_is_fallen_back_to_takes_several_steps() -> None:
+def test_at_least_takes_several_steps() -> None:
     assert AtLeast()(ATTACK, batch(), TrainState()) is ATTACK
     fallen: Any = AtLeast()(fgsm(Linf(0.1)), batch(), TrainState())
     assert (fallen.steps, fallen.step_size) == (7, pytest.approx(0.025))
 
 
-def test_a_single_step_is_known_as_one() -> None:
+def test_uses_single_steps_of_each_inner_attack() -> None:
     several = {
         name: [steps for steps in (1, 2, 7, 40) if not inner.uses_single_steps(steps)]
         for name, inner in INNER_ATTACKS.items()
@@ -105,7 +105,7 @@ def test_a_single_step_is_known_as_one() -> None:
     assert not AtLeast().uses_single_steps(1)
 
 
-def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
+def test_atta_starts_where_the_last_epoch_ended() -> None:
     x, y, rng = images()
     state, warm = kept(torch.zeros(4, 1, 4, 4)), ATTA(relative_step=0.5)
     first = warm(ATTACK, batch(epoch=0), state)(linear, x, y, rng=rng)
@@ -127,9 +127,7 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended() -> None:
         *(((2, 3), progress, steps) for progress, steps in ((0, 2), (0.4999, 2), (0.5, 3), (1 - 1e-9, 3))),
     ],
 )
-def test_warm_steps_come_in_equal_spans_and_keep_their_length(
-    spans: tuple[int, ...], progress: float, steps: int
-) -> None:
+def test_atta_takes_its_steps_in_equal_spans(spans: tuple[int, ...], progress: float, steps: int) -> None:
     x, y, rng = images()
     state = kept(torch.zeros(4, 1, 4, 4))
     warm = ATTA(spans, relative_step=0.25)  # short enough for three within the radius
@@ -137,7 +135,7 @@ def test_warm_steps_come_in_equal_spans_and_keep_their_length(
     torch.testing.assert_close(x_adv, x + 0.025 * steps)
 
 
-def test_noise_moves_a_warm_start_within_the_ball() -> None:
+def test_atta_noise_stays_within_the_ball() -> None:
     x, y, rng = images()
     levels = torch.tensor([0, 127, -127, 100]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
     still = ATTA((2, 3), relative_step=1e-9, noise=0.5)  # the attack stays where it starts
@@ -147,13 +145,13 @@ def test_noise_moves_a_warm_start_within_the_ball() -> None:
     assert (delta.abs() > 0.1).any()
 
 
-def test_warm_starts_remember_every_image_in_a_byte_a_pixel() -> None:
+def test_atta_stores_one_byte_per_pixel() -> None:
     perturbations = ATTA().init_perturbations(toy_images(10))
     assert perturbations.shape == (10, 1, 6, 6)
     assert perturbations.dtype == torch.int8
 
 
-def test_a_sample_keeps_rows_for_its_own_images_alone() -> None:
+def test_atta_stores_only_the_images_of_a_subset() -> None:
     many = toy_images(1000)
     state = TrainState(perturbations=ATTA().init_perturbations(many.subset(torch.tensor([7, 8, 900, 940]))))
     assert state.perturbations is not None
@@ -172,7 +170,7 @@ def test_a_sample_keeps_rows_for_its_own_images_alone() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_a_perturbation_moves_with_its_image_and_back(seed: int) -> None:
+def test_atta_augments_perturbations_and_undoes_it(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     uniform, x = torch.rand(4, 3, generator=generator), 0.5 + torch.zeros(4, 1, 4, 4)
     levels = torch.randint(-127, 128, x.shape, generator=generator)
@@ -188,7 +186,7 @@ def test_a_perturbation_moves_with_its_image_and_back(seed: int) -> None:
     assert torch.equal(state.perturbations, levels.to(torch.int8))  # what is out of sight is kept
 
 
-def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
+def test_atta_stores_steps_of_visible_pixels() -> None:
     x, y = 0.5 + torch.zeros(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
     uniform = torch.tensor([[0.0, 0.5, 0.9]] * 2 + [[0.5, 0.5, 0.1]] * 2)  # two shifted down by one, two mirrored
     state = kept(torch.zeros(4, 1, 4, 4))
@@ -208,7 +206,7 @@ def test_what_a_step_adds_comes_back_to_the_pixels_that_are_in_sight() -> None:
         (lambda x: x.detach().flip(3), "passes gradients, and this one stops them"),
     ],
 )
-def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(augment: Any, words: str) -> None:
+def test_atta_with_an_unsuitable_augmentation_raises(augment: Any, words: str) -> None:
     x, y, rng = images()
     state = kept(torch.zeros(4, 1, 4, 4))
     with pytest.raises(InputError, match=words):
@@ -216,17 +214,17 @@ def test_an_augmentation_that_perturbations_cannot_follow_is_one_sentence(augmen
 
 
 @pytest.mark.parametrize("steps", [(), (1, 0), 2])
-def test_warm_starts_take_a_step_in_every_span(steps: Any) -> None:
+def test_atta_with_invalid_steps_raises(steps: Any) -> None:
     with pytest.raises(InputError, match="steps of ATTA are"):
         ATTA(steps=steps)
 
 
-def test_noise_on_warm_starts_is_nowhere_below_nothing() -> None:
+def test_atta_with_negative_noise_raises() -> None:
     with pytest.raises(InputError, match=r"-0\.5 radii, expected at least 0"):
         ATTA(noise=-0.5)
 
 
-def test_warm_starts_are_for_linf() -> None:
+def test_atta_with_l2_raises() -> None:
     with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
         ATTA().check(L2(0.5))
 
@@ -246,7 +244,7 @@ class Counting(InnerAttack):
 
 
 @asking
-def test_a_recipe_that_says_so_asks_at_every_step_with_its_papers_attack(recipe: Recipe) -> None:
+def test_fit_wraps_the_inner_attack_at_every_step(recipe: Recipe) -> None:
     counting = Counting()
     plain = trained(train(recipe, toy_images(), toy_cast()))
     assert same(trained(train(recipe, toy_images(), toy_cast(), inner_attack=counting)), plain)
@@ -256,7 +254,7 @@ def test_a_recipe_that_says_so_asks_at_every_step_with_its_papers_attack(recipe:
     assert sum(len(b.rows) for _, b in counting.asked) == 2 * (40 - held_out)
 
 
-def test_each_image_of_a_sample_is_told_by_its_row() -> None:
+def test_batches_give_the_row_of_each_image() -> None:
     sample, rows = toy_images(1000).subset(torch.tensor([940, 7, 900, 8, 33])), list[int]()
     batches = Batches(sample, None, 2, 2, 0, None, Accelerator(cpu=True))
     for step in range(batches.steps):
@@ -268,9 +266,7 @@ def test_each_image_of_a_sample_is_told_by_its_row() -> None:
 
 @asking
 @cheaper
-def test_it_resumes_to_the_same_weights_and_trains_others_than_the_papers(
-    recipe: Recipe, inner: InnerAttack, tmp_path: Path
-) -> None:
+def test_fit_with_inner_attack_resumes_to_the_same_weights(recipe: Recipe, inner: InnerAttack, tmp_path: Path) -> None:
     plain = trained(train(recipe, toy_images(), toy_cast()))
     whole = trained(train(recipe, toy_images(), toy_cast(), inner_attack=inner))
     with pytest.raises(KeyboardInterrupt):
@@ -287,13 +283,13 @@ def test_it_resumes_to_the_same_weights_and_trains_others_than_the_papers(
     assert not same(whole, plain)
 
 
-def test_warm_starts_go_through_the_photographs_augmentation() -> None:
+def test_atta_accepts_the_augmentation_of_photographs() -> None:
     shift = augmentation("cifar-10")
     assert shift is not None
     train(THAT_ASK[1], toy_images(), toy_cast(), inner_attack=ATTA(), augment=shift)
 
 
-def test_who_does_not_ask_is_told_so() -> None:
+def test_fit_of_a_fixed_attack_with_inner_attack_raises() -> None:
     assert {name for name, recipe in RECIPES.items() if recipe.inner_attack_replaceable} == {
         "aaa",
         "adversarial",

@@ -25,7 +25,7 @@ def images(count: int = 8) -> Tensor:
     return toy_images(count).batch(torch.arange(count))[0]
 
 
-def test_networks_compute_in_bfloat16_and_answer_in_float32() -> None:
+def test_mixed_precision_returns_float32_outputs() -> None:
     networks, x, inside = toy_cast(), images(), []
     expected = networks.guides[0](networks.preprocessor(x)).detach()
     hook = networks.preprocessor[0].register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
@@ -40,14 +40,14 @@ def test_networks_compute_in_bfloat16_and_answer_in_float32() -> None:
     torch.testing.assert_close(logits, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
 
 
-def test_in_float32_the_cast_is_the_very_same() -> None:
+def test_mixed_precision_in_fp32_returns_the_networks() -> None:
     networks = toy_cast()
     with mixed_precision(networks, "fp32") as low:
         assert low is networks
         assert not networks.preprocessor._forward_hooks
 
 
-def test_everything_is_given_back_and_guides_are_never_hooked() -> None:
+def test_mixed_precision_restores_the_networks() -> None:
     networks = toy_cast()
     before = [held(network) for network in (networks.preprocessor, *networks.guides)]
     with mixed_precision(networks, "bf16") as low:
@@ -61,7 +61,7 @@ def test_everything_is_given_back_and_guides_are_never_hooked() -> None:
         assert not network._forward_pre_hooks
 
 
-def test_features_that_are_read_are_float32() -> None:
+def test_mixed_precision_returns_float32_features() -> None:
     x = images()
     with mixed_precision(toy_cast(), "bf16") as low:
         for network in (low.guides[0].classifier, low.classifier):
@@ -70,7 +70,7 @@ def test_features_that_are_read_are_float32() -> None:
             assert torch.equal(features["1"], features["1"].bfloat16().float())  # they were computed in less
 
 
-def test_a_forward_pass_that_fails_leaves_autocast_behind() -> None:
+def test_mixed_precision_after_a_failed_call_leaves_autocast() -> None:
     networks = toy_cast()
     with mixed_precision(networks, "bf16") as low:
         with pytest.raises(RuntimeError):
@@ -103,7 +103,7 @@ class Dtypes(Recipe):
         yield "preprocessor", loss
 
 
-def test_losses_gradients_and_weights_are_float32() -> None:
+def test_fit_in_bf16_computes_float32_losses() -> None:
     recipe, networks = Dtypes(), toy_cast()
     train(recipe, toy_images(), networks, precision="bf16")
     assert recipe.seen == [torch.float32] * 3
@@ -111,7 +111,7 @@ def test_losses_gradients_and_weights_are_float32() -> None:
 
 
 @pytest.mark.parametrize("recipe", [SMALL, Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)])
-def test_the_same_seed_gives_the_same_weights_also_when_resumed(recipe: Recipe, tmp_path: Path) -> None:
+def test_fit_in_bf16_resumes_to_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
     def run(**options: object) -> list[Tensor]:
         return trained(train(recipe, toy_images(), toy_cast(), precision="bf16", **options))
 
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_weights_also_when_resumed(recipe: Recipe, 
     assert same(run(run=Run(tmp_path)), expected)
 
 
-def test_training_comes_out_nearly_as_in_float32() -> None:
+def test_fit_in_bf16_gives_close_weights() -> None:
     start, low, high = (
         torch.cat([t.flatten() for t in trained(networks)])
         for networks in (
@@ -134,7 +134,7 @@ def test_training_comes_out_nearly_as_in_float32() -> None:
     assert 0 < float((low - high).norm()) < 0.2 * float((high - start).norm())
 
 
-def test_an_unknown_precision_is_one_sentence_before_anything_is_done() -> None:
+def test_fit_with_unknown_precision_changes_nothing() -> None:
     networks = toy_cast()
     before = trained(networks)
     with pytest.raises(InputError, match=r"^There is no precision called 'fp16': did you mean 'bf16'\?$"):

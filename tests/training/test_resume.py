@@ -41,7 +41,7 @@ from forefend.training.inner_attacks import ATTA, InnerAttack
 SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
 
-def test_dropout_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_dropout_resumes_where_it_stopped(tmp_path: Path) -> None:
     def networks() -> Networks:
         return Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
 
@@ -74,7 +74,7 @@ def weights(networks: Networks) -> list[Tensor]:
         ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
     ],
 )
-def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_fit_of_another_training_does_not_resume(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
     train(SMALL, toy_images(), toy_cast(), run=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     networks = changes.pop("cast", toy_cast)()
@@ -86,9 +86,7 @@ def test_another_training_does_not_go_on_from_a_checkpoint(changes: dict[str, An
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_run_is_a_folder_that_is_made_and_says_where_it_stands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_makes_the_run_folder_and_reports_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "new" / "run"
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, toy_images(), toy_cast(), run=str(place), augment=Stopping(4), checkpoint_every=0.0)
@@ -139,7 +137,7 @@ class Unlike(Adversarial):
 SINGLE = Adversarial(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
 
-def test_what_differs_in_address_alone_goes_on(tmp_path: Path) -> None:
+def test_fit_with_other_addresses_resumes(tmp_path: Path) -> None:
     factors, schedules = (object(), object()), (lambda progress: 0.5, lambda progress: 0.5)
     own = Unlike(steps=1, epochs=2, batch_size=16)
     for factor, schedule in zip(factors, schedules, strict=True):
@@ -149,7 +147,7 @@ def test_what_differs_in_address_alone_goes_on(tmp_path: Path) -> None:
         train(replace(own, radius=0.2), toy_images(), toy_cast(), run=tmp_path / "recipe")
 
 
-def test_a_recipe_without_a_threat_model_is_not_watched_and_a_seed_of_numpy_s_is_a_seed(tmp_path: Path) -> None:
+def test_fit_with_a_numpy_seed_resumes(tmp_path: Path) -> None:
     import numpy as np
 
     own = Unlike(steps=1, epochs=2, batch_size=16)
@@ -157,9 +155,7 @@ def test_a_recipe_without_a_threat_model_is_not_watched_and_a_seed_of_numpy_s_is
     train(own, toy_images(), toy_cast(), seed=3, run=tmp_path)
 
 
-def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_after_a_kill_holds_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, log = Run(tmp_path), tmp_path / "train.jsonl"
 
     def die(*_: object, **more: object) -> None:
@@ -177,7 +173,7 @@ def test_an_epoch_is_logged_once_although_the_run_died_before_its_checkpoint(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(number: int, tmp_path: Path) -> None:
+def test_fit_after_a_signal_resumes(number: int, tmp_path: Path) -> None:
     run, old = Run(tmp_path), signal.getsignal(number)
     sent: list[int] = []
 
@@ -194,7 +190,7 @@ def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(number: int,
     assert same(trained(train(SMALL, toy_images(), toy_cast(), run=run, augment=send)), expected)
 
 
-def test_a_second_signal_is_not_waited_for(tmp_path: Path) -> None:
+def test_fit_after_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     def send(x: Tensor, rng: KeyedRNG) -> Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -205,7 +201,7 @@ def test_a_second_signal_is_not_waited_for(tmp_path: Path) -> None:
     assert caught.type is KeyboardInterrupt
 
 
-def test_killed_again_and_again_the_weights_are_those_of_a_run_left_alone(tmp_path: Path) -> None:
+def test_fit_killed_repeatedly_gives_the_same_weights(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["forefend.training.trainer", "torch._dynamo"]
@@ -241,7 +237,7 @@ def _written(folder: Path) -> int:
         return 0
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+def test_fit_in_two_processes_matches_one(tmp_path: Path) -> None:
     in_two_processes(training_process.__file__, str(tmp_path))
     first, second = (
         {
@@ -261,7 +257,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_command_killed_and_repeated_ends_as_one_left_alone(tmp_path: Path) -> None:
+def test_train_killed_repeatedly_gives_the_same_files(tmp_path: Path) -> None:
     def command(out: str) -> list[str]:
         words = "-m forefend train natural --data digits --images 400 --classifier cnn --epochs 40 --batch-size 20"
         return [sys.executable, *words.split(), "--device", "cpu", "--out", str(tmp_path / out)]

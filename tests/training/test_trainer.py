@@ -44,9 +44,7 @@ def epochs_of(batches: list[Batch], per_epoch: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("count", "batch_size", "per_epoch"), [(40, 16, 3), (33, 16, 3), (40, 100, 1), (5, 1, 5)])
-def test_an_epoch_holds_every_image_once_in_batches_of_nearly_one_size(
-    count: int, batch_size: int, per_epoch: int
-) -> None:
+def test_epoch_holds_every_image_once(count: int, batch_size: int, per_epoch: int) -> None:
     batches = spied(count, batch_size=batch_size)
     sizes = [len(b.x) for b in batches]
     assert len(batches) == 2 * per_epoch
@@ -56,14 +54,14 @@ def test_an_epoch_holds_every_image_once_in_batches_of_nearly_one_size(
         assert sorted(epoch) == list(range(count))
 
 
-def test_the_order_differs_by_epoch_and_by_seed_and_is_otherwise_the_same() -> None:
+def test_order_depends_on_epoch_and_seed() -> None:
     first, again, another = (epochs_of(spied(seed=seed), 3) for seed in (0, 0, 1))
     assert first == again
     assert first[0] != first[1]
     assert first[0] != another[0]
 
 
-def test_a_batch_carries_its_images_labels_progress_and_draw() -> None:
+def test_batch_holds_images_labels_progress_and_rng() -> None:
     images = toy_images()
     for step, batch in enumerate(spied()):
         x, y, _ = images.batch(batch.index)
@@ -74,7 +72,7 @@ def test_a_batch_carries_its_images_labels_progress_and_draw() -> None:
         assert torch.equal(batch.rng.index, batch.index)
 
 
-def test_progress_is_what_the_schedule_is_asked_with_and_scales_the_rate_once() -> None:
+def test_schedule_scales_the_rate_by_progress() -> None:
     spy, networks = Spy([], []), toy_cast()
     before = [p.detach().clone() for p in networks.preprocessor.parameters()]
     train(spy, toy_images(), networks)
@@ -83,14 +81,14 @@ def test_progress_is_what_the_schedule_is_asked_with_and_scales_the_rate_once() 
         torch.testing.assert_close(old - new.detach(), torch.full_like(old, 6e-3))  # each step 1e-3 times gradient 1
 
 
-def test_schedules_have_their_known_values() -> None:
+def test_schedules_have_known_values() -> None:
     decay = step_decay((0.5, 0.75), 0.1)
     assert [decay(p) for p in (0.0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert step_decay((), 0.1)(0.9) == 1
     assert [cosine(p) for p in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
 
 
-def test_augmentation_gets_the_batch_and_a_draw_of_its_own() -> None:
+def test_augment_gets_the_batch_and_its_own_rng() -> None:
     draws: list[KeyedRNG] = []
 
     def darken(x: Tensor, rng: KeyedRNG) -> Tensor:
@@ -133,18 +131,18 @@ class Pair(Recipe):
 
 
 @pytest.mark.parametrize("order", [["preprocessor"], ["classifier", "preprocessor"], ["classifier"] * 3])
-def test_only_the_yielded_player_is_moved_and_no_gradient_is_left(order: list[str]) -> None:
+def test_fit_updates_only_the_yielded_trainable(order: list[str]) -> None:
     train(Pair(order), toy_images(), toy_cast())
 
 
-def test_a_loss_that_is_no_number_is_one_sentence_and_is_never_saved(tmp_path: Path) -> None:
+def test_fit_with_a_nan_loss_raises_and_saves_nothing(tmp_path: Path) -> None:
     networks, run = toy_cast(), Run(tmp_path)
     with pytest.raises(InputError, match="loss of the preprocessor is nan at step 3"):
         train(Spy([], [], bad_step=4), toy_images(), networks, run=run, checkpoint_every=0.0)
     assert all(t.isfinite().all() for t in load_file(run.checkpoint).values())
 
 
-def test_the_same_seed_gives_the_same_dropout_and_leaves_the_callers_generator_alone() -> None:
+def test_fit_seeds_dropout_and_restores_the_generator() -> None:
     def run(torch_seed: int) -> list[Tensor]:
         networks = Networks(nn.Sequential(*preprocessor(), nn.Dropout(0.5)), toy_cast().guides)
         torch.manual_seed(torch_seed)
@@ -156,7 +154,7 @@ def test_the_same_seed_gives_the_same_dropout_and_leaves_the_callers_generator_a
     assert same(run(1), run(2))
 
 
-def test_a_guide_that_changes_is_noticed() -> None:
+def test_fit_with_a_changed_guide_raises() -> None:
     networks = toy_cast()
 
     def meddle(x: Tensor, rng: KeyedRNG) -> Tensor:
@@ -168,13 +166,13 @@ def test_a_guide_that_changes_is_noticed() -> None:
         train(SMALL, toy_images(), networks, augment=meddle)
 
 
-def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_without_a_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train(Natural(epochs=1), toy_images(), toy_cast())
     assert not list(tmp_path.iterdir())
 
 
-def test_off_a_terminal_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_off_a_terminal_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     train(Natural(epochs=2), toy_images(), toy_cast())
     assert re.fullmatch(r"(epoch \d/2: classifier loss \d\.\d{4}, \d+ s left\n){2}", capsys.readouterr().out)
 

@@ -1,3 +1,5 @@
+"""Untrained networks, initialized from a seed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,15 +15,15 @@ from forefend.runtime.rng import KeyedRNG
 
 
 def new_preprocessor(architecture: str, images: ImageDataset, seed: int) -> nn.Module:
-    """An untrained preprocessor; the same seed gives the same weights."""
+    """Return an untrained preprocessor; the same seed gives the same weights."""
     return initialized(partial(preprocessors.build, architecture, channels=images.shape[0]), seed)
 
 
 def new_classifier(architecture: str, images: ImageDataset, seed: int) -> Normalized:
-    """An untrained classifier for a data set, normalizing by that set's own mean and deviation.
+    """Return an untrained classifier that normalizes by the data's mean and standard deviation.
 
     Raises:
-        InputError: no such architecture, or one that does not take images of this size.
+        InputError: an unknown architecture, or one that does not accept images of this size.
     """
     channels, size, _ = images.shape
     mean, std = moments(images)
@@ -30,14 +32,14 @@ def new_classifier(architecture: str, images: ImageDataset, seed: int) -> Normal
 
 
 def initialized(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network whose weights are drawn with the seed; torch's generator is given back as it was."""
+    """Build a network with weights drawn from the seed, and restore torch's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(KeyedRNG(torch.empty(0), seed, "initialise").integer() % 2**31)
         return build()
 
 
 def moments(images: ImageDataset) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over (a sample of) the training images, in [0, 1]-pixel units."""
+    """Mean and standard deviation of each channel, over at most 5,000 images, in [0, 1]-pixel units."""
     x, _, _ = sample(images, 5000, seed=0).batch(torch.arange(min(5000, len(images))))
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
     return [round(float(m), 4) for m in mean], [round(max(float(s), 1e-3), 4) for s in std]

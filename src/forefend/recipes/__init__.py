@@ -1,4 +1,4 @@
-"""Recipes: one file for each paper's training method or baseline. The table is what the command line calls them."""
+"""Training methods, one file for each paper or baseline, and their names on the command line."""
 
 from __future__ import annotations
 
@@ -19,26 +19,12 @@ from forefend.recipes.rtfe import RTFE
 from forefend.recipes.trades import TRADES
 from forefend.recipes.transfer import Transfer
 
+# fmt: off
 __all__ = [
-    "AAA",
-    "APEGAN",
-    "HGD",
-    "JAT",
-    "JATP",
-    "MART",
-    "MMA",
-    "NRP",
-    "RECIPES",
-    "RTFE",
-    "TRADES",
-    "Adversarial",
-    "DenoisedSmoothing",
-    "JATPPrime",
-    "MMASimple",
-    "Natural",
-    "Robustifier",
-    "Transfer",
+    "AAA", "APEGAN", "HGD", "JAT", "JATP", "MART", "MMA", "NRP", "RECIPES", "RTFE", "TRADES", "Adversarial",
+    "DenoisedSmoothing", "JATPPrime", "MMASimple", "Natural", "Robustifier", "Transfer",
 ]
+# fmt: on
 RECIPES: dict[str, type[Recipe]] = {
     "aaa": AAA,
     "adversarial": Adversarial,

@@ -1,4 +1,4 @@
-"""Settings: a recipe's fields as names and plain values, for the command line, configs and lists."""
+"""The fields of recipes as names and plain values, for the command line, configurations and lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from forefend.runtime.labels import label_of
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import parse_threat_model
 
-# What may be typed for a field that holds a function: (type, what it is called in messages, functions).
+# The choices for fields that hold a function: (type, name in messages, functions).
 CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
     (Loss, "loss of logits and labels", [losses.boosted_ce, losses.ce, losses.dlr, losses.margin]),
     (
@@ -51,14 +51,14 @@ CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One field of a recipe, as a person writes it.
+    """One field of a recipe in plain values.
 
     Args:
-        name: the field's name.
-        kind: the plain type that is typed: int, float, str or a list of floats.
-        default: the plain default value.
-        meaning: what it is and where it comes from, from the recipe's docstring.
-        read: from the plain value to the field's.
+        name: name of the field.
+        kind: plain type: int, float, str or a list of floats.
+        default: plain default value.
+        meaning: description in the recipe's docstring, with the source of the default.
+        read: from the plain value to the value of the field.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Hyperparameter:
 
 
 def hyperparameters_of(recipe: type[Recipe]) -> list[Hyperparameter]:
-    """The settings of a recipe, in the order of its fields."""
+    """The hyper-parameters of a recipe, in the order of its fields."""
     hints = get_type_hints(recipe)
-    # A recipe may share its fields with siblings through an abstract class, which then documents them.
+    # An abstract class may document the fields that recipes share.
     documented = [parse_docstring(ancestor.__doc__ or "").params for ancestor in reversed(recipe.__mro__)]
     meanings = {p.arg_name: p.description or "" for params in documented for p in params}
     plain, built = recipe().settings(), recipe()
@@ -84,10 +84,10 @@ def hyperparameters_of(recipe: type[Recipe]) -> list[Hyperparameter]:
 
 
 def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain values; what is not given keeps its default.
+    """Build a recipe from plain values; other fields keep their defaults.
 
     Raises:
-        InputError: a name that stands for no loss, policy or threat model, or a number out of range.
+        InputError: an unknown name of a loss, policy or threat model, or a number out of range.
     """
     built = recipe(**{s.name: s.read(values[s.name]) for s in hyperparameters_of(recipe) if s.name in values})
     built.check()
@@ -95,7 +95,7 @@ def build(recipe: type[Recipe], values: Mapping[str, Any]) -> Recipe:
 
 
 def _kind(hint: Any, default: Any) -> tuple[Any, Any]:
-    """What is typed for a field of this type, and how it is read; functions of the default's sort are the choice."""
+    """Plain type and reader of a field; a field that holds a function offers those of the default's kind."""
     if hint is ThreatModel:
         return str, parse_threat_model
     for kind, noun, functions in CHOICES:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run, run_in
 from forefend.runtime.signals import Interrupted, catch_signals
 from forefend.runtime.threads import use_threads
-from forefend.training import checkpoint
 from forefend.training.artifacts import defense_of
 from forefend.training.batches import Augment, Batches, to_accelerator
+from forefend.training.checkpoint import manifest
 from forefend.training.config import TrainingConfig
 from forefend.training.crafting import CraftingView
 from forefend.training.ema import average_loaded, averaged, load_average, trained_networks
 from forefend.training.inner_attacks import AtLeast
 from forefend.training.mixed_precision import mixed_precision
+from forefend.training.training_log import TrainingLog
 
 
 def fit(
@@ -93,7 +94,16 @@ def fit(
     broadcast_weights((networks.preprocessor, networks.classifier, networks.discriminator), accelerator)
     guides = [guide.state_digest() for guide in networks.guides]
     loop = _loop(recipe, data, networks, config, seed=seed, augment=augment, accelerator=accelerator)
-    log = _Log(run, checkpoint.manifest(recipe, data, networks, seed=seed, config=config) if run else {}, loop)
+    log = TrainingLog(
+        run=run,
+        trainables=loop.trainables,
+        state=loop.state,
+        average=loop.average,
+        manifest=manifest(recipe, data, networks, seed=seed, config=config) if run else {},
+        per_epoch=loop.batches.per_epoch,
+        epochs=recipe.epochs,
+        writes=accelerator.is_main_process,
+    )
     log.resume()
     with (
         use_threads(loop.state.threads or None),
@@ -113,7 +123,7 @@ def fit(
     return frozen(networks.classifier)
 
 
-def _run(loop: _Loop, train: Networks, log: _Log, received: list[int], checkpoint_every: float) -> None:
+def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], checkpoint_every: float) -> None:
     """Take the remaining steps; end epochs, save checkpoints and stop where it is due."""
     saved, state, batches = time.monotonic(), loop.state, loop.batches
     title, main = type(loop.recipe).__name__, loop.accelerator.is_main_process
@@ -125,7 +135,7 @@ def _run(loop: _Loop, train: Networks, log: _Log, received: list[int], checkpoin
             ended = state.step % batches.per_epoch == 0
             if ended:
                 accuracy = loop.end_epoch()
-                log.epoch(accuracy, progress)
+                log.end_epoch(accuracy, progress)
                 if accuracy and loop.monitor:
                     loop.monitor.update(state, accuracy, state.step // batches.per_epoch)
             if ended or stop or due:
@@ -268,51 +278,6 @@ class _Loop:
             flat = self.accelerator.reduce(torch.cat([t.flatten() for t in tensors]), reduction="mean")
             for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
-
-
-@dataclass(frozen=True)
-class _Log:
-    """Checkpoint and log of a run, written by the main process; nothing is written without a run."""
-
-    run: Run | None
-    manifest: dict[str, Any]
-    loop: _Loop
-
-    def resume(self) -> None:
-        """Load the checkpoint, if there is one."""
-        loop, state = self.loop, self.loop.state
-        if self.run is None:
-            return
-        path, average = self.run.checkpoint, loop.average
-        checkpoint.load(path, loop.trainables, state, average=average, manifest=self.manifest)
-        if loop.accelerator.is_main_process:
-            self.run.rewind(state.step)
-            if state.step:
-                rest = "nothing is left to do" if state.step >= loop.batches.steps else "resuming"
-                print(f"{self.run.folder}: step {state.step} of {loop.batches.steps} is done, {rest}", flush=True)
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        loop = self.loop
-        if self.run and loop.accelerator.is_main_process:
-            state = replace(loop.state, threads=torch.get_num_threads())
-            path, average = self.run.checkpoint, loop.average
-            checkpoint.save(path, loop.trainables, state, average=average, manifest=self.manifest)
-
-    def epoch(self, accuracy: dict[str, float], progress: Progress) -> None:
-        """Log the epoch's mean losses and the monitor's accuracies."""
-        loop, state = self.loop, self.loop.state
-        epoch = state.step // loop.batches.per_epoch
-        means = {name: total / count for name, (total, count) in state.losses.items()}
-        state.losses.clear()
-        if not loop.accelerator.is_main_process:
-            return
-        if self.run:
-            self.run.log(epoch=epoch, step=state.step, loss=means, **({"accuracy": accuracy} if accuracy else {}))
-        words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
-        words += "".join(f", {name} {share:.1%}" for name, share in accuracy.items())
-        progress.note(words)
-        progress.print(f"epoch {epoch}/{loop.recipe.epochs}: {words}, {progress.remaining:.0f} s left")
 
 
 @contextmanager
