@@ -1,4 +1,4 @@
-"""Stopping at the first lost iterate, with others taking the place, gives the plain loop's verdicts for less work."""
+"""Stopping at the first success gives the verdicts of a plain loop for less computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from forefend.threat_models.lp import L2, Linf
 IMAGES = toy_images(60)
 
 
-def taught() -> nn.Module:
+def trained() -> nn.Module:
     """A toy classifier after a few steps on its images, in float64 so that no verdict hangs on the batch."""
     x, y, _ = IMAGES.batch(torch.arange(len(IMAGES)))
     network = classifier().double()
@@ -36,7 +36,7 @@ def taught() -> nn.Module:
     return network.requires_grad_(False)
 
 
-NETWORK = taught()
+NETWORK = trained()
 
 
 @dataclass
@@ -71,7 +71,7 @@ def job(attack: Any, restarts: int = 3, size: int = 16, network: Counted | None 
     return Job("a trial", attack, attack.threat, restarts, f or model, model.wrong, fetch_from(IMAGES), room, 5)
 
 
-def standing() -> Tensor:
+def correct_rows() -> Tensor:
     x, y, _ = fetch_from(IMAGES)(torch.arange(len(IMAGES)))
     with torch.no_grad():
         return (NETWORK(x).argmax(1) == y).nonzero().squeeze(1)
@@ -85,8 +85,8 @@ def verdicts(run: Any, job: Job, rows: Tensor) -> dict[int, bool]:
     return found
 
 
-def plainly(job: Job, rows: Tensor) -> dict[int, bool]:
-    """The twin: each image alone, every step of every restart, lost if any iterate is misclassified."""
+def plain_loop(job: Job, rows: Tensor) -> dict[int, bool]:
+    """The plain loop: each image alone, through every step of every restart."""
     found = {}
     for row in rows:
         x, y, index = job.fetch(row[None])
@@ -114,15 +114,15 @@ ATTACKS = [
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 @pytest.mark.parametrize("size", [7, 100])
-def test_the_verdicts_are_the_plain_loop_s(attack: PGD, size: int) -> None:
-    rows = standing()
-    plain = plainly(job(attack), rows)
+def test_stop_at_success_equals_the_plain_loop(attack: PGD, size: int) -> None:
+    rows = correct_rows()
+    plain = plain_loop(job(attack), rows)
     assert verdicts(stop_at_success, job(attack, size=size), rows) == plain
     assert 0 < sum(plain.values()) < len(plain)
 
 
-def test_who_is_lost_leaves_and_costs_no_more() -> None:
-    attack, rows = PGD(Linf(0.2), 10, 0.05), standing()
+def test_stop_at_success_spends_less_on_broken_images() -> None:
+    attack, rows = PGD(Linf(0.2), 10, 0.05), correct_rows()
     early, late = Counted(NETWORK), Counted(NETWORK)
     lost = verdicts(stop_at_success, job(attack, 4, 16, early), rows)
     share = 1 - sum(lost.values()) / len(lost)
@@ -133,23 +133,23 @@ def test_who_is_lost_leaves_and_costs_no_more() -> None:
     assert early.gradients < len(rows) * 40 * (share + 0.5 * (1 - share))
 
 
-def test_the_batch_stays_full_while_images_wait() -> None:
+def test_stop_at_success_keeps_the_batch_full() -> None:
     sizes: list[int] = []
 
     def f(x: Tensor) -> Tensor:
         sizes.append(len(x))
         return NETWORK(x)
 
-    rows = standing()
+    rows = correct_rows()
     verdicts(stop_at_success, job(PGD(Linf(0.19), 8, 0.05), 2, 16, f=f), rows)
     full = [size >= 14 for size in sizes]
     assert full.index(False) > len(full) / 2
     assert not any(full[full.index(False) :])  # then the last are on their own
 
 
-def test_a_wrong_proposal_is_not_believed() -> None:
-    """Whatever `f` says of the iterates, the subject decides; a liar wins nothing and loses nothing."""
-    rows = standing()
+def test_stop_at_success_ignores_wrong_proposals() -> None:
+    """The model decides, whatever `f` returns for the iterates."""
+    rows = correct_rows()
     attack = PGD(Linf(0.2), 5, 0.08)
 
     def liar(x: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ def test_a_wrong_proposal_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("run", [stop_at_success, run_all_steps])
-def test_memory_that_runs_out_changes_no_verdict(run: Any) -> None:
-    rows, attack = standing(), PGD(Linf(0.2), 5, 0.08)
+def test_run_with_little_memory_has_equal_verdicts(run: Any) -> None:
+    rows, attack = correct_rows(), PGD(Linf(0.2), 5, 0.08)
 
     def small(x: Tensor) -> Tensor:
         if len(x) > 5:
@@ -179,8 +179,8 @@ def test_memory_that_runs_out_changes_no_verdict(run: Any) -> None:
     assert tight.batch_size.size == 4
 
 
-def test_to_the_end_judges_what_the_attack_returns_and_no_iterate() -> None:
-    """An attack that passes a lost image on its way and comes back is no loss to the papers' reading."""
+def test_run_all_steps_evaluates_only_the_returned_image() -> None:
+    """An iterate that is misclassified does not count, only the image that the attack returns."""
 
     @dataclass(frozen=True)
     class ThereAndBack:
@@ -200,13 +200,13 @@ def test_to_the_end_judges_what_the_attack_returns_and_no_iterate() -> None:
         def __call__(self, f: Any, x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
             return x
 
-    rows = standing()
+    rows = correct_rows()
     attack = ThereAndBack(Linf(1))
     assert any(verdicts(stop_at_success, job(attack), rows).values())
     assert not any(verdicts(run_all_steps, job(attack), rows).values())
 
 
-def test_an_iterate_outside_the_threat_model_does_not_count() -> None:
+def test_stop_at_success_ignores_iterates_outside() -> None:
     @dataclass(frozen=True)
     class Peeking:
         """Looks at an image far away, and returns the clean one."""
@@ -224,14 +224,14 @@ def test_an_iterate_outside_the_threat_model_does_not_count() -> None:
         def finish(self, state: dict[str, Tensor]) -> Tensor:
             return state["x_adv"]
 
-    assert not any(verdicts(stop_at_success, job(Peeking(Linf(0.01))), standing()).values())
+    assert not any(verdicts(stop_at_success, job(Peeking(Linf(0.01))), correct_rows()).values())
 
 
-def test_randomness_of_the_pipeline_is_the_seed_s() -> None:
+def test_run_all_steps_random_model_depends_on_seed() -> None:
     def noisy(x: Tensor) -> Tensor:
         return NETWORK(x + 0.1 * torch.randn_like(x))
 
-    rows, attack = standing(), PGD(Linf(0.18), 3, 0.1)
+    rows, attack = correct_rows(), PGD(Linf(0.18), 3, 0.1)
     model = Counted(NETWORK)
     model.network = noisy  # type: ignore[assignment]
     torch.manual_seed(1)
@@ -243,7 +243,7 @@ def test_randomness_of_the_pipeline_is_the_seed_s() -> None:
     assert verdicts(run_all_steps, replace(job(attack, network=model), seed=6), rows) != first
 
 
-def test_rounding_is_mended_and_more_is_an_error() -> None:
+def test_obey_projects_rounding_and_refuses_more() -> None:
     x = torch.full((2, 1, 2, 2), 0.5)
     inside = obey(Linf(0.1), x + 0.1 + 5e-7, x, "a trial")
     assert bool(Linf(0.1).allows(inside, x).all())

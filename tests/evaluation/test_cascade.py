@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.results import broken
-from helpers.threshold_classifier import Threshold, levels, standing
+from helpers.threshold_classifier import Threshold, levels, robust_share
 from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
 
@@ -43,7 +43,7 @@ WHITE_BOX = Access()
 
 @dataclass(frozen=True)
 class Last:
-    """A dear attack in little: moves each image by an amount that hangs on who shares its batch, and keeps a list."""
+    """Moves each image by an amount that depends on its batch, as AutoAttack does, and lists its batches."""
 
     threat: ThreatModel
     asked: list[list[int]] = field(default_factory=list, compare=False)
@@ -85,28 +85,28 @@ def conv_net() -> nn.Module:
     return network
 
 
-def lost_to(network: nn.Module, images: ImageDataset, trial: Trial, **more: Any) -> frozenset[int]:
+def broken_by(network: nn.Module, images: ImageDataset, trial: Trial, **more: Any) -> frozenset[int]:
     return broken(verdicts(EvaluatedModel("it", network), images, [trial], **more)[-1])
 
 
 @pytest.mark.parametrize("batch_size", [7, 100])
-def test_on_a_threshold_each_stage_takes_what_it_can_reach_and_the_sum_is_the_exact_answer(batch_size: int) -> None:
+def test_cascade_on_a_threshold_is_exact(batch_size: int) -> None:
     last = Last(Linf(0.2))
     dear = fgsm(Linf(0.2))
     images, network = levels(2), Threshold()
     for cheap, reached in ((0.2, 0.04), (0.7, 0.14)):
         cell = evaluate(network, images, [chain(dear, step(Linf(0.2), cheap))], batch_size=batch_size)[1]
-        assert cell.accuracy == standing(0.2, 2)
-        lost_to(network, images, chain(last, step(Linf(0.2), cheap)), batch_size=batch_size)
+        assert cell.accuracy == robust_share(0.2, 2)
+        broken_by(network, images, chain(last, step(Linf(0.2), cheap)), batch_size=batch_size)
         left = [index for part in last.asked for index in part]
-        assert len(left) == 40 * standing(reached, 2)
+        assert len(left) == 40 * robust_share(reached, 2)
         last.asked.clear()
 
 
 @pytest.mark.parametrize("batch_size", [9, 100])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("threat", [Linf(0.2), Linf(0.23)], ids=str)
-def test_lost_exactly_if_one_stage_alone_breaks_it(threat: Linf, precision: str, batch_size: int) -> None:
+def test_cascade_breaks_the_union_of_its_stages(threat: Linf, precision: str, batch_size: int) -> None:
     view = Access(precision=precision)
     first = Trial("first", PGD(threat, 2, threat.radius / 2), threat, access=view, run=stop_at_success)
     second = Trial(
@@ -115,28 +115,28 @@ def test_lost_exactly_if_one_stage_alone_breaks_it(threat: Linf, precision: str,
     last = PGD(threat, 1, threat.radius)
     images = toy_images(80, seed=1, split="test")
     network, settings = conv_net(), {"batch_size": batch_size, "seed": 1}
-    alone = [lost_to(network, images, t, **settings) for t in (first, second, Trial("last", last, threat))]
-    assert lost_to(network, images, chain(last, first, second), **settings) == alone[0] | alone[1] | alone[2]
+    alone = [broken_by(network, images, t, **settings) for t in (first, second, Trial("last", last, threat))]
+    assert broken_by(network, images, chain(last, first, second), **settings) == alone[0] | alone[1] | alone[2]
     assert all(alone[i] - alone[i - 1] - alone[i - 2] for i in range(3))  # none does another's work
-    assert lost_to(network, images, chain(last, second, first), **settings) == alone[0] | alone[1] | alone[2]
+    assert broken_by(network, images, chain(last, second, first), **settings) == alone[0] | alone[1] | alone[2]
 
 
-def test_the_last_stage_breaks_here_what_it_breaks_alone_start_by_start() -> None:
+def test_cascade_last_stage_has_its_own_random_starts() -> None:
     """Its random starts alone decide, so that other numbers than its own would break other images."""
     luck = PGD(Linf(0.1), 1, 0.0)
     cheap = step(Linf(0.1), 0.05)
-    alone = [lost_to(Threshold(), levels(), trial) for trial in (Trial("luck", luck, luck.threat), cheap)]
+    alone = [broken_by(Threshold(), levels(), trial) for trial in (Trial("luck", luck, luck.threat), cheap)]
     assert alone[0] - alone[1]
-    assert lost_to(Threshold(), levels(), chain(luck, cheap)) == alone[0] | alone[1]
+    assert broken_by(Threshold(), levels(), chain(luck, cheap)) == alone[0] | alone[1]
 
 
 @pytest.mark.parametrize("batch_size", [5, 8, 64])
-def test_the_last_stage_is_asked_for_the_survivors_alone_in_their_order_and_in_whole_batches(batch_size: int) -> None:
+def test_cascade_last_stage_gets_robust_images_in_order(batch_size: int) -> None:
     last, threat = Last(Linf(0.2)), Linf(0.2)
     cheap = Trial("cheap", PGD(threat, 6, 0.05), threat, access=Access(precision="bf16"), run=stop_at_success)
     images, network = data.sample(toy_images(70, seed=1, split="test"), 50, seed=2), conv_net()
     clean, fallen = map(broken, verdicts(EvaluatedModel("it", network), images, [cheap], batch_size=batch_size))
-    lost_to(network, images, chain(last, cheap), batch_size=batch_size)
+    broken_by(network, images, chain(last, cheap), batch_size=batch_size)
     survivors = [index for index in images.index.tolist() if index not in fallen]
     assert 0 < len(survivors) < len(images) - len(clean)
     assert last.asked == [survivors[i : i + batch_size] for i in range(0, len(survivors), batch_size)]
@@ -152,7 +152,7 @@ def interrupted(folder: Path, dies_at: int) -> tuple[Last, Last]:
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 3])
-def test_an_interrupted_cascade_goes_on_with_the_batches_it_would_have_had(dies_at: int, tmp_path: Path) -> None:
+def test_cascade_interrupted_resumes_with_equal_batches(dies_at: int, tmp_path: Path) -> None:
     whole = Last(THREAT)
     evaluate(Threshold(), levels(), [chain(whole, step(THREAT, 0.4))], folder=tmp_path / "whole", batch_size=6)
     first, second = interrupted(tmp_path / "cut", dies_at)
@@ -163,7 +163,7 @@ def test_an_interrupted_cascade_goes_on_with_the_batches_it_would_have_had(dies_
 
 
 def recorded(folder: Path) -> dict[tuple[str, int], bool]:
-    """Every verdict on record, each of which stands there once."""
+    """All recorded verdicts; each must be recorded once."""
     found: dict[tuple[str, int], bool] = {}
     for record in records.read(folder / "records.jsonl"):
         assert not found.keys() & {(record.trial, index) for index in record.index}
@@ -171,15 +171,15 @@ def recorded(folder: Path) -> dict[tuple[str, int], bool]:
     return found
 
 
-def test_what_a_cheap_stage_broke_is_on_record_when_a_dear_one_dies_and_nobody_else_is(tmp_path: Path) -> None:
+def test_cascade_records_early_stages_before_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate(Threshold(), levels(), [chain(Last(THREAT, dies_at=0), step(THREAT, 0.4))], folder=tmp_path)
     found = {index: lost for (trial, index), lost in recorded(tmp_path).items() if "Last" in trial}
-    assert sorted(found) == sorted(lost_to(Threshold(), levels(), step(THREAT, 0.4)))
+    assert sorted(found) == sorted(broken_by(Threshold(), levels(), step(THREAT, 0.4)))
     assert set(found.values()) == {True}
 
 
-def test_memory_that_runs_out_in_one_stage_does_not_cut_another_s_batches() -> None:
+def test_cascade_halves_batches_of_one_stage_only() -> None:
     last, images = Last(THREAT), levels()
 
     def small(x: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def test_memory_that_runs_out_in_one_stage_does_not_cut_another_s_batches() -> N
     assert {len(part) for part in last.asked[:-1]} == {10}
 
 
-def test_one_copy_serves_the_stages_that_see_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cascade_stages_of_equal_access_share_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     prepared = OptimizedCopy.__init__
 
@@ -210,11 +210,11 @@ def test_one_copy_serves_the_stages_that_see_the_same(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(OptimizedCopy, "__init__", counted)
     cheap = [replace(step(THREAT, share), access=Access(precision="bf16")) for share in (0.1, 0.2)]
-    lost_to(conv_net(), toy_images(12, split="test"), chain(Last(THREAT), *cheap))
+    broken_by(conv_net(), toy_images(12, split="test"), chain(Last(THREAT), *cheap))
     assert made.count(torch.bfloat16) == 1
 
 
-def test_the_record_names_every_stage_and_only_the_trial_s_own_view_counts_for_the_gate() -> None:
+def test_cascade_identity_names_all_stages_and_one_access() -> None:
     (trial,) = general.cascade([Linf("8/255")], 10)
     names = [str(trial.attack), *(str(stage.attack) for stage in trial.stages)]
     assert all(name in str(trial) for name in names)
@@ -233,7 +233,7 @@ def test_the_record_names_every_stage_and_only_the_trial_s_own_view_counts_for_t
     assert len(set(map(str, others))) == len(others)
 
 
-def test_stages_have_access_within_that_of_the_trial() -> None:
+def test_cascade_stage_access_is_within_the_trial_s() -> None:
     guarded = Defended(nn.Identity(), conv_net())
     images = toy_images(40, seed=1, split="test")
     seen = []
@@ -247,7 +247,7 @@ def test_stages_have_access_within_that_of_the_trial() -> None:
     assert [isinstance(one, Defended) for one in seen] == [False]
 
 
-def test_precision_makes_the_stages_swift_and_leaves_the_last_word_as_it_is() -> None:
+def test_with_copies_changes_early_stages_only() -> None:
     (trial,) = general.cascade([THREAT], CLASSES)
     (fp32,) = with_copies([trial], "fp32")
     assert {stage.access for stage in trial.stages} == {Access(precision="bf16")}
@@ -257,7 +257,7 @@ def test_precision_makes_the_stages_swift_and_leaves_the_last_word_as_it_is() ->
     assert [stage.access for stage in with_copies([plain])[0].stages] == [Access(precision="bf16"), Access()]
 
 
-def test_the_cost_is_the_sum_of_the_stages() -> None:
+def test_cascade_cost_is_the_sum_of_its_stages() -> None:
     (trial,) = general.cascade([THREAT], CLASSES)
     alone = Trial("AutoAttack", AutoAttack(THREAT, CLASSES), THREAT)
     assert trial.gradients() == 10 + 20 + alone.gradients()
@@ -278,7 +278,7 @@ class Rounded(nn.Module):
         return (x.detach() * 255).round() / 255
 
 
-def test_what_answers_at_random_or_gives_no_gradient_is_refused() -> None:
+def test_cascade_refuses_random_or_nondifferentiable_models() -> None:
     suite = general.cascade([THREAT], 2)
     with pytest.raises(InputError, match=r"cascade does not average.*randomized"):
         evaluate(Noisy(), levels(), suite)
@@ -291,10 +291,10 @@ def test_what_answers_at_random_or_gives_no_gradient_is_refused() -> None:
     blind = chain(Last(THREAT), step(THREAT, 0.4))
     with pytest.raises(InputError, match="gives no gradient, and chain needs one"):
         evaluate(guarded, levels(), [blind])
-    assert evaluate(guarded, levels(), [replace(blind, access=Access(through_bpda))])[1].accuracy <= standing(0.04)
+    assert evaluate(guarded, levels(), [replace(blind, access=Access(through_bpda))])[1].accuracy <= robust_share(0.04)
 
 
-def test_a_cascade_that_contradicts_itself_is_refused() -> None:
+def test_cascade_refuses_different_threat_models() -> None:
     with pytest.raises(InputError, match=r"chain .*Linf:0.1.*Linf:0.2"):
         chain(Last(THREAT), step(Linf(0.2), 0.4))
     with pytest.raises(InputError, match="at least one stage"):
@@ -310,9 +310,11 @@ def both(network: nn.Module, images: ImageDataset, threat: ThreatModel) -> tuple
     return broken(found[1]), broken(found[2])
 
 
-def test_the_verdicts_are_autoattack_s() -> None:
+def test_cascade_verdicts_equal_autoattack() -> None:
     pytest.importorskip("pyautoattack", reason="the extra eval is not installed")
     cascade, alone = both(conv_net(), toy_images(12, seed=1, split="test"), Linf(0.19))
     assert 0 < len(alone) < 12
     assert cascade == alone
-    assert both(Threshold(), levels(), THREAT)[0] == lost_to(Threshold(), levels(), Trial("FGSM", fgsm(THREAT), THREAT))
+    assert both(Threshold(), levels(), THREAT)[0] == broken_by(
+        Threshold(), levels(), Trial("FGSM", fgsm(THREAT), THREAT)
+    )

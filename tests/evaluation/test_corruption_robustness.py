@@ -59,7 +59,7 @@ def by_name(cells: list[CorruptionResult]) -> dict[tuple[str, int], CorruptionRe
     return {(c.corruption, c.severity): c for c in cells}
 
 
-def test_cells_are_what_the_hand_counts() -> None:
+def test_measure_equals_hand_counts() -> None:
     found = by_name(measure([EvaluatedModel("net", Threshold())], CONDITIONS))
     shares = {key: cell.accuracy for key, cell in found.items()}
     expected = {("none", 0): 1, ("lift", 1): 0.9, ("lift", 5): 0.7, ("lift", 0): 0.8}
@@ -71,7 +71,7 @@ def test_cells_are_what_the_hand_counts() -> None:
     assert (found["lift", 5].low, found["lift", 5].high) == wilson(7, 10)
 
 
-def test_the_interval_of_a_mean_counts_images_not_verdicts() -> None:
+def test_mean_interval_counts_images() -> None:
     scores = [1.0] * 7 + [0.5] + [0.0] * 2  # lift: seven right twice, one once, two never
     mean, low, high = mean_interval(scores)
     spread = 1.959964 * (sum((s - 0.75) ** 2 for s in scores) / 9 / 10) ** 0.5
@@ -80,13 +80,13 @@ def test_the_interval_of_a_mean_counts_images_not_verdicts() -> None:
     assert mean_interval([0.4]) == (0.4, 0, 1)
 
 
-def test_a_mean_is_of_the_published_weights_whatever_the_corruptions_have_severities() -> None:
+def test_measure_mean_weights_conditions_equally() -> None:
     """Three conditions count alike: the mean over all is over conditions."""
     found = by_name(measure([EvaluatedModel("net", Threshold())], CONDITIONS[:3]))
     assert found["mean", 0].accuracy == pytest.approx(0.8)
 
 
-def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: Path) -> None:
+def test_measure_resumes_from_records(tmp_path: Path) -> None:
     network = Threshold()
     model = EvaluatedModel("net", network)
     whole = measure([model], CONDITIONS, folder=tmp_path, batch_size=4)
@@ -121,7 +121,7 @@ def test_what_stands_on_record_is_not_judged_again_and_a_cut_line_is(tmp_path: P
     assert judged == list(range(10))
 
 
-def test_other_pixels_or_another_network_are_judged_anew(tmp_path: Path) -> None:
+def test_measure_does_not_reuse_other_pixels_or_networks(tmp_path: Path) -> None:
     measure([EvaluatedModel("net", Threshold())], CONDITIONS[:2], folder=tmp_path)
     before = len(records.read(tmp_path / "records.jsonl"))
     (tmp_path / "corruptions.json").unlink()
@@ -138,7 +138,7 @@ def test_other_pixels_or_another_network_are_judged_anew(tmp_path: Path) -> None
     assert len(records.read(tmp_path / "records.jsonl")) == 2 * before + 1
 
 
-def test_the_classifier_is_not_touched_and_images_are_corrupted_once_for_all() -> None:
+def test_measure_corrupts_once_and_leaves_models_unchanged() -> None:
     network = Threshold().train()
     calls = []
 
@@ -155,7 +155,7 @@ def test_the_classifier_is_not_touched_and_images_are_corrupted_once_for_all() -
     assert network.asked == 0  # a frozen twin was
 
 
-def test_refusals() -> None:
+def test_measure_refuses_unusable_input() -> None:
     net = EvaluatedModel("net", Threshold())
     with pytest.raises(InputError, match="Two models are called 'net'"):
         measure([net, net], CONDITIONS)
@@ -169,7 +169,7 @@ def test_refusals() -> None:
         measure([EvaluatedModel("net", nn.Flatten())], CONDITIONS)
 
 
-def test_a_summary_that_is_not_ours(tmp_path: Path) -> None:
+def test_load_refuses_another_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no"):
         load(tmp_path)
     (tmp_path / "corruptions.json").write_text('{"results": [{}]}')
@@ -177,7 +177,7 @@ def test_a_summary_that_is_not_ours(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_made_images_are_labeled_wherever_figures_are_shown(tmp_path: Path) -> None:
+def test_made_images_are_labeled_in_all_outputs(tmp_path: Path) -> None:
     cells = measure([EvaluatedModel("net", Threshold())], CONDITIONS, folder=tmp_path)
     assert json.loads((tmp_path / "corruptions.json").read_text())["images"] == NOT_COMPARABLE
     for text in (str(cells), cells.to_markdown()):
@@ -188,7 +188,7 @@ def test_made_images_are_labeled_wherever_figures_are_shown(tmp_path: Path) -> N
     assert "comparable" not in str(cells)
 
 
-def test_tables_go_by_corruption_and_severity_and_show_the_gain() -> None:
+def test_tables_have_severities_and_gain() -> None:
     models = [EvaluatedModel("net", Threshold(0.4)), EvaluatedModel("net", Threshold(), defended=True, seen=True)]
     alone, defended = measure(models, CONDITIONS).tables()
     assert alone[0].startswith("net (unseen), undefended, n=10") or alone[0].startswith("net (guide), undefended, n=10")

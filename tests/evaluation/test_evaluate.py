@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.threshold_classifier import Shift, Threshold, curve, levels, standing
+from helpers.threshold_classifier import Shift, Threshold, curve, levels, robust_share
 from helpers.toy_networks import classifier, toy_images
 from torch import Tensor, nn
 
@@ -45,19 +45,23 @@ def accuracies(cells: list[Result], attack: str = "FGSM") -> dict[float, float]:
 
 
 @pytest.mark.parametrize("wrong", [0, 3])
-def test_robust_accuracy_of_a_threshold_is_exact_at_every_radius(wrong: int) -> None:
+def test_evaluate_threshold_is_exact_at_every_radius(wrong: int) -> None:
     cells = evaluate(Threshold(), levels(wrong), curve(RADII))
     assert accuracies(cells, "none") == {0.0: 1 - wrong / 40}
-    assert accuracies(cells) == {radius: standing(radius, wrong) for radius in RADII}
+    assert accuracies(cells) == {radius: robust_share(radius, wrong) for radius in RADII}
 
 
-def test_pgd_finds_the_same_and_l2_its_own_exact_radius() -> None:
+def test_evaluate_threshold_is_exact_in_both_norms() -> None:
     threats: list[ThreatModel] = [Linf(0.2), L2(0.4)]  # on 2x2 pixels an l2 radius is twice what each pixel moves
     cells = evaluate(Threshold(), levels(), general.curve(threats))
-    assert [(c.norm, c.accuracy) for c in cells] == [("", 1.0), ("Linf", standing(0.2)), ("L2", standing(0.2))]
+    assert [(c.norm, c.accuracy) for c in cells] == [
+        ("", 1.0),
+        ("Linf", robust_share(0.2)),
+        ("L2", robust_share(0.2)),
+    ]
 
 
-def test_a_misclassified_clean_image_is_lost_even_to_an_attack_that_would_mend_it() -> None:
+def test_evaluate_counts_clean_errors_under_every_attack() -> None:
     @dataclass(frozen=True)
     class Mend:
         def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
@@ -77,7 +81,7 @@ def gray(count: int = 8) -> ImageDataset:
 
 
 @pytest.mark.parametrize("by", [0.1 + 1e-5, 0.3, 0.6, float("nan")])
-def test_an_attack_that_leaves_its_threat_model_fails_and_leaves_no_record(by: float, tmp_path: Path) -> None:
+def test_evaluate_attack_outside_threat_raises_unrecorded(by: float, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"left its threat model Linf:0.1 by .*none was recorded"):
         evaluate(Threshold(0.55), gray(), [Trial("Shift", Shift(by, []), Linf(0.1))], folder=tmp_path)
     assert {record.trial for record in records.read(tmp_path / "records.jsonl")} == {"none"}
@@ -85,24 +89,24 @@ def test_an_attack_that_leaves_its_threat_model_fails_and_leaves_no_record(by: f
 
 
 @pytest.mark.parametrize("overshoot", [3e-7, 5e-7, 9e-7])
-def test_an_overshoot_of_rounding_is_projected_and_judged_again(overshoot: float) -> None:
+def test_evaluate_projects_overshoot_of_rounding(overshoot: float) -> None:
     trial = [Trial("Shift", Shift(0.1 + overshoot, []), Linf(0.1))]
     just_above = 0.6 + 1.5e-7  # beyond what is allowed, within what the attack returned
     assert evaluate(Threshold(just_above, 1e6), gray(), trial)[1].accuracy == 1
     assert evaluate(Threshold(0.59, 1e6), gray(), trial)[1].accuracy == 0
 
 
-def test_the_worst_is_per_image_and_only_where_several_attacks_ran() -> None:
+def test_evaluate_worst_is_per_image_of_several_attacks() -> None:
     up, down = (Trial(name, Shift(by, []), Linf(0.1)) for name, by in (("up", 0.1), ("down", -0.1)))
     cells = {c.attack: c for c in evaluate(Threshold(), levels(), [up, down])}
-    half = (1 + standing(0.1)) / 2  # each pushes one side across
-    assert [cells[name].accuracy for name in ("up", "down", "worst")] == pytest.approx([half, half, standing(0.1)])
+    half = (1 + robust_share(0.1)) / 2  # each pushes one side across
+    assert [cells[name].accuracy for name in ("up", "down", "worst")] == pytest.approx([half, half, robust_share(0.1)])
     assert [c.attack for c in evaluate(Threshold(), levels(), [up])] == ["none", "up"]
     two_norms = [up, Trial("far", Shift(0.1, []), L2(0.3))]
     assert "worst" not in {c.attack for c in evaluate(Threshold(), levels(), two_norms)}
 
 
-def test_an_image_lost_at_a_radius_is_lost_at_every_larger_one() -> None:
+def test_cumulative_never_rises_with_the_radius() -> None:
     suite = [Trial("Shift", Shift(by, []), Linf(radius)) for by, radius in ((0.02, 0.3), (0.2, 0.2), (-0.1, 0.1))]
     cells = sorted(evaluate(Threshold(), levels(1), suite)[1:], key=lambda c: c.radius)
     assert [c.accuracy for c in cells] == pytest.approx([35 / 40, 29 / 40, 38 / 40])
@@ -110,7 +114,7 @@ def test_an_image_lost_at_a_radius_is_lost_at_every_larger_one() -> None:
     assert all(c.low < c.accuracy < c.high for c in cells)
 
 
-def test_restarts_are_the_worst_of_their_starts() -> None:
+def test_evaluate_restarts_break_more() -> None:
     noise = PGD(Linf(0.3), 1, 0.0)
     once, often = (
         evaluate(Threshold(), levels(), [Trial("noise", noise, Linf(0.3), restarts)])[1].accuracy for restarts in (1, 9)
@@ -118,7 +122,7 @@ def test_restarts_are_the_worst_of_their_starts() -> None:
     assert often < once
 
 
-def test_a_bare_defended_network_is_called_defended_and_seen() -> None:
+def test_evaluate_bare_defended_network_is_named_so() -> None:
     network = classifier()
     guides = [{"name": "one", "fingerprint": fingerprint(network)}]
     for card, seen in ((DefenseCard("identity", guides=guides), True), (DefenseCard("identity"), False)):
@@ -144,7 +148,7 @@ class Drawing(nn.Module):
     ],
     ids=["evaluate", "certify", "check"],
 )
-def test_the_callers_random_numbers_are_the_callers(judge: Callable[[nn.Module, ImageDataset], Any]) -> None:
+def test_random_state_of_the_caller_is_restored(judge: Callable[[nn.Module, ImageDataset], Any]) -> None:
     before = torch.get_rng_state()
     judge(Drawing(), toy_images(12))
     assert torch.equal(torch.get_rng_state(), before)
@@ -158,14 +162,14 @@ class Plain:
         return model
 
 
-def test_a_view_need_not_be_hashable() -> None:
+def test_evaluate_accepts_unhashable_views() -> None:
     trials = [replace(trial, access=Access(Plain())) for trial in general.quick(Linf(0.05))]
     assert evaluate(classifier(), toy_images(12), trials, allow_weak=True)
     after = Trial("after", PGD(Linf(0.05), 2, 0.01), Linf(0.05), access=Access(Plain()), run=Cascade(tuple(trials)))
     assert evaluate(classifier(), toy_images(12), [after], allow_weak=True)
 
 
-def test_a_network_that_changes_while_it_is_attacked_is_noticed() -> None:
+def test_evaluate_network_that_changes_raises() -> None:
     class Drifting(Threshold):
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
@@ -197,7 +201,7 @@ WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_classifier_that_cannot_be_judged_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+def test_evaluate_refuses_unusable_classifiers(name: str, tmp_path: Path) -> None:
     answer, words = WRONG[name]
     with pytest.raises(InputError, match=words) as error:
         evaluate(Lambda(answer), levels(), curve(RADII), folder=tmp_path)
@@ -205,14 +209,14 @@ def test_a_classifier_that_cannot_be_judged_is_refused_in_one_sentence(name: str
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_a_weak_classifier_may_be_allowed_and_a_defended_one_may_be_weak() -> None:
+def test_evaluate_allows_weak_and_defended_classifiers() -> None:
     weak = Lambda(lambda x: -Threshold()(x))
     assert evaluate(weak, levels(), curve(RADII), allow_weak=True)[0].accuracy == 0
     cells = evaluate([EvaluatedModel("it", Defended(nn.Identity(), weak), defended=True)], levels(), curve(RADII))
     assert {c.accuracy for c in cells} == {0.0}
 
 
-def test_labels_and_sets_that_cannot_be_judged_are_refused() -> None:
+def test_evaluate_refuses_wrong_labels_and_sets() -> None:
     images = levels()
     with pytest.raises(InputError, match="Labels range over 0 … 1, expected 0 … 0"):
         replace(images, classes=("only",))
@@ -223,7 +227,7 @@ def test_labels_and_sets_that_cannot_be_judged_are_refused() -> None:
         evaluate(Threshold(), images, [])
 
 
-def test_a_guide_is_judged_as_the_classifier_that_it_is() -> None:
+def test_evaluate_guide_equals_its_classifier() -> None:
     assert evaluate(Guide(Threshold()), levels(), curve(RADII)) == evaluate(Threshold(), levels(), curve(RADII))
 
 
@@ -231,9 +235,7 @@ REAL = [("trades-mnist-smallcnn-robust.pt", 0.9, 1.0), ("secml-mnist-smallcnn.pt
 
 
 @pytest.mark.parametrize(("file", "low", "high"), REAL)
-def test_published_classifiers_are_as_robust_as_is_published(
-    file: str, low: float, high: float, real_data: Path
-) -> None:
+def test_evaluate_published_classifiers_agree(file: str, low: float, high: float, real_data: Path) -> None:
     network = load_weights("smallcnn", real_data / "classifiers" / file, mean=0, std=1)
     images = data.sample(data.load("mnist", "test"), 100, 0)
     suite = [Trial("PGD-20", PGD(Linf(0.3), 20, 0.03), Linf(0.3))]

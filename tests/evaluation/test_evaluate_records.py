@@ -29,7 +29,7 @@ from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf
 
 
-def test_half_an_evaluation_is_resumed_and_nothing_is_judged_twice(tmp_path: Path) -> None:
+def test_evaluate_interrupted_resumes_each_image_once(tmp_path: Path) -> None:
     calls: list[int] = []
 
     @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def test_half_an_evaluation_is_resumed_and_nothing_is_judged_twice(tmp_path: Pat
     assert sorted(judged) == list(range(4, 40))
 
 
-def test_a_larger_sample_judges_only_what_is_new(tmp_path: Path) -> None:
+def test_evaluate_larger_sample_attacks_new_images_only(tmp_path: Path) -> None:
     calls: list[int] = []
     trial = [Trial("it", Shift(0.1, calls), Linf(0.1))]
     images = levels()
@@ -93,7 +93,7 @@ class Steep(Threshold):
         return super().forward(x).flip(1)
 
 
-def test_another_classifier_seed_suite_or_set_in_the_same_folder_never_mixes(tmp_path: Path) -> None:
+def test_evaluate_never_mixes_other_evaluations(tmp_path: Path) -> None:
     def judged(options: dict[str, Any]) -> list[Result]:
         (tmp_path / "summary.json").unlink(missing_ok=True)  # it would be another's, and refused
         return evaluate(**options, folder=tmp_path, allow_weak=True)
@@ -112,7 +112,7 @@ def trained_toy() -> nn.Module:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 40])
-def test_batch_size_changes_no_verdict(batch_size: int, tmp_path: Path) -> None:
+def test_evaluate_does_not_depend_on_batch_size(batch_size: int, tmp_path: Path) -> None:
     network, images = trained_toy(), toy_images(40, seed=1, split="test")
     suite = general.quick(Linf(0.1))
     evaluate(network, images, suite, folder=tmp_path / "a", batch_size=13, allow_weak=True)
@@ -129,7 +129,7 @@ def test_batch_size_changes_no_verdict(batch_size: int, tmp_path: Path) -> None:
     assert {lost for _, _, lost in verdicts[0]} == {False, True}
 
 
-def test_the_summary_holds_exactly_these_fields(tmp_path: Path) -> None:
+def test_summary_has_exactly_these_fields(tmp_path: Path) -> None:
     models = [
         EvaluatedModel("mine", Threshold(), seen=True),
         EvaluatedModel("mine", Defended(nn.Identity(), Threshold()), defended=True, seen=True),
@@ -152,7 +152,7 @@ def test_the_summary_holds_exactly_these_fields(tmp_path: Path) -> None:
     assert results.load(tmp_path) == cells
 
 
-def test_the_subject_is_untouched() -> None:
+def test_evaluate_leaves_the_model_unchanged() -> None:
     network = trained_toy().train()
     network[1].eval()
     network[0].weight.requires_grad_(False)

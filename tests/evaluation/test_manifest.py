@@ -59,7 +59,7 @@ def judge(folder: Path, **changes: Any) -> None:
         ({"seed": 1}, "its seed is 0, not 1"),
     ],
 )
-def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, Any], lost: str, tmp_path: Path) -> None:
+def test_evaluate_refuses_to_replace_another_summary(changes: dict[str, Any], lost: str, tmp_path: Path) -> None:
     judge(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError) as error:
@@ -77,18 +77,18 @@ def test_another_evaluation_does_not_take_a_summary_s_place(changes: dict[str, A
         {"batch_size": 7},
     ],
 )
-def test_the_same_and_more_goes_on(more: dict[str, Any], tmp_path: Path) -> None:
+def test_evaluate_of_the_same_and_more_is_accepted(more: dict[str, Any], tmp_path: Path) -> None:
     judge(tmp_path)
     judge(tmp_path, **more)
     judge(tmp_path, **more)
 
 
-def test_a_name_that_changes_is_no_other_network(tmp_path: Path) -> None:
+def test_evaluate_accepts_a_changed_name(tmp_path: Path) -> None:
     judge(tmp_path)
     judge(tmp_path, models=[EvaluatedModel("one 3f2a", ONE.network), EvaluatedModel("one 77b0", TWO.network)])
 
 
-def test_an_interrupted_one_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_interrupted_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(PGD, "advance", lambda *_, **__: 1 / 0)
@@ -97,14 +97,14 @@ def test_an_interrupted_one_takes_no_place(tmp_path: Path, monkeypatch: pytest.M
     judge(tmp_path)
 
 
-def test_it_names_the_precision_that_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_names_the_effective_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     judge(tmp_path, suite=with_copies(curve([Linf(0.1)])))
     (trial,) = json.loads((tmp_path / "evaluation.json").read_text())["trials"]
     assert "[white_box in fp32]" in trial
 
 
-def test_it_is_refused_before_anything_is_timed_or_started(
+def test_evaluate_command_refuses_before_timing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -117,12 +117,12 @@ def test_it_is_refused_before_anything_is_timed_or_started(
     assert "At most" not in capsys.readouterr().out
 
 
-def test_more_images_of_the_same_go_on(tmp_path: Path) -> None:
+def test_evaluate_more_images_is_accepted(tmp_path: Path) -> None:
     judge(tmp_path, data=levels(2).subset(data.sample(levels(2), 20, seed=0).index))
     judge(tmp_path)
 
 
-def test_what_was_never_finished_stands_in_nobody_s_way(tmp_path: Path) -> None:
+def test_evaluate_without_summary_is_accepted(tmp_path: Path) -> None:
     judge(tmp_path)
     (tmp_path / "summary.json").unlink()
     judge(tmp_path, seed=1)
@@ -133,7 +133,7 @@ def test_what_was_never_finished_stands_in_nobody_s_way(tmp_path: Path) -> None:
         judge(tmp_path)
 
 
-def test_it_says_of_what_the_summary_is_and_who_made_it(tmp_path: Path) -> None:
+def test_manifest_names_models_trials_and_versions(tmp_path: Path) -> None:
     judge(tmp_path)
     told = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(told) == {"format", "models", "trials", "images", "index", "pixels", "seed", "about"}
@@ -155,7 +155,7 @@ asked = st.builds(
 
 
 @given(asked, asked)
-def test_it_is_refused_exactly_where_something_would_be_lost(old: Manifest, new: Manifest) -> None:
+def test_manifest_refuses_exactly_lost_results(old: Manifest, new: Manifest) -> None:
     holds = set(old.models.values()) <= set(new.models.values()) and set(old.trials) <= set(new.trials)
     holds = holds and old.images <= new.images and old.seed == new.seed
     holds = holds and set(old.index.split()) <= set(new.index.split())
@@ -163,9 +163,7 @@ def test_it_is_refused_exactly_where_something_would_be_lost(old: Manifest, new:
     assert (next(new._missing(old), None) is None) == holds
 
 
-def test_two_classifiers_of_one_name_do_not_share_a_folder_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_command_refuses_another_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = "evaluate --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --classifiers"
     for place, seed in (("a", 0), ("b", 1)):

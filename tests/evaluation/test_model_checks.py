@@ -60,7 +60,7 @@ class ThroughNumpy(nn.Module):
         return Threshold()(torch.from_numpy(x.numpy()))
 
 
-def test_a_plain_attribute_is_part_of_what_a_record_speaks_of(tmp_path: Path) -> None:
+def test_record_key_contains_plain_attributes(tmp_path: Path) -> None:
     trials = [Trial("FGSM", fgsm(THREAT), THREAT)]
     own = [evaluate(Shifted(by), levels(), trials, allow_weak=True)[1].accuracy for by in (0.0, 0.3)]
     mixed = [
@@ -72,18 +72,18 @@ def test_a_plain_attribute_is_part_of_what_a_record_speaks_of(tmp_path: Path) ->
     assert architecture_digest(Shifted(0.3)) == architecture_digest(Shifted(0.3))
 
 
-def test_two_subjects_that_are_one_are_refused() -> None:
+def test_evaluate_refuses_one_network_under_two_names() -> None:
     models = [EvaluatedModel("one", Threshold()), EvaluatedModel("two", Threshold())]
     with pytest.raises(InputError, match=r"one and two are the same network"):
         evaluate(models, levels(), [])
 
 
-def test_a_classifier_that_changes_its_images_is_not_called_random() -> None:
+def test_evaluate_refuses_in_place_changes_of_images() -> None:
     with pytest.raises(InputError, match="changes its input in place"):
         evaluate(InPlace(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)], allow_weak=True)
 
 
-def test_a_pipeline_that_leaves_torch_is_told_what_remains() -> None:
+def test_evaluate_without_gradient_suggests_black_box() -> None:
     x = levels().batch(torch.arange(2))[0]
     assert has_gradient(Threshold(), x)
     assert not has_gradient(ThroughNumpy(), x)
@@ -93,7 +93,7 @@ def test_a_pipeline_that_leaves_torch_is_told_what_remains() -> None:
     assert "At most 1 gradients" in str(cost)
 
 
-def test_chance_is_not_taken_for_an_attack() -> None:
+def test_evaluate_refuses_stopping_at_random_success() -> None:
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return Threshold()(x + 0.05 * torch.randn_like(x))
@@ -103,14 +103,14 @@ def test_chance_is_not_taken_for_an_attack() -> None:
         evaluate(Noisy(), levels(), [lucky])
 
 
-def test_a_trial_that_contradicts_itself_is_refused() -> None:
+def test_trial_refuses_contradicting_arguments() -> None:
     with pytest.raises(InputError, match=r"F .*Linf:0.3.*Linf:0.01"):
         Trial("F", fgsm(Linf(0.01)), Linf(0.3))
     with pytest.raises(InputError, match="no steps to stop at"):
         Trial("A", AutoAttack(THREAT, 10), THREAT, run=stop_at_success)
 
 
-def test_memory_that_does_not_hold_a_batch_is_no_end_to_the_estimate() -> None:
+def test_cost_of_halves_batches() -> None:
     class Small(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             if len(x) > 3:
@@ -121,7 +121,7 @@ def test_memory_that_does_not_hold_a_batch_is_no_end_to_the_estimate() -> None:
     assert str(cost).startswith("At most 81")
 
 
-def test_an_average_costs_all_its_samples() -> None:
+def test_gradients_count_all_eot_samples() -> None:
     gradients = [t.gradients() for t in suites.SUITES["randomized"](Terms([THREAT], CLASSES))]
     assert gradients[0] == 20 * 20
     nested = Trial("it", PGD(THREAT, 5, 0.1), THREAT, restarts=2, access=Access(eot_samples=3, precision="bf16"))

@@ -1,4 +1,4 @@
-"""Two processes judge each image once, and what they find is what one finds."""
+"""Two processes evaluate each image once and give the results of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from forefend.training.trainer import _Loop
 
 
 @given(rows=st.integers(0, 60), size=st.integers(1, 20), count=st.integers(1, 5))
-def test_rows_are_dealt_once_and_in_whole_batches(rows: int, size: int, count: int) -> None:
+def test_mine_deals_whole_batches_once(rows: int, size: int, count: int) -> None:
     every = torch.arange(rows)
     dealt = [ProcessGroup(rank, count).mine(every, size) for rank in range(count)]
     assert sorted(torch.cat(dealt).tolist()) == every.tolist()
@@ -31,12 +31,12 @@ def test_rows_are_dealt_once_and_in_whole_batches(rows: int, size: int, count: i
     assert {tuple(part.tolist()) for mine in dealt for part in mine.split(size) if len(part)} <= whole | {()}
 
 
-def test_alone_is_alone() -> None:
+def test_process_group_without_torchrun_is_one() -> None:
     assert process_group() == ProcessGroup(0, 1)
     assert ProcessGroup().all_of({3: True}) == {3: True}
 
 
-def test_training_takes_the_cpu_where_there_is_nothing_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerator_on_uses_the_cpu_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(distributed, "Accelerator", lambda cpu: asked.append(cpu))
     for cuda in (False, True):
@@ -66,7 +66,7 @@ def judged(folder: Path) -> Counter[tuple[str, int]]:
     return Counter((record.trial, index) for record in found for index in record.index)
 
 
-def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path: Path) -> None:
+def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     in_two_processes(evaluation_process.__file__, str(two), "30")
     in_two_processes(evaluation_process.__file__, str(two), "60")  # goes on from what is there
@@ -83,7 +83,7 @@ def test_two_processes_find_what_one_does_and_each_image_is_judged_once(tmp_path
     assert set(judged(two / "corruptions").values()) == {1}
 
 
-def test_what_a_killed_process_left_is_taken_in(tmp_path: Path) -> None:
+def test_evaluate_reads_records_of_a_killed_process(tmp_path: Path) -> None:
     evaluation_process.evaluated(tmp_path, 60)
     whole, expected = records.read(tmp_path / "records.jsonl"), results.load(tmp_path)
     (tmp_path / "records.jsonl").unlink()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import evaluation_process
-from helpers.threshold_classifier import Threshold, curve, levels, standing
+from helpers.threshold_classifier import Threshold, curve, levels, robust_share
 from helpers.toy_networks import classifier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -31,13 +31,17 @@ DATA: dict[str, Any] = {
 def test_evaluate_accepts_data_suite_and_threat(form: str) -> None:
     results = ff.evaluate(Threshold(), DATA[form], suite="quick", threat="Linf:0.2")
     assert {r.attack: r.accuracy for r in results} == {"none": 1.0} | dict.fromkeys(
-        ("FGSM", "PGD-20", "PGD-20 margin", "worst"), standing(0.2)
+        ("FGSM", "PGD-20", "PGD-20 margin", "worst"), robust_share(0.2)
     )
 
 
 def test_evaluate_with_several_threats_has_a_result_for_each() -> None:
     results = ff.evaluate(Threshold(), (X, Y), "curve", ["Linf:0.1", ff.Linf(0.2)])
-    assert [(r.radius, r.accuracy) for r in results] == [(0.0, 1.0), (0.1, standing(0.1)), (0.2, standing(0.2))]
+    assert [(r.radius, r.accuracy) for r in results] == [
+        (0.0, 1.0),
+        (0.1, robust_share(0.1)),
+        (0.2, robust_share(0.2)),
+    ]
 
 
 def test_evaluate_with_an_unknown_suite_suggests_one() -> None:
@@ -58,7 +62,7 @@ def test_results_print_a_table_and_markdown() -> None:
     heading, _, near, far, caption = str(results).splitlines()
     assert heading.split() == ["classifier", "defense", "clean", "Linf", "0.1", "Linf", "0.2"]
     assert near.startswith("near        no")
-    assert f"{100 * standing(0.2):.1f} [" in near
+    assert f"{100 * robust_share(0.2):.1f} [" in near
     assert far.startswith("far ")
     assert "attacks: FGSM" in caption
     rows = results.to_markdown().splitlines()
@@ -69,7 +73,7 @@ def test_results_print_a_table_and_markdown() -> None:
 def test_results_worst_is_the_lowest_accuracy() -> None:
     models = [ff.EvaluatedModel("near", Threshold()), ff.EvaluatedModel("far", Threshold(0.45))]
     results = ff.evaluate(models, (X, Y), curve((0.1, 0.2)))
-    assert results.worst("near").accuracy == standing(0.2)
+    assert results.worst("near").accuracy == robust_share(0.2)
     assert results.worst() == min(results, key=lambda result: result.accuracy)
 
 

@@ -20,7 +20,7 @@ ONE = Record("digits/test:0123456789abcdef", "none", 0, [4, 7], [False, True])
 TWO = Record("digits/test:0123456789abcdef", "PGD-10(Linf:8/255, …) × 2", 1, [4], [True])
 
 
-def test_records_come_back_in_order(tmp_path: Path) -> None:
+def test_read_returns_records_in_order(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     assert records.read(path) == []
     files.append(path, ONE)
@@ -40,7 +40,7 @@ def test_any_record_is_one_line_and_reads_back(
     assert records.read(path) == [record, ONE]
 
 
-def test_a_line_cut_short_anywhere_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_read_drops_a_line_cut_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     files.append(path, ONE)
     whole = path.read_bytes()
@@ -58,7 +58,7 @@ def test_a_line_cut_short_anywhere_is_dropped_and_the_next_one_is_whole(tmp_path
     "line",
     [b"", b"{", b"[1, 2]", b"null", b'{"subject": "a"}', b"\x00\x00", b"\xff", json.dumps({"more": 1}).encode()],
 )
-def test_a_damaged_line_is_one_sentence(tmp_path: Path, line: bytes) -> None:
+def test_read_damaged_line_is_refused(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "records.jsonl"
     files.append(path, ONE)
     path.write_bytes(path.read_bytes() + line + b"\n")
@@ -69,7 +69,7 @@ def test_a_damaged_line_is_one_sentence(tmp_path: Path, line: bytes) -> None:
     assert path.read_bytes().count(b"\n") == 3  # nothing was deleted
 
 
-def test_writing_makes_the_folder_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_write_makes_the_folder_and_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "weights"
     files.write(path, b"old")
     files.write(path, b"new")
@@ -88,7 +88,7 @@ def _stop(*_: Any) -> None:
 
 @pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
 @pytest.mark.parametrize(("failure", "error"), [(_full, OSError), (_stop, KeyboardInterrupt)])
-def test_whatever_stops_a_write_leaves_the_old_file_whole(
+def test_write_interrupted_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, failure: Any, error: type[BaseException]
 ) -> None:
     path = tmp_path / "config.json"
@@ -101,9 +101,7 @@ def test_whatever_stops_a_write_leaves_the_old_file_whole(
     assert os.listdir(tmp_path) == ["config.json"]
 
 
-def test_a_full_disk_in_the_middle_of_the_content_leaves_the_old_file_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_on_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights"
     files.write(path, b"old")
     real = os.fdopen
@@ -131,7 +129,7 @@ def test_a_full_disk_in_the_middle_of_the_content_leaves_the_old_file_whole(
     assert os.listdir(tmp_path) == ["weights"]
 
 
-def test_the_new_file_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_syncs_before_it_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     for call in ("fsync", "replace"):
         real = getattr(os, call)
@@ -140,7 +138,7 @@ def test_the_new_file_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkey
     assert order == ["fsync", "replace"]
 
 
-def test_json_comes_back(tmp_path: Path) -> None:
+def test_json_reads_back(tmp_path: Path) -> None:
     value = {"recipe": "rtfe", "name": "Ångström", "radii": [0.03, 1], "none": None}
     files.write_json(tmp_path / "a.json", value)
     assert files.read_json(tmp_path / "a.json") == value
@@ -148,7 +146,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"{'a': 1}"])
-def test_what_is_not_json_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_read_json_refuses_other_content(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not JSON") as refusal:
@@ -156,7 +154,7 @@ def test_what_is_not_json_is_one_sentence(tmp_path: Path, content: bytes) -> Non
     assert str(path) in str(refusal.value)
 
 
-def test_a_missing_json_file_is_one_sentence(tmp_path: Path) -> None:
+def test_read_json_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "no" / "config.json", tmp_path / "file" / "config.json"):
         with pytest.raises(InputError) as refusal:
@@ -168,7 +166,7 @@ CONFIG = {"recipe": "rtfe", "guides": ("cnn", "resnet20"), "radius": 8 / 255, "e
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_new_run_keeps_its_configuration_and_who_made_it(tmp_path: Path, exists: bool) -> None:
+def test_start_new_run_writes_config_and_versions(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path / "runs" / "one"
     if exists:
         folder.mkdir(parents=True)
@@ -181,7 +179,7 @@ def test_a_new_run_keeps_its_configuration_and_who_made_it(tmp_path: Path, exist
     assert run.checkpoint.parent == folder
 
 
-def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
+def test_start_with_equal_config_resumes(tmp_path: Path) -> None:
     start(tmp_path, CONFIG).log(epoch=1, loss=0.5)
     content = (tmp_path / "config.json").read_bytes()
     again = start(tmp_path, CONFIG)
@@ -191,7 +189,7 @@ def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
     assert lines == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
 
 
-def test_rewinding_drops_the_log_of_steps_that_will_be_made_again(tmp_path: Path) -> None:
+def test_rewind_drops_later_log_lines(tmp_path: Path) -> None:
     run, log = start(tmp_path, CONFIG), tmp_path / "train.jsonl"
     run.rewind(0)
     assert not log.exists()
@@ -216,7 +214,7 @@ def test_rewinding_drops_the_log_of_steps_that_will_be_made_again(tmp_path: Path
         ({"radius": 0.0313}, "radius was 0.03137254901960784, now 0.0313"),
     ],
 )
-def test_another_configuration_is_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_start_with_another_config_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     start(tmp_path, CONFIG)
     content = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match="belongs to another configuration") as refusal:
@@ -225,7 +223,7 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path, change: dict[s
     assert (tmp_path / "config.json").read_bytes() == content
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_start_in_another_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").touch()
     for folder in (tmp_path, tmp_path / "holiday.txt"):
         with pytest.raises(InputError, match="no run: choose an empty or new folder"):
@@ -234,7 +232,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"config": 3}', '{"config": "abc"}', '{"config": [1]}'])
-def test_a_config_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+def test_config_of_another_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="no configuration of a run"):
         start(tmp_path, CONFIG)

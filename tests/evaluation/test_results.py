@@ -34,33 +34,33 @@ def found(*verdicts: Verdict) -> dict[tuple[str, str, float], Result]:
     return by_key
 
 
-def test_a_cell_counts_a_verdict() -> None:
+def test_count_of_a_verdict_is_a_result() -> None:
     cell = found(SMALL_PGD)["pgd", "Linf", 0.1]
     low, high = wilson(7, 10)
     assert cell == Result("cnn", True, False, "pgd", "Linf", 0.1, 10, 0.7, low, high, 0.7, 3)
 
 
-def test_clean_images_come_first() -> None:
+def test_count_begins_with_clean_images() -> None:
     first = counted(CLEANLY_LOST, [SMALL_PGD])[0]
     assert (first.attack, first.norm, first.radius, first.accuracy, first.cumulative) == (CLEAN, "", 0.0, 0.9, 0.9)
     assert [cell.attack for cell in counted(frozenset(), [])] == [CLEAN]
 
 
-def test_the_worst_is_taken_image_by_image() -> None:
+def test_count_worst_is_image_by_image() -> None:
     made = found(SMALL_FGSM, SMALL_PGD, LARGE_FGSM, LARGE_PGD)
     assert made[WORST, "Linf", 0.1].accuracy == 0.6  # 0, 1, 2, 3 are lost to one or the other
     assert made[WORST, "Linf", 0.2].accuracy == 0.6  # 0, 2, 4, 5
     assert made[WORST, "Linf", 0.1].accuracy < min(made["fgsm", "Linf", 0.1].accuracy, 0.7)
 
 
-def test_one_attack_in_a_norm_has_no_worst() -> None:
+def test_count_of_one_attack_has_no_worst() -> None:
     assert {key for key in found(SMALL_PGD, LARGE_PGD, EUCLID) if key[0] == WORST} == set()
     made = found(SMALL_PGD, SMALL_FGSM, EUCLID)
     assert {key for key in made if key[0] == WORST} == {(WORST, "Linf", 0.1)}
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_an_image_lost_at_a_radius_is_lost_at_every_larger_one(turn: int) -> None:
+def test_cumulative_never_rises_with_the_radius(turn: int) -> None:
     made = found(*(SMALL_FGSM, LARGE_FGSM, SMALL_PGD, LARGE_PGD)[::turn])
     assert made["fgsm", "Linf", 0.1].cumulative == 0.8
     assert made["fgsm", "Linf", 0.2].accuracy == 0.8
@@ -68,18 +68,18 @@ def test_an_image_lost_at_a_radius_is_lost_at_every_larger_one(turn: int) -> Non
     assert made[WORST, "Linf", 0.2].cumulative == pytest.approx(0.4)  # 0 … 5
 
 
-def test_norms_do_not_add_up() -> None:
+def test_cumulative_is_separate_for_norms() -> None:
     made = found(SMALL_PGD, ("pgd", "L2", 0.05, frozenset({0, 8})))
     assert made["pgd", "Linf", 0.1].cumulative == 0.7
     assert made["pgd", "L2", 0.05].cumulative == 0.8
 
 
-def test_misclassified_clean_images_are_lost_at_every_radius() -> None:
+def test_cumulative_contains_clean_errors() -> None:
     made = found(("pgd", "Linf", 0.1, frozenset({5})))
     assert made["pgd", "Linf", 0.1].cumulative == 0.8
 
 
-def test_cells_come_back_from_disk(tmp_path: Path) -> None:
+def test_load_returns_saved_results(tmp_path: Path) -> None:
     made = counted(CLEANLY_LOST, [SMALL_FGSM, SMALL_PGD, EUCLID])
     results.save(tmp_path, iter(made))
     assert results.load(tmp_path) == made
@@ -92,14 +92,14 @@ def _without(key: str) -> str:
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "[[]]", '[{"classifier": "cnn"}]', _without("cumulative"), "null"])
-def test_a_summary_of_something_else_is_one_sentence(tmp_path: Path, content: str) -> None:
+def test_load_refuses_another_summary(tmp_path: Path, content: str) -> None:
     (tmp_path / "summary.json").write_text(content)
     with pytest.raises(InputError, match="no list of results") as refusal:
         results.load(tmp_path)
     assert str(tmp_path) in str(refusal.value)
 
 
-def test_a_missing_or_broken_summary_is_one_sentence(tmp_path: Path) -> None:
+def test_load_missing_or_broken_summary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no"):
         results.load(tmp_path)
     (tmp_path / "summary.json").write_text("[")

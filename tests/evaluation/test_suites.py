@@ -33,7 +33,7 @@ def every_suite() -> dict[str, Suite]:
 
 
 @pytest.mark.parametrize("name", every_suite())
-def test_identities_are_distinct_within_a_suite_and_hold_no_address(name: str) -> None:
+def test_suite_identities_are_distinct_and_stable(name: str) -> None:
     trials = every_suite()[name]
     identities = [str(trial) for trial in trials]
     assert len(set(identities)) == len(trials)
@@ -44,13 +44,13 @@ def test_identities_are_distinct_within_a_suite_and_hold_no_address(name: str) -
     assert name in ("black-box", "transfer", "randomized", "standard") or views == {"white_box"}
 
 
-def test_identities_are_the_same_in_another_process(python: Callable[..., str]) -> None:
+def test_suite_identities_equal_in_another_process(python: Callable[..., str]) -> None:
     program = f"import sys; sys.path[:0] = {sys.path!r}; from evaluation import test_suites as t\n"
     other = python(program + "for s in t.every_suite().values():\n for trial in s:\n  print(trial)")
     assert other.splitlines() == [str(trial) for suite in every_suite().values() for trial in suite]
 
 
-def test_whatever_a_trial_differs_in_its_identity_differs() -> None:
+def test_trial_identity_contains_all_settings() -> None:
     threat = Linf(0.1)
     trials = [
         Trial("a", PGD(threat, 20, 0.01), threat),
@@ -64,7 +64,7 @@ def test_whatever_a_trial_differs_in_its_identity_differs() -> None:
     assert len({str(trial) for trial in trials}) == len(trials)
 
 
-def test_the_papers_three_readings_have_their_step_sizes_at_every_radius() -> None:
+def test_rtfe_step_sizes_scale_with_the_radius() -> None:
     trials = papers.rtfe(THREATS[:3])
     assert [trial.name for trial in trials[:3]] == ["RTFE step 1.25ε", "RTFE step 1.25ε/20", "RTFE step 1.25ε/100"]
     pixels = [255 * trial.attack.step_size for trial in trials]
@@ -73,13 +73,13 @@ def test_the_papers_three_readings_have_their_step_sizes_at_every_radius() -> No
     assert all(trial.attack.threat == trial.threat for trial in trials)
 
 
-def test_what_a_suite_costs_is_known_beforehand() -> None:
+def test_trial_gradients_are_counted() -> None:
     assert [trial.gradients() for trial in general.quick(Linf(0.1))] == [1, 40, 40]
     assert sum(trial.gradients() for trial in general.curve(THREATS)) == 4 * 40
     assert Trial("it", lambda *_, **__: torch.empty(0), Linf(0.1)).gradients() == 1
 
 
-def test_quick_steps_are_two_and_a_half_radii_long_in_all() -> None:
+def test_quick_steps_sum_to_two_and_a_half_radii() -> None:
     first, ce, margin = general.quick(Linf(0.1))
     assert first.attack == fgsm(Linf(0.1))
     for trial in (ce, margin):
@@ -87,7 +87,7 @@ def test_quick_steps_are_two_and_a_half_radii_long_in_all() -> None:
     assert ce.attack.loss is not margin.attack.loss
 
 
-def test_what_the_attacker_sees_is_the_function_that_is_handed_in() -> None:
+def test_views_return_model_or_classifier() -> None:
     bare, guarded = nn.Flatten(), Defended(nn.Identity(), nn.Flatten())
     assert white_box(guarded) is guarded
     assert oblivious(guarded) is guarded.classifier
@@ -106,7 +106,7 @@ def test_every_suite_runs_and_breaks_something(name: str) -> None:
     assert min(cell.accuracy for cell in attacked) <= clean.accuracy
 
 
-def test_aaa_s_adaptive_attacks_see_the_autoencoder() -> None:
+def test_aaa_adaptive_attacks_the_autoencoder() -> None:
     class Autoencoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -123,7 +123,7 @@ def test_aaa_s_adaptive_attacks_see_the_autoencoder() -> None:
     assert [cell.attack for cell in cells] == ["none", "PGD with reconstruction", "latent", "worst"]
 
 
-def test_the_papers_protocols_are_as_they_are_printed() -> None:
+def test_papers_protocols_equal_the_printed_ones() -> None:
     eight = 8 / 255
     jatp = papers.jatp([Linf("8/255")], 10)
     assert [trial.name for trial in jatp] == ["PGD-40", "DLR-40", "AutoAttack", "FWA-20", "TI-BIM"]
@@ -146,7 +146,7 @@ def test_the_papers_protocols_are_as_they_are_printed() -> None:
     assert few[1].attack.step_size == 0.03125 / 4
 
 
-def test_an_attacker_of_a_surrogate_is_handed_the_surrogate_and_its_fingerprint_is_on_record() -> None:
+def test_surrogate_view_names_its_fingerprint() -> None:
     other, one = classifier(seed=1), classifier(seed=2)
     view = Surrogate(other, "other")
     assert view(one) is other

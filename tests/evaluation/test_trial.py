@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.results import broken
-from helpers.threshold_classifier import Threshold, levels, standing
+from helpers.threshold_classifier import Threshold, levels, robust_share
 from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
 
@@ -48,18 +48,18 @@ class Rounded(nn.Module):
         return (x.detach() * 255).round() / 255
 
 
-def test_a_pipeline_that_answers_at_random_is_attacked_through_eot_or_not_at_all() -> None:
+def test_evaluate_random_model_requires_eot() -> None:
     with pytest.raises(InputError, match=r"random outputs.*FGSM.*eot"):
         evaluate(Noisy(), levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
     through = Trial("eot", PGD(THREAT, 3, 0.05), THREAT, access=Access(eot_samples=30))
     first, again = (evaluate(Noisy(), levels(), [through])[1].accuracy for _ in range(2))
     assert first == again
-    assert first == pytest.approx(standing(0.1), abs=0.15)
+    assert first == pytest.approx(robust_share(0.1), abs=0.15)
     elsewhere = Trial("transfer", fgsm(THREAT), THREAT, access=Access(Surrogate(Threshold(), "another")))
     evaluate(Noisy(), levels(), [elsewhere])  # what the attacker sees does not answer at random
 
 
-def test_a_pipeline_without_a_gradient_is_not_measured_by_one() -> None:
+def test_evaluate_without_gradient_requires_bpda() -> None:
     guarded = Defended(Rounded(), Threshold())
     with pytest.raises(InputError, match=r"no gradient.*FGSM.*black-box.*through_bpda"):
         evaluate(guarded, levels(), [Trial("FGSM", fgsm(THREAT), THREAT)])
@@ -68,11 +68,11 @@ def test_a_pipeline_without_a_gradient_is_not_measured_by_one() -> None:
     bpda = Trial("BPDA", fgsm(THREAT), THREAT, access=Access(through_bpda))
     queries = Trial("noise", PGD(THREAT, 1, 0.0), THREAT, access=Access(oblivious))
     cells = {cell.attack: cell.accuracy for cell in evaluate(guarded, levels(), [bpda, queries])}
-    assert cells["BPDA"] == standing(0.1)
+    assert cells["BPDA"] == robust_share(0.1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
+def test_with_copies_lets_the_model_decide(precision: str) -> None:
     network = classifier()
     before = state_digest(network)
     suite = [Trial("PGD", PGD(Linf(0.03), 4, 0.01), Linf(0.03), 2, run=stop_at_success)]
@@ -88,7 +88,7 @@ def test_a_swift_copy_proposes_and_the_subject_decides(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_copy_that_proposes_moves_no_random_start(precision: str) -> None:
+def test_with_copies_keeps_random_starts(precision: str) -> None:
     """The starts alone decide here, so that other numbers would break other images."""
     luck = Trial("luck", PGD(Linf(0.2), 1, 0.0), Linf(0.2), 3, run=stop_at_success)
     (swift,) = with_copies([luck], precision)
@@ -99,7 +99,7 @@ def test_a_copy_that_proposes_moves_no_random_start(precision: str) -> None:
     assert 0 < len(broken(plain[1]) - broken(plain[0])) < len(levels()) - len(broken(plain[0]))
 
 
-def test_what_a_trial_averages_over_still_moves_them() -> None:
+def test_rng_key_contains_eot_and_view() -> None:
     plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT)
     views = [
         Access(),
@@ -116,7 +116,7 @@ def test_what_a_trial_averages_over_still_moves_them() -> None:
     assert replace(plain, run=Cascade((plain,))).rng_key == str(plain)
 
 
-def test_a_trial_is_settled_where_its_device_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_on_device_without_bfloat16_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     plain = Trial("it", PGD(THREAT, 1, 0.0), THREAT, run=stop_at_success)
     swift = replace(plain, access=Access(precision="bf16"))
@@ -135,7 +135,7 @@ def test_a_trial_is_settled_where_its_device_has_no_bfloat16(monkeypatch: pytest
     ]
 
 
-def test_a_suite_that_goes_through_once_is_run_whole() -> None:
+def test_evaluate_accepts_an_iterator_of_trials() -> None:
     suite = general.curve([Linf(0.1), Linf(0.2)])
     whole = evaluate(Threshold(), levels(), suite)
     assert evaluate(Threshold(), levels(), iter(suite)) == whole
@@ -145,17 +145,17 @@ def test_a_suite_that_goes_through_once_is_run_whole() -> None:
 
 
 @pytest.mark.parametrize("suite", [general.quick, None, general.quick(THREAT)[0].attack, [PGD(THREAT, 1, 0.1)], [None]])
-def test_what_is_no_suite_is_told_what_to_give(suite: object) -> None:
+def test_evaluate_refuses_other_suites(suite: object) -> None:
     with pytest.raises(InputError, match="expected a list of Trials"):
         evaluate(Threshold(), levels(), suite)  # type: ignore[arg-type]
 
 
-def test_what_is_judged_at_its_end_is_left_as_it_is() -> None:
+def test_with_copies_keeps_trials_that_run_all_steps() -> None:
     trial = Trial("PGD", PGD(THREAT, 4, 0.01), THREAT, run=run_all_steps)
     assert with_copies([trial]) == [trial]
 
 
-def test_autoattack_is_handed_a_copy_that_is_the_same_function_and_no_other() -> None:
+def test_with_copies_gives_autoattack_fp32_only() -> None:
     network, images, threat = classifier(), toy_images(60, seed=1, split="test"), Linf(0.05)
     trial = Trial("AutoAttack", AutoAttack(threat, CLASSES, queries=20), threat)
     assert with_copies([trial], "bf16") == [trial]
@@ -168,7 +168,7 @@ def test_autoattack_is_handed_a_copy_that_is_the_same_function_and_no_other() ->
     assert 0 < len(broken(plain[1]) - broken(plain[0])) < len(images) - len(broken(plain[0]))
 
 
-def test_the_cost_is_said_before_it_is_paid() -> None:
+def test_cost_of_is_stated_beforehand() -> None:
     suite = general.standard([THREAT], CLASSES)
     said = str(cost_of([EvaluatedModel("it", classifier())], toy_images(10), suite, batch_size=5))
     gradients = sum(trial.gradients() for trial in suite)
@@ -181,6 +181,6 @@ def test_the_cost_is_said_before_it_is_paid() -> None:
     assert cost.among(4).seconds == cost.seconds / 4
 
 
-def test_every_suite_of_the_command_line_is_made_from_terms() -> None:
+def test_all_suites_are_made_from_terms() -> None:
     terms = Terms([THREAT], CLASSES)
     assert all(len(suite(terms)) > 0 for suite in suites.SUITES.values())

@@ -1,4 +1,4 @@
-"""A classifier whose robust accuracy is known without running it, images for it, and an attack that obeys nobody."""
+"""A classifier of known robust accuracy, images for it, and an attack that ignores its threat model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def levels(wrong: int = 0) -> ImageDataset:
     return data.from_tensors("levels", level.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone(), y)
 
 
-def standing(radius: float, wrong: int = 0) -> float:
+def robust_share(radius: float, wrong: int = 0) -> float:
     """The share of `levels` that no attack in l∞ can move across the threshold."""
     kept = [0.02 * i + 0.01 > radius for i in range(20)]
     return (sum(kept[wrong:]) + sum(kept)) / 40

@@ -21,19 +21,19 @@ ONE = Certificate("net", "toy:ab", str(SmoothingConfig()), 3, "00ff", 1, 1, [0, 
 
 
 @pytest.mark.parametrize(("votes", "samples", "alpha"), [(990, 1000, 0.001), (60, 100, 0.05), (99_990, 100_000, 0.001)])
-def test_the_radius_is_cohens(votes: int, samples: int, alpha: float) -> None:
+def test_radius_equals_cohens_formula(votes: int, samples: int, alpha: float) -> None:
     bound = stats.beta.ppf(alpha, votes, samples - votes + 1)
     radius = SmoothingConfig(0.5, samples, 100, alpha).radius(votes)
     assert radius == pytest.approx(0.5 * stats.norm.ppf(bound), rel=1e-8)
 
 
-def test_the_papers_figures() -> None:
+def test_largest_radius_equals_the_papers_figures() -> None:
     """Cohen et al. name these: all of 100,000 samples at alpha 0.001 certify 3.8 sigma."""
     assert SmoothingConfig(1.0, 100_000).largest_radius == pytest.approx(3.8115, abs=1e-3)
     assert SmoothingConfig(0.25, 100_000).largest_radius == pytest.approx(3.8115 / 4, abs=1e-3)
 
 
-def test_a_bare_majority_is_no_certificate() -> None:
+def test_radius_of_a_bare_majority_is_none() -> None:
     smoothing = SmoothingConfig(0.25, 100, 100, 0.05)
     assert stats.beta.ppf(0.05, 58, 43) < 0.5 < stats.beta.ppf(0.05, 59, 42)
     assert smoothing.radius(58) is None
@@ -41,7 +41,7 @@ def test_a_bare_majority_is_no_certificate() -> None:
     assert smoothing.radius(0) is None
 
 
-def test_predict_asks_whether_the_top_two_are_told_apart() -> None:
+def test_winner_requires_significant_top_two() -> None:
     smoothing = SmoothingConfig(alpha=0.05)
     assert stats.binomtest(15, 20).pvalue < 0.05 < stats.binomtest(14, 20).pvalue
     assert smoothing.winner([5, 70, 15, 0]) == 1
@@ -71,7 +71,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_numbers_that_prove_nothing_are_refused_in_one_sentence(words: str) -> None:
+def test_smoothing_config_refuses_useless_numbers(words: str) -> None:
     with pytest.raises(InputError) as error:
         SmoothingConfig(**REFUSED[words])
     assert words in str(error.value)
@@ -79,13 +79,13 @@ def test_numbers_that_prove_nothing_are_refused_in_one_sentence(words: str) -> N
 
 
 @pytest.mark.parametrize(("samples", "alpha"), [(10, 0.001), (2, 0.5), (11, 2**-10), (1, 0.6)])
-def test_the_fewest_samples_that_prove_anything(samples: int, alpha: float) -> None:
+def test_smoothing_config_accepts_the_fewest_samples(samples: int, alpha: float) -> None:
     assert SmoothingConfig(1.0, samples, 1, alpha).largest_radius > 0
     with pytest.raises(InputError, match="nothing can be certified"):
         SmoothingConfig(1.0, samples - 1, 1, alpha)
 
 
-def test_a_radius_out_of_reach_is_refused_with_the_largest() -> None:
+def test_check_radius_out_of_reach_names_the_largest() -> None:
     smoothing = SmoothingConfig(0.25, 1000)
     assert smoothing.largest_radius == pytest.approx(0.25 * stats.norm.ppf(0.001**0.001))
     smoothing.check_radius(0.6)
@@ -96,7 +96,7 @@ def test_a_radius_out_of_reach_is_refused_with_the_largest() -> None:
             smoothing.check_radius(radius)
 
 
-def test_lines_are_read_as_they_were_written_and_a_torn_one_is_cut(tmp_path: Path) -> None:
+def test_read_drops_an_incomplete_last_line(tmp_path: Path) -> None:
     path = tmp_path / "certificates.jsonl"
     assert certificate.read(path) == []
     two = replace(ONE, index=4, certified=None, radius=0.0)
@@ -110,7 +110,7 @@ def test_lines_are_read_as_they_were_written_and_a_torn_one_is_cut(tmp_path: Pat
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "no", json.dumps(asdict(ONE) | {"more": 1})])
-def test_a_line_that_is_no_certificate_is_refused(tmp_path: Path, line: str) -> None:
+def test_read_refuses_a_damaged_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "certificates.jsonl"
     files.append(path, ONE)
     with path.open("a") as file:
@@ -128,14 +128,14 @@ FOUND = [
 ]
 
 
-def test_certificates_are_counted_by_hand() -> None:
+def test_counts_of_certificates_equal_hand_counts() -> None:
     assert [certificate.certified(FOUND, radius) for radius in (0.0, 0.2, 0.25, 0.4, 0.5, 0.6)] == [2, 2, 1, 1, 0, 0]
     assert certificate.predicted(FOUND) == 3
     assert certificate.abstained(FOUND) == 2
     assert certificate.average_radius(FOUND) == pytest.approx(0.75 / 5)
 
 
-def test_the_table_says_what_was_proved_and_what_was_not() -> None:
+def test_table_states_what_is_proved() -> None:
     table = Certificates(FOUND, SmoothingConfig()).table([0.0, 0.25])
     heading, _, row, *caption = table.splitlines()
     assert heading.split() == ["smoothed", "clean", "abstained", "L2", "0", "L2", "0.25", "ACR"]

@@ -74,7 +74,7 @@ def heard(image: Tensor, index: int, count: int, purpose: str = "guess", batch_s
     return torch.cat(Listening.heard)
 
 
-def test_a_linear_classifiers_radius_is_certified_and_never_exceeded() -> None:
+def test_certify_linear_classifier_is_near_exact_radius() -> None:
     """The smoothed halfspace's radius is exactly the distance from the plane, whatever sigma is."""
     distances = [sign * d for d in (0.1, 0.2, 0.3, 0.4, 0.5) for sign in (1, -1)]
     for sigma in (0.25, 0.5):
@@ -93,7 +93,7 @@ def test_a_linear_classifiers_radius_is_certified_and_never_exceeded() -> None:
             )
 
 
-def test_on_the_boundary_both_abstain_as_often_as_they_should() -> None:
+def test_certify_on_the_boundary_abstains_at_rate_alpha() -> None:
     """At p = 1/2 a certificate is always wrong: it is given with probability at most alpha."""
     count, alpha, n = 500, 0.2, 101
     smoothing = SmoothingConfig(0.25, n=n, n0=5, alpha=alpha)
@@ -108,7 +108,7 @@ def test_on_the_boundary_both_abstain_as_often_as_they_should() -> None:
         assert abs(seen - count * expected) < 3 * math.sqrt(count * expected * (1 - expected))
 
 
-def test_the_guess_and_the_estimate_hear_different_noise() -> None:
+def test_votes_of_guess_and_estimate_have_independent_noise() -> None:
     image = torch.full((1, 16, 16), 0.5)
     guess, estimate = heard(image, 3, 20), heard(image, 3, 20, "estimate")
     assert torch.corrcoef(torch.stack([guess.flatten(), estimate.flatten()]))[0, 1].abs() < 0.05
@@ -118,7 +118,7 @@ def test_the_guess_and_the_estimate_hear_different_noise() -> None:
     assert copies.abs().max() < 0.3
 
 
-def test_a_certificate_does_not_count_the_votes_that_guessed() -> None:
+def test_certify_does_not_reuse_the_first_votes() -> None:
     smoothed = SmoothedClassifier(Halfspace(), QUICK)
     x = at_distances([0.05]).batch(torch.tensor([0]))[0][0]
     guess, votes, _ = smoothed.certify(x, 7)
@@ -128,7 +128,7 @@ def test_a_certificate_does_not_count_the_votes_that_guessed() -> None:
     assert smoothed.predict(x, 7) == QUICK.winner(smoothed.votes(x, 7, 60, "predict"))
 
 
-def test_noise_is_gaussian_and_is_not_clipped() -> None:
+def test_votes_noise_is_gaussian_and_not_clipped() -> None:
     image = torch.linspace(0, 1, 256).view(1, 16, 16)
     noise = (heard(image, 3, 400) - image) / 0.25
     assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
@@ -136,14 +136,14 @@ def test_noise_is_gaussian_and_is_not_clipped() -> None:
     assert float(noise[:, 0, -1, -1].max()) > 2
 
 
-def test_neither_batch_size_nor_order_changes_a_copy() -> None:
+def test_votes_do_not_depend_on_batch_size() -> None:
     image = torch.rand(1, 4, 4)
     alone = heard(image, 5, 60, batch_size=60)
     assert torch.equal(alone, heard(image, 5, 60, batch_size=7))
     assert torch.equal(alone[:25], heard(image, 5, 25))
 
 
-def test_batch_size_and_other_images_change_no_certificate() -> None:
+def test_certify_does_not_depend_on_batch_or_other_images() -> None:
     images, network = toy_images(12, split="test"), classifier()
     whole = certify(network, images, QUICK)
     assert len({tuple(c.votes) for c in whole}) > 3
@@ -152,9 +152,7 @@ def test_batch_size_and_other_images_change_no_certificate() -> None:
     assert certify(network, images.subset(some), QUICK) == [whole[row] for row in some]
 
 
-def test_an_interrupted_certification_goes_on_and_counts_no_image_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certify_interrupted_resumes_each_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, network, asked = toy_images(10, split="test"), classifier(), []
     certify_one = SmoothedClassifier.certify
 
@@ -196,7 +194,7 @@ def others() -> dict[str, tuple[nn.Module, ImageDataset, SmoothingConfig]]:
 
 
 @pytest.mark.parametrize("name", others())
-def test_no_certificate_is_taken_for_another(tmp_path: Path, name: str) -> None:
+def test_certify_never_reuses_another_certificate(tmp_path: Path, name: str) -> None:
     network, images, smoothing = others()[name]
     certify(classifier(), toy_images(4, split="test"), QUICK, folder=tmp_path)
     found = certify(network, images, smoothing, folder=tmp_path)
@@ -204,7 +202,7 @@ def test_no_certificate_is_taken_for_another(tmp_path: Path, name: str) -> None:
     assert len(certificate.read(tmp_path / "certificates.jsonl")) == 8
 
 
-def test_preprocessors_without_weights_are_told_apart(tmp_path: Path) -> None:
+def test_certify_distinguishes_preprocessors_without_weights(tmp_path: Path) -> None:
     images, network = toy_images(4, split="test"), classifier()
     plain = certify(Defended(nn.Hardtanh(-9, 9), network), images, QUICK, folder=tmp_path)
     darkened = certify(Defended(nn.Hardtanh(0, 0.5), network), images, QUICK, folder=tmp_path)
@@ -212,7 +210,7 @@ def test_preprocessors_without_weights_are_told_apart(tmp_path: Path) -> None:
     assert len(certificate.read(tmp_path / "certificates.jsonl")) == 8
 
 
-def test_the_network_is_untouched_whatever_mode_it_came_in() -> None:
+def test_certify_leaves_the_network_unchanged() -> None:
     network, front = classifier().train(), preprocessor()
     network[0].requires_grad_(False)
     pipeline = Defended(front, network)
@@ -224,7 +222,7 @@ def test_the_network_is_untouched_whatever_mode_it_came_in() -> None:
     assert untouched(pipeline, before[2])
 
 
-def test_a_network_that_changes_meanwhile_is_not_trusted() -> None:
+def test_certify_network_that_changes_raises() -> None:
     class Counting(Halfspace):
         def forward(self, x: Tensor) -> Tensor:
             self.w += 0.001
@@ -248,14 +246,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_certified_is_refused_in_one_sentence(words: str) -> None:
+def test_certify_refuses_unusable_input(words: str) -> None:
     with pytest.raises(InputError) as error:
         REFUSED[words]()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_published_classifier_of_mnist_is_certified(real_data: Path) -> None:
+def test_certify_published_mnist_classifier(real_data: Path) -> None:
     weights = real_data / "classifiers" / "secml-mnist-smallcnn.pth"
     network = load_weights("smallcnn", weights, mean=[0.0], std=[1.0], channels=1, size=28)
     images = data.sample(data.load("mnist", "test", real_data), 20, seed=0)
