@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +44,9 @@ class AAA(Recipe):
         lr: Adam's learning rate (1e-3).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
-    inner_attack_replaceable: ClassVar[bool] = True
-    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
+    roles = ("preprocessor", "guides")
+    inner_attack_replaceable = True
+    default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.3)
     steps: int = 40

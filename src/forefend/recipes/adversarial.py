@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -34,8 +33,8 @@ class Adversarial(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
-    inner_attack_replaceable: ClassVar[bool] = True
+    roles = ("classifier",)
+    inner_attack_replaceable = True
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 7
@@ -50,9 +49,7 @@ class Adversarial(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        weights = weights_of(networks.classifier, "Adversarial training", "classifier")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy."""
@@ -61,4 +58,4 @@ class Adversarial(Recipe):
     def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Take a step of the saddle-point problem, Eq. 2.1."""
         x_adv = attack(craft.classifier, batch.x, batch.y, rng=batch.rng)
-        yield "classifier", ce(train.classifier(x_adv), batch.y).mean()
+        yield "classifier", ce(train.classifier(x_adv), batch.y).mean()  # Eq. 2.1

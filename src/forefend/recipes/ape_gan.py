@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +40,8 @@ class APEGAN(Recipe):
         beta1: Adam's first moment, of both (public code: 0.5).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "discriminator", "guides")
-    default_preprocessor: ClassVar[str] = "ape-gan"
+    roles = ("preprocessor", "discriminator", "guides")
+    default_preprocessor = "ape-gan"
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 40

@@ -240,6 +240,14 @@ def sgd(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimize
     return torch.optim.SGD(weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
+def train_with_sgd(
+    recipe: Recipe, network: nn.Module, role: str, schedule: Callable[[float], float]
+) -> dict[str, Trainable]:
+    """Return the trainable of a recipe that trains one network with SGD."""
+    weights = weights_of(network, type(recipe).__name__, role)
+    return {role: Trainable({role: network}, sgd(weights, recipe), schedule)}
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,7 +56,7 @@ class DenoisedSmoothing(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    roles = ("preprocessor", "guides")
 
     sigma: float = 0.25
     objective: Objective = reconstruction

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -73,7 +72,7 @@ class HGD(Recipe):
         decay: factor on the learning rate at each milestone (authors' code: 0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
+    roles = ("preprocessor", "guides")
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 40

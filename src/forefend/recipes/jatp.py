@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, boosted_ce, euclidean, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.guide import check_guides, pipeline_features, read
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, train_with_sgd, weights_of
 from forefend.recipes.ensemble import in_turn
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
@@ -98,15 +97,13 @@ class JATP(JointTraining):
     Source: Zhou et al., arXiv 2106.05453.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
-    default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet@trades",)
+    roles = ("preprocessor", "guides")
+    default_guides = ("tinyresnet@trades",)
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the preprocessor; the target model is frozen."""
         check_guides(networks.guides)
-        weights = weights_of(networks.preprocessor, "JATP", "preprocessor")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
 
     def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Algorithm 1; each step uses the next guide."""
@@ -118,7 +115,7 @@ class JATP(JointTraining):
 class PairTraining(JointTraining):
     """Algorithm 1, where the target model is trained too; JATP' and JAT differ in their use."""
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "classifier")
+    roles = ("preprocessor", "classifier")
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train preprocessor and classifier with one optimizer."""

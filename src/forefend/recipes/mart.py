@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, small_noise
 from forefend.losses import boosted_ce, ce, kl
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -36,7 +35,7 @@ class MART(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    roles = ("classifier",)
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 10
@@ -52,9 +51,7 @@ class MART(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        weights = weights_of(networks.classifier, "MART", "classifier")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy, from small noise."""

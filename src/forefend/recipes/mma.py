@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.losses import ce, soft_margin
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import stepwise
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -42,7 +41,7 @@ class MMA(Recipe):
         factors: factor on the learning rate after each (0.3, 0.1 and 0.03).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    roles = ("classifier",)
 
     threat: ThreatModel = Linf(12 / 255)
     steps: int = 10
@@ -64,9 +63,7 @@ class MMA(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        weights = weights_of(networks.classifier, "MMA", "classifier")
-        schedule = stepwise(self.milestones, self.factors)
-        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.classifier, "classifier", stepwise(self.milestones, self.factors))
 
     def init_state(self, data: ImageDataset) -> dict[str, Tensor]:
         """Each image's radius."""

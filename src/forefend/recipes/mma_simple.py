@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -38,7 +37,7 @@ class MMASimple(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    roles = ("classifier",)
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 10
@@ -53,9 +52,7 @@ class MMASimple(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        weights = weights_of(networks.classifier, "Simplified MMA", "classifier")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy."""

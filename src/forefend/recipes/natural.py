@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -27,7 +26,7 @@ class Natural(Recipe):
         weight_decay: decoupled weight decay (ours).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    roles = ("classifier",)
 
     epochs: int = 10
     batch_size: int = 128

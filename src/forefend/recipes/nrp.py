@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +42,7 @@ class NRP(Recipe):
         lr: Adam's learning rate, of both (1e-4).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "discriminator", "guides")
+    roles = ("preprocessor", "discriminator", "guides")
 
     threat: ThreatModel = Linf(16 / 255)
     steps: int = 100

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from forefend.losses import ce, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Defended
 from forefend.models.guide import Guide, check_guides
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.ensemble import Policy, sampled
 from forefend.recipes.model_selection import keep_best, restore_best
 from forefend.recipes.schedules import one_cycle
@@ -50,9 +49,9 @@ class Robustifier(Recipe):
         weight_decay: SGD's weight decay (5e-4).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
-    inner_attack_replaceable: ClassVar[bool] = True
-    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
+    roles = ("preprocessor", "guides")
+    inner_attack_replaceable = True
+    default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 5
@@ -74,12 +73,7 @@ class Robustifier(Recipe):
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the robustifier; the classifiers are frozen."""
         check_guides(networks.guides)
-        weights = weights_of(networks.preprocessor, "Robustifier", "preprocessor")
-        return {
-            "preprocessor": Trainable(
-                {"preprocessor": networks.preprocessor}, sgd(weights, self), one_cycle(self.warm_up)
-            )
-        }
+        return train_with_sgd(self, networks.preprocessor, "preprocessor", one_cycle(self.warm_up))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy, without the fidelity terms."""

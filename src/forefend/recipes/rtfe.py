@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -12,7 +11,7 @@ from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, Mean, ce, huber_mean
 from forefend.models.defense import pipelines
 from forefend.models.guide import check_guides
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.ensemble import Policy, every
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
@@ -42,9 +41,9 @@ class RTFE(Recipe):
         decay: factor on the learning rate at each milestone (Madry et al.: 0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("preprocessor", "guides")
-    inner_attack_replaceable: ClassVar[bool] = True
-    default_guides: ClassVar[tuple[str, ...]] = ("cnn", "tinyresnet")
+    roles = ("preprocessor", "guides")
+    inner_attack_replaceable = True
+    default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 7
@@ -62,9 +61,7 @@ class RTFE(Recipe):
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the preprocessor; the guides are frozen."""
         check_guides(networks.guides)
-        weights = weights_of(networks.preprocessor, "RTFE", "preprocessor")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"preprocessor": Trainable({"preprocessor": networks.preprocessor}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the mean cross-entropy of the guides."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, small_noise
 from forefend.losses import ce, kl
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -37,7 +36,7 @@ class TRADES(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("classifier",)
+    roles = ("classifier",)
 
     threat: ThreatModel = Linf(0.031)
     steps: int = 10
@@ -53,9 +52,7 @@ class TRADES(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        weights = weights_of(networks.classifier, "TRADES", "classifier")
-        schedule = step_decay(self.milestones, self.decay)
-        return {"classifier": Trainable({"classifier": networks.classifier}, sgd(weights, self), schedule)}
+        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the divergence from the clean prediction, from small noise."""
@@ -69,4 +66,4 @@ class TRADES(Recipe):
             clean = craft.classifier(x)
         x_adv = attack(craft.classifier, x, clean, rng=batch.rng)
         logits = train.classifier(x)
-        yield "classifier", (ce(logits, y) + self.beta * kl(train.classifier(x_adv), logits)).mean()
+        yield "classifier", (ce(logits, y) + self.beta * kl(train.classifier(x_adv), logits)).mean()  # Eq. 5

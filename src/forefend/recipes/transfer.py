@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +109,8 @@ class Transfer(Recipe):
         decay: factor on the learning rate at each milestone (0.1).
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("source",)
-    min_steps: ClassVar[int] = 0
+    roles = ("source",)
+    min_steps = 0
 
     threat: ThreatModel = Linf(8 / 256)
     steps: int = 7
