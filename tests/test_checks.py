@@ -11,10 +11,12 @@ from torch import Tensor
 from forefend.checks import (
     InputError,
     check_clean_accuracy,
+    check_finite,
     check_images,
     check_labels,
     check_logits,
     choose,
+    predictions,
     unknown_name,
 )
 
@@ -148,3 +150,23 @@ def test_choose_unknown_name_suggests_nearest(name: str, hint: str) -> None:
     for word in ("recipe", repr(name), hint):
         assert word in str(refusal.value)
     assert str(unknown_name(name, iter(known), "recipe")) == str(refusal.value)
+
+
+def test_predictions_finite_logits_are_argmax() -> None:
+    assert predictions(LOGITS + torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_predictions_bad_logit_names_the_image(value: float, dtype: torch.dtype) -> None:
+    logits = torch.zeros(4, 3, dtype=dtype)
+    logits[2, 1] = value
+    assert "image 2 of the batch are NaN or infinite" in message_of(predictions, logits)
+    assert "image 70 of the data" in message_of(predictions, logits, torch.tensor([50, 60, 70, 80]))
+
+
+def test_check_finite_several_images_counts_them() -> None:
+    gradient = GREY.clone()
+    check_finite(gradient, "The gradients", "look")
+    gradient[:, 0, 0, 0] = math.nan
+    assert "image 0 of the batch and of 1 more of 2" in message_of(check_finite, gradient, "The gradients", "look")

@@ -168,6 +168,46 @@ def check_logits(output: Any, count: int, classes: int) -> None:
         )
 
 
+def check_finite(values: Tensor, what: str, advice: str, index: Tensor | None = None) -> None:
+    """Refuse NaN and infinite values of a batch, and name the first image that has one.
+
+    Args:
+        values: `(B, …)`.
+        what: the subject of the message, such as "The logits".
+        advice: what to do, the end of the message.
+        index: dataset index of each image, `(B,)`; by default the place in the batch.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
+    if bool(values.isfinite().all()):
+        return
+    bad = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero().flatten().tolist()
+    image = f"image {bad[0]} of the batch" if index is None else f"image {int(index[bad[0]])} of the data"
+    more = f" and of {len(bad) - 1} more of {len(values)}" if len(bad) > 1 else ""
+    raise InputError(f"{what} of {image}{more} are NaN or infinite, expected finite numbers: {advice}.")
+
+
+def predictions(logits: Tensor, index: Tensor | None = None) -> Tensor:
+    """Return the class of the largest logit of each image, `(B,)` int64.
+
+    Args:
+        logits: `(B, K)`.
+        index: dataset index of each image, `(B,)`, for the message; by default the place in the batch.
+
+    Raises:
+        InputError: a logit is NaN or infinite; argmax would return a class without evidence.
+
+    Example:
+        >>> import torch
+        >>> from forefend.checks import predictions
+        >>> predictions(torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+        tensor([1, 0])
+    """
+    check_finite(logits, "The logits", "find where the classifier divides by zero or overflows", index)
+    return logits.argmax(1)
+
+
 def check_classifier(network: Callable[[Tensor], Any], x: Tensor, classes: int, name: str) -> None:
     """Refuse a classifier that does not map images to logits; call this without gradients."""
     check_logits(_output(network, x, name), len(x), classes)
