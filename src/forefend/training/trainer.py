@@ -77,12 +77,9 @@ def fit(
             catastrophic overfitting was detected, or the loss is not finite.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint saved.
     """
-    for given, kind, name in (
-        (recipe, Recipe, "recipe"),
-        (networks, Networks, "networks"),
-        (config, TrainingConfig, "config"),
-    ):
-        check_type(given, kind, f"fit's {name}")
+    check_type(recipe, Recipe, "fit's recipe")
+    check_type(networks, Networks, "fit's networks")
+    check_type(config, TrainingConfig, "fit's config")
     data = as_image_dataset(data, split="train")
     seed = as_integer(seed, "seed")
     recipe.check()
@@ -94,16 +91,8 @@ def fit(
     broadcast_weights((networks.preprocessor, networks.classifier, networks.discriminator), accelerator)
     guides = [guide.state_digest() for guide in networks.guides]
     loop = _loop(recipe, data, networks, config, seed=seed, augment=augment, accelerator=accelerator)
-    log = TrainingLog(
-        run=run,
-        trainables=loop.trainables,
-        state=loop.state,
-        average=loop.average,
-        manifest=manifest(recipe, data, networks, seed=seed, config=config) if run else {},
-        per_epoch=loop.batches.per_epoch,
-        epochs=recipe.epochs,
-        writes=accelerator.is_main_process,
-    )
+    training = manifest(recipe, data, networks, seed=seed, config=config) if run else {}
+    log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator)
     log.resume()
     with (
         use_threads(loop.state.threads or None),

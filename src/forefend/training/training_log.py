@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel
 
 from forefend.recipes.base import Trainable
@@ -14,6 +15,7 @@ from forefend.recipes.state import TrainState
 from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run
 from forefend.training import checkpoint
+from forefend.training.batches import Batches
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,8 @@ class TrainingLog:
         state: the state of the run.
         average: the average of the weights, if there is one.
         manifest: which training it is.
-        per_epoch: number of steps of an epoch.
-        epochs: number of epochs.
-        writes: whether this process writes and prints.
+        batches: the batches, for their number.
+        accelerator: device and processes; the main process writes and prints.
     """
 
     run: Run | None
@@ -36,17 +37,16 @@ class TrainingLog:
     state: TrainState
     average: AveragedModel | None
     manifest: Mapping[str, Any]
-    per_epoch: int
-    epochs: int
-    writes: bool
+    batches: Batches
+    accelerator: Accelerator
 
     def resume(self) -> None:
         """Load the checkpoint, if there is one."""
         if self.run is None:
             return
-        path, state, steps = self.run.checkpoint, self.state, self.epochs * self.per_epoch
+        path, state, steps = self.run.checkpoint, self.state, self.batches.steps
         checkpoint.load(path, self.trainables, state, average=self.average, manifest=self.manifest)
-        if self.writes:
+        if self.accelerator.is_main_process:
             self.run.rewind(state.step)
             if state.step:
                 rest = "nothing is left to do" if state.step >= steps else "resuming"
@@ -54,21 +54,21 @@ class TrainingLog:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        if self.run and self.writes:
+        if self.run and self.accelerator.is_main_process:
             state = replace(self.state, threads=torch.get_num_threads())
             path = self.run.checkpoint
             checkpoint.save(path, self.trainables, state, average=self.average, manifest=self.manifest)
 
     def end_epoch(self, accuracy: Mapping[str, float], progress: Progress) -> None:
         """Log the epoch's mean losses and the monitor's accuracies."""
-        state, epoch = self.state, self.state.step // self.per_epoch
+        state, epoch = self.state, self.state.step // self.batches.per_epoch
         means = {name: total / count for name, (total, count) in state.losses.items()}
         state.losses.clear()
-        if not self.writes:
+        if not self.accelerator.is_main_process:
             return
         if self.run:
             self.run.log(epoch=epoch, step=state.step, loss=means, **({"accuracy": accuracy} if accuracy else {}))
         words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
         words += "".join(f", {name} {share:.1%}" for name, share in accuracy.items())
         progress.note(words)
-        progress.print(f"epoch {epoch}/{self.epochs}: {words}, {progress.remaining:.0f} s left")
+        progress.print(f"epoch {epoch}/{self.batches.epochs}: {words}, {progress.remaining:.0f} s left")
