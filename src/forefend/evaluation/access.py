@@ -1,4 +1,4 @@
-"""What an attacker computes with: the model itself, the classifier alone, another classifier, an average or a copy."""
+"""What an attacker computes with: the model, the classifier, a surrogate, an average or a copy."""
 
 from __future__ import annotations
 
@@ -60,13 +60,15 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Access:
-    """What an attacker computes with. The evaluated model itself always decides whether an image is misclassified.
+    """What an attacker computes with; the evaluated model itself decides each success.
 
     Args:
-        view: from the evaluated model to the attacked function: `white_box`, `oblivious`, `through_bpda`, a
-            `Surrogate`, or any function with a stable name.
-        eot_samples: forward passes that one output averages (expectation over transformation); 0 for none.
-        precision: `fp32` or `bf16` to compute with an optimized copy of the view; None to compute with the view.
+        view: from the evaluated model to the attacked function: `white_box`, `oblivious`,
+            `through_bpda`, a `Surrogate`, or any function with a stable name.
+        eot_samples: forward passes that one output averages (expectation over transformation); 0
+            for none.
+        precision: `fp32` or `bf16` to compute with an optimized copy of the view; None to compute
+            with the view.
     """
 
     view: View = white_box
@@ -74,7 +76,7 @@ class Access:
     precision: str | None = None
 
     def __call__(self, model: nn.Module) -> Function:
-        """Return the function that attacks on `model` are given; a copy is made on the first batch."""
+        """Return the attacked function of `model`; a copy is made on the first batch."""
         f = self.view(model)
         if self.precision and isinstance(f, nn.Module):
             f = _LazyCopy(f, self.precision)
@@ -85,7 +87,7 @@ class Access:
         return f"{average}{label_of(self.view)}{f' in {self.precision}' if self.precision else ''}"
 
     def on(self, device: torch.device) -> Access:
-        """Return the access with the precision that a copy has on `device`: fp32 where bf16 would be slower."""
+        """Return the access on `device`, where copies in bf16 may fall back to fp32."""
         return replace(self, precision=effective_precision(self.precision, device)) if self.precision else self
 
 

@@ -1,6 +1,7 @@
-"""Run a trial over many images: every attack to its last step, or each image until it is misclassified.
+"""Run a trial over many images: every attack to its last step, or each image until success.
 
-An image counts as misclassified only if the evaluated model itself misclassifies an image that the threat model allows.
+An image counts as misclassified only if the evaluated model itself misclassifies an image that the
+threat model allows.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Job:
     seed: int
 
     def succeeds(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Return for each image that an attack returned whether it is allowed and misclassified, `(B,)`."""
+        """Return whether each image is misclassified, `(B,)`, after the threat model is checked."""
         return self.misclassified(obey(self.threat, x_adv, x, self.name), y)
 
 
@@ -84,10 +85,10 @@ def run_all_steps(job: Job, rows: Tensor) -> Iterator[Verdicts]:
 
 
 def stop_at_success(job: Job, rows: Tensor) -> Iterator[Verdicts]:
-    """Attack each image until an iterate is misclassified; another image then takes its place in the batch.
+    """Attack each image until an iterate is misclassified; another image takes its place.
 
-    Iterates that `f` misclassifies are evaluated by the model itself, so `f` may compute in low precision. An image
-    that is never misclassified has gone through every step of every restart.
+    Iterates that `f` misclassifies are evaluated by the model itself, so `f` may compute in low
+    precision. An image that is never misclassified has gone through every step of every restart.
 
     Args:
         job: what to run; its attack has steps, and `f` returns logits.
@@ -152,7 +153,7 @@ def _started(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
 
 
 def _advanced(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
-    """Return some of the pool after one more step; finished attempts are evaluated and restarted."""
+    """Return some of the pool after one more step; finished attempts are restarted."""
     if len(rows) < len(pool):
         pool = pool.select(rows)
     f = _Recorder(job.f)
@@ -192,7 +193,7 @@ class _Recorder:
 
 
 def _by_iterates(job: Job, pool: _Pool, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return which images are misclassified at an allowed iterate that the attack has just evaluated, `(B,)`."""
+    """Return which images are misclassified at an iterate just computed, `(B,)`."""
     misclassified = pool.misclassified.clone()
     for x_adv, logits in calls:
         rows = ((logits.argmax(1) != pool.y) & ~misclassified).nonzero().squeeze(1)
@@ -227,7 +228,7 @@ def obey(threat: ThreatModel, x_adv: Tensor, x: Tensor, trial: str) -> Tensor:
 
 
 def trial_seed(name: str, index: Tensor, seed: int) -> AbstractContextManager[None]:
-    """Seed torch's own generators from a trial and its images, so that a resumed evaluation draws the same numbers.
+    """Seed torch's own generators from a trial and its images, equally after a resume.
 
     Args:
         name: the key of the trial's random numbers.

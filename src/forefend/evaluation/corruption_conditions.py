@@ -1,4 +1,4 @@
-"""The conditions of a measurement on corrupted images: generated here, or read from a published set."""
+"""Conditions of a measurement on corrupted images: generated here, or published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Condition:
         corruption: its name; `none` for clean images.
         severity: 1 to 5; 0 for clean images.
         images: reads the images when they are needed.
-        corrupt: `(x, rng) -> x`, corrupts them; None where they are used as they are read, clean or published.
+        corrupt: `(x, rng) -> x`, corrupts them; None where they are used as they are read, clean or
+            published.
     """
 
     corruption: str
@@ -66,7 +67,7 @@ def generated(images: ImageDataset, names: Sequence[str], severities: Sequence[i
 def published(
     root: Path, images: ImageDataset, names: Sequence[str], severities: Sequence[int], size: int | None = None
 ) -> list[Condition]:
-    """The clean images whose corruptions a published set holds, and these corruptions at each severity.
+    """Return the clean images that a published set has, and its corruptions of them.
 
     Args:
         root: the folder of the published set.

@@ -1,4 +1,4 @@
-"""Results on corrupted images: accuracies with intervals, the tables of them, and `corruptions.json`."""
+"""Results on corrupted images, the tables of them, and `corruptions.json`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class CorruptionResult:
         classifier: name of the classifier.
         seen: whether it was a guide of the defense.
         defended: whether the defense was in front of it.
-        corruption: its name; `none` on clean images, `mean` for the mean over all corruptions and severities.
+        corruption: its name; `none` on clean images, `mean` for the mean over all corruptions and
+            severities.
         severity: 1 to 5; 0 for the mean over a corruption's severities, and on clean images.
         made: whether any of the images were made by forefend and are not the published ones.
         n: the number of images; for a mean, each counts with its own mean.
@@ -63,7 +64,7 @@ class CorruptionResults(list[CorruptionResult]):
         return "\n\n".join([*tables, self.caption()])
 
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Yield title, heading and rows for each model; a defended one also has its gain over the classifier alone."""
+        """Yield title, heading and rows for each model, with the gain of a defended one."""
         any_defended = any(r.defended for r in self)
         for classifier, seen, defended in dict.fromkeys((r.classifier, r.seen, r.defended) for r in self):
             own = [r for r in self if (r.classifier, r.defended) == (classifier, defended)]
@@ -76,7 +77,7 @@ class CorruptionResults(list[CorruptionResult]):
             yield f"{classifier}{role}, n={own[0].n}{note}", heading, rows
 
     def caption(self) -> str:
-        """Return the line under the tables: unit, intervals, seed, and what the images are comparable with."""
+        """Return the line under the tables: unit, intervals, seed and origin of the images."""
         seeds = ", ".join(map(str, sorted({r.seed for r in self})))
         gain = "; gain: points of the mean over the classifier alone" if any(r.defended for r in self) else ""
         note = f"; {NOT_COMPARABLE}" if any(r.made for r in self) else ""
@@ -137,7 +138,7 @@ class CorruptionRow:
 
 
 def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean and 95% interval of scores in [0, 1]: Wilson's where all are 0 or 1, else the normal one."""
+    """Return mean and 95% interval of scores in [0, 1]: Wilson's for 0 and 1, else normal."""
     n, mean = len(scores), fmean(scores)
     if set(scores) <= {0.0, 1.0}:
         return mean, *wilson(round(sum(scores)), n)
@@ -146,7 +147,7 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:
 
 
 def save(folder: Path, results: Sequence[CorruptionResult]) -> None:
-    """Write `corruptions.json`: the results, and whether they are comparable with published ones."""
+    """Write `corruptions.json`, which says whether the images are the published ones."""
     note = NOT_COMPARABLE if any(result.made for result in results) else "published corrupted images"
     write_versioned(folder / "corruptions.json", {"images": note, "results": [asdict(result) for result in results]})
 

@@ -1,6 +1,7 @@
 """Accuracy on corrupted images, made by forefend or published.
 
-There is no adversary: an image counts where its corrupted form is misclassified, whatever the verdict on the clean one.
+There is no adversary: an image counts where its corrupted form is misclassified, whatever the
+verdict on the clean one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from forefend.evaluation.corruption_conditions import Condition
 from forefend.evaluation.corruption_results import CorruptionResults, CorruptionRow
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.manifest import manifest_of
-from forefend.evaluation.model_checks import check_model
+from forefend.evaluation.model_checks import check_model, unchanged
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import (
     DigestedImages,
@@ -32,7 +33,6 @@ from forefend.evaluation.result_store import (
     record_of,
     set_name,
 )
-from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
@@ -53,15 +53,18 @@ def corruptions(
 ) -> CorruptionResults:
     """Measure the accuracy of models on corrupted test images.
 
-    With a folder, verdicts are appended to `records.jsonl` as they are found, an interrupted measurement resumes, and
-    `corruptions.json` holds the results.
+    With a folder, verdicts are appended to `records.jsonl` as they are found, an interrupted
+    measurement resumes, and `corruptions.json` holds the results.
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: clean test images: a pair (x, y), a torch Dataset or DataLoader, or what `forefend.data.load` returns.
-        corruptions: their names, as in `forefend.data.corruptions.CORRUPTIONS`; None for all that fit the images.
+        data: clean test images: a pair (x, y), a torch Dataset or DataLoader, or what
+            `forefend.data.load` returns.
+        corruptions: their names, as in `forefend.data.corruptions.CORRUPTIONS`; None for all that
+            fit the images.
         severities: of 1 to 5.
-        published: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C; None corrupts the images here.
+        published: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C; None corrupts the images
+            here.
         folder: where the records go; None keeps nothing.
         seed: the seed of the corruptions' random numbers.
         batch_size: images classified at once.
@@ -90,7 +93,7 @@ def measure(
     seed: int = 0,
     batch_size: int = 250,
 ) -> CorruptionResults:
-    """Measure the accuracy of models on images in several conditions; the first is for clean images.
+    """Measure the accuracy of models in several conditions, of which the first is clean.
 
     Args:
         models: models with different names.
@@ -100,7 +103,8 @@ def measure(
         batch_size: images classified at once.
 
     Raises:
-        InputError: models or images cannot be used, conditions are of other images, or the folder holds other results.
+        InputError: models or images cannot be used, conditions are of other images, or the folder
+            holds other results.
     """
     models, batch_size, folder = (
         as_models(models),
@@ -109,20 +113,17 @@ def measure(
     )
     views = [frozen(model.network) for model in models]
     digests = [network_digest(view) for view in views]  # before any call, which may change a buffer
-    before = [state_digest(model.network) for model in models]
     clean = conditions[0].images()
     keys = {model.title: key_of(view, clean) for model, view in zip(models, views, strict=True)}
     manifest = manifest_of(keys, clean, [*map(str, conditions)], seed)
     if folder:
         manifest.check(folder, "corruptions.json")
     found = []
-    with open_store(folder, "records", records.read) as store, torch_seed(seed):
+    with unchanged(models), open_store(folder, "records", records.read) as store, torch_seed(seed):
         for condition in conditions:
             found.append(_Classification(models, views, digests, condition, store, seed, batch_size).verdicts())
             if found[0][0].keys() != found[-1][0].keys():
                 raise InputError(f"{condition} is of other images than {conditions[0]}: measure them apart.")
-    if before != [state_digest(model.network) for model in models]:
-        raise RuntimeError("A classifier changed while it was measured: its verdicts are not valid.")
     forms = [(condition.corruption, condition.severity, condition.corrupt is not None) for condition in conditions]
     results = CorruptionResults()
     for number, model in enumerate(models):

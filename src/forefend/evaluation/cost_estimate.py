@@ -65,7 +65,7 @@ def cost_of(models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite
 
 
 def _seconds(network: nn.Module, images: ImageDataset, count: int) -> tuple[float, float]:
-    """Time the gradient and the forward pass of one image, on the largest batch that memory holds."""
+    """Time gradient and forward pass of one image, on the largest batch in memory."""
     device = device_of(network)
     x, y, _ = (t.to(device) for t in images.batch(torch.arange(count)))
     differentiable = has_gradient(network, x[:1])  # where it is not, the suite is refused

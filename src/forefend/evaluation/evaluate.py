@@ -1,4 +1,4 @@
-"""Evaluate models under trials: verdicts on each image, recorded and resumed, and results that anyone can recount."""
+"""Evaluate models under trials: verdicts on each image, recorded and resumed, and results."""
 
 from __future__ import annotations
 
@@ -46,14 +46,17 @@ def evaluate(
 ) -> Results:
     """Measure the accuracy of models on clean and on attacked images.
 
-    With a folder, verdicts are appended to `records.jsonl` as they are found, an interrupted evaluation resumes, and
-    `summary.json` holds the results.
+    With a folder, verdicts are appended to `records.jsonl` as they are found, an interrupted
+    evaluation resumes, and `summary.json` holds the results.
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what `forefend.data.load` returns.
-        suite: the name of a suite, or a list of trials; an empty list measures clean accuracy alone.
-        threat: the threat models that a named suite attacks in, as objects or names; unused for a list of trials.
+        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what
+            `forefend.data.load` returns.
+        suite: the name of a suite, or a list of trials; an empty list measures clean accuracy
+            alone.
+        threat: the threat models that a named suite attacks in, as objects or names; unused for a
+            list of trials.
         folder: where the records go; None keeps nothing.
         seed: the seed of the attacks' random starts.
         batch_size: images attacked at once.
@@ -63,8 +66,8 @@ def evaluate(
         Results, a list of `Result`; `print` shows them as a table.
 
     Raises:
-        InputError: images, labels, models or suite cannot be used, a classifier is near chance, or the folder holds the
-            summary of another evaluation.
+        InputError: images, labels, models or suite cannot be used, a classifier is near chance, or
+            the folder holds the summary of another evaluation.
         RuntimeError: an attack left its threat model.
     """
     prepared = prepare(models, data, suite, threat, folder=folder, seed=seed, batch_size=batch_size)
@@ -80,10 +83,10 @@ def verdicts(
     seed: int = 0,
     batch_size: int = 256,
 ) -> list[dict[int, bool]]:
-    """Return for clean images, and then for each trial, whether each image is misclassified, by dataset index.
+    """Return for clean images and each trial whether each image is misclassified, by dataset index.
 
-    Images that are misclassified without an attack are misclassified under every trial. The arguments are those of
-    `evaluate`; the folder gets no summary.
+    Images that are misclassified without an attack are misclassified under every trial. The
+    arguments are those of `evaluate`; the folder gets no summary.
     """
     prepared = prepare([model], images, suite, seed=seed, batch_size=batch_size)
     (found,) = replace(prepared, folder=folder).verdicts(allow_weak=True)
@@ -180,7 +183,8 @@ class Evaluation:
             if any(str(trial.on(device)) != str(trial) for trial in self.trials):
                 report_fallback("The copies that propose compute", "bf16", device)
         images = DigestedImages(self.images)
-        # torch's own generators are seeded, so that random models repeat; the caller's state is restored.
+        # torch's own generators are seeded, so that random models repeat; the caller's state is
+        # restored.
         with open_store(self.folder, "records", records.read) as store, full_float32(), torch_seed(self.seed):
             found = [
                 _Run(target, store, images, self.seed, self.batch_size).verdicts(allow_weak) for target in self.targets

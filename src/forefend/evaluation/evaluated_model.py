@@ -34,7 +34,7 @@ class EvaluatedModel:
 
 
 def as_models(given: nn.Module | EvaluatedModel | Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
-    """Return models to evaluate; a network alone is called `classifier`, or by its defense's card defended and seen.
+    """Return models to evaluate; a network alone is called `classifier`.
 
     Raises:
         InputError: another type, or two models of one name.

@@ -40,7 +40,8 @@ class Manifest:
             summary: the name of its file.
 
         Raises:
-            InputError: the folder's summary is of other networks, trials or images, or has another seed.
+            InputError: the folder's summary is of other networks, trials or images, or has another
+                seed.
         """
         if not (folder / summary).exists() or not (folder / "evaluation.json").exists():
             return

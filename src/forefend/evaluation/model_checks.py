@@ -1,8 +1,9 @@
-"""Checks that a network can be evaluated, and that no trial would measure chance or a missing gradient."""
+"""Checks that a network can be evaluated and that no trial measures chance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from forefend.checks import InputError, check_classifier, check_images, check_la
 from forefend.data import ImageDataset
 from forefend.evaluation.access import View
 from forefend.evaluation.attack_runner import run_all_steps
+from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite
-from forefend.models.fingerprint import fingerprint
+from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import device_of
 from forefend.runtime.batch_size import out_of_memory
 from forefend.runtime.rng import torch_seed
@@ -31,7 +33,8 @@ def check_model(network: nn.Module, images: ImageDataset, name: str) -> Tensor:
         One or two of the images, on the network's device.
 
     Raises:
-        InputError: images or labels are wrong, an image is repeated, or the network returns no logits for them.
+        InputError: images or labels are wrong, an image is repeated, or the network returns no
+            logits for them.
     """
     if len(set(images.index.tolist())) < len(images):
         raise InputError("The test images hold the same image twice, which would count twice: give each once.")
@@ -54,8 +57,9 @@ def check_suite(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
         name: the network's, for the message.
 
     Raises:
-        InputError: the network changes its input in place; its outputs are random, and a trial does not average or
-            stops at the first success; or a trial needs a gradient that its view of the network does not have.
+        InputError: the network changes its input in place; its outputs are random, and a trial does
+            not average or stops at the first success; or a trial needs a gradient that its view of
+            the network does not have.
     """
     shown = x.clone()
     with torch.no_grad():
@@ -90,6 +94,16 @@ def _check_random(network: nn.Module, suite: Suite, x: Tensor, name: str) -> Non
             )
 
 
+@contextmanager
+def unchanged(models: Sequence[EvaluatedModel]) -> Iterator[None]:
+    """Raise RuntimeError at the end if the state of a network has changed within the block."""
+    before = [state_digest(model.network) for model in models]
+    yield
+    for model, state in zip(models, before, strict=True):
+        if state != state_digest(model.network):
+            raise RuntimeError(f"{model.name} changed during the evaluation: its results are not valid.")
+
+
 def check_classes(suite: Suite, classes: int) -> None:
     """Refuse an attack made for another number of classes than the data has.
 
@@ -120,7 +134,7 @@ def check_identities(suite: Suite) -> None:
 
 
 def is_random(f: Callable[[Tensor], Tensor], x: Tensor, times: int = 16) -> bool:
-    """Whether the outputs for the same images differ between calls; random generators are left unchanged.
+    """Whether the outputs for equal images differ; random generators are left unchanged.
 
     Args:
         f: a network, or an attacker's view of it.
@@ -133,7 +147,7 @@ def is_random(f: Callable[[Tensor], Tensor], x: Tensor, times: int = 16) -> bool
 
 
 def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
-    """Whether autograd can follow the outputs of `f`, one tensor or several, to the images; it may be zero."""
+    """Whether autograd can follow the outputs of `f`, one tensor or several, to the images."""
     x = x.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():

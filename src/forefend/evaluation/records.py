@@ -15,12 +15,15 @@ class Record:
     """Verdicts of one model under one trial on a batch of images.
 
     Args:
-        model: key of the model and the data: fingerprints of weights and architecture, and the name of the set.
-        trial: identity of the attack, its threat model and the attacker's access; `none` for clean images.
+        model: key of the model and the data: fingerprints of weights and architecture, and the name
+            of the set.
+        trial: identity of the attack, its threat model and the attacker's access; `none` for clean
+            images.
         seed: the seed of the evaluation.
         index: dataset index of each image.
         misclassified: whether each image is misclassified.
-        images: a digest of each image and its label; a record without digests is counted, and not resumed from.
+        images: a digest of each image and its label; a record without digests is counted, and not
+            resumed from.
     """
 
     model: str
@@ -32,7 +35,7 @@ class Record:
 
 
 def read(path: Path) -> list[Record]:
-    """Return all records in `path`, oldest first; none if it does not exist. An incomplete last line is dropped.
+    """Return all records in `path`, oldest first; an incomplete last line is dropped.
 
     Raises:
         InputError: a whole line is not a record.

@@ -1,4 +1,4 @@
-"""Results of images: read from the files of a folder, computed by one or several processes, and appended."""
+"""Results of images: read from the files of a folder, computed by several processes, appended."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ResultStore:
         batch_size: int,
         summary: Callable[[dict[int, Result]], str],
     ) -> dict[int, Result]:
-        """Return the result of each image, by dataset index: the known ones, and the others computed and appended.
+        """Return the result of each image, by dataset index; compute and append missing ones.
 
         Args:
             title: of the progress bar.
@@ -156,7 +156,7 @@ def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], ima
 
 @contextmanager
 def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
-    """Open the results in a folder, read by `read`; at the end the results of all processes are in one file."""
+    """Open the results in a folder; at the end all processes' results are in one file."""
     processes = process_group()
     lines = _gathered(folder, stem, processes, read) if folder else []
     yield ResultStore(folder, stem, lines, processes)

@@ -1,4 +1,4 @@
-"""Results: verdicts counted into accuracies with their intervals, the table of them, and `summary.json`."""
+"""Results: accuracies with intervals, the table of them, and `summary.json`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ class Result:
         classifier: name of the classifier.
         seen: whether it was a guide of the defense.
         defended: whether the defense was in front of it.
-        attack: name of the trial; `none` on clean images, `worst` for the worst of all trials, image by image.
+        attack: name of the trial; `none` on clean images, `worst` for the worst of all trials,
+            image by image.
         norm: of the threat model; empty on clean images.
         radius: of the threat model; 0 on clean images.
         n: the number of images.
         accuracy: share classified correctly under this attack at this radius.
         low: lower end of the 95% Wilson interval of `accuracy`.
         high: upper end.
-        cumulative: the share when an image misclassified at a radius counts as misclassified at every larger one.
+        cumulative: the share when an image misclassified at a radius counts as misclassified at
+            every larger one.
         seed: the seed of the evaluation.
     """
 
@@ -84,7 +86,7 @@ class Row:
     seed: int
 
     def count(self, trials: Sequence[tuple[str, str, float]], verdicts: Sequence[Mapping[int, bool]]) -> list[Result]:
-        """Count verdicts for each trial at each radius, and for the worst trial where several are in one norm.
+        """Count verdicts for each trial at each radius, and for the worst of several in one norm.
 
         Args:
             trials: attack, norm and radius of each trial; the first is for clean images.
@@ -123,9 +125,10 @@ def _worst(curves: Sequence[Curve]) -> Curve:
 
 
 def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Return heading and rows of a table: a row for each classifier and defense, a column for each norm and radius.
+    """Return heading and rows: one row for each classifier and defense, one column for each radius.
 
-    Beside a defense, each classifier is called guide or unseen. A column shows the worst attack, image by image.
+    Beside a defense, each classifier is called guide or unseen. A column shows the worst attack,
+    image by image.
     """
     columns = columns_of(results)
     heading = ["classifier", "defense", *(column_title(*column) for column in columns)]
@@ -148,7 +151,7 @@ def column_title(norm: str, radius: float) -> str:
 
 
 def cell(results: Sequence[Result], norm: str, radius: float) -> str:
-    """Return the accuracy at a radius with its interval: of the worst attack, or of the only one."""
+    """Return the accuracy at a radius with its interval, under the worst attack."""
     here = [r for r in results if (r.norm, r.radius) == (norm, radius)]
     if not here:
         return "–"
@@ -173,7 +176,8 @@ def load(folder: Path) -> Results:
     """Read the results of an evaluation from its folder.
 
     Raises:
-        InputError: there is no summary, or it is not one of ours; for a run, the message names its evaluations.
+        InputError: there is no summary, or it is not one of ours; for a run, the message names its
+            evaluations.
     """
     inside = sorted(str(path.parent) for path in folder.glob("evaluations/*/summary.json"))
     if inside and not (folder / "summary.json").exists():
@@ -182,7 +186,7 @@ def load(folder: Path) -> Results:
 
 
 def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
-    """Read the list `results` of a JSON file, whose entries have the fields of the dataclass `kind`.
+    """Read the list `results` of a JSON file, with the fields of the dataclass `kind`.
 
     Raises:
         InputError: there is no such file, or it holds something else.

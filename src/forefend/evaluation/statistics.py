@@ -35,23 +35,25 @@ def upper_tail(count: int, n: int, p: float) -> float:
 
 
 def lower_bound(count: int, n: int, alpha: float) -> float:
-    """Return Clopper and Pearson's one-sided lower bound on a share, which holds with probability 1 - alpha.
+    """Return Clopper and Pearson's lower bound on a share, which holds with probability 1 - alpha.
 
     Args:
         count: how many of the `n` trials succeeded.
         n: the number of trials, at least one.
         alpha: probability with which the bound may fail, in (0, 1).
 
-    Source: Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the
+    Source: Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the
+        case of the
     binomial"; used as LowerConfBound in Cohen et al., arXiv 1902.02918, section 3.2.2.
     """
     return float(_scipy_stats().beta.ppf(alpha, count, n - count + 1)) if count else 0.0
 
 
 def two_sided(a: int, b: int) -> float:
-    """Return the exact two-sided p-value of `a` votes against `b` under a fair coin; 1 for no votes.
+    """Return the exact two-sided p-value of `a` votes against `b` under a fair coin.
 
-    Source: Hung and Fithian (2019), "Rank verification for exponential families", used as BinomPValue in Cohen et al.,
+    Source: Hung and Fithian (2019), "Rank verification for exponential families", used as
+        BinomPValue in Cohen et al.,
     arXiv 1902.02918, section 3.2.1.
     """
     return float(_scipy_stats().binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0

@@ -1,4 +1,4 @@
-"""Trial: an attack, the threat model it must obey, the attacker's access, and how the attack is run."""
+"""Trial: an attack, its threat model, the attacker's access, and how the attack is run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Trial:
         threat: the threat model that adversarial images must obey.
         restarts: attempts with different starts; an image is misclassified if one attempt succeeds.
         access: what the attacker computes with.
-        run: `run_all_steps` evaluates the image that the attack returns, as the papers do; `stop_at_success` evaluates
-            every iterate; a `Cascade` attacks only the images that are robust against other trials.
+        run: `run_all_steps` evaluates the image that the attack returns, as the papers do;
+            `stop_at_success` evaluates every iterate; a `Cascade` attacks only the images that are
+            robust against other trials.
 
     Raises:
         InputError: attack, threat model and run do not fit together.
@@ -70,7 +71,7 @@ class Trial:
         return max(1, self.access.eot_samples) * (self._steps() + sum(stage.gradients() for stage in self.stages))
 
     def forwards(self) -> int:
-        """Return the largest number of forward passes for an image beyond those of its gradients."""
+        """Return the largest number of forward passes for an image besides its gradients."""
         own = max(0, self.restarts * int(getattr(self.attack, "forwards", 0)) - self._steps())
         return max(1, self.access.eot_samples) * (own + sum(stage.forwards() for stage in self.stages))
 
@@ -78,7 +79,7 @@ class Trial:
         return self.restarts * int(getattr(self.attack, "gradients", getattr(self.attack, "steps", 1)))
 
     def on(self, device: torch.device) -> Trial:
-        """Return the trial as it runs on `device`, with the precision that its copies have there."""
+        """Return the trial as it runs on `device`, with the precision of copies there."""
         return self._with_access(self.access.on(device), tuple(stage.on(device) for stage in self.stages))
 
     def _with_access(self, access: Access, stages: tuple[Trial, ...]) -> Trial:
@@ -94,7 +95,7 @@ class Trial:
 
     @property
     def rng_key(self) -> str:
-        """What the random numbers of the trial are keyed by: its identity without copies and earlier stages.
+        """The key of the trial's random numbers: its identity without copies and earlier stages.
 
         An image therefore has the same random starts in a cheaper evaluation.
         """
@@ -106,10 +107,10 @@ Suite = Sequence[Trial]
 
 
 def with_copies(suite: Suite, precision: str = "bf16") -> list[Trial]:
-    """Return a suite whose attacks compute with optimized copies where the evaluated model decides each success.
+    """Return a suite whose attacks compute with optimized copies where the model itself decides.
 
-    These are the trials that stop at success, and in fp32, where a copy is the same function, AutoAttack too. Other
-    trials are unchanged.
+    These are the trials that stop at success, and in fp32, where a copy is the same function,
+    AutoAttack too. Other trials are unchanged.
 
     Args:
         suite: the trials.
@@ -136,11 +137,12 @@ def as_trials(suite: Iterable[Trial]) -> list[Trial]:
 
 @dataclass(frozen=True, repr=False)
 class Cascade:
-    """Run other trials first, and the trial itself only on the images that all of them leave correctly classified.
+    """Run other trials first, and the trial itself only on the images that they do not break.
 
-    Each stage draws the random numbers that it would draw as a trial of its own. The last stage cuts its batches from
-    the remaining images in their order, whatever the batches of earlier stages were. Its verdicts therefore do not
-    depend on where an evaluation in one process was interrupted.
+    Each stage draws the random numbers that it would draw as a trial of its own. The last stage
+    cuts its batches from the remaining images in their order, whatever the batches of earlier
+    stages were. Its verdicts therefore do not depend on where an evaluation in one process was
+    interrupted.
 
     Args:
         stages: the earlier trials, cheapest first; their access is relative to that of the trial.
@@ -156,7 +158,8 @@ class Cascade:
             raise InputError("A Cascade needs at least one stage: give a trial, or use run=run_all_steps.")
 
     def __str__(self) -> str:
-        # Round brackets, because readers of records find the access of the trial itself in square brackets.
+        # Round brackets, because readers of records find the access of the trial itself in square
+        # brackets.
         return " then ".join(str(stage).replace("[", "(").replace("]", ")") for stage in self.stages)
 
     def __call__(self, job: Job, rows: Tensor) -> Iterator[Verdicts]:
@@ -180,7 +183,8 @@ class Cascade:
                 f = stage.access(job.f)  # type: ignore[arg-type]
                 functions.append((stage.access, f))
             own = replace(job, name=stage.rng_key, attack=stage.attack, restarts=stage.restarts, f=f, fetch=fetch)
-            # A batch size of its own: memory that one stage lacks must not cut the batches of another.
+            # A batch size of its own: memory that one stage lacks must not cut the batches of
+            # another.
             own = replace(own, batch_size=AdaptiveBatchSize(job.batch_size.size))
             broken: set[int] = set()
             for index, misclassified in stage.run(own, rows):

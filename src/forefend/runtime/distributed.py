@@ -20,7 +20,7 @@ from forefend.checks import InputError, choose
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The rank of this process, and the number of processes; rank 0 prints, and writes shared files."""
+    """The rank of this process, and the number of processes; rank 0 prints."""
 
     rank: int = 0
     count: int = 1
@@ -42,11 +42,12 @@ class ProcessGroup:
 
 
 def process_group() -> ProcessGroup:
-    """Return the group that the environment variables of `torchrun` describe; one process without them."""
+    """Return the group in the environment variables of `torchrun`, else one process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return ProcessGroup()
     leave_group_at_exit()
-    # Plain Python objects are exchanged on the CPU, and the last batch of another process may take any time.
+    # Plain Python objects are exchanged on the CPU, and the last batch of another process may take
+    # any time.
     state = PartialState(cpu=True, timeout=timedelta(days=365))
     return ProcessGroup(state.process_index, state.num_processes)
 
@@ -54,7 +55,8 @@ def process_group() -> ProcessGroup:
 def accelerator_on(device: str | None = None) -> Accelerator:
     """Return the accelerator of a training on `cpu` or `cuda`; None for CUDA if available.
 
-    Without CUDA, accelerate itself would train each process alone, or use an Apple GPU, which has no float64.
+    Without CUDA, accelerate itself would train each process alone, or use an Apple GPU, which has
+    no float64.
     """
     return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
 
@@ -69,7 +71,7 @@ def broadcast_weights(networks: Iterable[nn.Module], accelerator: Accelerator) -
 
 
 def leave_group_at_exit() -> None:
-    """Leave the process group when Python exits; Gloo's threads could otherwise abort the process (SIGABRT)."""
+    """Leave the process group at exit; Gloo's threads could otherwise abort the process."""
     atexit.unregister(leave_group)
     atexit.register(leave_group)
 

@@ -1,6 +1,7 @@
 """Start further processes of the same command on this machine, which share its work.
 
-torch's elastic launcher does not fit: its agent takes no part in the work, and workers outlive an agent that is killed.
+torch's elastic launcher does not fit: its agent takes no part in the work, and workers outlive an
+agent that is killed.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def may_start() -> bool:
 
 @contextmanager
 def joined(count: int, words: Sequence[str]) -> Iterator[None]:
-    """Share the work of the block with processes that run the same command; this process has rank 0.
+    """Share the work of the block with processes that run the same command.
 
-    The others join at `process_group()`, and end when this process does, even if it is killed. Nothing is started for
-    a count of 1, or in a process that another one has started.
+    The others join at `process_group()`, and end when this process does, even if it is killed.
+    Nothing is started for a count of 1, or in a process that another one has started.
 
     Args:
         count: the number of processes.
@@ -75,7 +76,7 @@ def joined(count: int, words: Sequence[str]) -> Iterator[None]:
 
 
 def ready() -> None:
-    """In a process started by `joined`, signal that the work may begin, and end from now on with the parent process.
+    """In a process started by `joined`, signal that the work may begin.
 
     Call it before `process_group()`, which waits for all processes. Elsewhere it does nothing.
     """
@@ -92,7 +93,7 @@ def ready() -> None:
 
 @contextmanager
 def _rank_0_of(count: int) -> Iterator[dict[str, str]]:
-    """Make this process rank 0 of several, with one thread; yield the environment variables that all share."""
+    """Make this process rank 0 of several; yield the environment that all share."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -115,7 +116,7 @@ def _rank_0_of(count: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _ended_by_signals(workers: Workers) -> Iterator[None]:
-    """End the workers on SIGINT and SIGTERM, which Python handles only after a wait in a collective operation."""
+    """End the workers on SIGINT and SIGTERM, which Python handles only after collective calls."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

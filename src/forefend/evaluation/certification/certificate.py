@@ -1,7 +1,8 @@
 """Certificates of randomized smoothing, the counts and the table of them.
 
-A certificate holds for the smoothed classifier alone, in l2, with probability at least 1 - alpha. All other robustness
-in this package is measured against the attacks that were tried, and proves nothing.
+A certificate holds for the smoothed classifier alone, in l2, with probability at least 1 - alpha.
+All other robustness in this package is measured against the attacks that were tried, and proves
+nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Certificate:
         guess: the class with most of the first votes.
         votes: the number of samples that each class was given to.
         certified: the class that CERTIFY returned; None where it abstained.
-        radius: the l2 radius within which that class is proved, in [0, 1]-pixel units; 0 where it abstained.
+        radius: the l2 radius within which that class is proved, in [0, 1]-pixel units; 0 where it
+            abstained.
         predicted: the class that PREDICT returned from the same votes; None where it abstained.
     """
 
@@ -53,13 +55,13 @@ class Certificate:
 
     @property
     def proven(self) -> float:
-        """The radius within which the true class is proved; 0 where CERTIFY abstained or returned another class."""
+        """The radius within which the true class is proved; 0 if another was, or none."""
         return self.radius if self.certified == self.label else 0.0
 
 
 @final
 class Certificates(list[Certificate]):
-    """The certificates of one or several models; `print` shows the certified accuracy at the papers' radii."""
+    """The certificates of one or several models; `print` shows the certified accuracy."""
 
     def __init__(self, certificates: Iterable[Certificate], config: SmoothingConfig) -> None:
         super().__init__(certificates)
@@ -96,7 +98,7 @@ def caption(config: SmoothingConfig) -> str:
 
 
 def read(path: Path) -> list[Certificate]:
-    """Return all certificates in `path`, oldest first; none if it does not exist. An incomplete last line is dropped.
+    """Return all certificates in `path`, oldest first; an incomplete last line is dropped.
 
     Raises:
         InputError: a whole line is not a certificate.
@@ -114,7 +116,7 @@ def _certificate(path: Path, number: int, line: bytes) -> Certificate:
 
 
 def certified(certificates: Sequence[Certificate], radius: float) -> int:
-    """Return how many images keep their true class, by proof, under every l2 change of at most `radius`.
+    """Return how many images provably keep their true class under changes up to `radius`.
 
     Args:
         certificates: one for each image; abstentions and wrong classes do not count.
@@ -134,7 +136,7 @@ def abstained(certificates: Sequence[Certificate]) -> int:
 
 
 def average_radius(certificates: Sequence[Certificate]) -> float:
-    """Return the mean certified radius, in [0, 1]-pixel units; a wrong class or an abstention counts as 0.
+    """Return the mean certified radius; a wrong class or an abstention counts as 0.
 
     Source: average certified radius, Zhai et al., arXiv 2001.02378, Eq. 3.
     """

@@ -1,8 +1,9 @@
 """Certify an l2 radius by randomized smoothing, for any network from images to logits.
 
-The proof is for the smoothed classifier (the class that the network gives most often to noisy copies of the image), in
-l2, with probability at least 1 - alpha for each image. It says nothing about the network itself or other norms. As
-usual, pseudo-random float32 numbers stand for Gaussian noise, and arithmetic is taken to be exact.
+The proof is for the smoothed classifier (the class that the network gives most often to noisy
+copies of the image), in l2, with probability at least 1 - alpha for each image. It says nothing
+about the network itself or other norms. As usual, pseudo-random float32 numbers stand for Gaussian
+noise, and arithmetic is taken to be exact.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, Certificates
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
-from forefend.evaluation.model_checks import check_model
+from forefend.evaluation.model_checks import check_model, unchanged
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
-from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import channels_last_copy, device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.precision import full_float32
@@ -34,8 +34,9 @@ from forefend.runtime.rng import KeyedRNG, torch_seed
 class SmoothedClassifier:
     """A network smoothed with Gaussian noise.
 
-    The noise of a copy depends only on the seed, the purpose, the image's index and the copy's number. Votes therefore
-    do not depend on the batch size or on earlier calls. The network is copied, frozen and in eval mode.
+    The noise of a copy depends only on the seed, the purpose, the image's index and the copy's
+    number. Votes therefore do not depend on the batch size or on earlier calls. The network is
+    copied, frozen and in eval mode.
 
     Args:
         network: images in [0, 1] to logits: a bare classifier, a `Defended`, or any pipeline.
@@ -84,10 +85,11 @@ class SmoothedClassifier:
         return self.smoothing.winner(self.votes(x, index, self.smoothing.n, "predict"))
 
     def certify(self, x: Tensor, index: int) -> tuple[int, list[int], float | None]:
-        """Return the class selected for one image, the votes of each class, and the l2 radius they prove.
+        """Return the class selected for one image, the votes, and the l2 radius they prove.
 
-        With probability at least 1 - alpha, the smoothed classifier gives that class to every image within the radius,
-        in [0, 1]-pixel units. A radius of None is to abstain. Source: Cohen et al., arXiv 1902.02918, CERTIFY.
+        With probability at least 1 - alpha, the smoothed classifier gives that class to every image
+        within the radius, in [0, 1]-pixel units. A radius of None is to abstain. Source: Cohen et
+        al., arXiv 1902.02918, CERTIFY.
 
         Args:
             x: the image, `(C, H, W)`.
@@ -113,12 +115,12 @@ def certify(
 ) -> Certificates:
     """Certify an l2 radius of each image by randomized smoothing.
 
-    With a folder, certificates are appended to `certificates.jsonl` as they are found, and an interrupted certification
-    resumes.
+    Certificates in `folder` are appended to `certificates.jsonl`; an interrupted run resumes.
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what `forefend.data.load` returns.
+        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what
+            `forefend.data.load` returns.
         sigma: standard deviation of the noise, in [0, 1]-pixel units.
         n: noisy copies of an image that prove its radius.
         n0: noisy copies that select the class beforehand.
@@ -136,9 +138,9 @@ def certify(
     """
     config = SmoothingConfig(sigma, n, n0, alpha, seed)
     models, images = as_models(models), DigestedImages(as_image_dataset(data))
-    states = [state_digest(model.network) for model in models]
     found = Certificates([], config)
     with (
+        unchanged(models),
         full_float32(),
         torch_seed(0),
         open_store(Path(folder) if folder else None, "certificates", certificate.read) as store,
@@ -158,9 +160,6 @@ def certify(
                 batch_size=1,
                 summary=lambda found: f"{len(found)} images certified",
             ).values()
-    for model, state in zip(models, states, strict=True):
-        if state != state_digest(model.network):
-            raise RuntimeError(f"{model.name} changed while it was certified: its certificates are not valid.")
     return found
 
 

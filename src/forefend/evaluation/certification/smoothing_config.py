@@ -61,16 +61,17 @@ class SmoothingConfig:
         return self.radius(self.n) or 0.0
 
     def radius(self, votes: int) -> float | None:
-        """Return the l2 radius that `votes` of the `n` prove, in [0, 1]-pixel units; None to abstain.
+        """Return the l2 radius that `votes` of the `n` prove; None to abstain.
 
-        With probability at least 1 - alpha, the smoothed classifier gives the voted class to every image within it.
+        With probability at least 1 - alpha, the smoothed classifier gives the voted class to every
+        image within it.
         Source: Cohen et al., arXiv 1902.02918, CERTIFY.
         """
         bound = lower_bound(votes, self.n, self.alpha)
         return self.sigma * NormalDist().inv_cdf(bound) if bound > 0.5 else None
 
     def winner(self, votes: Sequence[int]) -> int | None:
-        """Return the class of the smoothed classifier from the votes of each class; None to abstain.
+        """Return the class with significantly most votes; None to abstain.
 
         It is wrong with probability at most alpha, and proves no radius.
         Source: Cohen et al., arXiv 1902.02918, PREDICT.

@@ -23,7 +23,7 @@ Threats = str | ThreatModel | Sequence[str | ThreatModel]
 
 
 def quick(threat: str | ThreatModel) -> list[Trial]:
-    """Return FGSM, and PGD-20 on two losses with restarts, white-box, step 2.5 ε / steps; every iterate is evaluated.
+    """Return FGSM, and PGD-20 on two losses with two restarts, white-box.
 
     The accuracy is an upper bound on robustness; report results of `standard`.
     """
@@ -48,7 +48,7 @@ QUERIES = 1000  # AutoAttack uses 5000 of its own
 
 
 def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingProxyType({})) -> list[Trial]:
-    """Return Square with 1,000 queries, and PGD-20 and MI-FGSM on surrogates, whose examples may transfer.
+    """Return Square with 1,000 queries, and transfer attacks from surrogates.
 
     No trial needs a gradient of the evaluated model.
 
@@ -70,7 +70,7 @@ def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingPro
 
 
 def standard(threats: Threats, classes: int = 10) -> list[Trial]:
-    """Return AutoAttack in its standard form, Square, and PGD-20 on the classifier without its defense."""
+    """Return AutoAttack's standard form, Square, and PGD-20 on the undefended classifier."""
     trials = []
     for threat in as_threat_models(threats):
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
@@ -101,11 +101,12 @@ def randomized(threats: Threats, classes: int = 10, samples: int = 20) -> list[T
 
 
 def cascade(threats: Threats, classes: int = 10) -> list[Trial]:
-    """Return PGD-10 and APGD-20 on the margin, each until success, and AutoAttack on the images that remain.
+    """Return PGD-10 and APGD-20 until success, and AutoAttack on the images that remain.
 
-    Bf16 copies propose in the first two stages, and the model itself decides. An image is misclassified if one of the
-    three succeeds. Every image that AutoAttack alone breaks is therefore broken here, except by the chance that
-    depends on which images share a batch. Robust images cost as much as under AutoAttack alone.
+    Bf16 copies propose in the first two stages, and the model itself decides. An image is
+    misclassified if one of the three succeeds. Every image that AutoAttack alone breaks is
+    therefore broken here, except by the chance that depends on which images share a batch. Robust
+    images cost as much as under AutoAttack alone.
     """
     trials = []
     for threat in as_threat_models(threats):

@@ -1,7 +1,7 @@
-"""The papers' own attacks as published: each evaluates the image that the attack returns after its last step.
+"""The papers' attacks as published, each evaluated on the image it returns at its end.
 
-Their results are comparable with the papers' and are upper bounds on robustness; report `standard` beside them. Step
-sizes are shares of the radius, so that at a paper's radius they are the paper's.
+Their results are comparable with the papers' and are upper bounds on robustness; report `standard`
+beside them. Step sizes are shares of the radius, so that at a paper's radius they are the paper's.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def rtfe(threats: Threats) -> list[Trial]:
 
 
 def rtfe_strong_weak(threats: Threats) -> list[Trial]:
-    """Return RTFE's two attacks of appendix A: one step of 1.25 ε, and 100 steps of 1.25 ε / 100 with five restarts."""
+    """Return RTFE's attacks of appendix A: 1 step of 1.25 ε, and 5 restarts of 100 steps."""
     threats = as_threat_models(threats)
     weak = [Trial("RTFE weak", PGD(threat, 1, 1.25 * threat.radius), threat) for threat in threats]
     strong = [Trial("RTFE strong", PGD(threat, 100, 0.0125 * threat.radius), threat, restarts=5) for threat in threats]
@@ -60,10 +60,10 @@ def rtfe_strong_weak(threats: Threats) -> list[Trial]:
 
 
 def robustifier(threats: Threats) -> list[Trial]:
-    """Return the robustifier's attack: 5 restarts of 20 steps at each of three step sizes; the worst counts.
+    """Return the robustifier's attack: 5 restarts of 20 steps at each of three step sizes.
 
-    The paper's l∞ steps are 0.008, 0.004 and 0.0015 at 0.031 (section 5.1). In l2, where such steps cannot cross the
-    ball, they are 2.5 ε / 20 and its half and fifth.
+    The paper's l∞ steps are 0.008, 0.004 and 0.0015 at 0.031 (section 5.1). In l2, where such steps
+    cannot cross the ball, they are 2.5 ε / 20 and its half and fifth.
     """
     trials = []
     for threat in as_threat_models(threats):
@@ -76,13 +76,14 @@ def robustifier(threats: Threats) -> list[Trial]:
 
 
 def jatp(threats: Threats, classes: int = 10) -> list[Trial]:
-    """Return JATP's five attacks: PGD-40, PGD-40 on DLR, AutoAttack, the Wasserstein attack and TI-BIM.
+    """Return JATP's attacks: PGD-40, PGD-40 on DLR, AutoAttack, Wasserstein and TI-BIM.
 
     Args:
         threats: l∞ threat models or their names; the paper's radius is 8/255, in Wasserstein too.
         classes: the number of logits.
 
-    Source: JATP (2106.05453), section 4.1; its FWA is the projected form in its first author's code.
+    Source: JATP (2106.05453), section 4.1; its FWA is the projected form in its first author's
+        code.
     """
     trials = []
     for threat in as_threat_models(threats):
@@ -99,11 +100,11 @@ def jatp(threats: Threats, classes: int = 10) -> list[Trial]:
 
 
 def aaa(threats: Threats) -> list[Trial]:
-    """Return AAA's attacks: PGD with many restarts, and Carlini and Wagner's within an l2 distance of 3.
+    """Return AAA's attacks: PGD with many restarts, and Carlini and Wagner's in l2.
 
-    From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and Fashion-MNIST; below, 20 steps
-    of a quarter of the radius from 10 starts, as on CIFAR-10. The paper's Carlini–Wagner attack has weak
-    settings and is called CW weak; CW has the usual ones.
+    From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and
+    Fashion-MNIST; below, 20 steps of a quarter of the radius from 10 starts, as on CIFAR-10. The
+    paper's Carlini–Wagner attack has weak settings and is called CW weak; CW has the usual ones.
 
     Source: AAA (1909.05921), sections 4 and 5.
     """
@@ -119,7 +120,7 @@ def aaa(threats: Threats) -> list[Trial]:
 
 
 def aaa_adaptive(threats: Threats, pool: ImageDataset) -> list[Trial]:
-    """Return AAA's attacks on the autoencoder: PGD on label and reconstruction, and PGD towards another latent.
+    """Return AAA's attacks on the autoencoder: on label and reconstruction, and on the latent.
 
     Args:
         threats: threat models or their names.
@@ -144,7 +145,8 @@ def transfer(threats: Threats, surrogates: Mapping[str, nn.Module]) -> list[Tria
     """Return FGSM and PGD-7 without a random start, white-box and from surrogates.
 
     Args:
-        threats: threat models or their names; the paper's radius is 0.0625 on [-1, 1], 0.03125 here.
+        threats: threat models or their names; the paper's radius is 0.0625 on [-1, 1], 0.03125
+            here.
         surrogates: classifiers by name; the paper's is a DenseNet trained naturally.
 
     Source: 1905.02675, section 3, and its authors' code: the same attack in training and test.
