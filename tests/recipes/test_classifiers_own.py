@@ -19,7 +19,7 @@ SETTINGS = {"threat": Linf(EPS), "steps": 4, "relative_step": STEP}
 
 
 def twins() -> tuple[Networks, nn.Module, Batch]:
-    """A cast, a copy of its classifier for the plain loss, and a batch some of whose images are misclassified."""
+    """Networks, a copy of its classifier for the plain loss, and a batch some of whose images are misclassified."""
     networks, batch = cast_of(), batch_of(24)
     f = copy.deepcopy(networks.classifier)
     right = copy.deepcopy(f).eval()(batch.x).argmax(1) == batch.y

@@ -134,12 +134,12 @@ def test_fit_keeps_guides_bit_identical(recipe: type[Recipe]) -> None:
 def test_fit_changes_only_trainable_networks(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
     nets = networks_of(networks)
-    own = {name for player in small(recipe).configure_optimizers(networks).values() for name in player.networks}
+    own = {name for trainable in small(recipe).configure_optimizers(networks).values() for name in trainable.networks}
     before = {name: held(network) for name, network in nets.items()}
     train(small(recipe), toy_images(), networks)
     assert own
-    for player in small(recipe).configure_optimizers(networks).values():
-        assert all(network is nets[name] for name, network in player.networks.items())
+    for trainable in small(recipe).configure_optimizers(networks).values():
+        assert all(network is nets[name] for name, network in trainable.networks.items())
     for name, network in nets.items():
         moved = [not torch.equal(a, b) for a, b in zip(held(network)[0], before[name][0], strict=True)]
         assert all(moved) if name in own else untouched(network, before[name]), name
@@ -225,22 +225,22 @@ def test_norm_of_the_threat_model_changes_the_result(name: str) -> None:
 def test_attacks_change_no_statistics_and_no_gradients(recipe: type[Recipe]) -> None:
     seen: list[Any] = []
 
-    class Watching(nn.Sequential):
+    class Recording(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             if x.requires_grad and not self.training:
                 seen.append([p.requires_grad for p in self.parameters()])
             return super().forward(x)
 
     networks, name = cast_for(recipe), NAMES[recipe]
-    watched = {role: Watching(*network) for role, network in networks_of(networks).items()}
-    watched["classifier"].feature_layers = networks.classifier.feature_layers
+    networks_seen = {role: Recording(*network) for role, network in networks_of(networks).items()}
+    networks_seen["classifier"].feature_layers = networks.classifier.feature_layers
     # Oblivious attackers craft without the networks in training; putting back the best epoch turns its counter back.
     more: dict[str, Any] = {"sees": full, "hold_out": 0.0}
     settings = small(recipe, **{f.name: more[f.name] for f in fields(recipe) if f.name in more})
-    train(settings, toy_images(), Networks(guides=networks.guides, **watched))
-    own = [role for player in settings.configure_optimizers(networks).values() for role in player.networks]
+    train(settings, toy_images(), Networks(guides=networks.guides, **networks_seen))
+    own = [role for trainable in settings.configure_optimizers(networks).values() for role in trainable.networks]
     steps = 3 * settings.epochs
-    for role, network in watched.items():
+    for role, network in networks_seen.items():
         expected = FORWARDS.get(name, {}).get(role, 1) if role in own else 0
         assert int(network[1].num_batches_tracked) == expected * steps, role  # none from crafting
     assert not any(flag for flags in seen for flag in flags)
@@ -279,7 +279,7 @@ def test_inner_attack_has_the_settings_of_the_recipe(recipe: type[Recipe]) -> No
 @every_recipe
 def test_configure_optimizers_without_a_network_raises(recipe: type[Recipe]) -> None:
     networks = cast_for(recipe)
-    needed = {name for player in recipe().configure_optimizers(networks).values() for name in player.networks}
+    needed = {name for trainable in recipe().configure_optimizers(networks).values() for name in trainable.networks}
     with pytest.raises(InputError, match=r"given|name at least one"):
         small(recipe).configure_optimizers(Networks())
     for name in needed:

@@ -1,4 +1,4 @@
-"""APE-GAN (1707.05474) and NRP (2006.04924): two players, their losses written once more, and whose turn it is."""
+"""APE-GAN (1707.05474) and NRP (2006.04924): two trainables, their losses in plain torch, and the order of steps."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_natural_training_reaches_a_high_clean_accuracy(natural: nn.Module) -> N
 OWN: list[Recipe] = [
     Adversarial(**INNER, **BUDGET, lr=0.05),
     MART(**INNER, epochs=15, batch_size=32, lr=0.01),
-    MMA(threat=THREAT, epochs=8, batch_size=64, lr=0.1, steps=4, relative_step=0.6, bisections=6),
+    MMA(threat=THREAT, epochs=12, batch_size=64, lr=0.1, steps=4, relative_step=0.6, bisections=6),
     MMASimple(**INNER, **BUDGET, lr=0.05),
     TRADES(**INNER, **BUDGET, lr=0.05),
 ]

@@ -79,13 +79,13 @@ def test_fit_of_rtfe_matches_plain_steps_of_sgd(members: int) -> None:
     images, seen = toy_images(48), []
     images = replace(images, pixels=images.pixels.double())
 
-    def watch(x: Tensor, rng: KeyedRNG) -> Tensor:
+    def record(x: Tensor, rng: KeyedRNG) -> Tensor:
         seen.append(rng)
         return x
 
     networks = cast_of(members)
     g = copy.deepcopy(networks.preprocessor)
-    train(RECIPE, images, networks, augment=watch)
+    train(RECIPE, images, networks, augment=record)
     sgd = torch.optim.SGD(g.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
     for rng in seen:
         x, y = images.batch(rng.index)[0], images.labels[rng.index]

@@ -111,8 +111,8 @@ def test_transfer_layers_of_resnet_56_match_the_paper() -> None:
 def test_transfer_optimizes_only_its_layers() -> None:
     network = classifiers.build("tinyresnet", channels=1, classes=4, size=8)
     for layers in (head, last_stage, everything):
-        player = Transfer(layers=layers).configure_optimizers(Networks(classifier=network))["classifier"]
-        assert sum(p.numel() for p in player.parameters()) == count(layers(network))
+        trainable = Transfer(layers=layers).configure_optimizers(Networks(classifier=network))["classifier"]
+        assert sum(p.numel() for p in trainable.parameters()) == count(layers(network))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -26,25 +26,25 @@ SMALL = Adversarial(Linf(0.1), steps=2, epochs=4, batch_size=20)
 
 
 @pytest.mark.parametrize(
-    ("history", "collapsed"),
+    ("history", "detected"),
     [
         ([(0.6, 0.5), (0.6, 0.26)], False),  # above half of the best
         ([(0.6, 0.5), (0.9, 0.24)], True),
-        ([(0.6, 0.5), (0.5, 0.24)], False),  # the single step fails as well: training goes badly, it does not collapse
+        ([(0.6, 0.5), (0.5, 0.24)], False),  # the single step fails as well: training fails otherwise
         ([(0.6, 0.5), (0.9, 0.3), (0.9, 0.24)], True),
         ([(0.1, 0.1), (0.9, 0.0)], True),
         ([(0.9, 0.0), (0.9, 0.0)], False),  # there was nothing to lose
     ],
 )
 def test_monitor_detects_lost_robustness_with_kept_fgsm_accuracy(
-    history: list[tuple[float, float]], collapsed: bool
+    history: list[tuple[float, float]], detected: bool
 ) -> None:
     state = TrainState()
     for epoch, (single, robust) in enumerate(history):
         Monitor(fall_back).update(state, {"fgsm": single, "pgd-10": robust}, epoch)
         if epoch < len(history) - 1:
             assert not state.fallen_back
-    assert state.fallen_back == collapsed
+    assert state.fallen_back == detected
 
 
 def test_stop_raises_one_sentence_with_the_accuracies() -> None:
@@ -58,7 +58,7 @@ class Trap(nn.Module):
     """A class for every sign of the first pixel's excess over a half, which a full step passes by.
 
     The gradient points up; a whole step of 0.1 from 0.5 lands in a far band that is right again, and a small one in
-    the near band that is wrong: what a collapsed network does.
+    the near band that is wrong: as after overfitting.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def test_monitor_measures_a_trap_for_single_steps() -> None:
     assert 0.4 < seen["pgd-2"] < 0.8  # two quarter steps from a random start end in the band, two whole ones beyond it
 
 
-def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Let the watch see a collapse from an epoch on."""
+def overfits(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Let the monitor measure overfitting from an epoch on."""
     looks: list[int] = []
 
     def measure(self: Monitor, networks: Networks, threat: object, batch: Batch) -> dict[str, float]:
@@ -88,7 +88,7 @@ def collapsed(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 def test_fit_stops_after_overfitting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2"):
         train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(), run=Run(tmp_path))
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -96,21 +96,21 @@ def test_fit_stops_after_overfitting(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("inner", "steps", "watched"),
+    ("inner", "steps", "monitored"),
     [(AsPublished(), 1, True), (AsPublished(), 2, False), (ATTA(), 2, True), (ATTA(steps=(2,)), 2, False)],
 )
 def test_fit_monitors_single_steps_by_default(
-    inner: InnerAttack, steps: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+    inner: InnerAttack, steps: int, monitored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     recipe = replace(SMALL, steps=steps)
     train(recipe, toy_images(), toy_cast(), inner_attack=inner, monitor=None)
-    with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2") if watched else nullcontext():
+    with pytest.raises(InputError, match=r"^Catastrophic overfitting in epoch 2") if monitored else nullcontext():
         train(recipe, toy_images(), toy_cast(), inner_attack=inner)
 
 
 def test_fit_does_not_monitor_fixed_inner_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     train(TRADES(Linf(0.1), steps=1, epochs=3, batch_size=20), toy_images(), Networks(classifier=classifier()))
 
 
@@ -120,10 +120,10 @@ def test_train_with_fall_back_resumes_after_overfitting(monkeypatch: pytest.Monk
         "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 3 --steps 3 "
         "--batch-size 20 --device cpu --inner-attack n-fgsm --out run"
     )
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     assert "Catastrophic overfitting in epoch 2" in refused(line)
     assert "seed was 0, now 1" in refused(f"{line} --seed 1 --on-overfitting fall-back")
-    collapsed(monkeypatch, 1)
+    overfits(monkeypatch, 1)
     assert "continuing with several steps." in done(f"{line} --on-overfitting fall-back")
     epochs = [json.loads(line)["epoch"] for line in Path("run/train.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]
@@ -149,11 +149,11 @@ def test_fall_back_continues_with_the_papers_attack(
         return trained(train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), **options))
 
     single = run()
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     fallen = run(monitor=Monitor(fall_back))
     assert not same(fallen, single)
     assert capsys.readouterr().out.count("continuing with several steps.") == 1
-    collapsed(monkeypatch, 9)
+    overfits(monkeypatch, 9)
     assert same(run(monitor=Monitor(fall_back)), single)
 
 
@@ -163,9 +163,9 @@ def test_fall_back_survives_resuming(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             train(SMALL, toy_images(), toy_cast(), inner_attack=SingleNFGSM(), monitor=Monitor(fall_back), **options)
         )
 
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     expected = run()
-    collapsed(monkeypatch, 2)
+    overfits(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         run(run=Run(tmp_path), augment=Stopping(5), checkpoint_every=0)
     assert same(run(run=Run(tmp_path)), expected)

@@ -20,17 +20,17 @@ from forefend.training.checkpoint import load, save
 
 
 def stepped(network: nn.Module, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW) -> dict[str, Trainable]:
-    """A player whose optimizer has taken two steps, so that it holds moments."""
+    """A trainable whose optimizer has taken two steps, so that it holds moments."""
     made = optimizer(network.parameters(), lr=0.01, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}))
     network.train()
     for _ in range(2):
         network(torch.rand(4, 1, 6, 6)).square().sum().backward()
         made.step()
-    return {"player": Trainable({"network": network}, made, lambda progress: 1.0)}
+    return {"network": Trainable({"network": network}, made, lambda progress: 1.0)}
 
 
-def moments(player: Trainable) -> list[Any]:
-    return [value for state in player.optimizer.state_dict()["state"].values() for value in state.values()]
+def moments(trainable: Trainable) -> list[Any]:
+    return [value for state in trainable.optimizer.state_dict()["state"].values() for value in state.values()]
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
@@ -39,11 +39,12 @@ def test_load_restores_every_tensor_bit_for_bit(optimizer: type[torch.optim.Opti
     save(path, trainables, TrainState())
     others = stepped(preprocessor(1), optimizer)
     load(path, others, TrainState())
-    old, new = (p["player"].networks["network"].state_dict() for p in (trainables, others))
+    old, new = (p["network"].networks["network"].state_dict() for p in (trainables, others))
     assert same(list(old.values()), list(new.values()))
     assert old.keys() == new.keys()
-    assert moments(trainables["player"])
-    assert all(torch.equal(a, b) for a, b in zip(moments(trainables["player"]), moments(others["player"]), strict=True))
+    first, second = (moments(each["network"]) for each in (trainables, others))
+    assert first
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_load_restores_every_field_of_the_state(tmp_path: Path) -> None:
@@ -73,12 +74,12 @@ def test_load_restores_every_field_of_the_state(tmp_path: Path) -> None:
 
 
 def test_load_keeps_the_learning_rates(tmp_path: Path) -> None:
-    players = stepped(preprocessor())
-    players["player"].optimizer.param_groups[0]["lr"] = 1e-9
-    save(tmp_path / "checkpoint", players, TrainState())
+    trainables = stepped(preprocessor())
+    trainables["network"].optimizer.param_groups[0]["lr"] = 1e-9
+    save(tmp_path / "checkpoint", trainables, TrainState())
     others = stepped(preprocessor())
     load(tmp_path / "checkpoint", others, TrainState())
-    assert others["player"].optimizer.param_groups[0]["lr"] == 0.01
+    assert others["network"].optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_load_without_a_file_changes_nothing(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def _other_network(path: Path) -> None:
 
 
 def _other_player(path: Path) -> None:
-    save(path, {"other": stepped(preprocessor())["player"]}, TrainState())
+    save(path, {"other": stepped(preprocessor())["network"]}, TrainState())
 
 
 @pytest.mark.parametrize(
@@ -150,11 +151,11 @@ def test_load_into_other_networks_changes_nothing(kind: bool, tmp_path: Path) ->
 
     save(tmp_path / "checkpoint", stepped(network(0, 1)), TrainState())
     other = nn.Sequential(*network(1, 2)) if kind else nn.Sequential(*network(1, 2), nn.Conv2d(3, 3, 1))
-    players = stepped(other)
+    trainables = stepped(other)
     before = [tensor.clone() for tensor in other.state_dict().values()]
     words = r"1\.weight of the network is \[1, 3, 1, 1\], not \[2, 3, 1, 1\]" if kind else "2.bias of the network is in"
     with pytest.raises(InputError, match=words):
-        load(tmp_path / "checkpoint", players, TrainState())
+        load(tmp_path / "checkpoint", trainables, TrainState())
     assert same(list(other.state_dict().values()), before)
 
 

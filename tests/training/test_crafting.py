@@ -142,7 +142,7 @@ def test_fit_with_copies_gives_close_weights() -> None:
 
 
 @dataclass(frozen=True)
-class Judge(Spy):
+class Validating(Spy):
     """Keeps what the loop lets it validate."""
 
     hold_out: float = 0.2
@@ -154,10 +154,10 @@ class Judge(Spy):
 
 @fast
 def test_validate_uses_the_networks_themselves(precision: str | None) -> None:
-    judge, networks, x = Judge([], []), toy_cast(), images()
-    train(judge, toy_images(), networks, attack_copy=precision, precision="bf16")
-    assert torch.equal(judge.crafts[-1].preprocessor(x), networks.preprocessor.eval()(x))
-    assert judge.crafts[-1].preprocessor.state_dict().keys() == networks.preprocessor.state_dict().keys()
+    recipe, networks, x = Validating([], []), toy_cast(), images()
+    train(recipe, toy_images(), networks, attack_copy=precision, precision="bf16")
+    assert torch.equal(recipe.crafts[-1].preprocessor(x), networks.preprocessor.eval()(x))
+    assert recipe.crafts[-1].preprocessor.state_dict().keys() == networks.preprocessor.state_dict().keys()
 
 
 def test_view_is_made_once_and_refreshed_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,26 +101,26 @@ def test_fit_with_ema_resumes_to_the_same_average(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Judge(Spy):
+class Validating(Spy):
     """Keeps the weights that the loop lets it validate, and those in training at the next step."""
 
     hold_out: float = 0.2
-    judged: list[Tensor] = field(default_factory=list)
+    validated: list[Tensor] = field(default_factory=list)
 
     def validate(self, craft: Networks, batches: Iterable[Batch], state: TrainState) -> None:
-        self.judged.append(craft.preprocessor[0].weight.clone())
+        self.validated.append(craft.preprocessor[0].weight.clone())
 
 
 def test_validate_uses_the_average_and_keeps_the_weights() -> None:
-    judge, networks, plain = Judge([], []), toy_cast(), toy_cast()
-    train(judge, toy_images(), networks, ema=0.9)
-    assert torch.equal(judge.judged[-1], networks.preprocessor[0].weight)
-    other = Judge([], [])
+    recipe, networks, plain = Validating([], []), toy_cast(), toy_cast()
+    train(recipe, toy_images(), networks, ema=0.9)
+    assert torch.equal(recipe.validated[-1], networks.preprocessor[0].weight)
+    other = Validating([], [])
     train(other, toy_images(), plain)
-    own = other.judged[-1] - other.judged[0]  # each weight falls by the same at every step
+    own = other.validated[-1] - other.validated[0]  # each weight falls by the same at every step
     assert float(own.mean()) < 0
-    assert not torch.equal(judge.judged[-1], other.judged[-1])
-    assert float((judge.judged[-1] - other.judged[-1]).max()) < 3e-3 * 4  # it lags by a few steps of 1e-3, no more
+    assert not torch.equal(recipe.validated[-1], other.validated[-1])
+    assert float((recipe.validated[-1] - other.validated[-1]).max()) < 3e-3 * 4  # a few steps of 1e-3
 
 
 def test_keep_best_keeps_the_average() -> None:

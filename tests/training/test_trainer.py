@@ -104,7 +104,7 @@ def test_augment_gets_the_batch_and_its_own_rng() -> None:
 
 @dataclass(frozen=True)
 class Pair(Recipe):
-    """Two players, both of whose networks take part in both losses."""
+    """Two trainables, whose networks both affect both losses."""
 
     order: list[str]
     epochs: int = 1
