@@ -16,6 +16,7 @@ from helpers.command_line import done, forefend, guide
 import forefend as ff
 from forefend.attacks.auto_pgd import APGD
 from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
+from forefend.evaluation.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "reference" not in page.parts)
@@ -25,6 +26,11 @@ PAGES = [*ROOT.glob("*.md"), *GUIDES, *sorted((ROOT / "results").rglob("README.m
 def name_of(page: Path) -> str:
     """The path of a page in the repository."""
     return str(page.relative_to(ROOT))
+
+
+def names(text: str) -> list[str]:
+    """The code in a text."""
+    return re.findall(r"`([^`]+)`", text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -103,3 +109,11 @@ def test_reference_lists_every_public_name() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     listed = {*re.findall(r"forefend\.(\w+)$", page, re.M), *re.findall(r"`ff\.(\w+)`", page)}
     assert listed == {*ff.__all__} - {"__version__"}
+
+
+def test_readme_tables_name_what_exists() -> None:
+    sections = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")
+    named = {s.splitlines()[0]: names(" ".join(re.findall(r"^\| (`[^|]*) \|", s, re.M))) for s in sections}
+    assert sorted(named["Recipes"]) == sorted(ff.recipes.RECIPES)
+    assert set(named["Suites"]) == set(SUITES) - {"rtfe-strong-weak"}
+    assert [name for name in named["Attacks"] if not hasattr(ff.attacks, name)] == []
