@@ -5,17 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from forefend.cli.parser import Parser
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from forefend.data import ImageDataset
-    from forefend.evaluation.evaluated_model import EvaluatedModel
-    from forefend.models.defense import Defense
-    from forefend.runtime.run_folder import Run
 
 GUIDES, UNSEEN = ("cnn", "tinyresnet"), "mlp"
 RADII = (0.1, 0.15, 0.25)
@@ -45,74 +36,43 @@ def _run(folder: Path, seed: int) -> None:
     from forefend import data, recipes
     from forefend.evaluation import suites
     from forefend.evaluation.evaluate import evaluate
+    from forefend.evaluation.evaluated_model import with_and_without
+    from forefend.models.defense import Defense
+    from forefend.models.guide import Guide
+    from forefend.models.initialization import new_preprocessor
+    from forefend.recipes.base import Networks
     from forefend.recipes.hyperparameters import build
     from forefend.report import plots
     from forefend.runtime import run_folder
+    from forefend.runtime.distributed import accelerator_on
     from forefend.threat_models.lp import Linf
     from forefend.training.artifacts import training_config
+    from forefend.training.resolve_classifiers import train_classifier
+    from forefend.training.trainer import fit
 
     torch.set_num_threads(1)  # a second thread gains nothing on 8x8 images
-    train, test = data.load("digits", "train"), data.load("digits", "test")
+    train, test, names = data.load("digits", "train"), data.load("digits", "test"), [*GUIDES, UNSEEN]
     natural, rtfe = build(recipes.Natural, NATURAL), build(recipes.RTFE, RTFE)
-    config = training_config("rtfe", rtfe, train, seed) | {
-        "classifiers": [*GUIDES, UNSEEN],
+    config = training_config(rtfe, train, seed) | {
+        "classifiers": names,
         "natural": natural.settings(),
         "guides": [{"name": name, "spec": str(folder / name), "mean": None, "std": None} for name in GUIDES],
     }
     run = run_folder.start(folder, config)
-    print(f"[1/3] {len(train)} handwritten digits: training {', '.join([*GUIDES, UNSEEN])} naturally", flush=True)
-    networks = {name: _classifier(folder / name, natural, train, seed) for name in (*GUIDES, UNSEEN)}
+    print(f"[1/3] {len(train)} handwritten digits: training {', '.join(names)} naturally", flush=True)
+    classifiers = {
+        name: train_classifier(folder / name, name, train, natural, seed=seed, device="cpu") for name in names
+    }
     print(f"[2/3] training one preprocessor for {' and '.join(GUIDES)}, both frozen", flush=True)
-    defense = _defense(run, rtfe, {name: networks[name] for name in GUIDES}, train, seed)
+    guides = [Guide(classifiers[name], name) for name in GUIDES]
+    networks = Networks(new_preprocessor("narrow-unet", train, seed), guides)
+    defense = fit(rtfe, train, networks, run=run, seed=seed, accelerator=accelerator_on("cpu"))
+    assert isinstance(defense, Defense)
+    defense.save(folder)
     print("[3/3] attacking all three, alone and defended: white-box PGD-20, 2 restarts", flush=True)
-    suite = suites.curve([Linf(radius) for radius in RADII])
-    results = evaluate(_models(networks, defense), test, suite, folder=folder, seed=seed)
-    print("\n" + str(results) + "\n")
+    models = [model for name in names for model in with_and_without(defense, name, classifiers[name])]
+    results = evaluate(models, test, suites.curve([Linf(radius) for radius in RADII]), folder=folder, seed=seed)
+    print(f"\n{results}\n")
     x, _, _ = test.batch(torch.arange(10))
     with torch.no_grad():
         plots.picture(folder / "picture.png", x, defense(x), results)
-
-
-def _classifier(folder: Path, recipe: Any, train: ImageDataset, seed: int) -> nn.Module:
-    """Train a classifier and save it in a folder named after its architecture."""
-    from forefend.models.classifiers.model_card import save_classifier
-    from forefend.models.initialization import new_classifier
-    from forefend.recipes.base import Networks
-    from forefend.runtime import run_folder
-    from forefend.runtime.distributed import accelerator_on
-    from forefend.training.artifacts import training_config
-    from forefend.training.trainer import fit
-
-    network = new_classifier(folder.name, train, seed)
-    run = run_folder.start(folder, training_config("natural", recipe, train, seed) | {"classifier": folder.name})
-    fit(recipe, train, Networks(classifier=network), run=run, seed=seed, accelerator=accelerator_on("cpu"))
-    save_classifier(folder, network, folder.name, train)
-    return network.eval()
-
-
-def _defense(run: Run, recipe: Any, guides: dict[str, nn.Module], train: ImageDataset, seed: int) -> Defense:
-    """Train a preprocessor for the guides and save it."""
-    from forefend.models.guide import Guide
-    from forefend.models.initialization import new_preprocessor
-    from forefend.recipes.base import Networks
-    from forefend.runtime.distributed import accelerator_on
-    from forefend.training.trainer import fit
-
-    networks = Networks(
-        new_preprocessor("narrow-unet", train, seed), [Guide(network, name) for name, network in guides.items()]
-    )
-    defense: Defense = fit(recipe, train, networks, run=run, seed=seed, accelerator=accelerator_on("cpu"))  # type: ignore
-    defense.save(run.folder)
-    return defense
-
-
-def _models(networks: dict[str, nn.Module], defense: Defense) -> list[EvaluatedModel]:
-    """Each classifier alone and defended."""
-    from forefend.evaluation.evaluated_model import EvaluatedModel
-    from forefend.models.defense import Defended
-
-    return [
-        EvaluatedModel(name, Defended(defense, network) if defended else network, defended, defense.has_seen(network))
-        for name, network in networks.items()
-        for defended in (False, True)
-    ]

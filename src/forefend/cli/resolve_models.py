@@ -15,7 +15,7 @@ from forefend import data
 from forefend.checks import InputError
 from forefend.cli.resolve_data import run_config, split_loader
 from forefend.evaluation.clean_accuracy import clean_accuracy
-from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.models.classifiers.model_card import NamedClassifier
 from forefend.models.defense import Defended, Defense, load
 from forefend.runtime.distributed import check_device
@@ -56,7 +56,7 @@ def evaluated_models(options: Any) -> tuple[list[EvaluatedModel], str]:
         return models, config["settings"].get("threat", "Linf:8/255")
     defense = load(folder)
     guides = [guide_of_run(options, guide) for guide in config.get("guides", [])]
-    pairs = [model for c in _distinct([*guides, *named]) for model in _with_and_without(defense, c)]
+    pairs = [model for c in _distinct([*guides, *named]) for model in with_and_without(defense, c.name, c.network)]
     models = _joint_classifier(options, defense) + pairs
     if not models:
         raise InputError(f"{folder} has no classifier to defend: name one with --classifiers.")
@@ -94,14 +94,6 @@ def _distinct(named: Sequence[NamedClassifier]) -> list[NamedClassifier]:
     names = [c.name for c in different.values()]
     return [
         replace(c, name=f"{c.name} {print_[:4]}") if names.count(c.name) > 1 else c for print_, c in different.items()
-    ]
-
-
-def _with_and_without(defense: Defense, named: NamedClassifier) -> list[EvaluatedModel]:
-    seen = defense.has_seen(named.network)
-    return [
-        EvaluatedModel(named.name, named.network, seen=seen),
-        EvaluatedModel(named.name, Defended(defense, named.network), defended=True, seen=seen),
     ]
 
 

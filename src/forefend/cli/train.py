@@ -122,7 +122,7 @@ def _run(name: str, options: Any) -> Path:
     config.check(recipe)  # before guides are trained on demand
     images = sample_images(split_loader(options)("train"), options)
     given = {role: options[role] for role in recipe.roles if role != "guides"}
-    manifest = training_config(name, recipe, images, options.seed) | given
+    manifest = training_config(recipe, images, options.seed) | given
     manifest |= {"data": options.data, "size": options.size}
     manifest |= {name: options[name] for name, default in TRAINING_OPTIONS.items() if options[name] != default}
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"

@@ -33,6 +33,13 @@ class EvaluatedModel:
         return f"{self.name}{' defended' if self.defended else ''}"
 
 
+def with_and_without(defense: Defense, name: str, network: nn.Module) -> list[EvaluatedModel]:
+    """Return a classifier alone, and with the defense."""
+    seen = defense.has_seen(network)
+    defended = EvaluatedModel(name, Defended(defense, network), defended=True, seen=seen)
+    return [EvaluatedModel(name, network, seen=seen), defended]
+
+
 def as_models(given: nn.Module | EvaluatedModel | Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
     """Return models to evaluate; a network alone is called `classifier`.
 

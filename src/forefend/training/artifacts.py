@@ -29,7 +29,7 @@ def defense_of(recipe: Recipe, data: ImageDataset, networks: Networks, ema: floa
         architecture=architecture,
         settings=settings,
         threat=str(recipe.settings().get("threat", "")),
-        recipe=next((name for name, kind in RECIPES.items() if type(recipe) is kind), type(recipe).__name__),
+        recipe=_name(recipe),
         data=data.name,
         guides=known,
         ema=ema,
@@ -45,10 +45,14 @@ def _architecture(network: nn.Module) -> tuple[str, dict[str, Any]]:
         return "", {}
 
 
-def training_config(name: str, recipe: Recipe, images: ImageDataset, seed: int) -> dict[str, Any]:
+def _name(recipe: Recipe) -> str:
+    return next((name for name, kind in RECIPES.items() if type(recipe) is kind), type(recipe).__name__)
+
+
+def training_config(recipe: Recipe, images: ImageDataset, seed: int) -> dict[str, Any]:
     """The part of a run's configuration that every training has."""
     return {
-        "recipe": name,
+        "recipe": _name(recipe),
         "settings": recipe.settings(),
         "data": images.name,
         "images": len(images),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from forefend.checks import InputError, choose, unknown_name
 from forefend.data import ImageDataset
 from forefend.models.classifiers import ARCHITECTURES
@@ -12,7 +14,7 @@ from forefend.models.classifiers.model_card import NamedClassifier, load_card, r
 from forefend.models.classifiers.pretrained import load_weights
 from forefend.models.initialization import new_classifier
 from forefend.recipes import RECIPES
-from forefend.recipes.base import Networks
+from forefend.recipes.base import Networks, Recipe
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_on
 from forefend.training.artifacts import training_config
@@ -74,7 +76,9 @@ def resolve_classifier(
     recipe = recipe or "natural"
     folder = Path(runs) / f"{recipe}-{images.name}-{architecture}-s{seed}"
     if not (folder / "classifier.json").exists():
-        train_classifier(folder, architecture, images, recipe=recipe, seed=seed, augment=augment, device=device)
+        chosen = choose(recipe, RECIPES, "recipe")(epochs=EPOCHS)  # type: ignore[call-arg]
+        print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)
+        train_classifier(folder, architecture, images, chosen, seed=seed, augment=augment, device=device)
     shown = architecture if recipe == "natural" else f"{architecture}@{recipe}"
     return NamedClassifier(shown, str(folder), _from_run(folder).network, architecture)
 
@@ -83,33 +87,32 @@ def train_classifier(
     folder: Path,
     architecture: str,
     images: ImageDataset,
+    recipe: Recipe,
     *,
-    recipe: str = "natural",
     seed: int = 0,
     augment: Augment | None = None,
     device: str | None = None,
-) -> None:
-    """Train a classifier for ten epochs and save it.
+) -> nn.Module:
+    """Train a classifier from scratch, save it in the folder of its run, and return it in eval mode.
 
     Args:
-        folder: the folder of the training run.
+        folder: the folder of the run; a training that it holds is resumed.
         architecture: a key of `ARCHITECTURES`.
         images: the training images.
-        recipe: a key of `RECIPES`.
-        seed: of the training.
+        recipe: a recipe that trains a classifier alone.
+        seed: of initialization and training.
         augment: augmentation of the images.
         device: `cpu` or `cuda`; None for the fastest one available.
 
     Raises:
-        InputError: an unknown recipe, or one that trains other networks than a classifier.
+        InputError: the recipe trains other networks, or the folder holds another training.
     """
-    chosen = choose(recipe, RECIPES, "recipe")(epochs=EPOCHS)  # type: ignore[call-arg]
-    print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)
     networks = Networks(classifier=new_classifier(architecture, images, seed))
-    chosen.configure_optimizers(networks)  # refuses a recipe of other networks
-    run = run_folder.start(folder, training_config(recipe, chosen, images, seed) | {"classifier": architecture})
-    fit(chosen, images, networks, run=run, seed=seed, augment=augment, accelerator=accelerator_on(device))
+    recipe.configure_optimizers(networks)  # refuses a recipe of other networks
+    run = run_folder.start(folder, training_config(recipe, images, seed) | {"classifier": architecture})
+    fit(recipe, images, networks, run=run, seed=seed, augment=augment, accelerator=accelerator_on(device))
     save_classifier(folder, networks.classifier, architecture, images)
+    return networks.classifier.eval()
 
 
 def _shape(split: Callable[[str], ImageDataset]) -> dict[str, int]:

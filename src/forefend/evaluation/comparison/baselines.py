@@ -144,7 +144,7 @@ def denoised_smoothing(training: BaselineTraining, architecture: str, *, sigma: 
     )
     folder = training.folder / f"denoised-smoothing-{architecture}-sigma{sigma:g}"
     recipe = DenoisedSmoothing(sigma=sigma, objective=stability)
-    flops = _train(training, folder, "denoised-smoothing", recipe, networks, {"preprocessor": architecture})
+    flops = _train(training, folder, recipe, networks, {"preprocessor": architecture})
     network = MeanOverNoise(Defended(load(folder), classifier.network), sigma, copies).eval()
     name = f"denoised smoothing ({architecture}, sigma {sigma:g}, {copies} copies)"
     return ComparedModel(name, network, classifier.network, with_eot, flops)
@@ -164,7 +164,7 @@ def fine_tuned(training: BaselineTraining, lr: float, like: Recipe) -> ComparedM
     networks = Networks(classifier=copy.deepcopy(classifier.network))
     threat = str(training.threat).replace("/", "_").replace(":", "")
     folder = training.folder / f"adversarial-fine-tuning-{threat}-lr{lr:g}"
-    flops = _train(training, folder, "adversarial", recipe, networks, {"classifier": classifier.architecture})
+    flops = _train(training, folder, recipe, networks, {"classifier": classifier.architecture})
     own = load_card(folder / "classifier.json")
     return ComparedModel(f"adversarial fine-tuning (lr {lr:g})", own, own, white_box_suite, flops)
 
@@ -180,9 +180,7 @@ def check_settings(architecture: str, *, sigma: float, copies: int, lr: float) -
     Adversarial(lr=lr).check()
 
 
-def _train(
-    training: BaselineTraining, folder: Path, name: str, recipe: Recipe, networks: Networks, nets: dict[str, str]
-) -> float:
+def _train(training: BaselineTraining, folder: Path, recipe: Recipe, networks: Networks, nets: dict[str, str]) -> float:
     """Train for as many epochs as the budget allows, or resume the run; return the operations."""
     recipe.check()
     images = training.images
@@ -190,7 +188,7 @@ def _train(
     recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
     if paid.images < len(images):
         images = sample(images, paid.images, training.seed)
-    config = training_config(name, recipe, images, training.seed) | nets
+    config = training_config(recipe, images, training.seed) | nets
     config |= {"data": training.data, "guides": [], "from": training.classifier.config() | {"spec": ""}}
     config |= {"budget_flops": training.budget, "training_flops": paid.flops}
     run = run_folder.start(folder, config)
