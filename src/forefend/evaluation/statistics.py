@@ -43,8 +43,7 @@ def lower_bound(count: int, n: int, alpha: float) -> float:
         alpha: probability with which the bound may fail, in (0, 1).
 
     Source: Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the
-        case of the
-    binomial"; used as LowerConfBound in Cohen et al., arXiv 1902.02918, section 3.2.2.
+    case of the binomial"; used as LowerConfBound in Cohen et al., arXiv 1902.02918, section 3.2.2.
     """
     return float(_scipy_stats().beta.ppf(alpha, count, n - count + 1)) if count else 0.0
 
@@ -53,8 +52,7 @@ def two_sided(a: int, b: int) -> float:
     """Return the exact two-sided p-value of `a` votes against `b` under a fair coin.
 
     Source: Hung and Fithian (2019), "Rank verification for exponential families", used as
-        BinomPValue in Cohen et al.,
-    arXiv 1902.02918, section 3.2.1.
+    BinomPValue in Cohen et al., arXiv 1902.02918, section 3.2.1.
     """
     return float(_scipy_stats().binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0
 
