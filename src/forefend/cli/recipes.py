@@ -1,4 +1,4 @@
-"""`forefend recipes`: every training method with its hyper-parameters."""
+"""`forefend recipes`: list the training methods with their hyper-parameters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Print the recipes, for a person or as JSON."""
-    parser = Parser("recipes", "Every training method with its hyper-parameters.")
-    parser.add_argument("--json", action="store_true", help="as JSON: {name: {purpose, source, settings}}")
+    """Print the recipes as text or as JSON."""
+    parser = Parser("recipes", "List the training methods with their hyper-parameters.")
+    parser.add_argument("--json", action="store_true", help="print JSON: {name: {purpose, source, settings}}")
     as_json = parser.parse_args(arguments).json
     from forefend.recipes import RECIPES
     from forefend.recipes.hyperparameters import hyperparameters_of
