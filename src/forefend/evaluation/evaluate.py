@@ -69,6 +69,13 @@ def evaluate(
         InputError: images, labels, models or suite cannot be used, a classifier is near chance, or
             the folder holds the summary of another evaluation.
         RuntimeError: an attack left its threat model.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    >>> data = torch.rand(8, 1, 4, 4), torch.tensor([0, 1] * 4)
+    >>> results = evaluate(network, data, "quick", "Linf:8/255", allow_weak=True)  # doctest: +ELLIPSIS
+    classifier: none: ...
+    >>> [result.attack for result in results]
+    ['none', 'FGSM', 'PGD-20', 'PGD-20 margin', 'worst']
     """
     prepared = prepare(models, data, suite, threat, folder=folder, seed=seed, batch_size=batch_size)
     return prepared.run(allow_weak=allow_weak)

@@ -48,12 +48,12 @@ class Manifest:
         held = read_versioned(folder / "evaluation.json")
         try:
             old = Manifest(**{key: value for key, value in held.items() if key != "about"})
-            lost = next(self._missing(old), None)
+            missing = next(self._missing(old), None)
         except (TypeError, AttributeError):
             raise InputError(f"{folder}/evaluation.json is not of an evaluation: choose another --out.") from None
-        if lost:
+        if missing:
             raise InputError(
-                f"{folder} holds the {summary} of another evaluation ({lost}), which this one would replace: choose "
+                f"{folder} holds the {summary} of another evaluation ({missing}), which this one would replace: choose "
                 "another --out, or evaluate the same and more."
             )
 

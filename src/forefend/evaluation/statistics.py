@@ -29,11 +29,6 @@ def wilson(count: int, n: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def upper_tail(count: int, n: int, p: float) -> float:
-    """Return the probability of at least `count` successes in `n` trials of probability `p`."""
-    return float(_scipy_stats().binom.sf(count - 1, n, p))
-
-
 def lower_bound(count: int, n: int, alpha: float) -> float:
     """Return Clopper and Pearson's lower bound on a share, which holds with probability 1 - alpha.
 

@@ -1,4 +1,4 @@
-"""Tables: the cells of an evaluation as text and as Markdown. Nothing is typed in by hand."""
+"""Markdown tables of evaluations, and documents whose tables are updated from their results."""
 
 from __future__ import annotations
 
@@ -14,27 +14,22 @@ from forefend.runtime.formatting import markdown_table
 Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
 
 
-def attacks_of(cells: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: one row for each classifier and attack, alone and defended; one column for each radius."""
-    columns = [column for column in columns_of(cells) if column[0]]
-    lines = list(dict.fromkeys((c.classifier, c.defended, c.attack) for c in cells if c.norm))
+def attacks_of(found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return heading and rows: one row for each classifier, defense and attack."""
+    columns = [column for column in columns_of(found) if column[0]]
+    lines = list(dict.fromkeys((c.classifier, c.defended, c.attack) for c in found if c.norm))
     heading = ["classifier", "defense", "attack", *(column_title(*column) for column in columns)]
     rows = []
     for classifier, defended, attack in lines:
-        own = [c for c in cells if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
+        own = [c for c in found if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
         figures = [cell(own, *column) for column in columns]
         rows.append([classifier, "yes" if defended else "no", attack, *figures])
     return heading, rows
 
 
-def markdown(cells: Sequence[Result], layout: Layout = rows_of) -> str:
-    """A table in Markdown.
-
-    Args:
-        cells: an evaluation's.
-        layout: from cells to heading and rows: rows_of or attacks_of.
-    """
-    return markdown_table(*layout(cells)) + "\n\n" + caption(cells)
+def markdown(found: Sequence[Result], layout: Layout = rows_of) -> str:
+    """Return a table in Markdown; `layout` is `rows_of` or `attacks_of`."""
+    return markdown_table(*layout(found)) + "\n\n" + caption(found)
 
 
 def renewed(document: str, root: Path) -> str:
