@@ -81,7 +81,7 @@ def test_certify_without_classifier_is_refused(here: Path) -> None:
 
 
 def test_certify_omits_radii_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 samples at sigma 0.25 prove 0.25 (0.001^(1/200) = 0.966, its quantile 1.83), and no 0.5."""
+    """200 samples at sigma 0.25 prove at most 0.25 * 1.83, as 0.001^(1/200) = 0.966."""
     options = "--data digits --images 2 --n 200 --n0 10 --device cpu --allow-weak-classifier"
     table = done(f"certify --classifiers tinyresnet@random {options} --out out")
     assert [radius in table for radius in ("L2 0 ", "L2 0.25 ", "L2 0.5 ")] == [True, True, False]

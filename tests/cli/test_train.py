@@ -1,4 +1,4 @@
-"""Training options of `forefend train`: checked early, and in the config of a run if not default."""
+"""Training options of `forefend train`: checked early, and saved if not default."""
 
 from __future__ import annotations
 

@@ -179,14 +179,14 @@ def training_options(recipe: Recipe, options: Any) -> TrainingConfig:
 
 
 def _may_change(folder: Path, options: Any) -> tuple[str, ...]:
-    """Options that may change when the run resumes: `--on-overfitting fall-back`, until training has ended."""
+    """The options that may change when an unfinished run resumes."""
     ended = any((folder / card).exists() for card in ("defense.json", "classifier.json"))
     return ("on_overfitting",) if options.on_overfitting == "fall-back" and not ended else ()
 
 
 @contextmanager
 def _removed_if_refused(run: run_folder.Run) -> Iterator[None]:
-    """Remove the config of a training that is refused before its first checkpoint, so that other options may follow."""
+    """Remove the config of a training that is refused before its first checkpoint."""
     try:
         yield
     except InputError:

@@ -93,7 +93,7 @@ def train_classifier(
     augment: Augment | None = None,
     device: str | None = None,
 ) -> nn.Module:
-    """Train a classifier from scratch, save it in the folder of its run, and return it in eval mode.
+    """Train a classifier, save it in the folder of its run, and return it in eval mode.
 
     Args:
         folder: the folder of the run; a training that it holds is resumed.
