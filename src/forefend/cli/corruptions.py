@@ -26,29 +26,30 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: Any) -> str:
     from forefend.cli import resolve_data, resolve_models
-    from forefend.evaluation import corruption_conditions
-    from forefend.evaluation.corruption_robustness import measure
+    from forefend.evaluation.corruption_robustness import corruptions
     from forefend.runtime.distributed import process_group
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
     images = resolve_data.evaluation_images(options)
-    names, severities = options.corruptions, options.severities
-    if options.published:
-        conditions = corruption_conditions.published(Path(options.published), images, names, severities, options.size)
-    else:
-        conditions = corruption_conditions.generated(images, names, severities)
     models, _ = resolve_models.evaluated_models(options)
     resolve_models.check_accuracy(models, options)
     resolve_models.move_to_device([model.network for model in models], options.device)
     folder = _folder(options, resolve_models.joined_names(models))
-    count = len(conditions[0].images())
-    first = not process_group().rank
-    if first:
-        what = f"{count} images, {len(conditions) - 1} corruptions × severities"
-        print(f"{len(models)} models, {what} -> {folder}", flush=True)
-    results = measure(models, conditions, folder=folder, seed=options.seed, batch_size=options.batch_size)
-    return str(results) if first else ""
+    speaks = not process_group().rank
+    if speaks:
+        print(f"{len(models)} models, {len(images)} images -> {folder}", flush=True)
+    results = corruptions(
+        models,
+        images,
+        corruptions=options.corruptions,
+        severities=options.severities,
+        published=options.published,
+        folder=folder,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    return str(results) if speaks else ""
 
 
 def _folder(options: Any, names: str) -> Path:
