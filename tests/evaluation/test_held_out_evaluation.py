@@ -100,5 +100,5 @@ def test_lr_factor_scales_the_rate_and_survives_resuming(tmp_path: Path) -> None
 
 
 def test_fit_with_hold_out_of_test_images_raises() -> None:
-    with pytest.raises(InputError, match="test split of .toy. was given"):
+    with pytest.raises(InputError, match=r"test split of .toy. was given"):
         train(Looking(), toy_images(split="test"), Networks(classifier=classifier()))
