@@ -188,7 +188,7 @@ def test_train_with_wrong_config_file_is_refused(text: str, words: str, here: Pa
 
 def test_recipes_json_has_every_hyperparameter() -> None:
     listing = json.loads(done("recipes --json"))
-    assert set(listing) == NAMES
+    assert set(listing) == set(RECIPES)
     for name, entry in listing.items():
         assert len(entry["purpose"]) > 20
         assert set(entry["settings"]) == {f.name for f in fields(RECIPES[name])}
@@ -202,8 +202,8 @@ def test_recipes_prints_names_purposes_and_fields() -> None:
     assert "    relative_step " in out
 
 
-def test_recipes_are_the_expected_names() -> None:
-    assert set(RECIPES) == NAMES
+def test_recipes_include_the_papers() -> None:
+    assert set(RECIPES) >= NAMES
 
 
 def test_doctor_finds_all_packages() -> None:
