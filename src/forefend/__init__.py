@@ -12,45 +12,72 @@ Names are imported when first used, so that the command line does not wait for t
 """
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from forefend import attacks, data, losses, recipes
-    from forefend.checks import InputError
-    from forefend.evaluation import suites
-    from forefend.evaluation.access import Access
-    from forefend.evaluation.certification.certificate import Certificates
-    from forefend.evaluation.certification.randomized_smoothing import SmoothedClassifier, certify
-    from forefend.evaluation.certification.smoothing_config import SmoothingConfig
-    from forefend.evaluation.comparison.compare import compare
-    from forefend.evaluation.comparison.comparison import Comparison
-    from forefend.evaluation.corruption_robustness import corruptions
-    from forefend.evaluation.evaluate import evaluate
-    from forefend.evaluation.evaluated_model import EvaluatedModel
-    from forefend.evaluation.gradient_masking.check import check
-    from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
-    from forefend.evaluation.results import Result, Results
-    from forefend.evaluation.trial import Trial
-    from forefend.models import classifiers, preprocessors
-    from forefend.models.defense import Defended, Defense, DefenseCard, load
-    from forefend.models.fingerprint import fingerprint
-    from forefend.models.freezing import frozen
-    from forefend.models.guide import Guide
-    from forefend.models.optimized_copy import optimized_copy
-    from forefend.recipes.base import Batch, Networks, Recipe, Trainable
-    from forefend.recipes.ensemble import every, in_turn, sampled
-    from forefend.report import tables
-    from forefend.runtime.rng import KeyedRNG
-    from forefend.runtime.signals import Interrupted
-    from forefend.threat_models.base import ThreatModel
-    from forefend.threat_models.lp import L2, Linf
-    from forefend.threat_models.wasserstein import Wasserstein
-    from forefend.training.config import TrainingConfig
-    from forefend.training.resolve_classifiers import resolve_classifier
-    from forefend.training.trainer import fit
+if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
+    from forefend import attacks as attacks
+    from forefend import data as data
+    from forefend import losses as losses
+    from forefend import recipes as recipes
+    from forefend.checks import InputError as InputError
+    from forefend.evaluation import suites as suites
+    from forefend.evaluation.access import Access as Access
+    from forefend.evaluation.certification.certificate import Certificates as Certificates
+    from forefend.evaluation.certification.randomized_smoothing import (
+        SmoothedClassifier as SmoothedClassifier,
+    )
+    from forefend.evaluation.certification.randomized_smoothing import (
+        certify as certify,
+    )
+    from forefend.evaluation.certification.smoothing_config import SmoothingConfig as SmoothingConfig
+    from forefend.evaluation.comparison.compare import compare as compare
+    from forefend.evaluation.comparison.comparison import Comparison as Comparison
+    from forefend.evaluation.corruption_robustness import corruptions as corruptions
+    from forefend.evaluation.evaluate import evaluate as evaluate
+    from forefend.evaluation.evaluated_model import EvaluatedModel as EvaluatedModel
+    from forefend.evaluation.gradient_masking.check import check as check
+    from forefend.evaluation.gradient_masking.check_report import CheckReport as CheckReport
+    from forefend.evaluation.gradient_masking.check_report import CheckResult as CheckResult
+    from forefend.evaluation.results import Result as Result
+    from forefend.evaluation.results import Results as Results
+    from forefend.evaluation.trial import Trial as Trial
+    from forefend.models import classifiers as classifiers
+    from forefend.models import preprocessors as preprocessors
+    from forefend.models.defense import (
+        Defended as Defended,
+    )
+    from forefend.models.defense import (
+        Defense as Defense,
+    )
+    from forefend.models.defense import (
+        DefenseCard as DefenseCard,
+    )
+    from forefend.models.defense import (
+        load as load,
+    )
+    from forefend.models.fingerprint import fingerprint as fingerprint
+    from forefend.models.freezing import frozen as frozen
+    from forefend.models.guide import Guide as Guide
+    from forefend.models.optimized_copy import optimized_copy as optimized_copy
+    from forefend.recipes.base import Batch as Batch
+    from forefend.recipes.base import Networks as Networks
+    from forefend.recipes.base import Recipe as Recipe
+    from forefend.recipes.base import Trainable as Trainable
+    from forefend.recipes.ensemble import every as every
+    from forefend.recipes.ensemble import in_turn as in_turn
+    from forefend.recipes.ensemble import sampled as sampled
+    from forefend.report import tables as tables
+    from forefend.runtime.rng import KeyedRNG as KeyedRNG
+    from forefend.runtime.signals import Interrupted as Interrupted
+    from forefend.threat_models.base import ThreatModel as ThreatModel
+    from forefend.threat_models.lp import L2 as L2
+    from forefend.threat_models.lp import Linf as Linf
+    from forefend.threat_models.wasserstein import Wasserstein as Wasserstein
+    from forefend.training.config import TrainingConfig as TrainingConfig
+    from forefend.training.resolve_classifiers import resolve_classifier as resolve_classifier
+    from forefend.training.trainer import fit as fit
 
-__version__ = metadata.version("forefend")
+__version__ = "0.1.0"
 
 _MODULES = {
     "attacks": "attacks",
