@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forefend.checks import (
     InputError,
+    check_classifier,
     check_clean_accuracy,
     check_finite,
     check_images,
@@ -60,7 +61,7 @@ def test_check_images_in_range_passes(x: Tensor) -> None:
         (changed(-math.inf), ["infinite"]),
         (changed(255), ["[0.5, 255]", "divide by 255"]),
         (changed(-1), ["[-1, 0.5]", "look normalized", "mean and std"]),
-        (changed(1.001), ["[0.5, 1]", "clamp"]),
+        (changed(1.001), ["[0.5, 1.001", "clamp"]),
         (changed(-0.1), ["[-0.1, 0.5]", "clamp"]),
     ],
 )
@@ -125,7 +126,7 @@ def test_check_logits_of_other_output_names_the_problem(output: Any, words: list
 def test_check_clean_accuracy_near_chance_raises(classes: int, bound: float) -> None:
     check_clean_accuracy(bound + 1e-9, classes, 500, "cnn")
     message = message_of(check_clean_accuracy, bound - 1e-9, classes, 500, "cnn")
-    for word in ("cnn", "500", f"{1 / classes:.1%}", "--mean/--std", "--allow-weak-classifier"):
+    for word in ("cnn", "500", f"{1 / classes:.1%}", "normalization", "allow_weak=True"):
         assert word in message
 
 
@@ -170,3 +171,23 @@ def test_check_finite_several_images_counts_them() -> None:
     check_finite(gradient, "The gradients", "look")
     gradient[:, 0, 0, 0] = math.nan
     assert "image 0 of the batch and of 1 more of 2" in message_of(check_finite, gradient, "The gradients", "look")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_check_classifier_of_other_precision_says_so(kind: torch.dtype) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).to(kind)
+    message = message_of(check_classifier, network, torch.rand(2, 1, 2, 2), 2, "cnn")
+    assert f"cnn has {str(kind).removeprefix('torch.')} weights" in message
+    assert ".float()" in message
+    assert "channels" in message_of(check_classifier, network.float(), torch.rand(2, 3, 2, 2), 2, "cnn")
+
+
+def test_check_logits_of_log_probabilities_names_the_cause() -> None:
+    averaged = torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()
+    assert "logarithms of probabilities" in message_of(check_logits, averaged, 2, 2)
+    assert "overflows" in message_of(check_logits, torch.tensor([[1.0, torch.nan]]), 1, 2)
+
+
+def test_check_images_a_hair_outside_shows_the_digits() -> None:
+    x = torch.tensor([0.0, 1.0000001]).view(1, 1, 1, 2)
+    assert "1.00000012], expected [0, 1]; clamp them" in message_of(check_images, x)

@@ -127,8 +127,9 @@ def _check_range(x: Tensor) -> None:
     elif low < -0.2:
         advice = "they look normalized: undo it, and give the mean and std to the wrapped classifier instead"
     else:
-        advice = "clamp them"
-    raise InputError(f"Pixels range over [{low:.3g}, {high:.3g}], expected [0, 1]; {advice}.")
+        advice = "clamp them, as x.clamp(0, 1)"
+    digits = 3 if low < -0.01 or high > 1.01 else 9  # those that show what is outside
+    raise InputError(f"Pixels range over [{low:.{digits}g}, {high:.{digits}g}], expected [0, 1]; {advice}.")
 
 
 def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
@@ -160,7 +161,10 @@ def check_logits(output: Any, count: int, classes: int) -> None:
             "it must give one logit for each class of the data set."
         )
     if not bool(output.isfinite().all()):
-        raise InputError("The classifier returns NaN or infinite logits on clean images: its weights are damaged.")
+        reason = "its weights are damaged, or it divides by zero or overflows"
+        if bool(output.exp().sum(1).sub(1).abs().max() < 1e-3):  # also exp(-inf) = 0
+            reason = "they are logarithms of probabilities, some 0: average log_softmax, or the logits"
+        raise InputError(f"The classifier returns NaN or infinite logits on clean images: {reason}.")
     if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-3).all()):
         raise InputError(
             "The classifier returns probabilities (rows sum to 1), expected logits: "
@@ -227,6 +231,13 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
         return network(x)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
+        held = {weight.dtype for weight in getattr(network, "parameters", tuple)()} - {x.dtype}
+        if held and "type" in reason:
+            kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in held))
+            raise InputError(
+                f"{name} has {kinds} weights, and images are {str(x.dtype).removeprefix('torch.')} ({reason}): convert "
+                "it with .float(), or let its forward convert images and logits."
+            ) from error
         raise InputError(
             f"Images of shape {tuple(x.shape[1:])} do not fit {name} ({reason}): it was made for other channels or "
             "another size."
@@ -240,5 +251,5 @@ def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -
     if accuracy < bound:
         raise InputError(
             f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({chance:.1%}): most likely its "
-            "--mean/--std or its labels are wrong; --allow-weak-classifier accepts it."
+            "normalization (mean, std) or its labels are wrong; allow_weak=True accepts it."
         )

@@ -63,7 +63,7 @@ def test_corruptions_from_published_set(here: Path) -> None:
     assert cells["fog", 1]["accuracy"] == cells["none", 0]["accuracy"]  # the first block is the clean images
     assert not any(c["made"] for c in cells.values())
     np.save(here / "D-C/labels.npy", np.tile((y.numpy() + 1) % 10, 5))
-    assert "the clean test set as --data" in refused(f"{line} --out q")
+    assert "give its clean test set" in refused(f"{line} --out q")
     assert "did you mean 'fog'" in refused(f"{line} --corruptions frog")
     np.save(here / "D-C/labels.npy", np.tile(y.numpy()[:6], 5))
     np.save(here / "D-C/fog.npy", np.concatenate([pixels.numpy()[:6]] * 5))

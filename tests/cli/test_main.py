@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from helpers.command_line import done, files, forefend, guide, refused
 
+from forefend.checks import InputError
 from forefend.cli.doctor import PACKAGES
 from forefend.cli.main import COMMANDS, main
+from forefend.cli.parser import Parser
 from forefend.evaluation.results import Result, save
 from forefend.recipes import RECIPES
 from forefend.report import tables
@@ -64,6 +67,7 @@ def test_no_help_needs_torch(python: Callable[..., str]) -> None:
     program = """
 import contextlib, io, sys
 from forefend.cli.main import COMMANDS, main
+from forefend.cli.parser import Parser
 for words in [["--help"], [], *([name, "--help"] for name in COMMANDS if name != "train")]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         main(words)
@@ -130,7 +134,7 @@ def test_main_with_unwritable_out_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     (Path.cwd() / "taken").write_text("mine")
     train = "train natural --images 20 --epochs 1 --out"
     assert "taken holds files but no run" in refused(f"{train} taken")
-    assert refused(f"{train} taken/x") == "taken/x cannot be created (Not a directory): choose another --out."
+    assert refused(f"{train} taken/x") == "taken/x cannot be created (Not a directory): choose another folder."
     for line in (train, "corruptions --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out"):
         assert "/proc/x cannot be created" in refused(f"{line} /proc/x")
     assert (Path.cwd() / "taken").read_text() == "mine"
@@ -264,3 +268,65 @@ def test_readme_tables_match_results() -> None:
     if not folders or not all((ROOT / folder / "summary.json").exists() for folder in folders):
         pytest.skip("README.md has no table yet, or not every table has its results")
     assert tables.renewed(document, ROOT) == document
+
+
+@pytest.mark.parametrize("line", ["recipes", "", "--version", "train natural --help", "nothing 2>&1"])
+def test_shell_into_closed_pipe_prints_no_traceback(line: str) -> None:
+    program = f"{sys.executable} -m forefend {line} | true"
+    answer = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert "Traceback" not in answer.stderr
+    assert "Exception ignored" not in answer.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "cp932"])
+def test_main_on_narrow_console_prints_similar_ascii(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    save(Path("a"), [replace(cell(0.5), attack="RTFE step 1.25ε ☃")])
+    assert main(["report", "a"]) == 0
+    text = written.getvalue().decode(encoding)
+    assert "50.0 [0.0" in text
+    assert "RTFE step 1.25" + ("ε" if encoding in ("cp437", "cp932") else "eps") + " ?" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "threat"),
+    [("--eps 8/255", "Linf:8/255"), ("--norm L2 --eps=0.5", "L2:0.5"), ("--epsilon 0.1 --norm l_inf", "Linf:0.1")],
+)
+def test_parser_accepts_norm_and_eps_as_threat(words: str, threat: str) -> None:
+    assert f"threat: {threat}\n" in done(f"train adversarial {words} --print_config")
+
+
+def test_parser_with_norm_alone_or_both_forms_is_refused() -> None:
+    for words in ("--norm L2", "--eps 0.1 --threat Linf:0.1"):
+        assert "--threat Linf:8/255" in refused(f"train adversarial {words}")
+
+
+def test_parser_accepts_other_spellings_of_values() -> None:
+    parser = Parser("evaluate", "Measure.")
+    parser.add_data()
+    parser.add_argument("--suite", type=str)
+    read = parser.parse_args(["--data", "CIFAR_10", "--suite", "AutoAttack"])
+    assert (read.data, read.suite) == ("cifar-10", "standard")
+    Path("cifar10").mkdir()
+    assert parser.parse_args(["--data", "cifar10"]).data == "cifar10"  # an existing folder
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("evaluate --attack pgd", "--suite"), ("train natural --dataset x", "--data"), ("evaluate --model x", "--cla")],
+)
+def test_parser_with_option_of_other_packages_suggests_ours(line: str, words: str) -> None:
+    assert f"did you mean {words}" in refused(line)
+
+
+def test_main_turns_python_arguments_into_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "say allow_weak=True, mean=0, size=224, download=True or monitor=Monitor(fall_back); epochs=3 stays"
+
+    def fail(*_: object, **__: object) -> None:
+        raise InputError(said)
+
+    monkeypatch.setattr("forefend.cli.recipes.json.dumps", fail)
+    assert refused("recipes --json") == (
+        "say --allow-weak-classifier, --mean 0, --size 224, --download or --on-overfitting fall-back; epochs=3 stays"
+    )

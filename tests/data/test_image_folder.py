@@ -130,7 +130,7 @@ def test_decode_truncated_file_raises_with_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [None, 0, -4])
 def test_read_without_size_raises(pets: Path, size: int | None) -> None:
-    with pytest.raises(InputError, match="--size 224"):
+    with pytest.raises(InputError, match="size=224"):
         load(str(pets), "train", size=size)
 
 

@@ -39,8 +39,8 @@ def test_load_missing_files_names_folders_and_options(name: str, tmp_path: Path)
         load(name, "train", tmp_path)
     sentence = str(refused.value)
     assert f"{tmp_path / registry.SETS[name].folder} nor in {tmp_path}" in sentence
-    assert "--download (download=True)" in sentence
-    assert "--data-dir or FOREFEND_DATA" in sentence
+    assert "download=True" in sentence
+    assert "data_dir or FOREFEND_DATA" in sentence
     assert sentence.count(". ") == 0
 
 

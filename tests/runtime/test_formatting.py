@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from forefend.runtime.formatting import markdown_table, percent, text_table
+from forefend.runtime.formatting import duration, markdown_table, percent, text_table
 
 
 def test_text_table_aligns_columns_and_strips_blanks() -> None:
@@ -27,3 +27,13 @@ def test_percent_matches_committed_tables() -> None:
     assert percent(0.9814, 0.9657, 0.9899, 539) == "98.1 [96.6–99.0] n=539"
     assert percent(1, 0.5, 1) == "100.0 [50.0–100.0]"
     assert percent(0, 0, 0, 0) == "0.0 [0.0–0.0] n=0"
+
+
+def test_duration_over_two_minutes_is_in_minutes_and_hours() -> None:
+    assert [duration(seconds) for seconds in (3.2, 119, 121, 3600, 9000)] == [
+        "3 s",
+        "119 s",
+        "2 min",
+        "60 min",
+        "2.5 h",
+    ]

@@ -29,7 +29,7 @@ def test_progress_prints_a_line_a_minute_and_none_at_end(
             clock[0] += 25
             bar.advance()
     assert printed(capsys) == [
-        *("it: 3 of 10 steps done, about 175 s left", "it: 6 of 10 steps done, about 100 s left"),
+        *("it: 3 of 10 steps done, about 3 min left", "it: 6 of 10 steps done, about 100 s left"),
         "it: 9 of 10 steps done, about 25 s left",
     ]
     assert bar.elapsed == 250
@@ -48,7 +48,7 @@ def test_progress_estimate_excludes_pieces_done_before(clock: list[float], capsy
     with Progress("it", 100, unit="images", done=90) as bar:
         clock[0] += 61
         bar.advance()
-    assert printed(capsys) == ["it: 91 of 100 images done, about 549 s left"]
+    assert printed(capsys) == ["it: 91 of 100 images done, about 9 min left"]
 
 
 def test_progress_disabled_or_on_terminal_prints_no_line(

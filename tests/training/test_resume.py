@@ -97,7 +97,7 @@ def test_fit_makes_the_run_folder_and_reports_its_step(tmp_path: Path, capsys: p
     assert f"{place}: step 6 of 6 is done, nothing is left to do" in capsys.readouterr().out
     assert same(trained(again), trained(resumed))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file cannot be created \(File exists\): choose another --out\.$"):
+    with pytest.raises(InputError, match=r"file cannot be created \(File exists\): choose another folder\.$"):
         train(SMALL, toy_images(), toy_cast(), run=tmp_path / "file")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from types import FrameType
 
@@ -31,6 +33,13 @@ UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.EPERM, errno.EISDIR, errno.EIO),
 )
+# The library's errors name Python arguments, as `argument=value`; those of other names than the options.
+OPTIONS = {"allow_weak": "allow-weak-classifier", "monitor": "on-overfitting"}
+ARGUMENT = re.compile(r"\b(allow_weak|download|mean|monitor|size|std)=(?:True\b|Monitor\((\w+)\)|(\d+))")
+# Characters of tables and help in ASCII, for consoles that cannot encode them; others become "?".
+PLAIN = {"–": "-", "−": "-", "…": "...", "’": "'", "×": "x", "·": "*", "±": "+-", "→": "->", "≤": "<=", "≥": ">="}
+PLAIN |= {"∞": "inf", "α": "alpha", "β": "beta", "\u03b3": "gamma", "ε": "eps", "λ": "lambda", "Δ": "delta"}
+PLAIN["\u03c3"] = "sigma"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +48,23 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 2 for refused input, 130 for an interruption.
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    _make_printable()
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:  # here, as at the interpreter's exit an error is a traceback; --help exits from within
+            sys.stdout.flush()
+            sys.stderr.flush()
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+                continue
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 1
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
@@ -50,9 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise unknown_name(words[0], COMMANDS, "command")
         with _interrupt_on_sigterm():
-            code = int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
-        sys.stdout.flush()
-        return code
+            return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt as stop:
@@ -60,9 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         return _refuse(f"The package {error.name} is missing: run `forefend doctor` to see how to install it.")
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -101,6 +121,26 @@ def _interrupt_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
+def _make_printable() -> None:
+    """Print characters that the console cannot encode as similar ASCII, instead of an error."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("forefend", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="forefend")
+
+
 def _refuse(sentence: str) -> int:
-    print(f"forefend: {sentence}", file=sys.stderr)
+    print(f"forefend: {ARGUMENT.sub(_as_option, sentence)}", file=sys.stderr)
     return 2
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    name, function, number = argument.groups()
+    value = function.replace("_", "-") if function else number
+    return " ".join(filter(None, [f"--{OPTIONS.get(name, name)}", value]))

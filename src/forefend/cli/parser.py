@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -18,6 +20,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         empty = action.default is None or action.default is False or action.default == []
         return action.help if empty else super()._get_help_string(action)
+
+
+# Other spellings, in lower case and without "-" and "_", of the values of an option.
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn")
+ALIASES: dict[str, dict[str, str]] = {
+    "suite": {"autoattack": "standard", "aa": "standard"},
+    "data": {name.replace("-", ""): name for name in DATA_SETS},
+}
+# Names of options elsewhere, and what they are called here.
+ELSEWHERE = {"--attack": "--suite", "--dataset": "--data", "--model": "--classifiers", "--arch": "--classifiers"}
+ELSEWHERE |= {"--eps": "--threat Linf:8/255", "--norm": "--threat Linf:8/255", "--checkpoint": "--classifiers"}
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -52,23 +65,34 @@ class Parser(jsonargparse.ArgumentParser):
             message = f"--{wrong[1].replace('_', '-')} does not accept {wrong[2]!r}"
         raise InputError(f"{message.rstrip('.')}: see {self.prog} --help.")
 
-    def parse_args(self, *arguments: Any, **options: Any) -> Any:
-        """Parse the options and check the range of numbers.
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parse the options, replace other spellings and check the range of numbers.
 
         Raises:
             InputError: an option is unknown, of the wrong type or out of range.
         """
-        parsed = super().parse_args(*arguments, **options)
+        if args is not None and "--threat" in self._known():
+            args = with_threat(args)
+        parsed = super().parse_args(args, *others, **options)
+        for name, spellings in ALIASES.items():
+            given = parsed.get(name)
+            if isinstance(given, str) and not Path(given).exists():
+                parsed[name] = spellings.get(re.sub("[-_]", "", given.lower()), given)
         check_numbers(
             {name: parsed[name] for name in ("images", "batch_size", "processes", "seed", "size") if name in parsed}
         )
         return parsed
 
     def _unknown_option(self, option: str) -> str:
-        known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+        known, elsewhere = self._known(), ELSEWHERE.get(option, "")
         near = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
+        if elsewhere.split(" ")[0] in known:
+            near = [elsewhere]
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help."
         return f"There is no option {option} in {self.prog}: {hint}"
+
+    def _known(self) -> list[str]:
+        return [text for action in self._actions for text in action.option_strings if text.startswith("--")]
 
     def add_models(self) -> None:
         """Add the run and further classifiers to evaluate."""
@@ -92,7 +116,7 @@ class Parser(jsonargparse.ArgumentParser):
             "--data",
             type=str | None,
             default=default,
-            help="digits, mnist, fashion-mnist, cifar-10, cifar-100, svhn, an .npz or a folder",
+            help=f"{', '.join(DATA_SETS)}, an .npz or a folder",
         )
         group.add_argument("--data-dir", type=str | None, help="folder of data sets (else FOREFEND_DATA, else .data)")
         group.add_argument("--size", type=int | None, help="height and width of pictures from a folder")
@@ -106,3 +130,25 @@ class Parser(jsonargparse.ArgumentParser):
         group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 mean none")
         group.add_argument("--allow-weak-classifier", action="store_true", help="accept a classifier near chance")
         group.add_argument("--runs", type=str, default="runs", help="folder of classifiers trained on demand")
+
+
+def with_threat(words: Sequence[str]) -> list[str]:
+    """Replace `--norm NORM --eps RADIUS` by `--threat NORM:RADIUS`; the norm is l∞ by default.
+
+    Raises:
+        InputError: a norm without a radius, or both forms at once.
+    """
+    kept, given = list[str](), dict[str, str]()
+    rest = iter(words)
+    for word in rest:
+        name, _, value = word.partition("=")
+        if name in ("--eps", "--epsilon", "--norm"):
+            given["norm" if name == "--norm" else "radius"] = value or next(rest, "")
+        else:
+            kept.append(word)
+    if not given:
+        return kept
+    if "radius" not in given or any(word.partition("=")[0] == "--threat" for word in kept):
+        raise InputError("Give a norm and a radius once, as --threat Linf:8/255 or as --norm Linf --eps 8/255.")
+    norm = given.get("norm", "Linf").lower().removeprefix("l").lstrip("_")
+    return [*kept, "--threat", f"{ {'inf': 'Linf', '2': 'L2'}.get(norm, given.get('norm')) }:{given['radius']}"]

@@ -75,7 +75,7 @@ def _files(name: str, split: str, data_dir: str | Path | None, download: bool) -
         spec = registry.SETS[name]
         raise InputError(
             f"{' and '.join(spec.splits[split])} of {name} are neither in {home.resolve() / spec.folder} nor in "
-            f"{home.resolve()}: --download (download=True) fetches them, or set --data-dir or FOREFEND_DATA to their "
-            "folder."
+            f"{home.resolve()}: download=True fetches them, or name their folder by "
+            "data_dir or FOREFEND_DATA."
         )
     return paths

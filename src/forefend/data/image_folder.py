@@ -36,7 +36,7 @@ def read(path: Path, split: str, size: int | None) -> ImageDataset:
 def read_classes(name: str, split: str, home: Path, classes: Sequence[str] | None, size: int | None) -> ImageDataset:
     """Read the images of the folders `home/<class>`; `classes` None is the sorted folders."""
     if size is None or size < 1:
-        raise InputError(f"The size of the images in {home} is {size}: give one in pixels, such as --size 224.")
+        raise InputError(f"The size of the images in {home} is {size}: give one in pixels, such as size=224.")
     folders = _subfolders(home)
     names = folders if classes is None else tuple(classes)
     if unknown := sorted(set(folders) - set(names)):

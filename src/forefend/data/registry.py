@@ -128,7 +128,7 @@ def verify(path: Path, digest: str) -> None:
     if found != expected:
         raise InputError(
             f"{path} is not the published file: its {algorithm} is {found}, expected {expected}; "
-            "delete it, and download it again with --download."
+            "delete it, and fetch it again with download=True."
         )
 
 

@@ -89,7 +89,7 @@ def published(
     found = corruption_sets.read(root, names[0], severities[0], classes=images.classes, size=size)
     rows = torch.isin(images.index, found.index).nonzero()[:, 0]
     if not len(rows):
-        raise InputError(f"{root} holds {len(found)} images and none of the sample: omit --images.")
+        raise InputError(f"{root} holds {len(found)} images and none of the sample: use all images.")
     if len(rows) < len(images):
         print(f"{root} holds {len(found)} images a severity, {len(rows)} of the {len(images)} test images", flush=True)
         images = images.subset(rows)
@@ -117,5 +117,5 @@ def _read(root: Path, images: ImageDataset, size: int | None, name: str, severit
         raise InputError(f"{root} lacks image {missing[0]} of {name} at severity {severity}: unpack the whole set.")
     chosen = found.subset(torch.tensor([rows[number] for number in numbers]))
     if not torch.equal(chosen.labels, images.labels):
-        raise InputError(f"The labels in {root} differ from those of {images.name}: give the clean test set as --data.")
+        raise InputError(f"The labels in {root} differ from those of {images.name}: give its clean test set.")
     return chosen

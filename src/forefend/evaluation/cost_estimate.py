@@ -18,6 +18,7 @@ from forefend.evaluation.trial import Suite
 from forefend.losses import ce
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
+from forefend.runtime.formatting import duration
 
 LONG = 5.0  # seconds after which a batch is not timed twice
 
@@ -92,10 +93,3 @@ def _warm(work: Callable[[], Tensor], device: torch.device) -> float:
         if seconds > LONG:
             break
     return seconds
-
-
-def duration(seconds: float) -> str:
-    """Format a duration in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -50,11 +50,11 @@ class Manifest:
             old = Manifest(**{key: value for key, value in held.items() if key != "about"})
             missing = next(self._missing(old), None)
         except (TypeError, AttributeError):
-            raise InputError(f"{folder}/evaluation.json is not of an evaluation: choose another --out.") from None
+            raise InputError(f"{folder}/evaluation.json is not of an evaluation: choose another folder.") from None
         if missing:
             raise InputError(
                 f"{folder} holds the {summary} of another evaluation ({missing}), which this one would replace: choose "
-                "another --out, or evaluate the same and more."
+                "another folder, or evaluate the same and more."
             )
 
     def save(self, folder: Path) -> None:

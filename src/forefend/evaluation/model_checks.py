@@ -157,6 +157,11 @@ def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
     except RuntimeError as error:  # an operation without a derivative, or `.numpy()` of a tensor that requires one
         if out_of_memory(error):
             raise
+        if "in-place" in str(error):
+            raise InputError(
+                "The network's first layer changes images in place, and attacks need their gradient: give it "
+                "inplace=False, or a copy of its input."
+            ) from error
         return False
 
 

@@ -18,6 +18,7 @@ from forefend.evaluation.records import Record
 from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.runtime import files
 from forefend.runtime.distributed import ProcessGroup, process_group
+from forefend.runtime.formatting import duration
 from forefend.runtime.progress import Progress
 
 SECONDS = 5.0  # between two lines where results come one by one; a kill loses no more than these
@@ -112,7 +113,7 @@ class ResultStore:
         everything = {**known, **self.processes.all_of(found)}
         results = {number: everything[number] for number in index}
         if len(missing):
-            progress.print(f"{title}: {summary(results)}, {progress.elapsed:.0f} s")
+            progress.print(f"{title}: {summary(results)}, {duration(progress.elapsed)}")
         return results
 
     def _recorded(

@@ -231,7 +231,7 @@ def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]
     """
     parameters = list(network.parameters())
     if not parameters:
-        raise InputError(f"{recipe} trains a {role}, and none was given: name one with --{role}.")
+        raise InputError(f"{recipe} trains a {role}, and none was given: give Networks a {role}.")
     return parameters
 
 

@@ -87,7 +87,7 @@ def check_device(device: str | None) -> None:
     if device is not None:
         choose(device, {"cpu": 0, "cuda": 1}, "device")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch finds no CUDA device here: remove --device, or give cpu.")
+        raise InputError("torch finds no CUDA device here: choose the device cpu, or leave it out.")
 
 
 def accelerator_of(device: str | None) -> Accelerator:

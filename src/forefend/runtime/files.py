@@ -67,7 +67,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out.") from None
+        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another folder.") from None
 
 
 def write_json(path: Path, value: Any) -> None:

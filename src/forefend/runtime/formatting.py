@@ -26,3 +26,14 @@ def percent(share: float, low: float, high: float, n: int | None = None) -> str:
     """
     count = "" if n is None else f" n={n}"
     return f"{100 * share:.1f} [{100 * low:.1f}–{100 * high:.1f}]{count}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in seconds, minutes or hours.
+
+    >>> duration(119), duration(125), duration(7300)
+    ('119 s', '2 min', '2.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

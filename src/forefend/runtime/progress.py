@@ -7,6 +7,8 @@ from typing import final
 
 from tqdm import tqdm
 
+from forefend.runtime.formatting import duration
+
 MINUTE = 60.0  # between two lines
 
 
@@ -46,7 +48,9 @@ class Progress:
         self.done += count
         self.bar.update(count)
         if self.done < self.total and time.monotonic() - self.printed > MINUTE:
-            self.print(f"{self.title}: {self.done} of {self.total} {self.unit} done, about {self.remaining:.0f} s left")
+            self.print(
+                f"{self.title}: {self.done} of {self.total} {self.unit} done, about {duration(self.remaining)} left"
+            )
 
     def note(self, text: str) -> None:
         """Show a text beside the bar."""

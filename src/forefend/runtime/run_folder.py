@@ -78,7 +78,7 @@ def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = 
         both = (Run(folder).config, json.loads(json.dumps(config)))
         check_same(str(folder), *({key: value for key, value in one.items() if key not in but} for one in both))
     elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        raise InputError(f"{folder} holds files but no run: choose an empty or new folder with --out.")
+        raise InputError(f"{folder} holds files but no run: choose an empty or new folder.")
 
 
 def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -90,6 +90,6 @@ def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             check_same(place, was, now)
         raise InputError(
-            f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder "
-            "(--out), or repeat the old options to resume it."
+            f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder, "
+            "or repeat the old options to resume it."
         )

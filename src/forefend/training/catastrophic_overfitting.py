@@ -32,8 +32,8 @@ def stop(state: TrainState, message: str) -> None:
         InputError: always.
     """
     raise InputError(
-        f"{message}: train with more steps, or resume with --on-overfitting fall-back (in Python, "
-        "Monitor(fall_back)), which continues with several steps."
+        f"{message}: train with more steps, or resume with monitor=Monitor(fall_back), "
+        "which continues with several steps."
     )
 
 

@@ -52,7 +52,7 @@ class TrainingConfig:
             if monitor and monitor.on_detection is fall_back:
                 raise InputError(f"The inner attack of {name} is fixed, and fall_back would change it: use stop.")
             if not isinstance(self.inner_attack, AsPublished):
-                raise InputError(f"The inner attack of {name} is fixed: leave out --inner-attack.")
+                raise InputError(f"The inner attack of {name} is fixed: do not replace it.")
         if attack is not None:
             self.inner_attack.check(attack.threat)
 

@@ -201,7 +201,7 @@ class _Loop:
         for name, loss in self.recipe.training_step(train, self.view.refresh(), batch, self._attack(batch), state):
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise InputError(f"The loss of the {name} is {value} at step {state.step}: lower --lr.")
+                raise InputError(f"The loss of the {name} is {value} at step {state.step}: lower lr.")
             self._update(self.trainables[name], loss * share, batch.progress)
             total, count = state.losses.get(name, (0.0, 0))
             state.losses[name] = [total + value, count + 1]

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from forefend.recipes.base import Trainable
 from forefend.recipes.state import TrainState
+from forefend.runtime.formatting import duration
 from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run
 from forefend.training import checkpoint
@@ -71,4 +72,4 @@ class TrainingLog:
         words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
         words += "".join(f", {name} {share:.1%}" for name, share in accuracy.items())
         progress.note(words)
-        progress.print(f"epoch {epoch}/{self.batches.epochs}: {words}, {progress.remaining:.0f} s left")
+        progress.print(f"epoch {epoch}/{self.batches.epochs}: {words}, {duration(progress.remaining)} left")

@@ -12,6 +12,7 @@ from helpers.masked_defenses import CarelessJPEG, FlipGradient, Purify, Quantize
 from torch import Tensor, nn
 from torch.autograd import grad
 
+from forefend.checks import InputError
 from forefend.evaluation import model_checks
 from forefend.evaluation.gradient_masking import diagnostics
 from forefend.losses import margin
@@ -273,3 +274,9 @@ def test_diagnose_with_little_memory_is_equal(before: nn.Module) -> None:
 def test_has_gradient_without_memory_raises() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         model_checks.has_gradient(Cramped(linear()), X)
+
+
+def test_has_gradient_of_network_with_in_place_layer_raises() -> None:
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(X[0].numel(), 3))
+    with pytest.raises(InputError, match="inplace=False"):
+        model_checks.has_gradient(network, X[:2])

@@ -44,8 +44,8 @@ def test_mean_and_std_are_saved_and_move_with_the_network() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        (None, 1, r"mean .*missing.*--mean 0 --std 1"),
-        (0, None, r"std .*missing.*--mean 0 --std 1"),
+        (None, 1, r"mean .*missing.*mean=0 and std=1"),
+        (0, None, r"std .*missing.*mean=0 and std=1"),
         (0, 0, r"std is 0.*above 0"),
         ([0, 0], [1, -1], r"std is \[1, -1\].*above 0"),
         (123.7, 58.4, r"mean is 123.7.*255"),

@@ -140,7 +140,7 @@ def test_a_normalization_for_other_channels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mean", "std"), [(None, None), (None, 1), (0, None)])
 def test_an_unknown_normalization_is_refused(mean: float | None, std: float | None, tmp_path: Path) -> None:
     torch.save(net_of("cnn").state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"missing.*--mean 0 --std 1"):
+    with pytest.raises(InputError, match=r"missing.*mean=0 and std=1"):
         load_weights("cnn", tmp_path / "w.pt", channels=1, size=16, mean=mean, std=std)
 
 

@@ -25,7 +25,7 @@ from forefend.evaluation.comparison.baselines import (
 )
 from forefend.evaluation.comparison.comparison import OURS, Comparison, Row
 from forefend.evaluation.comparison.costs import prices
-from forefend.evaluation.cost_estimate import cost_of, duration
+from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.results import CLEAN, WORST, Result
@@ -41,6 +41,7 @@ from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
 from forefend.runtime import files
 from forefend.runtime.distributed import accelerator_of, process_group
+from forefend.runtime.formatting import duration
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
@@ -104,7 +105,7 @@ def compare(
     guides = _guides(started, defense, {"train": train_images, "test": images})
     chosen = _choose(guides, classifier)
     if not (threat or defense.card.threat):
-        raise InputError("The run was trained without a threat model: give one with --threat, such as Linf:8/255.")
+        raise InputError("The run was trained without a threat model: give one, such as Linf:8/255.")
     threat = as_threat_model(threat or defense.card.threat)
     suite_name, trials = _trials(suite, threat, len(images.classes))
     if not allow_weak:

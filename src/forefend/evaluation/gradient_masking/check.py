@@ -156,7 +156,7 @@ def _start_folder(folder: Path) -> None:
     if holds_records:
         raise InputError(
             f"{folder} holds an evaluation's records, which must not mix with the check's: choose an empty or new "
-            "folder with --out."
+            "folder."
         )
     if not process_group().rank:
         write_versioned(folder / "check.json", {"reports": {}})

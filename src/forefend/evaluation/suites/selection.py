@@ -26,14 +26,14 @@ def select_suite(name: str, suite_of: Callable[[Terms], Suite], terms: Terms, pr
     _check_threats(name, terms.threats)
     suite = suite_of(terms)
     if terms.surrogates and not any(isinstance(trial.access.view, Surrogate) for trial in suite):
-        raise InputError(f"The suite {name} attacks no surrogates: remove --surrogates, or use black-box.")
+        raise InputError(f"The suite {name} attacks no surrogates: leave out the surrogates, or use black-box.")
     if name == "transfer" and not terms.surrogates:
-        raise InputError(f"The suite {name} attacks from other classifiers too: name one with --surrogates.")
+        raise InputError(f"The suite {name} attacks from other classifiers too: name a surrogate.")
     if not precision:
         return suite
     fast = with_copies(suite, precision)
     if not any(trial.access.precision or trial.stages for trial in fast):
-        raise InputError(f"No attack of the suite {name} can compute in {precision}: remove --precision.")
+        raise InputError(f"No attack of the suite {name} can compute in {precision}: leave out the precision.")
     return fast
 
 
@@ -45,4 +45,4 @@ def _check_threats(suite: str, threats: Sequence[ThreatModel]) -> None:
                 "forefend.attacks.wasserstein from Python at any."
             )
         if suite == "jatp" and threat.norm != "Linf":
-            raise InputError(f"The suite jatp attacks in l∞, and {threat} is not: give --threat as Linf:8/255.")
+            raise InputError(f"The suite jatp attacks in l∞, and {threat} is not: choose one such as Linf:8/255.")

@@ -65,8 +65,8 @@ class Normalized(nn.Module):
 def _numbers(given: float | Sequence[float] | None, what: str) -> list[float]:
     if given is None:
         raise InputError(
-            f"The {what} of the classifier's normalization is missing: give the --mean and --std of its training "
-            "(--mean 0 --std 1 for none)."
+            f"The {what} of the classifier's normalization is missing: give those of its training, "
+            "or mean=0 and std=1 for none."
         )
     try:
         numbers = [float(number) for number in (given if isinstance(given, Sequence) else [given])]
