@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
 
 from forefend.checks import InputError
-from forefend.data import ImageDataset, as_image_dataset, from_tensors, sample, split
-from forefend.data.dataset import InMemoryDataset
+from forefend.data import ImageDataset, as_image_dataset, from_tensors, load, sample, split
+from forefend.data.dataset import InMemoryDataset, dataset_digest
 from forefend.data.sampling import stratified_rows
 
 labels = st.lists(st.integers(0, 4), min_size=2, max_size=60).map(lambda y: torch.tensor([*y, 4]))
@@ -22,7 +25,7 @@ seeds = st.integers(0, 2**32 - 1)
 def tiny(y: Tensor, part: str = "train") -> ImageDataset:
     """Return images whose pixels are their row over 256."""
     x = (torch.arange(len(y)) / 256).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    return from_tensors("tiny", x, y, split=part)
+    return from_tensors("tiny", x, y, classes=10, split=part)
 
 
 def test_batch_returns_float_images_labels_and_index() -> None:
@@ -275,3 +278,74 @@ def test_as_image_dataset_with_split_names_it() -> None:
 def test_as_image_dataset_with_too_few_classes_raises() -> None:
     with pytest.raises(InputError, match="for 2 classes"):
         as_image_dataset((GOOD, Y), classes=2)
+
+
+BITS = torch.tensor([0, 1], dtype=torch.uint8).repeat(48).view(6, 1, 4, 4)
+
+
+@pytest.mark.parametrize("given", [BITS, BITS.numpy()])
+def test_from_tensors_of_bytes_0_and_1_raises(given: Any) -> None:
+    with pytest.raises(InputError, match="only 0 and 1, expected 0 … 255"):
+        from_tensors("mine", given, torch.arange(6))
+    with pytest.raises(InputError, match="only 0 and 1"):
+        as_image_dataset(TensorDataset(torch.as_tensor(given), torch.arange(6)))
+    assert from_tensors("mine", given * 255, torch.arange(6)).batch(torch.arange(6))[0].max() == 1
+    assert from_tensors("mine", torch.as_tensor(given).float(), torch.arange(6)).batch(torch.arange(6))[0].max() == 1
+    dark = from_tensors("mine", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.arange(2))
+    assert dark.batch(torch.arange(2))[0].max() == 0
+
+
+@pytest.mark.parametrize("y", [torch.arange(4) + 1, torch.tensor([1, 3, 3, 1]), torch.tensor([5, 7, 6, 5])])
+def test_from_tensors_of_labels_without_0_raises(y: Tensor) -> None:
+    with pytest.raises(InputError, match=f"range over {int(y.min())} … {int(y.max())} and none is 0"):
+        from_tensors("mine", GOOD, y)
+    with pytest.raises(InputError, match="none is 0"):
+        as_image_dataset((GOOD, y))
+    assert len(from_tensors("mine", GOOD, y, classes=8).classes) == 8
+    assert from_tensors("mine", GOOD[:1], y[:1]).labels.tolist() == y[:1].tolist()
+
+
+@pytest.mark.parametrize("classes", [None, 10**9])
+def test_from_tensors_of_a_billion_classes_raises(classes: int | None) -> None:
+    with pytest.raises(InputError, match=r"expected less than 1000000: number the classes from 0"):
+        from_tensors("mine", GOOD, torch.tensor([0, 10**9 - 1, 2, 1]), classes=classes)
+
+
+def test_as_image_dataset_checks_labels_of_any_dataset() -> None:
+    images = tiny(torch.tensor([0, 1]))
+    object.__setattr__(images, "classes", ("a",))
+    with pytest.raises(InputError, match="0 … 1, expected 0 … 0"):
+        as_image_dataset(images)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "a\x1b[31m", "a\nb"])
+def test_names_that_cannot_be_written_raise(name: str) -> None:
+    for names in ((name, ("a", "b", "c")), ("mine", ("a", name, "c"))):
+        with pytest.raises(InputError, match="not text") as error:
+            from_tensors(names[0], GOOD, Y, classes=names[1])
+        str(error.value).encode()
+
+
+def test_dataset_digest_changes_with_any_pixel_label_or_index() -> None:
+    x = torch.randint(0, 255, (600, 1, 3, 3), dtype=torch.uint8)
+    images = InMemoryDataset("many", "train", x, torch.zeros(600, dtype=torch.int64), torch.arange(600), ("a", "b"))
+    digest = dataset_digest(images)
+    assert dataset_digest(images.subset(torch.arange(600))) == digest
+    for row in (0, 1, 299, 598, 599):
+        changed = x.clone()
+        changed[row, 0, 1, 1] += 1
+        label = images.labels.clone()
+        label[row] = 1
+        others = (
+            replace(images, pixels=changed),
+            replace(images, labels=label),
+            replace(images, index=images.index + 1),
+        )
+        assert digest not in map(dataset_digest, others)
+
+
+@pytest.mark.skipif("FOREFEND_DATA" not in os.environ, reason="FOREFEND_DATA does not name the folder of real files")
+def test_dataset_digest_of_mnist_takes_about_a_second() -> None:
+    images, started = load("mnist", "train"), time.perf_counter()
+    dataset_digest(images)
+    assert time.perf_counter() - started < 3  # 0.3 s on an idle core

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 from forefend.checks import InputError
 from forefend.data import load, sample
-from forefend.data.image_folder import decode
+from forefend.data.dataset import dataset_digest
+from forefend.data.image_file import SUFFIXES
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import general
 from forefend.threat_models.lp import Linf
@@ -34,7 +36,6 @@ def pets(tmp_path: Path) -> Path:
     paint(tmp_path / "train/cat/a.PNG", flat(10))
     paint(tmp_path / "train/dog/deep/c.jpg", flat(30))
     paint(tmp_path / "val/dog/d.jpeg", flat(40))
-    (tmp_path / "train/cat/notes.txt").write_text("no picture")
     (tmp_path / "train/cat/._b.png").write_text("left by a file manager")
     return tmp_path
 
@@ -80,58 +81,86 @@ def test_batch_decodes_only_its_images(pets: Path) -> None:
     train = load(str(pets), "train", size=8)
     (pets / "train/cat/b.png").write_bytes(b"no picture")
     assert len(train.batch(torch.tensor([0, 2]))[0]) == 2
-    with pytest.raises(InputError, match=r"cat/b\.png is not a readable image"):
+    with pytest.raises(InputError, match=r"cat/b\.png is not an image of PNG"):
         train.batch(torch.tensor([0, 1]))
 
 
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (6, 6), (7, 12)])
-def test_decode_crops_central_square(tmp_path: Path, shape: tuple[int, int]) -> None:
-    height, width = shape
-    array = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
-    size = min(shape)
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    expected = array[top : top + size, left : left + size].transpose(2, 0, 1)
-    assert np.array_equal(decode(paint(tmp_path / "p.png", array), size).numpy(), expected)
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(None, "size=224"), (0, "is 0"), (-4, "is -4"), ((8, 8), "whole number"), ("8", "whole number")],
+)
+def test_read_without_whole_size_raises(pets: Path, size: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(pets, "train", size=size)
 
 
-def test_decode_resizes_shorter_side(tmp_path: Path) -> None:
-    halves = np.zeros((40, 80, 3), np.uint8)
-    halves[:, 40:] = 200
-    small = decode(paint(tmp_path / "p.png", halves), 10)
-    assert small.shape == (3, 10, 10)
-    assert (small[:, :, :4] == 0).all()
-    assert (small[:, :, 6:] == 200).all()
-    assert decode(tmp_path / "p.png", 64).shape == (3, 64, 64)
+@pytest.mark.parametrize("names", [[str(k) for k in range(12)], ["01", "5", "10", "100"]])
+def test_read_numbered_folders_in_their_order(tmp_path: Path, names: list[str]) -> None:
+    for row, name in enumerate(names):
+        paint(tmp_path / f"test/{name}/a.png", flat(row))
+    images = load(tmp_path, "test", size=8)
+    x, y, _ = images.batch(torch.arange(len(names)))
+    assert images.classes == tuple(names)
+    assert y.tolist() == (x[:, 0, 0, 0] * 255).round().int().tolist() == list(range(len(names)))
 
 
-def test_decode_is_antialiased(tmp_path: Path) -> None:
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 200
-    small = decode(paint(tmp_path / "p.png", stripes), 8)
-    assert (small[:, :, 1:-1].float() - 100).abs().max() <= 2
+def test_read_named_folders_alphabetically(tmp_path: Path) -> None:
+    for name in ("b", "10", "9"):
+        paint(tmp_path / f"test/{name}/a.png", flat(1))
+    assert load(tmp_path, "test", size=8).classes == ("10", "9", "b")
 
 
-def test_decode_converts_to_rgb(tmp_path: Path) -> None:
-    gray = decode(paint(tmp_path / "g.png", np.full((8, 8), 7, np.uint8)), 8)
-    clear = decode(paint(tmp_path / "t.png", np.full((8, 8, 4), 7, np.uint8)), 8)
-    assert torch.equal(gray, clear)
-    with pytest.raises(InputError, match="expected 8-bit"):
-        decode(paint(tmp_path / "deep.png", np.full((8, 8), 700, np.uint16)), 8)
+def test_read_takes_every_suffix_and_skips_hidden_files(tmp_path: Path) -> None:
+    for row, suffix in enumerate(SUFFIXES):
+        image = Image.fromarray(flat(20 * row))
+        image.save(
+            paint(tmp_path / f"test/a/{row}.png", flat(0)).with_suffix(suffix), "JPEG" if row in (1, 2, 3) else None
+        )
+    for hidden in ("__MACOSX/a/._1.png", "a/__MACOSX/1.png", "a/.thumbs/1.png", ".git/1.png", "a/.1.png"):
+        paint(tmp_path / "test" / hidden, flat(0))
+    (tmp_path / "test/a/Thumbs.db").touch()
+    images = load(tmp_path, "test", size=8)
+    x = images.batch(torch.arange(len(images)))[0]
+    last = [row for row in range(1, len(SUFFIXES)) for _ in range(2)]
+    assert images.classes == ("a",)
+    assert len(images) == 2 * len(SUFFIXES) - 1  # 0.png was painted over
+    assert sorted(x[:, 0, 0, 0].mul(255 / 20).round().int().tolist()) == sorted(
+        [0, *(0 for _ in last[::2]), *last[::2]]
+    )
 
 
-def test_decode_truncated_file_raises_with_its_name(tmp_path: Path) -> None:
-    noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8)
-    for name in ("p.jpg", "p.png"):
-        path = paint(tmp_path / name, noise)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(InputError, match=f"{name} is not a readable image"):
-            decode(path, 32)
+def test_read_warns_of_files_that_are_not_read(pets: Path) -> None:
+    (pets / "train/cat/notes.txt").write_text("no image")
+    (pets / "train/dog/e.heic").touch()
+    with pytest.warns(UserWarning, match=r"train has files that are not read \(\.heic, \.txt\)"):
+        assert len(load(pets, "train", size=8)) == 3
 
 
-@pytest.mark.parametrize("size", [None, 0, -4])
-def test_read_without_size_raises(pets: Path, size: int | None) -> None:
-    with pytest.raises(InputError, match="size=224"):
-        load(str(pets), "train", size=size)
+def test_read_as_gray_gives_one_channel(tmp_path: Path) -> None:
+    paint(tmp_path / "test/a/1.png", flat(30)[:, :, 0])
+    paint(tmp_path / "test/b/2.png", flat(40))
+    images = load(tmp_path, "test", size=8, channels=1)
+    x = images.batch(torch.arange(2))[0]
+    assert (images.shape, x.shape) == ((1, 8, 8), (2, 1, 8, 8))
+    assert torch.equal(x.mul(255).round().amax((1, 2, 3)), torch.tensor([30.0, 40.0]))
+    assert images.subset(torch.tensor([1])).shape == (1, 8, 8)
+    with pytest.raises(InputError, match="channels is 2, expected 1"):
+        load(tmp_path, "test", size=8, channels=2)
+
+
+def test_read_class_with_control_character_raises(tmp_path: Path) -> None:
+    paint(tmp_path / "test/a\x1b[2J/1.png", flat(1))
+    with pytest.raises(InputError, match="holds a character that is not text"):
+        load(tmp_path, "test", size=8)
+
+
+def test_dataset_digest_changes_with_one_file(pets: Path) -> None:
+    images = load(pets, "train", size=8)
+    before = dataset_digest(images)
+    assert dataset_digest(load(pets, "train", size=8)) == before
+    assert dataset_digest(load(pets, "train", size=9)) != before
+    paint(images.paths[2], flat(31))
+    assert dataset_digest(images) != before
 
 
 def test_read_folder_of_other_layout_raises(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

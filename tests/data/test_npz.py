@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,29 @@ def test_load_file_that_is_no_archive_raises(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="There is no file"):
         load(str(path), "test")
+
+
+def test_read_labels_without_0_raises_unless_classes_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path, x_train=X, y_train=Y + 1, x_test=X, y_test=Y + 1)
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match=r"mine\.npz: The labels range over 1 … 3 and none is 0"):
+            load(path, split)
+    assert load(save(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y + 1), "test").labels.tolist() == [1, 3, 2, 1]
+    assert len(load(save(tmp_path, x=X, y=Y + 1, classes=np.array(list("abcd"))), "test").classes) == 4
+
+
+def test_read_takes_paths_and_upper_case_suffix(tmp_path: Path) -> None:
+    Path(save(tmp_path, x=X, y=Y)).rename(tmp_path / "MINE.NPZ")
+    assert len(load(tmp_path / "MINE.NPZ", "test")) == 4
+    for wrong in ({"size": 8}, {"channels": 1}):
+        with pytest.raises(InputError, match="only a folder of images needs it"):
+            load(tmp_path / "MINE.NPZ", "test", **wrong)
+    for name in (None, 3, b"mine.npz"):
+        with pytest.raises(InputError, match="expected a name"):
+            load(name, "test")
+
+
+def test_read_pipe_raises(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.npz")
+    with pytest.raises(InputError, match="pipe or device"):
+        load(tmp_path / "mine.npz", "test")

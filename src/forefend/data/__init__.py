@@ -28,7 +28,13 @@ READERS: dict[str, Callable[[str, str, Sequence[Path]], ImageDataset]] = {
 
 
 def load(
-    name: str, split: str, data_dir: str | Path | None = None, *, size: int | None = None, download: bool = False
+    name: str | Path,
+    split: str,
+    data_dir: str | Path | None = None,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    download: bool = False,
 ) -> ImageDataset:
     """Load one split of an image data set.
 
@@ -39,6 +45,7 @@ def load(
         data_dir: folder of the published files; None is the environment variable FOREFEND_DATA, or
             ".data".
         size: height and width, required for a folder of images; None for all other sets.
+        channels: 1 to read a folder of images as gray, 3 or None as RGB; None for all other sets.
         download: whether to download published files that are missing.
 
     Raises:
@@ -50,16 +57,21 @@ def load(
     (539, (1, 8, 8))
     """
     check_split(split)
-    if name in READERS or name == "digits" or name.endswith(".npz"):
-        if size is not None:
-            raise InputError(f"The size is {size}, expected none: only a folder of images needs one, not {name}.")
+    if not isinstance(name, str | Path):
+        raise InputError(f"The data set is {name!r}, expected a name, or the path of an .npz file or a folder.")
+    name = str(name)
+    is_archive = name.lower().endswith(".npz") and not Path(name).is_dir()
+    if name in READERS or name == "digits" or is_archive:
+        for what, given in (("size", size), ("channels", channels)):
+            if given is not None:
+                raise InputError(f"The {what} is {given}, expected none: only a folder of images needs it, not {name}.")
         if name == "digits":
             return digits.read(split)
         if name in READERS:
             return READERS[name](name, split, _files(name, split, data_dir, download))
         return npz.read(Path(name), split)
     if name and Path(name).is_dir():
-        return image_folder.read(Path(name), split, size)
+        return image_folder.read(Path(name), split, size, channels)
     if os.sep in name:
         raise InputError(f"There is no folder of images {name}, nor is it an .npz file: check the path.")
     raise unknown_name(name, [*READERS, "digits"], "data set")

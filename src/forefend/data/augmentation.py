@@ -49,7 +49,7 @@ def augmentation(name: str) -> Callable[[Tensor, KeyedRNG], Tensor] | None:
 
     A flipped digit may change its label, and Fashion-MNIST and SVHN are published centered.
     """
-    centered = name in ("digits", "mnist", "fashion-mnist", "svhn") or name.endswith(".npz")
+    centered = name in ("digits", "mnist", "fashion-mnist", "svhn") or name.lower().endswith(".npz")
     return None if centered else _random_crop_flip
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from forefend.checks import InputError, unknown_name
 from forefend.data.cifar import CIFAR10, CIFAR100
 from forefend.data.corruptions.severity import SEVERITIES, check_severity
-from forefend.data.dataset import ImageDataset, InMemoryDataset
-from forefend.data.image_folder import read_classes
+from forefend.data.dataset import ImageDataset, InMemoryDataset, check_bytes, numbered_classes
+from forefend.data.image_folder import is_hidden, read_classes
 
 PUBLISHED = 10_000  # images of CIFAR-10-C and CIFAR-100-C at each severity
 Array = NDArray[Any]
@@ -70,7 +70,7 @@ def _arrays(root: Path) -> dict[str, Path]:
 def _folders(root: Path) -> dict[str, Path]:
     # The folders, at most two levels down, that contain severities.
     found = [path.parent for depth in ("*/[1-5]", "*/*/[1-5]") for path in root.glob(depth) if path.is_dir()]
-    return {path.name: path for path in found if path.name[0] != "."}
+    return {path.name: path for path in found if not any(map(is_hidden, path.relative_to(root).parts))}
 
 
 def _read_array(path: Path, severity: int, classes: Sequence[str] | None) -> ImageDataset:
@@ -86,9 +86,11 @@ def _read_array(path: Path, severity: int, classes: Sequence[str] | None) -> Ima
             f"one for each image of {path.name}."
         )
     rows = slice((severity - 1) * count, severity * count)
-    names = tuple(classes) if classes is not None else (CIFAR100 if int(y.max()) > 9 else CIFAR10)
+    numbers = torch.from_numpy(np.array(y, dtype=np.int64))
+    names = tuple(classes) if classes is not None else (CIFAR100 if len(numbered_classes(numbers)) > 10 else CIFAR10)
     pixels = torch.from_numpy(np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2)))
-    labels = torch.from_numpy(np.array(y[rows], dtype=np.int64))
+    check_bytes(pixels)
+    labels = numbers[rows]
     name = path.parent.resolve().name + ("" if count == PUBLISHED else f" ({count} of {PUBLISHED})")
     return InMemoryDataset(name, "test", pixels, labels, torch.arange(count), names)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from forefend.checks import InputError, check_images, check_labels
+
+MOST_CLASSES = 1_000_000  # a larger label is most likely not a class number
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of surrogate pairs
 
 
 @runtime_checkable
@@ -73,7 +77,7 @@ class InMemoryDataset:
     classes: tuple[str, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        check_not_empty(self.name, self.split, len(self.pixels))
+        check_set(self.name, self.split, self.classes, len(self.pixels))
         check_labels(self.labels, len(self.classes), len(self.pixels))
 
     @property
@@ -110,15 +114,16 @@ def from_tensors(
 
     Args:
         name: the name of the set in records.
-        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8; C is 1 or 3. uint8 stays uint8
-            in memory.
+        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8 in 0 … 255; C is 1 or 3. uint8
+            stays uint8 in memory.
         y: `(N,)`, integers.
-        classes: names or number of the classes; None numbers them 0 … max(y).
+        classes: names or number of the classes; None numbers them 0 … max(y), and requires labels
+            that start at 0.
         split: "train" or "test"; validation images are only taken from "train".
 
     Raises:
-        InputError: images outside [0, 1] or of the wrong type or shape, labels that do not fit, or
-            an unknown split.
+        InputError: images outside [0, 1] or of the wrong type or shape, uint8 images of only 0 and
+            1, labels that do not fit, or an unknown split.
 
     >>> images = from_tensors("mine", torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]))
     >>> len(images), images.shape, images.classes
@@ -128,14 +133,18 @@ def from_tensors(
     pixels, labels = _as_tensor(x), _as_tensor(y)
     if not isinstance(labels, Tensor):
         raise InputError(f"Labels must be a torch tensor or numpy array of integers, not {type(y).__name__}.")
+    if not labels.is_floating_point():
+        labels = labels.detach().long().cpu()
     eight_bits = getattr(pixels, "dtype", None) == torch.uint8
     check_images(pixels[:1] / 255 if eight_bits else pixels)
+    if eight_bits:
+        check_bytes(pixels)
     if classes is None:
         classes = numbered_classes(labels)
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    names = _numbers(classes) if isinstance(classes, int) else tuple(classes)
     check_labels(labels, len(names), len(pixels))
     pixels = pixels.detach().cpu() if eight_bits else pixels.detach().float().cpu()
-    return InMemoryDataset(name, split, pixels, labels.long().cpu(), torch.arange(len(pixels)), names)
+    return InMemoryDataset(name, split, pixels, labels, torch.arange(len(pixels)), names)
 
 
 def as_image_dataset(
@@ -162,6 +171,7 @@ def as_image_dataset(
     tensor([0, 2, 1, 0])
     """
     if isinstance(given, ImageDataset):
+        check_labels(given.labels, len(given.classes), len(given))
         return given
     if isinstance(given, Dataset):
         given = DataLoader(given, batch_size=64)
@@ -216,17 +226,50 @@ def image_digests(x: Tensor, y: Tensor) -> list[str]:
 
 
 def dataset_digest(images: ImageDataset) -> str:
-    """Return a digest of all labels and indices and of 64 images, sixteen hexadecimal digits."""
-    rows = torch.arange(len(images))[:: max(1, len(images) // 64)][:64]
-    x, y, _ = images.batch(rows)
-    words = [images.labels.tolist(), images.index.tolist(), image_digests(x, y)]
-    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
+    """Return a digest of all images, labels and indices, 32 hexadecimal digits.
+
+    A dataset on disk has a method `stored` that yields the content of its files, which takes less
+    time than decoding them.
+    """
+    words = [images.shape, images.labels.tolist(), images.index.tolist()]
+    digest = hashlib.sha256(repr(words).encode())
+    for part in images.stored() if hasattr(images, "stored") else _all_pixels(images):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:32]
+
+
+def _all_pixels(images: ImageDataset) -> Iterator[Any]:
+    for rows in torch.arange(len(images)).split(256):
+        yield images.batch(rows)[0].cpu().contiguous().numpy()
 
 
 def numbered_classes(y: Tensor) -> tuple[str, ...]:
     """Return the numbers from 0 to the largest label as names of the classes."""
-    highest = int(y.max()) if y.numel() and not y.is_floating_point() else 0
-    return tuple(map(str, range(max(highest, 0) + 1)))
+    if not y.numel() or y.is_floating_point():
+        return ("0",)
+    low, high = int(y.min()), int(y.max())
+    if 0 < low < high:
+        raise InputError(
+            f"The labels range over {low} … {high} and none is 0, expected class numbers that start at 0: subtract "
+            f"{low} from each, or give the names or the number of the classes."
+        )
+    return _numbers(max(high, 0) + 1)
+
+
+def _numbers(classes: int) -> tuple[str, ...]:
+    if classes > MOST_CLASSES:
+        raise InputError(
+            f"The largest class number is {classes - 1}, expected less than {MOST_CLASSES}: number the classes from 0."
+        )
+    return tuple(map(str, range(classes)))
+
+
+def check_bytes(pixels: Tensor) -> None:
+    """Refuse uint8 images whose largest value is 1: they would become almost black."""
+    if int(pixels.max()) == 1:
+        raise InputError(
+            "The uint8 images hold only 0 and 1, expected 0 … 255: multiply them by 255, or convert them to float."
+        )
 
 
 def check_split(split: str) -> None:
@@ -235,7 +278,9 @@ def check_split(split: str) -> None:
         raise InputError(f"The split is {split!r}, expected 'train' or 'test'.")
 
 
-def check_not_empty(name: str, split: str, count: int) -> None:
-    """Refuse a set without images."""
+def check_set(name: str, split: str, classes: Sequence[str], count: int) -> None:
+    """Refuse a set without images, and names that no file or console can hold."""
     if count == 0:
         raise InputError(f"The {split} split of {name!r} holds no images, expected at least one.")
+    if unwritable := next((text for text in (name, *classes) if _UNWRITABLE.search(text)), None):
+        raise InputError(f"The name {unwritable!r} holds a character that is not text: rename the data set or class.")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from forefend.checks import InputError
 from forefend.data.dataset import ImageDataset, from_tensors, numbered_classes
+from forefend.runtime.files import check_regular
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,12 +27,11 @@ def read(path: Path, split: str) -> ImageDataset:
     arrays = _arrays(path, split)
     x, y = _pair(path, arrays, split)
     labels = _labels(path, y)
-    if "classes" in arrays:
-        classes = tuple(map(str, arrays["classes"].tolist()))
-    else:
-        # Over both splits: the test split may lack a class of the training split.
-        classes = numbered_classes(torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")]))
+    # Over both splits: the test split may lack a class of the training split.
+    all_labels = torch.cat([_labels(path, arrays[key]) for key in arrays if key.startswith("y")])
     try:
+        named = "classes" in arrays
+        classes = tuple(map(str, arrays["classes"].tolist())) if named else numbered_classes(all_labels)
         return from_tensors(path.stem, _channels_first(x), labels, classes=classes, split=split)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -40,10 +40,13 @@ def read(path: Path, split: str) -> ImageDataset:
 def _arrays(path: Path, split: str) -> Arrays:
     wanted = {"x", "y", f"x_{split}", "y_train", "y_test", "classes"}
     try:
+        check_regular(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files if key in wanted}
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # a damaged archive raises zip, zlib, value or type errors
         raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
 

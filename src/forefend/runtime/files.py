@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import stat
 import sys
 import tempfile
 import time
@@ -78,11 +79,25 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; a missing or damaged file raises an InputError."""
     try:
-        return json.loads(path.read_text())
+        check_regular(path)
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no {path}: check the name of the folder.") from None
-    except ValueError as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
+
+
+def check_regular(path: Path, most: int | None = None) -> None:
+    """Refuse a pipe or device, whose end may never come, and a file of more than `most` bytes."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"{path} is a folder, pipe or device, expected a file: check the path.")
+    if most is not None and state.st_size > most:
+        raise InputError(
+            f"{path} has {state.st_size:,} bytes, expected at most {most:,}: check that it is the right file."
+        )
 
 
 def write_versioned(path: Path, content: Mapping[str, Any]) -> None:
