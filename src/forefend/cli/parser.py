@@ -120,6 +120,7 @@ class Parser(jsonargparse.ArgumentParser):
         )
         group.add_argument("--data-dir", type=str | None, help="folder of data sets (else FOREFEND_DATA, else .data)")
         group.add_argument("--size", type=int | None, help="height and width of pictures from a folder")
+        group.add_argument("--channels", type=int | None, help="1 to read pictures from a folder as gray (else RGB)")
         group.add_argument("--download", action="store_true", help="download a data set that is missing")
 
     def add_classifiers(self) -> None:

@@ -21,6 +21,7 @@ def split_loader(options: Any) -> Callable[[str], ImageDataset]:
         options.data,
         data_dir=options.data_dir and Path(options.data_dir),
         size=options.size,
+        channels=options.channels,
         download=options.download,
     )
 
@@ -39,6 +40,7 @@ def evaluation_images(options: Any) -> ImageDataset:
     config = run_config(options)
     options.data = options.data or config.get("data")
     options.size = options.size or config.get("size")
+    options.channels = options.channels or config.get("channels")
     if options.data is None:
         raise InputError("No images were named: give --data, or a run with a config, whose test images are then used.")
     return sample_images(split_loader(options)("test"), options)

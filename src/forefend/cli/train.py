@@ -123,7 +123,7 @@ def _run(name: str, options: Any) -> Path:
     images = sample_images(split_loader(options)("train"), options)
     given = {role: options[role] for role in recipe.roles if role != "guides"}
     manifest = training_config(recipe, images, options.seed) | given
-    manifest |= {"data": options.data, "size": options.size}
+    manifest |= {"data": options.data, "size": options.size, "channels": options.channels}
     manifest |= {name: options[name] for name, default in TRAINING_OPTIONS.items() if options[name] != default}
     folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
     may_change = _may_change(folder, options)

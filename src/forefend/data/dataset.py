@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final, runtime_checkable
@@ -15,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from forefend.checks import InputError, check_images, check_labels
+from forefend.runtime.files import is_writable
 
 MOST_CLASSES = 1_000_000  # a larger label is most likely not a class number
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of surrogate pairs
 
 
 @runtime_checkable
@@ -282,5 +281,5 @@ def check_set(name: str, split: str, classes: Sequence[str], count: int) -> None
     """Refuse a set without images, and names that no file or console can hold."""
     if count == 0:
         raise InputError(f"The {split} split of {name!r} holds no images, expected at least one.")
-    if unwritable := next((text for text in (name, *classes) if _UNWRITABLE.search(text)), None):
+    if unwritable := next((text for text in (name, *classes) if not is_writable(text)), None):
         raise InputError(f"The name {unwritable!r} holds a character that is not text: rename the data set or class.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import stat
 import sys
 import tempfile
@@ -87,6 +88,16 @@ def read_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or delete it.") from None
+
+
+def is_writable(text: str) -> bool:
+    """Return whether files and consoles can hold a text: no control character, no half of a surrogate pair."""
+    return not re.search("[\x00-\x1f\x7f\ud800-\udfff]", text)
+
+
+def folder_name(text: str) -> str:
+    """Return a name for a folder, of letters, digits, `.`, `-` and `_`, that stays below its parent."""
+    return re.sub(r"[^\w.-]+", "-", text).lstrip(".") or "-"
 
 
 def check_regular(path: Path, most: int | None = None) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import argparse
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.narrow_classifiers import BIG
@@ -103,9 +106,14 @@ MISFITS = {
     "missing": (broken({"linear.weight": None}), r"'cnn': missing: linear\.weight; check"),
     "not expected": (broken({"extra.bias": torch.zeros(1)}), r"'cnn': not expected: extra\.bias; check"),
     "shape": (
-        broken({"conv1.weight": torch.zeros(16, 3, 3, 3)}),
-        r"wrong shape: conv1\.weight has shape \(16, 3, 3, 3\), expected \(16, 1, 3, 3\); check",
+        broken({"conv1.weight": torch.zeros(16, 1, 5, 5)}),
+        r"wrong shape: conv1\.weight has shape \(16, 1, 5, 5\), expected \(16, 1, 3, 3\); check",
     ),
+    "channels": (
+        broken({"conv1.weight": torch.zeros(16, 3, 3, 3)}),
+        r"images with 3 channels, but the images have 1: .*--channels 1",
+    ),
+    "integers": (broken({"linear.weight": torch.ones(10, 512).long()}), r"wrong type: linear\.weight has torch\.int64"),
     "other architecture": (
         dict(net_of("resnet20").state_dict()),
         r"not expected: stages\.0\.0\.conv1\.weight, .* and \d+ more",
@@ -158,11 +166,21 @@ def refused(path: Path) -> str:
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert "There is no weights file" in refused(tmp_path / "none.pt")
     assert "There is no weights file" in refused(tmp_path)
-    for name in ("text.pt", "text.safetensors", "empty.pth", "empty.safetensors"):
-        (tmp_path / name).write_bytes(b"<!doctype html>" if name.startswith("text") else b"")
-        assert "cannot be read" in refused(tmp_path / name) or "damaged" in refused(tmp_path / name)
-    (tmp_path / "w.onnx").write_bytes(b"x")
-    assert "ends in '.onnx', expected .safetensors or one of .pt, .pth, .th" in refused(tmp_path / "w.onnx")
+    for content, words in (
+        (b"\n <!DOCTYPE html><html>quota exceeded</html>", "is a web page, expected"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a pointer of Git LFS, expected"),
+        (b"", "is empty, expected the format of safetensors or torch.save: fetch the file again."),
+        (b"\x08\x07\x12\x07pytorch", "starts with b'\\x08\\x07"),
+        (b"PK\x03\x04" + bytes(90), "is damaged"),
+        (b"\x80\x02" + b"((((((((" * 9, "is damaged or no state dict (E"),
+        (b"\xff" * 8 + b"{" + bytes(90), "is damaged"),
+    ):
+        for suffix in (".pt", ".safetensors", ".onnx"):
+            path = tmp_path / f"w{suffix}"
+            path.write_bytes(content)
+            assert words in refused(path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    assert "There is no weights file" in refused(tmp_path / "pipe.pt")
 
 
 def test_a_pickle_that_needs_code_is_refused(tmp_path: Path) -> None:
@@ -174,3 +192,76 @@ def test_a_pickle_that_needs_code_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_a_state_dict_is_refused(saved: object, tmp_path: Path) -> None:
     torch.save(saved, tmp_path / "w.pt")
     assert "holds no state dict, expected names with tensors" in refused(tmp_path / "w.pt")
+
+
+def resnet_state() -> dict[str, Tensor]:
+    """Return the weights of a resnet20 under the names of its authors."""
+    state = dict(net_of("resnet20").state_dict())
+    for stage in range(3):
+        state = {key.replace(f"stages.{stage}.", f"layer{stage + 1}."): value for key, value in state.items()}
+    return state
+
+
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+WRAPPED = {
+    "attacker": lambda state: {
+        "model": under("module.model.", state)
+        | under("module.attacker.model.", {key: value * 0 for key, value in state.items()})
+        | {"module.normalizer.new_mean": torch.zeros(1, 1, 1), "module.attacker.normalize.new_std": torch.ones(1, 1, 1)}
+    },
+    "mu and sigma": lambda state: state | {"mu": torch.zeros(1, 1, 1, 1), "sigma": torch.ones(1, 1, 1, 1)},
+    "sequential": lambda state: under("1.", state) | {"0.mean": torch.zeros(1), "0.std": torch.ones(1)},
+    "average": lambda state: under("module.", state) | {"n_averaged": torch.tensor(5)},
+    "list": lambda state: {"state_dict": [state]},
+    "ema": lambda state: {"state_dict_ema": state, "optimizer": {"state": {}}},
+    "numpy": lambda state: {"state_dict": state, "best": np.float64(0.5), "epoch": np.int64(3), "log": np.ones(3)},
+    "options": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, seeds=[1, 2])},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_load_weights_of_training_repositories(wrapper: str, legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt.tar"
+    torch.save(WRAPPED[wrapper](resnet_state()), path, _use_new_zipfile_serialization=not legacy)
+    assert same(net_of("resnet20"), load_weights("resnet20", path, channels=1, **PLAIN))
+
+
+def test_load_weights_of_a_cascade_raises(tmp_path: Path) -> None:
+    torch.save({"state_dict": [resnet_state(), resnet_state()]}, tmp_path / "w.pt")
+    assert "holds no state dict" in refused(tmp_path / "w.pt")
+
+
+def test_load_weights_under_prefix_refuses_further_layers(tmp_path: Path) -> None:
+    state = under("module.", resnet_state() | {"layer4.0.conv1.weight": torch.zeros(1)})
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"not expected: stages\.3\.0\.conv1\.weight; check"):
+        load_weights("resnet20", tmp_path / "w.pt", channels=1, **PLAIN)
+
+
+def test_load_weights_that_hold_themselves_raises(tmp_path: Path) -> None:
+    saved: dict[str, object] = {"epoch": 3}
+    saved["model"] = saved
+    torch.save(saved, tmp_path / "w.pt")
+    assert "holds no state dict" in refused(tmp_path / "w.pt")
+
+
+ODD = {
+    "float8": torch.zeros(10, 512).to(torch.float8_e4m3fn),
+    "sparse_coo": torch.eye(512)[:10].to_sparse(),
+    "meta": torch.zeros(10, 512, device="meta"),
+    "complex64": torch.zeros(10, 512, dtype=torch.complex64),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_load_weights_of_odd_tensors_raises(kind: str, tmp_path: Path) -> None:
+    torch.save(broken({"linear.weight": ODD[kind]}), tmp_path / "w.pt")
+    assert (
+        f"linear.weight in w.pt is not of plain numbers ({'float32, ' if kind in ('meta', 'sparse_coo') else ''}"
+        in (refused(tmp_path / "w.pt"))
+    )
+    assert kind in refused(tmp_path / "w.pt")

@@ -148,7 +148,10 @@ def _load_run(folder: Path) -> tuple[Run, Defense]:
 def _images(run: Run, given: Any, split: str) -> ImageDataset:
     """Return the given images, or those of the run; as many training images as the run had."""
     config = run.config
-    images = datasets.load(config["data"], split, size=config.get("size")) if given is None else as_image_dataset(given)
+    if given is None:
+        images = datasets.load(config["data"], split, size=config.get("size"), channels=config.get("channels"))
+    else:
+        images = as_image_dataset(given)
     few = split == "train" and config["images"] < len(images)
     return sample(images, config["images"], config["seed"]) if few else images
 

@@ -119,7 +119,7 @@ def save_classifier(folder: Path, network: nn.Module, architecture: str, images:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(value) and files.is_writable(value)
 
 
 def _is_count(value: Any) -> bool:

@@ -26,6 +26,7 @@ _RENAMES = {
     "marabou": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2.", "9.": "fc3."},
     "smallcnn": {"feature_extractor.": "", "classifier.": ""},
 }
+_BESIDE = ("mean", "std", "mu", "sigma", "new_mean", "new_std", "n_averaged")  # of wrappers, not of the network
 
 
 def load_weights(
@@ -62,7 +63,9 @@ def load_weights(
     # The meta device draws no random numbers.
     with torch.device("meta"):
         network = architecture(**options)
+        state = _without_wrapper(state, list(network.state_dict()))
         network = architecture(**options, classes=_classes(network, state, classes, path.name))
+    _check_channels(network, state, path.name)
     _check_normalization(mean, std, next(network.parameters()))
     _fill(network, state, f"{path.name} does not hold the weights of {name!r}")
     return Normalized(network, mean, std).eval()
@@ -76,6 +79,30 @@ def _rename(state: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tens
             dotted = dotted.replace(f".{theirs}", f".{ours}")
         renamed[dotted[1:]] = tensor
     return renamed
+
+
+def _without_wrapper(state: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """Return the tensors under the shortest prefix that has the first and the last of the network's names.
+
+    Training code saves a network inside a wrapper (`module.`, `model.`, `1.`), at times beside a second copy of it, a
+    normalization and a counter.
+    """
+    first, last = names[0], names[-1]
+    found = [key.removesuffix(first) for key in state if f".{key}".endswith(f".{first}")]
+    prefix = min((prefix for prefix in found if prefix + last in state), key=len, default="")
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return {key: tensor for key, tensor in own.items() if key in names or key.rpartition(".")[2] not in _BESIDE}
+
+
+def _check_channels(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
+    """Refuse weights for images of other channels."""
+    name, first = next(network.named_parameters())
+    found = state[name].shape[1] if name in state and state[name].ndim == first.ndim == 4 else first.shape[1]
+    if found != first.shape[1] and found in (1, 3):
+        raise InputError(
+            f"The weights in {file} are for images with {found} channels, but the images have "
+            f"{first.shape[1]}: pictures from a folder are read as RGB, or as gray with --channels 1 (channels=1)."
+        )
 
 
 def _classes(network: nn.Module, state: dict[str, Tensor], expected: int | None, file: str) -> int:
@@ -100,10 +127,16 @@ def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
+    integers = [
+        f"{key} has {state[key].dtype}"
+        for key in expected
+        if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     found = [
         _some("missing", [key for key in expected if key not in state]),
         _some("not expected", [key for key in state if key not in expected]),
         _some("wrong shape", shapes),
+        _some("wrong type", integers),
     ]
     if any(found):
         raise InputError(f"{complaint}: {'; '.join(filter(None, found))}; check the architecture, channels and size.")

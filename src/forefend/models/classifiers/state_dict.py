@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
@@ -14,65 +14,109 @@ from torch import Tensor
 
 from forefend.checks import InputError
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".th")
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "network")
-_PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "state_dict_ema", "model_ema")
+_PLAIN = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+
+
+@final
+class _Skipped:
+    """Takes the place of numpy scalars, arrays and options saved beside the weights."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_BESIDE = [
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray", "argparse.Namespace"),
+]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by name, on the CPU, without outer nesting and common prefixes.
+    """Return the tensors of a weights file by name, on the CPU, without outer nesting.
 
     Args:
-        path: `.safetensors`, or `.pt`, `.pth`, `.th` as torch saves a state dict.
+        path: a safetensors file, or a state dict as torch saves it, whatever the suffix.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind, without a state dict, or needs pickled code.
+        InputError: the file is missing, damaged, of another kind, without a state dict, needs pickled code, or holds
+            tensors that are not plain numbers.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}: check its path.")
-    if path.suffix == ".safetensors":
-        return _strip(_read_safetensors(path))
-    if path.suffix in _TORCH_SUFFIXES:
-        return _strip(_unwrap(_read_torch(path), path))
+    state = _read_safetensors(path) if _is_safetensors(path) else _unwrap(_read_torch(path), path)
+    for name, tensor in state.items():
+        if tensor.dtype not in _PLAIN or tensor.layout is not torch.strided or tensor.is_meta:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
+            raise InputError(
+                f"The tensor {name} in {path.name} is not of plain numbers ({kind}): save the dense float weights."
+            )
+    return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors, or else as torch's zip or pickle; refuse any other."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[8:9] == b"{":
+        return True
+    if start.startswith((b"PK", b"\x80")):
+        return False
+    if not start:
+        what = "is empty"
+    elif start.startswith(b"version https://git-lfs"):
+        what = "is a pointer of Git LFS"
+    elif start.lstrip().startswith(b"<"):
+        what = "is a web page"
+    else:
+        what = f"starts with {start[:8]!r}"
     raise InputError(
-        f"The weights file {path.name} ends in {path.suffix!r}, expected .safetensors or one of "
-        f"{', '.join(_TORCH_SUFFIXES)}: save the network's state dict as one of these."
+        f"The weights file {path.name} {what}, expected the format of safetensors or torch.save: fetch the file again."
     )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeError) as error:
         raise InputError(f"The weights file {path.name} is damaged ({error}): fetch it again.") from error
 
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Skipped, name) for name in _BESIDE]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(
             f"The weights file {path.name} cannot be read without running its pickled code: "
             "if you trust it, load it yourself and torch.save(network.state_dict(), path)."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle may raise any type
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"The weights file {path.name} is damaged or no state dict ({reason}).") from error
 
 
 def _unwrap(saved: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(saved, Mapping):
-        if saved and all(isinstance(value, Tensor) for value in saved.values()):
-            return {str(key): value for key, value in saved.items()}
-        saved = next((saved[nest] for nest in _NESTS if isinstance(saved.get(nest), Mapping)), None)
+    for _ in range(8):  # a dictionary may hold itself
+        if isinstance(saved, list | tuple) and len(saved) == 1:
+            saved = saved[0]
+        if not isinstance(saved, Mapping):
+            break
+        nested = next((saved[nest] for nest in _NESTS if isinstance(saved.get(nest), Mapping | list | tuple)), None)
+        if nested is None:
+            state = {str(key): value for key, value in saved.items() if isinstance(value, Tensor)}
+            if state:
+                return state
+        saved = nested
     raise InputError(
         f"The weights file {path.name} holds no state dict, expected names with tensors, bare or under one of "
         f"{', '.join(_NESTS)}: save torch.save(network.state_dict(), path)."
     )
-
-
-def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            return _strip({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
