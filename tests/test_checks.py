@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from forefend.checks import (
     check_labels,
     check_logits,
     choose,
+    import_extra,
     predictions,
     unknown_name,
 )
@@ -191,3 +193,13 @@ def test_check_logits_of_log_probabilities_names_the_cause() -> None:
 def test_check_images_a_hair_outside_shows_the_digits() -> None:
     x = torch.tensor([0.0, 1.0000001]).view(1, 1, 1, 2)
     assert "1.00000012], expected [0, 1]; clamp them" in message_of(check_images, x)
+
+
+def test_import_extra_tells_missing_from_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "heavy_package.py").write_text("raise ImportError('failed to map segment from shared object')")
+    with pytest.raises(InputError, match=r"heavy_package, .* cannot be loaded \(failed to map .*free memory"):
+        import_extra("heavy_package", "Reading", "data")
+    with pytest.raises(InputError, match=r"Reading needs no_such_package: pip install 'forefend\[data\]'"):
+        import_extra("no_such_package", "Reading", "data")
+    assert import_extra("json.decoder", "Reading", "data").JSONDecoder

@@ -58,9 +58,14 @@ def import_extra(module: str, purpose: str, extra: str) -> Any:
     try:
         importlib.import_module(package)
         return importlib.import_module(module)
-    except ImportError:
+    except ImportError as error:
         name = {"PIL": "Pillow", "scipy": "SciPy", "sklearn": "scikit-learn"}.get(package, package)
-        raise InputError(f"{purpose} needs {name}: pip install 'forefend[{extra}]'.") from None
+        if isinstance(error, ModuleNotFoundError):
+            raise InputError(f"{purpose} needs {name}: pip install 'forefend[{extra}]'.") from None
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{purpose} needs {name}, which is installed but cannot be loaded ({reason}): free memory, or reinstall it."
+        ) from None
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

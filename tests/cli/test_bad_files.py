@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ LABELS = np.arange(6)
         ({"x_test": GREY[0], "y_test": LABELS}, "shape (8, 8)"),
         ({"x_train": GREY, "y_train": LABELS}, "holds no arrays x_test and y_test"),
         ({"x_test": GREY, "y_test": np.arange(6)}, "returns shape (2, 10), expected (2, 6)"),
-        ({"x_test": GREY, "y_test": np.arange(6) + 9}, "expected (2, 15)"),
+        ({"x_test": GREY, "y_test": np.arange(6) + 9}, "range over 9 … 14 and none is 0"),
         ({"x_test": GREY.repeat(3, 0).reshape(6, 3, 8, 8), "y_test": LABELS}, "Images of shape (3, 8, 8) do not fit"),
         ({"x_test": np.array([None]), "y_test": LABELS}, "not a readable .npz"),
     ],
@@ -117,6 +118,29 @@ def test_evaluate_with_wrong_pickle_is_refused(
     monkeypatch.setattr(registry, "verify", lambda *_: None)
     assert words in refused(line)
     assert not (here / "hacked").exists()
+
+
+LEVELS = "\n".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in pairwise("abcdefghij"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: &a [1, 1, 1, 1]\n" + LEVELS, "holds a YAML reference (a), expected plain options"),
+        ("seed: " + "[" * 5000, "nested more than 20 levels"),
+        ("seed: [1", "parsing"),
+        ("# " + "x" * 100_000, "bytes, expected at most 100,000"),
+        ("\0", "is not YAML"),
+    ],
+)
+def test_config_that_expands_without_end_is_refused(content: str, words: str, here: Path) -> None:
+    Path("c.yaml").write_text(content)
+    assert words in refused("evaluate --data digits --config c.yaml")
+
+
+def test_config_that_is_a_pipe_is_refused(here: Path) -> None:
+    os.mkfifo("c.yaml")
+    assert "c.yaml is a folder, pipe or device, expected a file" in refused("evaluate --data digits --config c.yaml")
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

@@ -13,6 +13,8 @@ SAID = (
     "CUDA out of memory. Tried to allocate 2.00 GiB",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "DefaultCPUAllocator: can't allocate memory: you tried",
+    "could not create a primitive",
+    "std::bad_alloc",
 )
 
 
@@ -48,6 +50,15 @@ def test_map_keeps_halved_size(said: str) -> None:
     assert done == [2] * 6
 
 
+def test_map_halves_after_memory_error() -> None:
+    def work(rows: Tensor) -> int:
+        if len(rows) > 2:
+            raise MemoryError
+        return len(rows)
+
+    assert list(AdaptiveBatchSize(8).map(torch.arange(8), work)) == [2, 2, 2, 2]
+
+
 def test_map_without_memory_for_one_image_raises() -> None:
     with pytest.raises(InputError, match="single image"):
         list(AdaptiveBatchSize(4).map(torch.arange(4), machine(0)[1]))  # type: ignore[arg-type]
@@ -60,7 +71,9 @@ def test_map_passes_other_errors_on() -> None:
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(AdaptiveBatchSize(4).map(torch.arange(4), work))
     assert out_of_memory(torch.OutOfMemoryError("whatever"))
+    assert out_of_memory(MemoryError())
     assert not out_of_memory(RuntimeError("shapes"))
+    assert not out_of_memory(RuntimeError("could not create a primitive descriptor for a convolution"))
 
 
 def test_adaptive_batch_size_below_one_raises() -> None:

@@ -89,12 +89,14 @@ def _run(words: list[str]) -> int:
         return _refuse(
             f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
         )
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         from forefend.runtime.batch_size import out_of_memory  # imports torch, as the command has
 
         if not out_of_memory(error):
             raise
-        return _refuse(f"Memory ran out ({str(error).splitlines()[0]}): give a smaller --batch-size.")
+        return _refuse(
+            f"Memory ran out ({str(error).partition(chr(10))[0] or 'no details'}): give a smaller --batch-size."
+        )
 
 
 def usage() -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+import yaml  # type: ignore[import-untyped]
 
 from forefend.checks import InputError, check_numbers
+from forefend.runtime.files import check_regular
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -64,6 +66,15 @@ class Parser(jsonargparse.ArgumentParser):
         if wrong:
             message = f"--{wrong[1].replace('_', '-')} does not accept {wrong[2]!r}"
         raise InputError(f"{message.rstrip('.')}: see {self.prog} --help.")
+
+    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> Any:
+        """Parse a file of options, after a check that reading it ends.
+
+        Raises:
+            InputError: the file is no regular file, is too large, or holds what no options need.
+        """
+        _check_config(Path(path))
+        return super().parse_path(path, *arguments, **options)
 
     def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
         """Parse the options, replace other spellings and check the range of numbers.
@@ -153,3 +164,21 @@ def with_threat(words: Sequence[str]) -> list[str]:
         raise InputError("Give a norm and a radius once, as --threat Linf:8/255 or as --norm Linf --eps 8/255.")
     norm = given.get("norm", "Linf").lower().removeprefix("l").lstrip("_")
     return [*kept, "--threat", f"{ {'inf': 'Linf', '2': 'L2'}.get(norm, given.get('norm')) }:{given['radius']}"]
+
+
+def _check_config(path: Path) -> None:
+    """Refuse YAML that expands to more than memory holds: references to earlier parts, and deep nesting."""
+    check_regular(path, 100_000)
+    depth = 0
+    try:
+        for token in yaml.scan(path.read_text(encoding="utf-8")):
+            if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
+                raise InputError(
+                    f"{path} holds a YAML reference ({token.value}), expected plain options: write it out."
+                )
+            kind = type(token).__name__
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if depth > 20:
+                raise InputError(f"{path} is nested more than 20 levels deep, expected plain options.")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None

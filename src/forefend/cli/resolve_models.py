@@ -19,6 +19,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.models.classifiers.model_card import NamedClassifier
 from forefend.models.defense import Defended, Defense, load
 from forefend.runtime.distributed import check_device
+from forefend.runtime.files import folder_name
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import parse_threat_model
 from forefend.training.resolve_classifiers import resolve_classifier
@@ -144,4 +145,4 @@ def output_folder(options: Any, kind: str, *parts: str) -> Path:
 
 def joined_names(models: Sequence[EvaluatedModel]) -> str:
     """The names of the models as a part of a folder's name."""
-    return "-".join(dict.fromkeys(model.name.replace(" ", "-").replace("/", "-") for model in models))[:80]
+    return "-".join(dict.fromkeys(folder_name(model.name) for model in models))[:80]

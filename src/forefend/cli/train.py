@@ -30,6 +30,7 @@ from forefend.recipes.hyperparameters import build, hyperparameters_of
 from forefend.recipes.transfer import with_new_head
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_of
+from forefend.runtime.files import folder_name
 from forefend.runtime.threads import choose_threads
 from forefend.training.artifacts import training_config
 from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, stop
@@ -125,7 +126,9 @@ def _run(name: str, options: Any) -> Path:
     manifest = training_config(recipe, images, options.seed) | given
     manifest |= {"data": options.data, "size": options.size, "channels": options.channels}
     manifest |= {name: options[name] for name, default in TRAINING_OPTIONS.items() if options[name] != default}
-    folder = Path(options.out) if options.out else Path(options.runs) / f"{name}-{images.name}-s{options.seed}"
+    folder = (
+        Path(options.out) if options.out else Path(options.runs) / folder_name(f"{name}-{images.name}-s{options.seed}")
+    )
     may_change = _may_change(folder, options)
     with accelerator.main_process_first():
         run_folder.check_free(folder, manifest, but=("guides", *may_change))

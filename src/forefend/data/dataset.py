@@ -249,8 +249,8 @@ def numbered_classes(y: Tensor) -> tuple[str, ...]:
     low, high = int(y.min()), int(y.max())
     if 0 < low < high:
         raise InputError(
-            f"The labels range over {low} … {high} and none is 0, expected class numbers that start at 0: subtract "
-            f"{low} from each, or give the names or the number of the classes."
+            f"The labels range over {low} … {high} and none is 0, expected class numbers that start at 0: renumber "
+            "them, or give the names or the number of the classes."
         )
     return _numbers(max(high, 0) + 1)
 

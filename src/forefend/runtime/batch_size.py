@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -11,7 +12,10 @@ from torch import Tensor
 from forefend.checks import InputError
 
 Output = TypeVar("Output")
-_NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
+_NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|cannot allocate memory|not enough memory|status_alloc_failed|bad_alloc"
+    "|could not create a (primitive|memory object)$"  # of oneDNN, which names no cause
+)
 
 
 class AdaptiveBatchSize:
@@ -32,7 +36,7 @@ class AdaptiveBatchSize:
             part = rows[done : done + self.size]
             try:
                 result = function(part)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 if len(part) == 1:
@@ -43,7 +47,6 @@ class AdaptiveBatchSize:
             yield result
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Return whether an error means that a device or the machine is out of memory."""
-    message = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(_NO_MEMORY.search(str(error).lower()))

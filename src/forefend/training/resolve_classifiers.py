@@ -17,6 +17,7 @@ from forefend.recipes import RECIPES
 from forefend.recipes.base import Networks, Recipe
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_on
+from forefend.runtime.files import folder_name
 from forefend.training.artifacts import training_config
 from forefend.training.batches import Augment
 from forefend.training.trainer import fit
@@ -74,7 +75,7 @@ def resolve_classifier(
     if recipe == "random":
         return NamedClassifier(spec, spec, new_classifier(architecture, images, seed), architecture)
     recipe = recipe or "natural"
-    folder = Path(runs) / f"{recipe}-{images.name}-{architecture}-s{seed}"
+    folder = Path(runs) / folder_name(f"{recipe}-{images.name}-{architecture}-s{seed}")
     if not (folder / "classifier.json").exists():
         chosen = choose(recipe, RECIPES, "recipe")(epochs=EPOCHS)  # type: ignore[call-arg]
         print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)

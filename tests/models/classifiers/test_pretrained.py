@@ -111,7 +111,7 @@ MISFITS = {
     ),
     "channels": (
         broken({"conv1.weight": torch.zeros(16, 3, 3, 3)}),
-        r"images with 3 channels, but the images have 1: .*--channels 1",
+        r"images with 3 channels, but the images have 1: .*channels=1",
     ),
     "integers": (broken({"linear.weight": torch.ones(10, 512).long()}), r"wrong type: linear\.weight has torch\.int64"),
     "other architecture": (

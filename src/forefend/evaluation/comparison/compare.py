@@ -41,6 +41,7 @@ from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
 from forefend.runtime import files
 from forefend.runtime.distributed import accelerator_of, process_group
+from forefend.runtime.files import folder_name
 from forefend.runtime.formatting import duration
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
@@ -207,7 +208,7 @@ def _training(
     if (run.folder / "classifier" / "classifier.json").exists():
         networks["classifier"] = load_card(run.folder / "classifier" / "classifier.json")
     budget = training_flops(recipe, images, Networks(**networks))
-    folder = run.folder / "compare" / classifier.name.replace("/", "-")
+    folder = run.folder / "compare" / folder_name(classifier.name)
     return BaselineTraining(
         classifier, threat, images, budget, config["seed"], config["data"], folder, accelerator
     ), recipe
@@ -238,7 +239,7 @@ def _attack(
         [EvaluatedModel(model.name, model.network)],
         images,
         model.adapt(suite)[0],
-        folder=folder / model.name.partition(" (")[0].replace(" ", "-"),
+        folder=folder / folder_name(model.name.partition(" (")[0]),
         seed=seed,
         batch_size=_batch_size(model, batch_size),
         allow_weak=True,

@@ -133,7 +133,7 @@ def _is_pixel(value: Any) -> bool:
 
 _REQUIRED = ("architecture", "weights", "mean", "std")
 _KINDS = {
-    **dict.fromkeys(("architecture", "name", "weights"), (_is_text, "a text")),
+    **dict.fromkeys(("architecture", "name", "weights"), (_is_text, "a text without control characters")),
     **dict.fromkeys(("channels", "classes", "size"), (_is_count, "a whole number above 0")),
     **dict.fromkeys(("mean", "std"), (_is_pixel, "a number, or a list of one for each channel")),
 }

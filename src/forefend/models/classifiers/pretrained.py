@@ -101,7 +101,7 @@ def _check_channels(network: nn.Module, state: dict[str, Tensor], file: str) -> 
     if found != first.shape[1] and found in (1, 3):
         raise InputError(
             f"The weights in {file} are for images with {found} channels, but the images have "
-            f"{first.shape[1]}: pictures from a folder are read as RGB, or as gray with --channels 1 (channels=1)."
+            f"{first.shape[1]}: pictures from a folder are read as RGB, or as gray with channels=1."
         )
 
 
