@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.toy_networks import classifier, preprocessor, same
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from forefend.checks import InputError
 from forefend.recipes.base import Trainable
@@ -128,16 +130,50 @@ def _other_player(path: Path) -> None:
     save(path, {"other": stepped(preprocessor())["network"]}, TrainState())
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _zeroed_tail(path: Path) -> None:  # as after a power cut
+    content = path.read_bytes()
+    path.write_bytes(content[:-40] + bytes(40))
+
+
+def _flipped_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+def _other_step(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b'\\"step\\": {\\"value\\": 1}') == 1
+    path.write_bytes(content.replace(b'\\"step\\": {\\"value\\": 1}', b'\\"step\\": {\\"value\\": 2}'))
+
+
+def _nan_in_the_average(path: Path) -> None:
+    average = AveragedModel(preprocessor())
+    save(path, stepped(preprocessor()), TrainState(step=1), average=average)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors[next(name for name in tensors if name.startswith("/average/module"))].fill_(torch.nan)
+    save_file(tensors, path, metadata)
+
+
 @pytest.mark.parametrize(
     "damage",
-    [_cut, _head, _empty, _garbage, _foreign, _foreign_metadata, _other_network, _other_player],
+    [
+        *(_cut, _head, _empty, _garbage, _foreign, _foreign_metadata, _other_network, _other_player, _folder),
+        *(_zeroed_tail, _flipped_bit, _other_step, _nan_in_the_average),
+    ],
     ids=lambda damage: damage.__name__[1:],
 )
 def test_load_of_a_damaged_or_foreign_file_raises(damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     save(path, stepped(preprocessor()), TrainState(step=1))
     damage(path)
-    with pytest.raises(InputError, match=r"checkpoint cannot be resumed \(.+\): .+ delete it\.$") as e:
+    with pytest.raises(InputError, match=r"checkpoint cannot be resumed \(.+\): .+ delete this file") as e:
         load(path, stepped(preprocessor()), TrainState())
     assert "\n" not in str(e.value)
 

@@ -41,7 +41,7 @@ def fingerprint(network: nn.Module) -> str:
     tensors = chain(network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
     for name, tensor in sorted(tensors, key=lambda named: named[0]):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(_raw(tensor))
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()[:16]
 
 
@@ -69,12 +69,13 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
 
 def _text_of(value: Any) -> str:
     if isinstance(value, Tensor):
-        return hashlib.sha256(_raw(value)).hexdigest()[:8]
+        return hashlib.sha256(raw_bytes(value)).hexdigest()[:8]
     if isinstance(value, set | frozenset):  # in an order that is the same in every process
         return repr(sorted(map(repr, value)))
     return getattr(value, "__qualname__", None) or repr(value)
 
 
-def _raw(tensor: Tensor) -> bytes:
+def raw_bytes(tensor: Tensor) -> bytes:
+    """Return the bytes of a tensor's values."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

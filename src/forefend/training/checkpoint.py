@@ -6,6 +6,7 @@ never half written. Random numbers are keyed by step and need no state.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.data.dataset import dataset_digest
+from forefend.models.fingerprint import raw_bytes
 from forefend.recipes.base import Networks, Recipe, Trainable
 from forefend.recipes.state import TrainState
 from forefend.runtime.files import FORMAT, check_format, write
@@ -71,8 +73,9 @@ def save(
         "state": vars(state),
         "manifest": dict(manifest or {}),
     }
-    skeleton = _flatten(content, "", tensors)
-    write(path, serialize(tensors, metadata={"format": str(FORMAT), "skeleton": json.dumps(skeleton)}))
+    skeleton = json.dumps(_flatten(content, "", tensors))
+    metadata = {"format": str(FORMAT), "skeleton": skeleton, "digest": _digest(skeleton, tensors)}
+    write(path, serialize(tensors, metadata=metadata))
 
 
 def load(
@@ -94,10 +97,12 @@ def load(
     with _one_sentence(path), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = file.metadata()
-        skeleton = json.loads(metadata["skeleton"])
-    check_format(metadata.get("format", FORMAT), path)
-    content = _unflatten(skeleton, tensors)
-    with _one_sentence(path):
+        skeleton = metadata["skeleton"]
+        check_format(metadata.get("format", FORMAT), path)
+        digest = _digest(skeleton, tensors)
+        if metadata.get("digest", digest) != digest:  # older files hold none
+            raise ValueError("it was damaged after it was written")
+        content = _unflatten(json.loads(skeleton), tensors)
         check_same(str(path), content["manifest"], json.loads(json.dumps(manifest or {})))
         for name, trainable in trainables.items():
             _check_shapes(trainable, content["trainables"][name])
@@ -113,16 +118,27 @@ def _one_sentence(path: Path) -> Iterator[None]:
     """Report any error in the file in one sentence."""
     try:
         yield
-    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (SafetensorError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be resumed ({reason}): choose another folder, or delete it.") from None
+        raise InputError(
+            f"{path} cannot be resumed ({reason}): choose another folder, or delete this file, and the run in "
+            f"{path.parent} starts over; its other files serve."
+        ) from None
 
 
 def _content(trainable: Trainable) -> dict[str, Any]:
     networks = {name: dict(network.state_dict()) for name, network in trainable.networks.items()}
     return {"networks": networks, "optimizer": trainable.optimizer.state_dict()["state"]}
+
+
+def _digest(skeleton: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(skeleton.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _check_shapes(trainable: Trainable, content: Mapping[str, Any]) -> None:
