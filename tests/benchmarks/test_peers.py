@@ -109,7 +109,9 @@ def test_pairs_of_other_images_or_classifiers_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="art attacked other images"):
         verdicts.pairs(tmp_path)
     path = tmp_path / "toy" / "art.jsonl"
-    path.write_text(path.read_text().replace('"model":"s"', '"model":"t"'))
+    other = replace(records.read(path)[0], model="t")
+    path.unlink()
+    files.append(path, other)
     with pytest.raises(InputError, match="another classifier"):
         verdicts.pairs(tmp_path)
     write(tmp_path, {"art": [True] * 10}, attack="another")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from forefend.checks import InputError
 from forefend.evaluation import results
+from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN, WORST, Result, Row
 from forefend.evaluation.statistics import wilson
+from forefend.runtime import files
+from forefend.runtime.files import write_versioned
 
 ROW = Row("cnn", seen=True, defended=False, n=10, seed=3)
 Verdict = tuple[str, str, float, frozenset[int]]  # of one trial: attack, norm, radius and misclassified images
@@ -105,3 +109,37 @@ def test_load_missing_or_broken_summary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("[")
     with pytest.raises(InputError, match="is not JSON"):
         results.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"accuracy": 7.0, "high": 8.0}, "accuracy is 7.0, expected a number in"),
+        ({"accuracy": math.nan}, "accuracy is nan"),
+        ({"cumulative": "0.5"}, "cumulative is '0.5'"),
+        ({"low": 0.95}, "accuracy is 0.7, expected a number from low 0.95"),
+        ({"n": 0}, "n is 0, expected an integer of at least 1"),
+        ({"n": True}, "n is True"),
+        ({"radius": -1}, "radius is -1"),
+        ({"classifier": "<script>alert(1)</script>"}, "classifier is '<script>"),
+        ({"attack": "a | b"}, r"attack is 'a \| b'"),
+        ({"norm": "Linf\x1b[2J"}, "norm is 'Linf"),
+        ({"classifier": None}, "classifier is None"),
+    ],
+)
+def test_load_of_impossible_values_is_refused(tmp_path: Path, edit: dict[str, object], words: str) -> None:
+    made = [dataclasses.asdict(cell) for cell in counted(CLEANLY_LOST, [SMALL_PGD])]
+    write_versioned(tmp_path / "summary.json", {"results": [*made[:1], made[1] | edit]})
+    with pytest.raises(InputError, match=rf"summary\.json was edited or damaged \({words}"):
+        results.load(tmp_path)
+
+
+def test_load_names_an_edited_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results.save(tmp_path, counted(CLEANLY_LOST, [SMALL_PGD]))
+    files.append(tmp_path / "records.jsonl", Record("model", "none", 0, [1, 2], [True, False]))
+    assert results.load(tmp_path)
+    assert capsys.readouterr().out == ""
+    path = tmp_path / "records.jsonl"
+    path.write_text(path.read_text().replace("true", "false"))
+    assert results.load(tmp_path)
+    assert "Line 1 of" in capsys.readouterr().out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import complete_lines
+from forefend.runtime.files import read_records
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,36 @@ class Record:
     misclassified: list[bool]
     images: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        types = {"model": str, "trial": str, "seed": int, "index": list, "misclassified": list, "images": list}
+        for name, kind in types.items():
+            if type(getattr(self, name)) is not kind:
+                raise InputError(f"its {name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
+        for name, kind in {"index": int, "misclassified": bool, "images": str}.items():
+            for value in getattr(self, name):
+                if type(value) is not kind:
+                    raise InputError(f"its {name} holds {value!r:.40}, expected values of type {kind.__name__}")
+        if len(self.misclassified) != len(self.index) or len(self.images) not in (0, len(self.index)):
+            raise InputError(f"it has {len(self.misclassified)} verdicts on {len(self.index)} images")
+
 
 def read(path: Path) -> list[Record]:
     """Return all records in `path`, oldest first; an incomplete last line is dropped.
 
+    A line that is damaged or edited is left out, and a sentence is printed.
+
     Raises:
-        InputError: a whole line is not a record.
+        InputError: two lines contradict each other.
     """
-    return [_record(path, number, line) for number, line in enumerate(complete_lines(path), start=1)]
-
-
-def _record(path: Path, number: int, line: bytes) -> Record:
-    try:
-        record = Record(**json.loads(line))
-        if len(record.index) != len(record.misclassified):
-            raise ValueError
-        return record
-    except (ValueError, TypeError):
-        raise InputError(
-            f"Line {number} of {path} is not a record: the file was edited or damaged; delete it to evaluate again."
-        ) from None
+    verdicts: dict[tuple[Any, ...], tuple[bool, int]] = {}
+    found = read_records(path, Record)
+    for number, record in found:
+        for index, wrong, digest in zip_longest(record.index, record.misclassified, record.images):
+            case = record.model, record.trial, record.seed, index, digest
+            before, line = verdicts.setdefault(case, (wrong, number))
+            if before != wrong:
+                raise InputError(
+                    f"Lines {line} and {number} of {path} have different verdicts on image {index} under "
+                    f"{record.trial}: delete one of them, or both to evaluate again."
+                )
+    return [record for _, record in found]

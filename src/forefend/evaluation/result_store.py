@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from forefend.evaluation.records import Record
 from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.runtime import files
 from forefend.runtime.distributed import ProcessGroup, process_group
+from forefend.runtime.folders import locked
 from forefend.runtime.formatting import duration
 from forefend.runtime.progress import Progress
 
@@ -157,13 +158,18 @@ def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], ima
 
 @contextmanager
 def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
-    """Open the results in a folder; at the end all processes' results are in one file."""
+    """Open the results in a folder; at the end all processes' results are in one file.
+
+    Raises:
+        InputError: another evaluation writes to the folder.
+    """
     processes = process_group()
-    lines = _gathered(folder, stem, processes, read) if folder else []
-    yield ResultStore(folder, stem, lines, processes)
-    if folder:
-        processes.wait()
-        _gathered(folder, stem, processes, lambda path: [])
+    with locked(folder) if folder and not processes.rank else nullcontext():
+        lines = _gathered(folder, stem, processes, read) if folder else []
+        yield ResultStore(folder, stem, lines, processes)
+        if folder:
+            processes.wait()
+            _gathered(folder, stem, processes, lambda path: [])
 
 
 def _gathered(
@@ -172,11 +178,8 @@ def _gathered(
     """Put what several processes recorded into one file, and return its lines in every process."""
     whole = part_of(folder, stem, 0)
     if not processes.rank:
-        files.make_folder(folder)
         for path in sorted(folder.glob(f"{stem}-*.jsonl")):
-            read(path)  # refuses a damaged file before it is deleted
-            with whole.open("ab") as file:
-                file.write(b"".join(line + b"\n" for line in files.complete_lines(path)))
+            files.append_lines(whole, b"".join(line + b"\n" for line in files.complete_lines(path)))
             path.unlink()
     processes.wait()
     lines = read(whole)

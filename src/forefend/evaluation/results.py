@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
 from forefend.checks import InputError
+from forefend.evaluation import records
 from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import read_versioned, write_versioned
 from forefend.runtime.formatting import markdown_table, percent, text_table
@@ -15,6 +17,7 @@ from forefend.threat_models.base import format_radius
 
 CLEAN = "none"
 WORST = "worst"
+ROUNDING = 1e-9  # by which a stored share may leave its range
 Curve = list[tuple[float, frozenset[int]]]  # radius and misclassified images
 
 
@@ -175,6 +178,8 @@ def save(folder: Path, results: Iterable[Result]) -> None:
 def load(folder: Path) -> Results:
     """Read the results of an evaluation from its folder.
 
+    Where the records lie beside it, those that were damaged or edited are named.
+
     Raises:
         InputError: there is no summary, or it is not one of ours; for a run, the message names its
             evaluations.
@@ -182,6 +187,7 @@ def load(folder: Path) -> Results:
     inside = sorted(str(path.parent) for path in folder.glob("evaluations/*/summary.json"))
     if inside and not (folder / "summary.json").exists():
         raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: give one of them.")
+    records.read(folder / "records.jsonl")  # names lines that were edited
     return Results(Result(**row) for row in read_rows(folder / "summary.json", Result))
 
 
@@ -196,4 +202,29 @@ def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
     wanted = {f.name for f in fields(kind)}
     if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != wanted for row in rows):
         raise InputError(f"{path} holds no list of results: evaluate again to write it anew.")
+    for row in rows:
+        if fault := _fault_of(row):
+            raise InputError(f"{path} was edited or damaged ({fault}): evaluate again to write it anew.")
     return rows
+
+
+def _fault_of(row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the values of a result, None if nothing is."""
+    for name, value in row.items():
+        number = type(value) in (int, float) and math.isfinite(value)
+        if name in ("accuracy", "low", "high", "cumulative") and not (number and -ROUNDING <= value <= 1 + ROUNDING):
+            return f"{name} is {value!r}, expected a number in [0, 1]"
+        if name == "n" and not (type(value) is int and value >= 1):
+            return f"n is {value!r}, expected an integer of at least 1"
+        if name == "radius" and not (number and value >= 0):
+            return f"radius is {value!r}, expected a number of at least 0"
+        if name in ("classifier", "attack", "norm", "corruption") and not is_plain_name(value):
+            return f"{name} is {value!r}, expected a name of printable characters without < > |"
+    if not row["low"] - ROUNDING <= row["accuracy"] <= row["high"] + ROUNDING:
+        return f"accuracy is {row['accuracy']}, expected a number from low {row['low']} to high {row['high']}"
+    return None
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether a name can be printed in a table, also in Markdown."""
+    return isinstance(name, str) and name.isprintable() and not set(name) & set("<>|")

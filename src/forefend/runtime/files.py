@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -10,48 +11,109 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from forefend.checks import InputError
+from forefend.runtime.folders import TEMPORARY, check_in_place, make_folder
 
+Record = TypeVar("Record")
 FORMAT = 1  # of every JSON file and checkpoint; a change that older versions cannot read raises it
 
 
 def append(path: Path, *records: Any) -> None:
-    """Append a line for each record, a dataclass of plain values."""
-    with path.open("ab") as file:
-        file.write(b"".join(map(json_line, records)))
+    """Append a line for each record, a dataclass of plain values.
+
+    An incomplete last line, as after kill -9, is cut before.
+
+    Raises:
+        InputError: the folder was deleted.
+    """
+    append_lines(path, b"".join(map(json_line, records)))
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append complete lines to a file, as `append` does."""
+    check_in_place(path.parent)
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(lines)
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} was deleted meanwhile: run the same command again to start over.") from None
 
 
 def json_line(record: Any) -> bytes:
-    """Return the line of a record, a dataclass of plain values."""
-    return (json.dumps(asdict(record), separators=(",", ":")) + "\n").encode()
+    """Return the line of a record, a dataclass of plain values, with a digest of its content."""
+    content = asdict(record)
+    return (json.dumps(content | {"digest": content_digest(content)}, separators=(",", ":")) + "\n").encode()
+
+
+def content_digest(content: Any) -> str:
+    """Return sixteen hexadecimal digits over a JSON value; keys may have any order."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def complete_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file of records, an empty list if it does not exist.
+    """Return the complete lines of a file, an empty list if it does not exist.
 
-    An incomplete last line, as after kill -9, is cut from the file, so that the next append starts
-    a line.
+    Raises:
+        InputError: it is a folder.
     """
-    if not path.exists():
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
         return []
-    text = path.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    return text[:whole].splitlines()
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, expected a file: move it away.") from None
+    return text[: text.rfind(b"\n") + 1].splitlines()
+
+
+def read_records(path: Path, kind: Callable[..., Record]) -> list[tuple[int, Record]]:
+    """Return the records that `append` wrote with their line numbers, oldest first.
+
+    A line that is damaged or edited is left out, and a sentence is printed. Files from before digests hold none.
+
+    Args:
+        path: the file; it may not exist.
+        kind: makes a record of the values of a line, and raises InputError or TypeError if they do not fit.
+    """
+    found, refused = list[tuple[int, Record]](), list[str]()
+    digests = False
+    for number, line in enumerate(complete_lines(path), start=1):
+        try:
+            content = json.loads(line)
+            digest = content.pop("digest", None)
+            if digest != content_digest(content) and (digests or digest is not None):
+                raise InputError("it was edited or damaged after it was written")
+            found.append((number, kind(**content)))
+            digests |= digest is not None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            reason = error if isinstance(error, InputError) else "it is not a record"
+            refused.append(f"Line {number} of {path} is not used ({reason})")
+    if refused:
+        others = f", nor are {len(refused) - 1} other lines" if len(refused) > 1 else ""
+        print(f"{refused[0]}{others}: the same command computes it again.", flush=True)
+    return found
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file beside `path` and rename it, so that an interruption keeps the old file."""
+    """Write a file beside `path` and rename it into place, so that an interruption leaves the old file intact.
+
+    Raises:
+        InputError: the folder cannot be created, or was deleted since it was locked.
+    """
+    check_in_place(path.parent)
     make_folder(path.parent)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -62,14 +124,6 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder if it does not exist."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another folder.") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import make_folder, provenance, read_versioned, write, write_versioned
+from forefend.runtime.files import append_lines, complete_lines, provenance, read_versioned, write, write_versioned
+from forefend.runtime.folders import is_temporary, make_folder
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,29 @@ class Run:
 
     def log(self, **values: Any) -> None:
         """Append a line to the training log."""
-        with (self.folder / "train.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        append_lines(self.folder / "train.jsonl", (json.dumps(values) + "\n").encode())
 
     def rewind(self, step: int) -> None:
-        """Remove the lines of the log after the step of a checkpoint.
+        """Remove the lines of the log after the step of a checkpoint, and unreadable ones.
 
         A run killed between writing the log and the checkpoint repeats these steps when it resumes.
         """
         path = self.folder / "train.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        if kept != lines:
-            write(path, "".join(kept).encode())
+        lines = complete_lines(path)
+        steps = [_step_of(line) for line in lines]
+        if unreadable := steps.count(-1):
+            print(f"{path}: {unreadable} unreadable lines are removed; weights do not depend on them.", flush=True)
+        kept = [line + b"\n" for line, reached in zip(lines, steps, strict=True) if 0 <= reached <= step]
+        if path.exists() and b"".join(kept) != path.read_bytes():
+            write(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int:
+    """Return the step of a line of the log, -1 if it is not one."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return -1
 
 
 def run_in(folder: Run | str | Path) -> Run:
@@ -77,7 +88,7 @@ def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = 
     if (folder / "config.json").exists():
         both = (Run(folder).config, json.loads(json.dumps(config)))
         check_same(str(folder), *({key: value for key, value in one.items() if key not in but} for one in both))
-    elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
+    elif folder.is_file() or (folder.exists() and not all(map(is_temporary, folder.iterdir()))):
         raise InputError(f"{folder} holds files but no run: choose an empty or new folder.")
 
 

@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import final
 from forefend.checks import InputError
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.files import complete_lines
+from forefend.runtime.files import read_records
 from forefend.runtime.formatting import percent, text_table
 
 RADII = (0.0, 0.25, 0.5)  # where the papers' tables begin
@@ -52,6 +52,13 @@ class Certificate:
     certified: int | None
     radius: float
     predicted: int | None
+
+    def __post_init__(self) -> None:
+        if type(self.radius) not in (int, float) or not 0 <= self.radius < math.inf:
+            raise InputError(f"its radius is {self.radius!r:.40}, expected a number of at least 0")
+        numbers = [self.index, self.label, self.guess, *self.votes, *filter(None, (self.certified, self.predicted))]
+        if any(type(number) is not int for number in numbers):
+            raise InputError("its classes and votes are not all integers")
 
     @property
     def proven(self) -> float:
@@ -100,19 +107,9 @@ def caption(config: SmoothingConfig) -> str:
 def read(path: Path) -> list[Certificate]:
     """Return all certificates in `path`, oldest first; an incomplete last line is dropped.
 
-    Raises:
-        InputError: a whole line is not a certificate.
+    A line that is damaged or edited is left out, and a sentence is printed.
     """
-    return [_certificate(path, number, line) for number, line in enumerate(complete_lines(path), start=1)]
-
-
-def _certificate(path: Path, number: int, line: bytes) -> Certificate:
-    try:
-        return Certificate(**json.loads(line))
-    except (ValueError, TypeError):
-        raise InputError(
-            f"Line {number} of {path} is not a certificate: the file was edited or damaged; delete it to certify again."
-        ) from None
+    return [found for _, found in read_records(path, Certificate)]
 
 
 def certified(certificates: Sequence[Certificate], radius: float) -> int:

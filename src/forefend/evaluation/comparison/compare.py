@@ -39,9 +39,9 @@ from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
 from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
-from forefend.runtime import files
 from forefend.runtime.distributed import accelerator_of, process_group
 from forefend.runtime.files import folder_name
+from forefend.runtime.folders import make_folder
 from forefend.runtime.formatting import duration
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
@@ -115,7 +115,7 @@ def compare(
     log(f"{started.folder.name} took {training.budget / 1e9:.1f} GFLOP to train, the limit of each baseline")
     settings = f"{len(images)}-s{seed}-{denoiser}-sigma{sigma:g}-x{copies}-lr{lr:g}"
     folder = Path(folder) if folder else training.folder / f"{suite_name}-{_as_file_name(threat)}-{settings}"
-    files.make_folder(folder)  # raises before any training
+    make_folder(folder)  # raises before any training
     models = [
         ComparedModel("undefended", chosen.network, chosen.network, white_box_suite),
         *transformed(chosen.network, train_images),
