@@ -22,6 +22,7 @@ from forefend.data.cifar import CIFAR10, CIFAR100
 from forefend.data.corruptions.severity import SEVERITIES, check_severity
 from forefend.data.dataset import ImageDataset, InMemoryDataset, check_bytes, numbered_classes
 from forefend.data.image_folder import is_hidden, read_classes
+from forefend.runtime.files import check_regular
 
 PUBLISHED = 10_000  # images of CIFAR-10-C and CIFAR-100-C at each severity
 Array = NDArray[Any]
@@ -97,9 +98,12 @@ def _read_array(path: Path, severity: int, classes: Sequence[str] | None) -> Ima
 
 def _load(path: Path) -> Array:
     try:
+        check_regular(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # rows stay on disk until they are read
     except FileNotFoundError:
         raise InputError(f"There is no {path}, which belongs to the published set: unpack it again.") from None
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # a damaged file raises value, type, end-of-file or operating system errors
         raise InputError(f"{path} is not a readable .npy of numbers ({error}): unpack it again.") from None
     if not isinstance(array, np.ndarray):

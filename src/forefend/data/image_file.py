@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,8 @@ def decode(path: Path, size: int, channels: int = 3) -> Tensor:
         check_regular(path, MOST_BYTES)
         with warnings.catch_warnings(action="ignore"), pillow.open(path, formats=FORMATS) as image:
             _check_pixels(path, image)
-            upright = import_extra("PIL.ImageOps", "Reading images", "data").exif_transpose(image)
-            square = _center_square(_convert(upright, MODES[channels]), size)
+            _turn(image)
+            square = _center_square(_convert(image, MODES[channels]), size)
     except (InputError, MemoryError):
         raise
     except pillow.DecompressionBombError:
@@ -69,13 +71,24 @@ def _convert(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
+def _turn(image: Any) -> None:
+    """Turn an image as its EXIF data say; damaged EXIF data say nothing."""
+    image.load()
+    with suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
+        import_extra("PIL.ImageOps", "Reading images", "data").exif_transpose(image, in_place=True)
+
+
 def _center_square(image: Any, size: int) -> Any:
-    """Resize the shorter side to `size` and crop, computing only the pixels that the crop keeps."""
-    width, height = image.size
-    short = min(width, height)
-    resized = size * width // short, size * height // short
-    left, top = (round((side - size) / 2) for side in resized)
-    scale_x, scale_y = width / resized[0], height / resized[1]
-    right, bottom = min((left + size) * scale_x, width), min((top + size) * scale_y, height)
-    box = (left * scale_x, top * scale_y, right, bottom)
-    return image.resize((size, size), load_pillow().Resampling.BILINEAR, box=box)
+    """Resize the shorter side to `size` and crop."""
+    image = _crop(image, min(*image.size) * 8, min(*image.size) * 8)  # a strip would grow without bound
+    short = min(image.size)
+    width, height = (size * side // short for side in image.size)
+    return _crop(image.resize((width, height), load_pillow().Resampling.BILINEAR), size, size)
+
+
+def _crop(image: Any, width: int, height: int) -> Any:
+    """Crop the center of an image to at most these sides."""
+    width, height = min(width, image.width), min(height, image.height)
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    box = (left, top, left + width, top + height)
+    return image if box == (0, 0, *image.size) else image.crop(box)

@@ -66,14 +66,13 @@ def complete_lines(path: Path) -> list[bytes]:
     """Return the complete lines of a file, an empty list if it does not exist.
 
     Raises:
-        InputError: it is a folder.
+        InputError: it is a folder, pipe or device.
     """
     try:
+        check_regular(path)
         text = path.read_bytes()
     except FileNotFoundError:
         return []
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, expected a file: move it away.") from None
     return text[: text.rfind(b"\n") + 1].splitlines()
 
 
