@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.threshold_classifier import Shift, Threshold, curve, levels, robust_share
-from helpers.toy_networks import classifier, toy_images
+from helpers.toy_networks import classifier, held, toy_images, untouched
 from torch import Tensor, nn
 
 from forefend import data
@@ -176,8 +176,11 @@ def test_evaluate_network_that_changes_raises() -> None:
                 self.at += 1e-6
             return super().forward(x)
 
-    with pytest.raises(RuntimeError, match="changed while it was attacked"):
-        evaluate(Drifting(), levels(), curve((0.1,)))
+    network = Drifting()
+    before = held(network)
+    with pytest.raises(InputError, match="changes its own buffers or weights"):
+        evaluate(network, levels(), curve((0.1,)))
+    assert untouched(network, before)
 
 
 class Lambda(nn.Module):

@@ -74,7 +74,7 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     assert results.load(two) == results.load(one)
     assert judged(two) == judged(one)
     assert set(judged(two).values()) == {1}
-    found = {"evaluation.json", "records.jsonl", "summary.json", "certificates", "corruptions"}
+    found = {"evaluation.json", "models.json", "records.jsonl", "summary.json", "certificates", "corruptions"}
     assert {path.name for path in two.iterdir()} == found
     certificates = certificate.read(two / "certificates" / "certificates.jsonl")
     assert sorted(certificates, key=lambda c: c.index) == evaluation_process.certified(None)

@@ -21,6 +21,7 @@ from forefend.evaluation import corruption_conditions, corruption_results, recor
 from forefend.evaluation.corruption_conditions import Condition
 from forefend.evaluation.corruption_results import CorruptionResults, CorruptionRow
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import manifest_of
 from forefend.evaluation.model_checks import check_model, unchanged
 from forefend.evaluation.records import Record
@@ -28,10 +29,8 @@ from forefend.evaluation.result_store import (
     DigestedImages,
     ResultStore,
     key_of,
-    network_digest,
     open_store,
     record_of,
-    set_name,
 )
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -112,16 +111,19 @@ def measure(
         Path(folder) if folder else None,
     )
     views = [frozen(model.network) for model in models]
-    digests = [network_digest(view) for view in views]  # before any call, which may change a buffer
-    clean = conditions[0].images()
-    keys = {model.title: key_of(view, clean) for model, view in zip(models, views, strict=True)}
+    clean, known = conditions[0].images(), KnownModels([folder] if folder else [])
+    examined = [examine(view, clean, model.name) for model, view in zip(models, views, strict=True)]
+    identities = [known.identify(each, model.name) for model, each in zip(models, examined, strict=True)]
+    keys = {model.title: key_of(identity, clean) for model, identity in zip(models, identities, strict=True)}
     manifest = manifest_of(keys, clean, [*map(str, conditions)], seed)
     if folder:
         manifest.check(folder, "corruptions.json")
     found = []
     with unchanged(models), open_store(folder, "records", records.read) as store, torch_seed(seed):
+        if folder and not process_group().rank:
+            known.save(folder)
         for condition in conditions:
-            found.append(_Classification(models, views, digests, condition, store, seed, batch_size).verdicts())
+            found.append(_Classification(models, views, identities, condition, store, seed, batch_size).verdicts())
             if found[0][0].keys() != found[-1][0].keys():
                 raise InputError(f"{condition} is of other images than {conditions[0]}: measure them apart.")
     forms = [(condition.corruption, condition.severity, condition.corrupt is not None) for condition in conditions]
@@ -141,7 +143,7 @@ class _Classification:
 
     models: Sequence[EvaluatedModel]
     views: Sequence[nn.Module]
-    digests: Sequence[str]
+    identities: Sequence[str]
     condition: Condition
     store: ResultStore
     seed: int
@@ -153,7 +155,7 @@ class _Classification:
         for model, view in zip(self.models, self.views, strict=True):
             check_model(view, images.images, model.name)
         trial, index = str(self.condition), images.images.index.tolist()
-        keys = [f"{set_name(images.images)}:{digest}" for digest in self.digests]
+        keys = [key_of(identity, images.images) for identity in self.identities]
         recorded = [self.store.verdicts(key, trial, self.seed, images) for key in keys]
         known = {i: [those[i] for those in recorded] for i in index if all(i in those for those in recorded)}
 

@@ -17,8 +17,9 @@ from forefend.data.dataset import as_image_dataset
 from forefend.evaluation import records, results
 from forefend.evaluation.attack_runner import Job, Verdicts, trial_seed
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import Manifest, manifest_of
-from forefend.evaluation.model_checks import check_classes, check_identities, check_model, check_suite
+from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
 from forefend.evaluation.result_store import DigestedImages, ResultStore, key_of, open_store, record_of
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
@@ -95,8 +96,7 @@ def verdicts(
     Images that are misclassified without an attack are misclassified under every trial. The
     arguments are those of `evaluate`; the folder gets no summary.
     """
-    prepared = prepare([model], images, suite, seed=seed, batch_size=batch_size)
-    (found,) = replace(prepared, folder=folder).verdicts(allow_weak=True)
+    (found,) = _prepare([model], images, as_trials(suite), folder, seed, batch_size).verdicts(allow_weak=True)
     return found
 
 
@@ -115,32 +115,43 @@ def prepare(
     The arguments and exceptions are those of `evaluate`. Nothing is written, and no attack is run.
     """
     models, images = as_models(models), as_image_dataset(data)
-    seed, batch_size, classes = as_integer(seed, "seed"), as_integer(batch_size, "batch_size"), len(images.classes)
+    seed, batch_size = as_integer(seed, "seed"), as_integer(batch_size, "batch_size")
     if isinstance(suite, str):
-        suite = choose(suite, SUITES, "suite")(Terms(as_threat_models(threat), classes))
-    trials = as_trials(suite)
+        suite = choose(suite, SUITES, "suite")(Terms(as_threat_models(threat), len(images.classes)))
+    prepared = _prepare(models, images, as_trials(suite), Path(folder) if folder else None, seed, batch_size)
+    if folder:
+        prepared.manifest.check(Path(folder))
+    return prepared
+
+
+def _prepare(
+    models: Sequence[EvaluatedModel],
+    images: ImageDataset,
+    trials: Suite,
+    folder: Path | None,
+    seed: int,
+    batch_size: int,
+) -> Evaluation:
     check_identities(trials)
-    check_classes(trials, classes)
-    views = [replace(model, network=channels_last_copy(model.network)) for model in models]
+    check_classes(trials, len(images.classes))
+    known = KnownModels([folder] if folder else [])
     targets: list[Target] = []
-    for model, view in zip(models, views, strict=True):
-        key = key_of(view.network, images)
+    for model in models:
+        view, state = replace(model, network=channels_last_copy(model.network)), state_digest(model.network)
+        examined = examine(view.network, images, model.name)
+        with torch_seed(seed):
+            check_suite(view.network, trials, examined.x, model.name)
+        key = key_of(known.identify(examined, model.name), images)
         if twin := next((target for target in targets if target.key == key), None):
             raise InputError(
-                f"{twin.model.name} and {model.name} are the same network in weights and architecture: evaluate it "
-                "once, under one name."
+                f"{twin.model.name} and {model.name} are the same network in weights and outputs: evaluate it once, "
+                "under one name."
             )
         on_device = [trial.on(device_of(view.network)) for trial in trials]
-        targets.append(Target(view, key, on_device, model.network, state_digest(model.network)))
+        targets.append(Target(view, key, on_device, model.network, state))
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
-    if folder:
-        manifest.check(Path(folder))
-    with torch_seed(seed):
-        for target in targets:
-            x = check_model(target.model.network, images, target.model.name)
-            check_suite(target.model.network, trials, x, target.model.name)
-    return Evaluation(targets, images, trials, Path(folder) if folder else None, seed, batch_size, manifest)
+    return Evaluation(targets, images, trials, folder, seed, batch_size, manifest, known)
 
 
 @dataclass(frozen=True)
@@ -165,6 +176,7 @@ class Evaluation:
     seed: int
     batch_size: int
     manifest: Manifest
+    known: KnownModels  # with the models to evaluate
 
     @property
     def models(self) -> list[EvaluatedModel]:
@@ -193,6 +205,8 @@ class Evaluation:
         # torch's own generators are seeded, so that random models repeat; the caller's state is
         # restored.
         with open_store(self.folder, "records", records.read) as store, full_float32(), torch_seed(self.seed):
+            if self.folder and not process_group().rank:
+                self.known.save(self.folder)
             found = [
                 _Run(target, store, images, self.seed, self.batch_size).verdicts(allow_weak) for target in self.targets
             ]

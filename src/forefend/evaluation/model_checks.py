@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import device_of
-from forefend.runtime.batch_size import out_of_memory
+from forefend.runtime.batch_size import AdaptiveBatchSize, out_of_memory
+from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import torch_seed
 
 
@@ -66,8 +68,7 @@ def check_suite(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
         network(shown)
     if not torch.equal(shown, x):
         raise InputError(f"{name} changes its input in place: let it work on a copy, as x = x - mean does.")
-    before = fingerprint(network)
-    if is_random(network, x) and fingerprint(network) == before:  # a change of weights is reported elsewhere
+    if is_random(network, x):
         _check_random(network, suite, x, name)
     probed: list[View] = []  # a view need not be hashable
     for trial in suite:
@@ -102,6 +103,78 @@ def unchanged(models: Sequence[EvaluatedModel]) -> Iterator[None]:
     for model, state in zip(models, before, strict=True):
         if state != state_digest(model.network):
             raise RuntimeError(f"{model.name} changed during the evaluation: its results are not valid.")
+
+
+@contextmanager
+def kept_state(network: nn.Module, name: str) -> Iterator[str]:
+    """Restore the tensors of a network that calls have changed, and refuse it; yield its fingerprint.
+
+    Raises:
+        InputError: the block has changed a parameter or a buffer.
+    """
+    before = fingerprint(network)
+    held = [(tensor, tensor.detach().clone()) for tensor in chain(network.parameters(), network.buffers())]
+    try:
+        yield before
+    finally:
+        changed = fingerprint(network) != before
+        for tensor, value in held if changed else ():
+            tensor.data.copy_(value)
+    if changed:
+        raise InputError(
+            f"{name} changes its own buffers or weights when it is called, expected the same network for every image: "
+            "call its eval(), or remove the update from its forward."
+        )
+
+
+def uniform_outputs(network: nn.Module, batches: Sequence[Tensor], name: str) -> Tensor | None:
+    """Return the outputs of several batches, `(N, K)` float64; None if equal calls differ.
+
+    Raises:
+        InputError: an output depends on the other images of the batch.
+    """
+    outputs = torch.cat([_outputs(network, x) for x in batches])
+    if relative_difference(torch.cat([_outputs(network, x) for x in batches]), outputs) > 1e-3:
+        return None
+    if depends_on_batch(network, torch.cat(list(batches))):
+        raise InputError(
+            f"{name} gives an image other logits beside other images, expected logits of each image alone: give "
+            "BatchNorm running statistics, and remove from forward what mixes the images of a batch."
+        )
+    return outputs
+
+
+def depends_on_batch(network: nn.Module, x: Tensor) -> bool:
+    """Whether the logits of an image depend on the others of its batch; random networks do not count.
+
+    The tolerance is 5 % of the spread of logits: dynamic int8 quantization scales activations by
+    the batch, and differs by about 1 %.
+    """
+    if len(x) < 2:
+        return False
+    together, half = _outputs(network, x), len(x) // 2
+    try:
+        apart = torch.cat([_outputs(network, part) for part in (x[:half], x[half:-1], x[-1:]) if len(part)])
+        differs = relative_difference(apart, together) > 0.05
+    except (ValueError, RuntimeError) as error:  # BatchNorm refuses a single value for each channel
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        differs = True
+    return differs and not is_random(network, x)
+
+
+def _outputs(network: nn.Module, x: Tensor) -> Tensor:
+    def answer(part: Tensor) -> Tensor:
+        return network(part).double().nan_to_num(0, 0, 0).cpu()
+
+    with torch_seed(0), full_float32(), torch.no_grad():
+        return torch.cat(list(AdaptiveBatchSize(len(x)).map(x, answer)))
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two tensors, divided by the spread of the second."""
+    spread = max(float(b.max() - b.min()), 1e-6 * float(b.abs().max()), 1e-30)
+    return float((a - b).abs().max()) / spread
 
 
 def check_classes(suite: Suite, classes: int) -> None:
@@ -148,12 +221,17 @@ def is_random(f: Callable[[Tensor], Tensor], x: Tensor, times: int = 16) -> bool
 
 def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
     """Whether autograd can follow the outputs of `f`, one tensor or several, to the images."""
+    return gradient_of(f, x) is not None
+
+
+def gradient_of(f: Callable[[Tensor], Any], x: Tensor) -> Tensor | None:
+    """Return the gradient of the sum of all outputs with regard to the images; None without one."""
     x = x.detach().clone().requires_grad_()
     try:
-        with torch.enable_grad():
+        with torch_seed(0), torch.enable_grad():
             outputs = f(x)
             total: Tensor = sum(part.sum() for part in (outputs if isinstance(outputs, tuple | list) else [outputs]))
-            return total.requires_grad and torch.autograd.grad(total, x, allow_unused=True)[0] is not None
+            return torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     except RuntimeError as error:  # an operation without a derivative, or `.numpy()` of a tensor that requires one
         if out_of_memory(error):
             raise
@@ -162,7 +240,7 @@ def has_gradient(f: Callable[[Tensor], Any], x: Tensor) -> bool:
                 "The network's first layer changes images in place, and attacks need their gradient: give it "
                 "inplace=False, or a copy of its input."
             ) from error
-        return False
+        return None
 
 
 def gives_logits(network: nn.Module, x: Tensor) -> bool:

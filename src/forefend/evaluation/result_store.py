@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
 from forefend.evaluation.records import Record
-from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.runtime import files
 from forefend.runtime.distributed import ProcessGroup, process_group
 from forefend.runtime.folders import locked
@@ -27,19 +26,9 @@ Result = TypeVar("Result")
 Line = TypeVar("Line")
 
 
-def key_of(network: nn.Module, images: ImageDataset) -> str:
-    """Return what a verdict depends on besides trial, seed and image: the set and the network."""
-    return f"{set_name(images)}:{network_digest(network)}"
-
-
-def set_name(images: ImageDataset) -> str:
-    """Return the part of a key that names the set."""
-    return f"{images.name}/{images.split}"
-
-
-def network_digest(network: nn.Module) -> str:
-    """Return the part of a key that stands for weights and architecture."""
-    return f"{fingerprint(network)}:{architecture_digest(network)}"
+def key_of(network: str, images: ImageDataset) -> str:
+    """Return what a verdict depends on besides trial, seed and image: the set and the network's identity."""
+    return f"{images.name}/{images.split}:{network}"
 
 
 class DigestedImages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -143,13 +143,18 @@ def test_votes_do_not_depend_on_batch_size() -> None:
     assert torch.equal(alone[:25], heard(image, 5, 25))
 
 
+def without_keys(certificates: Sequence[Certificate]) -> list[Certificate]:
+    """Keys depend on the images that a folder's first evaluation probed."""
+    return [replace(certificate, model="") for certificate in certificates]
+
+
 def test_certify_does_not_depend_on_batch_or_other_images() -> None:
     images, network = toy_images(12, split="test"), classifier()
     whole = certify(network, images, QUICK)
     assert len({tuple(c.votes) for c in whole}) > 3
     assert certify(network, images, QUICK, batch_size=13) == whole
     some = torch.tensor([9, 2, 4])
-    assert certify(network, images.subset(some), QUICK) == [whole[row] for row in some]
+    assert without_keys(certify(network, images.subset(some), QUICK)) == without_keys([whole[row] for row in some])
 
 
 def test_certify_interrupted_resumes_each_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +203,7 @@ def test_certify_never_reuses_another_certificate(tmp_path: Path, name: str) -> 
     network, images, smoothing = others()[name]
     certify(classifier(), toy_images(4, split="test"), QUICK, folder=tmp_path)
     found = certify(network, images, smoothing, folder=tmp_path)
-    assert found == certify(network, images, smoothing)
+    assert without_keys(found) == without_keys(certify(network, images, smoothing))
     assert len(certificate.read(tmp_path / "certificates.jsonl")) == 8
 
 
@@ -228,7 +233,7 @@ def test_certify_network_that_changes_raises() -> None:
             self.w += 0.001
             return super().forward(x)
 
-    with pytest.raises(RuntimeError, match="changed during the evaluation"):
+    with pytest.raises(InputError, match="changes its own buffers or weights"):
         certify(Counting(), at_distances([0.1]), QUICK)
 
 

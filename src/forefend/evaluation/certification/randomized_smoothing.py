@@ -22,10 +22,12 @@ from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, Certificates
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
-from forefend.evaluation.model_checks import check_model, unchanged
+from forefend.evaluation.identification import KnownModels, examine
+from forefend.evaluation.model_checks import unchanged
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
 from forefend.models.freezing import channels_last_copy, device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize
+from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
@@ -146,9 +148,16 @@ def certify(
         open_store(Path(folder) if folder else None, "certificates", certificate.read) as store,
     ):
         smoothed = [SmoothedClassifier(model.network, config, batch_size) for model in models]
-        keys = [key_of(each.network, images.images) for each in smoothed]
-        for model, each in zip(models, smoothed, strict=True):
-            check_model(each.network, images.images, model.name)
+        known = KnownModels([Path(folder)] if folder else [])
+        examined = [
+            examine(each.network, images.images, model.name) for model, each in zip(models, smoothed, strict=True)
+        ]
+        keys = [
+            key_of(known.identify(each, model.name), images.images)
+            for model, each in zip(models, examined, strict=True)
+        ]
+        if folder and not process_group().rank:
+            known.save(Path(folder))
         for model, each, key in zip(models, smoothed, keys, strict=True):
             found += store.complete(
                 f"{model.title}: certify",

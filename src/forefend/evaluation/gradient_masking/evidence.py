@@ -21,11 +21,14 @@ class RecordedAccuracy:
         trials: identities of the recorded attacks.
         attacked: dataset indices of the images they attacked.
         robust: dataset indices of the attacked images that every attack left correctly classified.
+        unidentified: number of recorded verdicts on a network of equal tensors that do not count: an older version
+            wrote them, without what the network answered.
     """
 
     trials: Sequence[str]
     attacked: frozenset[int] = frozenset()
     robust: frozenset[int] = frozenset()
+    unidentified: int = 0
 
 
 @dataclass(frozen=True)

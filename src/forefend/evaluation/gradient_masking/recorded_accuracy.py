@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from forefend.data.dataset import image_digests
 from forefend.evaluation import records
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.evidence import RecordedAccuracy
+from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.results import CLEAN
@@ -20,7 +22,15 @@ from forefend.models.freezing import frozen
 from forefend.threat_models.base import ThreatModel
 
 
-def read_records(folders: Iterable[str | Path], *, exclude: Path | None = None) -> list[Record]:
+@dataclass(frozen=True)
+class Recorded:
+    """What earlier evaluations recorded: their verdicts, and what their models answered."""
+
+    records: Sequence[Record]
+    models: KnownModels
+
+
+def read_records(folders: Iterable[str | Path], *, exclude: Path | None = None) -> Recorded:
     """Read all records below some folders, except those that gradient-masking checks wrote.
 
     Args:
@@ -36,11 +46,13 @@ def read_records(folders: Iterable[str | Path], *, exclude: Path | None = None) 
         raise InputError(f"{named}: no records.jsonl was found; name the folder of an evaluation.")
     skipped = {path.parent for path in paths if (path.parent / "check.json").exists()}
     skipped |= {exclude.resolve()} if exclude else set()
-    return [record for path in paths if path.parent not in skipped for record in records.read(path)]
+    paths = [path for path in paths if path.parent not in skipped]
+    found = [record for path in paths for record in records.read(path)]
+    return Recorded(found, KnownModels(path.parent for path in paths))
 
 
 def recorded_accuracy(
-    recorded: Sequence[Record], model: EvaluatedModel, images: ImageDataset, threat: ThreatModel
+    recorded: Recorded, model: EvaluatedModel, images: ImageDataset, threat: ThreatModel
 ) -> RecordedAccuracy:
     """Return what records state about this model, on these images, in this threat model.
 
@@ -48,20 +60,25 @@ def recorded_accuracy(
 
     Args:
         recorded: records of any models.
-        model: the model; its weights and architecture decide which records count.
+        model: the model; its tensors, its architecture and its answers decide which records count.
         images: test images.
         threat: threat model of the attacks that count.
     """
-    key = key_of(frozen(model.network), images)
-    own = [r for r in recorded if r.model == key and (f" in {threat} [" in r.trial or r.trial == CLEAN)]
+    if not recorded.records:
+        return RecordedAccuracy(())
+    examined = examine(frozen(model.network), images, model.name)
+    keys = {key_of(identity, images) for identity in recorded.models.identities(examined)}
+    counting = [r for r in recorded.records if f" in {threat} [" in r.trial or r.trial == CLEAN]
+    own = [r for r in counting if r.model in keys]
+    unidentified = sum(len(r.index) for r in counting if r.model == key_of(examined.network, images))
     digests = _digests(images) if own else {}
     outcomes = [(record.trial, _valid_outcomes(record, digests)) for record in own]
     attacked = frozenset(i for trial, outcome in outcomes if trial != CLEAN for i in outcome)
     misclassified = frozenset(i for _, outcome in outcomes for i, is_adv in outcome.items() if is_adv)
     trials = sorted({trial for trial, outcome in outcomes if trial != CLEAN and outcome})
-    return (
-        RecordedAccuracy(trials, attacked | misclassified, attacked - misclassified) if trials else RecordedAccuracy(())
-    )
+    if not trials:
+        return RecordedAccuracy((), unidentified=unidentified)
+    return RecordedAccuracy(trials, attacked | misclassified, attacked - misclassified, unidentified)
 
 
 def _digests(images: ImageDataset) -> dict[int, str]:

@@ -1,0 +1,168 @@
+"""Identify models by what they answer: equal tensors do not make equal networks.
+
+A forward method, a closure, an int8 weight or a scikit-learn model is no registered tensor. The
+file `models.json` of a folder therefore holds what each model answered for a few probe images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from forefend.checks import InputError
+from forefend.data import ImageDataset
+from forefend.data.dataset import image_digests
+from forefend.evaluation.model_checks import check_model, gradient_of, kept_state, relative_difference, uniform_outputs
+from forefend.models.fingerprint import architecture_digest
+from forefend.models.freezing import device_of
+from forefend.runtime.batch_size import AdaptiveBatchSize
+from forefend.runtime.distributed import process_group
+from forefend.runtime.files import read_versioned, write_versioned
+from forefend.runtime.rng import KeyedRNG, torch_seed
+
+PROBES = 8  # random images, and as many of the evaluated ones
+SAME_OUTPUTS = 1e-3  # of the spread of logits: float noise of other machines and threads is smaller
+SAME_GRADIENTS = 0.1  # of the largest norm: a unit at the kink of its ReLU may fall on either side
+Answers = Mapping[str, list[float]]  # by name of a probe image: its logits, then the norm of its input gradient
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A model that can be evaluated.
+
+    Args:
+        network: digest of its tensors and architecture.
+        answers: what it answers for probe images; None if the same call gives other answers.
+        x: one or two of the images, on its device.
+    """
+
+    network: str
+    answers: Answers | None
+    x: Tensor
+
+
+def examine(network: nn.Module, images: ImageDataset, name: str) -> Examined:
+    """Refuse a model that cannot be evaluated on some images, and return what it answers.
+
+    Args:
+        network: images to logits, frozen.
+        images: test images.
+        name: the name of the model, for the message.
+
+    Raises:
+        InputError: images or outputs are wrong, a call changes the network's tensors, or an output
+            depends on the other images of the batch.
+    """
+    with kept_state(network, name) as before, torch_seed(0):
+        x = check_model(network, images, name)
+        answers = answers_of(network, images, name)
+    return Examined(f"{before}:{architecture_digest(network)}", answers, x)
+
+
+def answers_of(network: nn.Module, images: ImageDataset, name: str) -> Answers | None:
+    """Return the logits and the gradient norms of probe images, by name of the image.
+
+    Raises:
+        InputError: an output depends on the other images of the batch.
+    """
+    drawn = KeyedRNG(torch.arange(PROBES), purpose="probe").uniform(torch.empty(PROBES, *images.shape))
+    x, y, _ = images.batch(images.index.argsort()[:PROBES])  # other selections of the set share some of them
+    names = [f"random {'x'.join(map(str, images.shape))} {i}" for i in range(PROBES)] + image_digests(x, y)
+    batches = [batch.to(device_of(network)) for batch in (drawn, x)]
+    outputs = uniform_outputs(network, batches, name)
+    if outputs is None:
+        return None
+    norms = torch.cat([part for x in batches for part in AdaptiveBatchSize(len(x)).map(x, partial(_norms, network))])
+    rows = torch.cat([outputs, norms[:, None]], 1).tolist()
+    return {name: [float(f"{value:.6g}") for value in row] for name, row in zip(names, rows, strict=True)}
+
+
+def _norms(network: nn.Module, x: Tensor) -> Tensor:
+    gradient = gradient_of(network, x)  # equal logits may have other gradients, as with a straight-through estimator
+    return torch.zeros(len(x)).double() if gradient is None else gradient.double().flatten(1).norm(dim=1).cpu()
+
+
+def _agree(a: Answers, b: Answers) -> bool:
+    """Whether two models answer alike for all probe images that both have seen, at least one."""
+    if not (common := a.keys() & b.keys()):
+        return False
+    first, second = (torch.tensor([answers[name] for name in sorted(common)]).double() for answers in (a, b))
+    if first.shape != second.shape:
+        return False
+    logits = relative_difference(first[:, :-1], second[:, :-1])
+    norms = (first[:, -1] - second[:, -1]).abs().max() / second[:, -1].abs().max().clamp(min=1e-12)
+    return logits <= SAME_OUTPUTS and float(norms) <= SAME_GRADIENTS
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model of earlier evaluations: the digest of its network, its id, and what it answered."""
+
+    network: str
+    id: str
+    answers: Answers
+
+
+class KnownModels:
+    """The models of earlier evaluations in some folders."""
+
+    def __init__(self, folders: Iterable[Path] = ()) -> None:
+        self._models = [model for folder in folders for model in _read(folder / "models.json")]
+
+    def identify(self, model: Examined, name: str) -> str:
+        """Return the identity of a model for records, the same in every process.
+
+        A model that answers like an earlier one of equal tensors has its id; any other gets a new
+        one, and is remembered.
+        """
+        group = process_group()
+        return str(group.all_of({group.rank: self._identify(model, name)})[0])
+
+    def identities(self, model: Examined) -> set[str]:
+        """Return all identities under which earlier evaluations recorded a model."""
+        known = [each for each in self._models if each.network == model.network and model.answers is not None]
+        return {f"{each.network}:{each.id}" for each in known if _agree(model.answers or {}, each.answers)}
+
+    def _identify(self, model: Examined, name: str) -> str:
+        if model.answers is None:
+            if not process_group().rank:
+                print(f"{name} gives other answers for equal images and seeds: its verdicts are not resumed.")
+            return f"{model.network}:{secrets.token_hex(4)}"
+        for row, known in enumerate(self._models):
+            if known.network == model.network and _agree(model.answers, known.answers):
+                self._models[row] = replace(known, answers={**model.answers, **known.answers})
+                return f"{known.network}:{known.id}"
+        digest = hashlib.sha256(repr(sorted(model.answers.items())).encode()).hexdigest()[:8]
+        self._models.append(KnownModel(model.network, digest, model.answers))
+        return f"{model.network}:{digest}"
+
+    def save(self, folder: Path) -> None:
+        """Write the models into `models.json`, beside those that it holds by now."""
+        models = {(model.network, model.id): model for model in [*_read(folder / "models.json"), *self._models]}
+        lines = [{**asdict(model), "answers": _as_text(model.answers)} for model in models.values()]
+        write_versioned(folder / "models.json", {"models": lines})
+
+
+def _as_text(answers: Answers) -> dict[str, str]:
+    return {name: " ".join(f"{value:g}" for value in row) for name, row in answers.items()}
+
+
+def _read(path: Path) -> list[KnownModel]:
+    if not path.exists():
+        return []
+    try:
+        return [
+            KnownModel(line["network"], line["id"], {k: [*map(float, v.split())] for k, v in line["answers"].items()})
+            for line in read_versioned(path)["models"]
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: delete it to evaluate its models again.") from None
