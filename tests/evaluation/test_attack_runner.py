@@ -51,7 +51,7 @@ class Counted:
         self.gradients += len(x)
         return self.network(x)
 
-    def wrong(self, x: Tensor, y: Tensor) -> Tensor:
+    def wrong(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         self.verdicts += len(x)
         with torch.no_grad():
             return self.network(x).argmax(1) != y
@@ -95,10 +95,10 @@ def plain_loop(job: Job, rows: Tensor) -> dict[int, bool]:
             rng = KeyedRNG(index, job.seed, job.name, restart)
             state = job.attack.begin(x, rng)  # type: ignore[attr-defined]
             for step in range(job.attack.steps):  # type: ignore[attr-defined]
-                lost |= bool(job.misclassified(state["x_adv"], y))
+                lost |= bool(job.misclassified(state["x_adv"], y, index))
                 at = at_step(rng, job.attack, step)  # type: ignore[arg-type]
                 state = job.attack.advance(job.f, state, x, y, rng=at)  # type: ignore[attr-defined]
-            lost |= bool(job.misclassified(state["x_adv"], y))
+            lost |= bool(job.misclassified(state["x_adv"], y, index))
         found[int(index)] = lost
     return found
 

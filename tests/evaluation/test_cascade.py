@@ -187,7 +187,7 @@ def test_cascade_halves_batches_of_one_stage_only() -> None:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return Threshold()(x)
 
-    def wrong(x: Tensor, y: Tensor) -> Tensor:
+    def wrong(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
             return Threshold()(x).argmax(1) != y
 

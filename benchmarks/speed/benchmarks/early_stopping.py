@@ -119,7 +119,7 @@ def _job(name: str, precision: str | None) -> tuple[Job, nn.Module, Tensor]:
     return job, f, index
 
 
-def misclassifies(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def misclassifies(network: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None) -> Tensor:
     """Return whether the network misclassifies each image, `(B,)` bool."""
     with torch.no_grad():
         return network(x).argmax(1) != y

@@ -35,7 +35,7 @@ class Job:
         threat: the threat model that adversarial images must obey.
         restarts: attempts with different starts.
         f: the function that the attack is given.
-        misclassified: `(x_adv, y) -> (B,)` bool, by the evaluated model.
+        misclassified: `(x_adv, y, index) -> (B,)` bool, by the evaluated model.
         fetch: row numbers to images `(B, C, H, W)`, labels and dataset index.
         batch_size: images in a batch, halved when memory runs out.
         seed: the seed of the evaluation.
@@ -46,14 +46,14 @@ class Job:
     threat: ThreatModel
     restarts: int
     f: Callable[[Tensor], Any]
-    misclassified: Callable[[Tensor, Tensor], Tensor]
+    misclassified: Callable[[Tensor, Tensor, Tensor], Tensor]
     fetch: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     batch_size: AdaptiveBatchSize
     seed: int
 
-    def succeeds(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def succeeds(self, x_adv: Tensor, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         """Return whether each image is misclassified, `(B,)`, after the threat model is checked."""
-        return self.misclassified(obey(self.threat, x_adv, x, self.name), y)
+        return self.misclassified(obey(self.threat, x_adv, x, self.name), y, index)
 
 
 Run = Callable[[Job, Tensor], Iterator[Verdicts]]
@@ -78,7 +78,7 @@ def run_all_steps(job: Job, rows: Tensor) -> Iterator[Verdicts]:
                 x_now, y_now = x[robust], y[robust]
                 rng = KeyedRNG(index[robust], job.seed, job.name, restart)
                 x_adv = job.attack(job.f, x_now, y_now, rng=rng)
-                misclassified[robust] = job.succeeds(x_adv, x_now, y_now)
+                misclassified[robust] = job.succeeds(x_adv, x_now, y_now, index[robust])
         return index.tolist(), misclassified.tolist()
 
     return job.batch_size.map(rows, attack)
@@ -168,7 +168,7 @@ def _restarted(job: Job, attack: Iterative, pool: _Pool, ended: Tensor) -> _Pool
     """Evaluate the images whose attempt has ended and start the next attempt of the robust ones."""
     own = pool.select(ended)
     misclassified, restart, step = pool.misclassified.clone(), pool.restart.clone(), pool.step.clone()
-    misclassified[ended] = job.succeeds(attack.finish(own.state).detach(), own.x, own.y)
+    misclassified[ended] = job.succeeds(attack.finish(own.state).detach(), own.x, own.y, own.index)
     restart[ended] += 1
     again = ended[~misclassified[ended] & (restart[ended] < job.restarts)]
     step[again] = 0
@@ -196,10 +196,11 @@ def _by_iterates(job: Job, pool: _Pool, calls: list[tuple[Tensor, Tensor]]) -> T
     """Return which images are misclassified at an iterate just computed, `(B,)`."""
     misclassified = pool.misclassified.clone()
     for x_adv, logits in calls:
-        rows = ((logits.argmax(1) != pool.y) & ~misclassified).nonzero().squeeze(1)
+        wrong = (logits.argmax(1) != pool.y) | ~logits.isfinite().all(1)  # the model itself refuses NaN
+        rows = (wrong & ~misclassified).nonzero().squeeze(1)
         rows = rows[job.threat.allows(x_adv[rows], pool.x[rows])] if len(rows) else rows
         if len(rows):
-            misclassified[rows] = job.misclassified(x_adv[rows], pool.y[rows])
+            misclassified[rows] = job.misclassified(x_adv[rows], pool.y[rows], pool.index[rows])
     return misclassified
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, as_integer
+from forefend.checks import InputError, as_integer, predictions
 from forefend.data.dataset import as_image_dataset
 from forefend.evaluation import corruption_conditions, corruption_results, records
 from forefend.evaluation.corruption_conditions import Condition
@@ -186,7 +186,7 @@ class _Classification:
             if self.condition.corrupt:
                 x = self.condition.corrupt(x, KeyedRNG(index, self.seed, "corruption"))
             with full_float32(), torch.no_grad():
-                wrong = [view(x.to(device_of(view))).argmax(1).cpu() != y.cpu() for view in self.views]
+                wrong = [predictions(view(x.to(device_of(view))), index).cpu() != y.cpu() for view in self.views]
             return dict(zip(index.tolist(), torch.stack(wrong, 1).tolist(), strict=True))
 
         return AdaptiveBatchSize(self.batch_size).map(rows, classify)

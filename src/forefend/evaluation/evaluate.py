@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, as_integer, check_clean_accuracy, choose
+from forefend.checks import InputError, as_integer, check_clean_accuracy, choose, predictions
 from forefend.data import ImageDataset
 from forefend.data.dataset import as_image_dataset
 from forefend.evaluation import records, results
@@ -268,9 +268,9 @@ class _Run:
             seed=self.seed,
         )
 
-    def _misclassified(self, x: Tensor, y: Tensor) -> Tensor:
+    def _misclassified(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.target.model.network(x).argmax(1) != y
+            return predictions(self.target.model.network(x), index) != y
 
     def _clean(self, rows: Tensor) -> Iterator[Verdicts]:
         device = device_of(self.target.model.network)
@@ -278,6 +278,6 @@ class _Run:
         def classify(part: Tensor) -> Verdicts:
             x, y, index = self.images.fetch(part, device)
             with trial_seed(CLEAN, index, self.seed):
-                return index.tolist(), self._misclassified(x, y).tolist()
+                return index.tolist(), self._misclassified(x, y, index).tolist()
 
         return AdaptiveBatchSize(self.batch_size).map(rows, classify)

@@ -16,7 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import check_numbers
+from forefend.checks import check_numbers, predictions
 from forefend.data.dataset import as_image_dataset
 from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, Certificates
@@ -69,7 +69,8 @@ class SmoothedClassifier:
             copies = x.expand(len(numbers), *x.shape)
             rng = KeyedRNG(numbers, self.smoothing.seed, f"smooth|{purpose}|{index}")
             logits = self.network(copies + self.smoothing.sigma * rng.normal(copies))
-            return logits.argmax(1).bincount(minlength=logits.shape[1]).cpu()
+            classes = predictions(logits, torch.full((len(numbers),), index))
+            return classes.bincount(minlength=logits.shape[1]).cpu()
 
         with torch.no_grad():
             counts = list(self.batch_size.map(torch.arange(count), classify))
