@@ -178,7 +178,7 @@ def test_evaluate_with_full_disk_keeps_old_summary(here: Path, monkeypatch: pyte
         full_disk(patch, 0)
         assert "No space left" in refused(f"{line} --threat Linf:0.1 Linf:0.2")
     assert (here / "e" / "summary.json").read_bytes() == before
-    assert files(here / "e") == ["evaluation.json", "records.jsonl", "summary.json"]
+    assert files(here / "e") == ["evaluation.json", "models.json", "records.jsonl", "summary.json"]
 
 
 def test_train_with_wrong_layer_writes_nothing(here: Path) -> None:

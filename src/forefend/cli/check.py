@@ -76,4 +76,4 @@ def _recorded(
 
     folders = options.records or ([run.folder] if run and any(run.folder.rglob("records.jsonl")) else [])
     found = recorded_accuracy(read_records(folders, exclude=folder), model, images, threat)
-    return found if found.trials or options.records else None
+    return found if found.trials or found.unidentified or options.records else None

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
 
-PASSED = CheckResult("a", "1 of 9", "at most 2", True, "nothing")
-FAILED = CheckResult("b", "3 of 9", "at most 2", False, "use BPDA")
+PASSED = CheckResult("a", "1 of 9", "at most 2", "passed", "nothing")
+FAILED = CheckResult("b", "3 of 9", "at most 2", "failed", "use BPDA")
+SKIPPED = CheckResult("c", "not run", "at most 2", "skipped", "nothing")
 
 
 def test_report_prints_failed_checks_first() -> None:
-    text = str(CheckReport([PASSED, FAILED, PASSED], model="cnn"))
-    assert text.splitlines()[0] == "cnn: 1 of 3 checks FAILED"
+    text = str(CheckReport([PASSED, SKIPPED, FAILED, PASSED], model="cnn"))
+    assert text.splitlines()[0] == "cnn: 1 of 4 checks FAILED, 1 skipped"
     assert [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "] == [
         "FAIL",
+        "skip",
         "ok",
         "ok",
     ]
@@ -28,6 +30,13 @@ def test_report_passed_requires_every_check() -> None:
     assert CheckReport([PASSED, PASSED]).passed
     assert str(CheckReport([PASSED])).startswith("classifier: passed")
     assert not CheckReport([PASSED, FAILED]).passed
+
+
+def test_report_skipped_check_neither_passes_nor_fails() -> None:
+    assert not SKIPPED.passed
+    assert not SKIPPED.failed
+    assert CheckReport([PASSED, SKIPPED]).passed
+    assert str(CheckReport([PASSED, SKIPPED])).startswith("classifier: passed, 1 skipped")
 
 
 def test_saved_reports_of_two_models_are_both_kept(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def checked(
 
 
 def failed(results: list[CheckResult]) -> set[str]:
-    return {result.check for result in results if not result.passed}
+    return {result.check for result in results if result.failed}
 
 
 def measured(results: list[CheckResult], name: str) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 from forefend.runtime.files import read_versioned, write_versioned
 
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+_MARKS = {FAILED: "FAIL", SKIPPED: "skip", PASSED: "ok  "}  # in the order of the report
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -19,19 +22,29 @@ class CheckResult:
         check: name of the check.
         measured: what was measured, in words and numbers.
         bound: what the check requires.
-        passed: whether the measurement is within the bound.
-        advice: what to do if it is not.
+        status: `passed`, `failed`, or `skipped` where nothing was measured.
+        advice: what to do if it failed.
     """
 
     check: str
     measured: str
     bound: str
-    passed: bool
+    status: str
     advice: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measurement is within the bound; a skipped check has not passed."""
+        return self.status == PASSED
+
+    @property
+    def failed(self) -> bool:
+        """Whether the measurement is outside the bound."""
+        return self.status == FAILED
 
 
 class CheckReport(list[CheckResult]):
-    """Results of all checks of one model; `print(report)` shows failed checks first.
+    """Results of all checks of one model; `print(report)` shows failed and skipped checks first.
 
     Args:
         results: one result for each check.
@@ -48,13 +61,15 @@ class CheckReport(list[CheckResult]):
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(result.passed for result in self)
+        """Whether no check failed; skipped checks say nothing."""
+        return not any(result.failed for result in self)
 
     def __str__(self) -> str:
-        failed = sum(not result.passed for result in self)
+        failed, skipped = (sum(result.status == status for result in self) for status in (FAILED, SKIPPED))
         heading = f"{self.model}: {f'{failed} of {len(self)} checks FAILED' if failed else 'passed'}"
-        return "\n".join([heading, *(line for r in sorted(self, key=lambda r: r.passed) for line in _lines(r))])
+        heading += f", {skipped} skipped" if skipped else ""
+        ordered = sorted(self, key=lambda result: list(_MARKS).index(result.status))
+        return "\n".join([heading, *(line for result in ordered for line in _lines(result))])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -69,7 +84,7 @@ class CheckReport(list[CheckResult]):
 
 def _lines(result: CheckResult) -> list[str]:
     texts = [f"measured: {result.measured}", f"required: {result.bound}"]
-    texts += [] if result.passed else [f"what to do: {result.advice}"]
-    return [f"  {'ok  ' if result.passed else 'FAIL'} {result.check}"] + [
+    texts += [f"what to do: {result.advice}"] if result.failed else []
+    return [f"  {_MARKS[result.status]} {result.check}"] + [
         textwrap.fill(text, 116, initial_indent=" " * 7, subsequent_indent=" " * 9) for text in texts
     ]

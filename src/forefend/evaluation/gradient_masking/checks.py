@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from forefend.evaluation.gradient_masking.check_report import CheckResult
+from forefend.evaluation.gradient_masking.check_report import FAILED, PASSED, SKIPPED, CheckResult
 from forefend.evaluation.gradient_masking.evidence import (
     WHITE_BOX,
     Evidence,
@@ -90,6 +90,7 @@ def transfer_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
         "transfer attacks do not beat white-box attacks",
         *_beyond_white_box(evidence, *names),
         "gradients through the defense are worse than those around it: they are masked",
+        skipped=not names,
     )
 
 
@@ -99,6 +100,7 @@ def bpda_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
         "BPDA does not beat white-box attacks",
         *_beyond_white_box(evidence, "BPDA"),
         "the defense hides its gradient: report the accuracy under BPDA",
+        skipped="BPDA" not in evidence.misclassified,
     )
 
 
@@ -148,12 +150,14 @@ def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
     if both and not evidence.facts["random"]:
         before, after = (_percent(len(part) / len(both)) for part in (robust, robust - broken))
         measured = f"on {len(both)} recorded images, accuracy {before} in the records, {after} after these attacks"
-    count = 0 if evidence.facts["random"] else len(broken)
+    if recorded.unidentified:
+        measured += f"; {recorded.unidentified} older verdicts do not say what the network answered, and do not count"
     return _bounded(
         "the recorded accuracy agrees with these attacks",
         measured,
-        (count, 0.05, max(1, len(both)), 0),
+        (len(broken), 0.05, max(1, len(both)), 0),
         "the recorded attacks are too weak: evaluate with the suite standard",
+        skipped=not both or bool(evidence.facts["random"]),
     )
 
 
@@ -165,7 +169,7 @@ def loss_rises_along_the_gradient(evidence: Evidence) -> CheckResult:
         "the loss rises along the gradient",
         f"share of images whose margin rises with one step: {', '.join(shares)}",
         "at least 80 %, and more than with a random step, at all distances but one",
-        sum(up >= 0.8 and up > random for _, (up, random) in points) >= len(points) - 1,
+        _status(sum(up >= 0.8 and up > random for _, (up, random) in points) >= len(points) - 1),
         "the gradient is not that of the model: check custom backward passes and random layers",
     )
 
@@ -177,7 +181,7 @@ def output_is_logits(evidence: Evidence) -> CheckResult:
         "the output is logits",
         "logits" if logits else "probabilities; no attack was run",
         "logits, or logarithms of probabilities",
-        logits,
+        _status(logits),
         "give the network without its softmax",
     )
 
@@ -189,9 +193,10 @@ def output_is_deterministic_or_averaged(evidence: Evidence) -> CheckResult:
     return CheckResult(
         "the output is deterministic, or was attacked through EOT",
         ("random" if random else "deterministic")
+        + (", and no records were given" if random and recorded is None else "")
         + ("" if averaged else ", and the records hold no attack through EOT"),
         "deterministic, or an attack through EOT in the records",
-        averaged,
+        SKIPPED if random and recorded is None else _status(averaged),
         "evaluate with the suite randomized",
     )
 
@@ -203,7 +208,7 @@ def no_optimization_inside(evidence: Evidence) -> CheckResult:
         "no optimization runs in the forward pass",
         "the forward pass computes gradients" if optimizes else "none found",
         "none",
-        not optimizes,
+        _status(not optimizes),
         "use an adaptive attack that unrolls the optimization, and report it",
     )
 
@@ -211,13 +216,14 @@ def no_optimization_inside(evidence: Evidence) -> CheckResult:
 def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
     """An accuracy under attacks that ignore the defense says nothing about attacks that do not."""
     recorded = evidence.recorded
-    seen = recorded is None or any(sees_defense(trial) for trial in recorded.trials)
+    seen = any(sees_defense(trial) for trial in recorded.trials) if recorded else False
     measured = f"{len(recorded.trials)} recorded attacks" if recorded else "no records were given"
+    old = bool(recorded and recorded.unidentified and not recorded.trials)  # what is lost may have seen it
     return CheckResult(
         "recorded attacks follow gradients of the defense",
-        measured + ("" if seen else ", none of them through the defense"),
+        measured + (", none of them through the defense" if recorded and not seen else ""),
         "at least one recorded attack that follows gradients through the defense, or through BPDA",
-        seen,
+        _status(seen) if recorded and not old else SKIPPED,
         "evaluate with the suite standard",
     )
 
@@ -225,12 +231,16 @@ def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
 Bound = tuple[int, float, int, int]  # count, largest share, number of images, addition by chance
 
 
-def _bounded(check: str, measured: str, bound: Bound, advice: str) -> CheckResult:
+def _status(passed: bool) -> str:
+    return PASSED if passed else FAILED
+
+
+def _bounded(check: str, measured: str, bound: Bound, advice: str, *, skipped: bool = False) -> CheckResult:
     count, share, n, chance = bound
     limit = largest_count(n, share)
     text = f"at most {limit} of {n}, the largest count whose 95 % interval reaches {share:.0%}"
     text += f", and {chance} by chance, as the output is random" if chance else ""
-    return CheckResult(check, measured, text, count <= limit + chance, advice)
+    return CheckResult(check, measured, text, SKIPPED if skipped else _status(count <= limit + chance), advice)
 
 
 def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, Bound]:
