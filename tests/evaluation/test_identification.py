@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.suites import general
 from forefend.models.freezing import frozen
+from forefend.runtime.files import append
 from forefend.threat_models.lp import Linf
 
 THREAT = Linf(0.1)
@@ -152,9 +154,9 @@ def test_recorded_accuracy_counts_no_records_without_answers(tmp_path: Path) -> 
     network, images = classifier(), toy_images(12)
     old = key_of(examine(frozen(network), images, "net").network, images)
     judged(network, tmp_path)
-    path = tmp_path / "records.jsonl"
-    new = records.read(path)[0].model
-    path.write_text(path.read_text().replace(new, old))
+    lines = records.read(tmp_path / "records.jsonl")
+    (tmp_path / "records.jsonl").unlink()
+    append(tmp_path / "records.jsonl", *(replace(line, model=old) for line in lines))
     found = recorded_accuracy(read_records([tmp_path]), EvaluatedModel("net", network), images, THREAT)
     assert (found.trials, found.attacked) == ((), frozenset())
     assert found.unidentified > 12
