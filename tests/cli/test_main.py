@@ -145,9 +145,13 @@ def test_main_with_unwritable_out_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_main_without_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError(said)
+        raise RuntimeError(said) if isinstance(said, str) else said
 
     monkeypatch.setattr("forefend.cli.recipes.json.dumps", fail)
+    said: object = MemoryError()
+    assert "Memory ran out: give a smaller --batch-size" in refused("recipes --json")
+    said = ImportError("x.so: failed to map segment", name="x")
+    assert "x cannot be loaded (x.so: failed to map segment): free memory" in refused("recipes --json")
     said = "CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory"
     words = "Memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.): give a smaller --batch-size."
     assert refused("recipes --json") == words

@@ -83,20 +83,22 @@ def _run(words: list[str]) -> int:
         return 130
     except ModuleNotFoundError as error:
         return _refuse(f"The package {error.name} is missing: run `forefend doctor` to see how to install it.")
+    except ImportError as error:
+        return _refuse(f"{error.name or 'A package'} cannot be loaded ({error}): free memory, or install it anew.")
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         return _refuse(
             f"Cannot write {error.filename or 'a file'} ({error.strerror}): free space or choose another --out."
         )
-    except (RuntimeError, MemoryError) as error:
+    except MemoryError:
+        return _refuse("Memory ran out: give a smaller --batch-size, or fewer images.")
+    except RuntimeError as error:
         from forefend.runtime.batch_size import out_of_memory  # imports torch, as the command has
 
         if not out_of_memory(error):
             raise
-        return _refuse(
-            f"Memory ran out ({str(error).partition(chr(10))[0] or 'no details'}): give a smaller --batch-size."
-        )
+        return _refuse(f"Memory ran out ({str(error).splitlines()[0]}): give a smaller --batch-size.")
 
 
 def usage() -> str:
