@@ -200,7 +200,7 @@ def test_evaluate_with_wrong_run_is_refused(here: Path) -> None:
     whole = (here / "run" / "weights.safetensors").read_bytes()
     line = "evaluate run --threat Linf:0.1 --images 20 --out e"
     for content, words in (
-        (whole[:1000], "run/weights.safetensors does not fit narrow-unet"),
+        (whole[:1000], "run/weights.safetensors is damaged"),
         (None, "copy the whole"),
     ):
         (here / "run" / "weights.safetensors").unlink()

@@ -116,6 +116,9 @@ def test_compare_refuses_unusable_input(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "run" / "defense.json").read_text())
     card["guides"][0]["fingerprint"] = "0" * 16
     (tmp_path / "run" / "defense.json").write_text(json.dumps(card))
+    assert "defense.json was edited after it was written (its guides)" in refused("compare run")
+    card.pop("digests")
+    (tmp_path / "run" / "defense.json").write_text(json.dumps(card))
     assert "is no longer the classifier that this run learned from" in refused("compare run")
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers.toy_networks import classifier, held, preprocessor, same, toy_images, untouched
+from safetensors.torch import load as load_weights
+from safetensors.torch import save
 from torch import nn
 
 from forefend.checks import InputError
@@ -210,15 +212,43 @@ def test_pipelines_preprocess_once_for_all_guides() -> None:
 def _card(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         card = json.loads((folder / "defense.json").read_text())
+        card.pop("digests")  # as older versions wrote it
         change(card)
         (folder / "defense.json").write_text(json.dumps(card))
 
     return damage
 
 
-def _cut(folder: Path) -> None:
-    path = folder / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
+Damage = Callable[[Path], None]
+
+
+def _edit(old: str, new: str) -> Damage:
+    def damage(folder: Path) -> None:
+        text = (folder / "defense.json").read_text()
+        assert old in text
+        (folder / "defense.json").write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def _weights(change: Callable[[bytes], bytes], card: Damage = lambda folder: None) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / "weights.safetensors"
+        path.write_bytes(change(path.read_bytes()))
+        card(folder)
+
+    return damage
+
+
+def _integers(weights: bytes) -> bytes:
+    return save({name: tensor.round().long() for name, tensor in load_weights(weights).items()})
+
+
+def _halved(weights: bytes) -> bytes:
+    return save({name: tensor * 0.5 for name, tensor in load_weights(weights).items()})
+
+
+OLD = _card(lambda card: None)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -234,8 +264,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         _card(lambda c: c.update(settings={"channels": 1, "widths": [4, 4], "depths": [1, 1]})),
         r"weights.safetensors does not fit narrow-unet \(.+\)\.",
     ),
-    "cut": (_cut, r"weights.safetensors does not fit narrow-unet \(.+\)\."),
-    "empty": (lambda f: (f / "weights.safetensors").write_bytes(b""), "weights.safetensors does not fit narrow-unet"),
+    "cut, old card": (_weights(lambda w: w[:-100], OLD), r"weights.safetensors does not fit narrow-unet \(.+\)\."),
+    "empty, old card": (_weights(lambda w: b"", OLD), "weights.safetensors does not fit narrow-unet"),
+    "int64, old card": (_weights(_integers, OLD), r"weights.safetensors does not fit .* is torch\.int64"),
+    "cut": (_weights(lambda w: w[:-100]), "weights.safetensors is damaged"),
+    "zeroed": (_weights(lambda w: w[:-400] + bytes(400)), "weights.safetensors is damaged"),
+    "int64": (_weights(_integers), "weights.safetensors is damaged"),
+    "of another": (_weights(_halved), "weights.safetensors is damaged, or holds other weights"),
+    "edited threat": (_edit("Linf:8/255", "Linf:16/255"), r"defense.json was edited after it was written \(its threat"),
+    "edited guides": (_edit('"name": "', '"name": "x'), r"defense.json was edited .*\(its guides"),
+    "edited digest": (
+        _edit('"weights_sha256": "', '"weights_sha256": "0'),
+        r"defense.json was edited .*weights_sha256",
+    ),
+    "digests of nothing": (_edit('"digests": {', '"digests": {}, "more": {'), r"defense.json was edited"),
 }
 
 
@@ -257,6 +299,14 @@ def test_defense_json_has_format_1_and_newer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format 2"):
         load(tmp_path)
     path.write_text(path.read_text().replace('"format": 2,', ""))
+    assert load(tmp_path).card == defense().card
+
+
+def test_load_of_a_card_without_digests_is_not_verified(tmp_path: Path) -> None:
+    defense().save(tmp_path)
+    assert load(tmp_path).verified
+    OLD(tmp_path)
+    assert not load(tmp_path).verified
     assert load(tmp_path).card == defense().card
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.models import preprocessors
+from forefend.models.card_file import read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
-from forefend.runtime.files import read_versioned, write, write_versioned
 from forefend.runtime.labels import labeled
 
 
@@ -51,10 +51,12 @@ class Defense(nn.Module):
     Args:
         preprocessor: the network.
         card: its description.
+        verified: False for a defense that was loaded from a card without digests, as older versions wrote it.
     """
 
-    def __init__(self, preprocessor: nn.Module, card: DefenseCard) -> None:
+    def __init__(self, preprocessor: nn.Module, card: DefenseCard, verified: bool = True) -> None:
         super().__init__()
+        self.verified = verified
         self.preprocessor = preprocessor
         self.card = card
         self.training = preprocessor.training
@@ -86,8 +88,7 @@ class Defense(nn.Module):
             raise InputError(f"{kind} is not a preprocessor of forefend and cannot be saved: save its state_dict().")
         self._check_card()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
-        write(Path(folder) / "weights.safetensors", save_tensors(tensors, metadata={"format": "pt"}))
-        write_versioned(Path(folder) / "defense.json", asdict(self.card))
+        write_card(Path(folder) / "defense.json", asdict(self.card), save_tensors(tensors, metadata={"format": "pt"}))
 
     def _check_card(self) -> None:
         card, shapes = self.card, {name: tensor.shape for name, tensor in self.preprocessor.state_dict().items()}
@@ -169,21 +170,27 @@ def load(folder: str | Path) -> Defense:
     """Load the defense of a run folder or of a folder written by `Defense.save`, in eval mode.
 
     Raises:
-        InputError: the folder holds no defense, or damaged weights, or weights of another architecture.
+        InputError: the folder holds no defense, its card was edited, its weights are damaged, or they are other
+            weights.
     """
     folder = Path(folder)
     if not (folder / "defense.json").exists():
         raise InputError(f"{folder} holds no defense.json: give the folder of a finished training run.")
     try:
-        card = DefenseCard(**read_versioned(folder / "defense.json"))
+        content, sha256 = read_card_file(folder / "defense.json")
+        card = DefenseCard(**content)
         preprocessor = preprocessors.build(card.architecture, **card.settings)
     except TypeError as error:
         raise InputError(f"{folder}/defense.json is no card of a defense ({error}): save the defense again.") from None
     try:
-        preprocessor.load_state_dict(load_tensors((folder / "weights.safetensors").read_bytes()))
+        tensors = load_tensors(read_weights(folder / "weights.safetensors", sha256))
+        for name, tensor in preprocessor.state_dict().items():
+            if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point():
+                raise RuntimeError(f"{name} is {tensors[name].dtype}, not {tensor.dtype}")
+        preprocessor.load_state_dict(tensors)
     except FileNotFoundError:
         raise InputError(f"{folder} has no weights.safetensors beside defense.json: copy the whole folder.") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}/weights.safetensors does not fit {card.architecture} ({reason}).") from None
-    return Defense(preprocessor, card).eval()
+    return Defense(preprocessor, card, verified=sha256 is not None).eval()

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from forefend.checks import InputError
-from forefend.models.classifiers import build
-from forefend.models.classifiers.model_card import load_card, read_card
+from forefend.data.dataset import from_tensors
+from forefend.models.classifiers import Normalized, build
+from forefend.models.classifiers.model_card import load_card, read_card, save_classifier
 
 CARD = {"architecture": "cnn", "weights": "w.pt", "mean": [0.5], "std": 0.25, "channels": 1, "size": 8}
 
@@ -83,3 +84,19 @@ def test_load_card_without_readable_file_raises(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes\.json is not JSON"):
         load_card(tmp_path / "bytes.json")
+
+
+def test_saved_classifier_that_was_edited_is_refused(tmp_path: Path) -> None:
+    images = from_tensors("toy", torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), classes=(*"abcd",))
+    network = Normalized(build("cnn", channels=1, classes=4, size=8), mean=[0.5], std=[0.25]).eval()
+    save_classifier(tmp_path, network, "cnn", images)
+    path, weights = tmp_path / "classifier.json", tmp_path / "weights.safetensors"
+    x, content = torch.rand(2, 1, 8, 8), path.read_text()
+    assert torch.equal(load_card(path)(x), network(x))
+    path.write_text(content.replace("0.25", "0.75"))
+    with pytest.raises(InputError, match=r"classifier.json was edited after it was written \(its std\)"):
+        load_card(path)
+    path.write_text(content)
+    weights.write_bytes(weights.read_bytes()[:-400] + bytes(400))
+    with pytest.raises(InputError, match=r"weights\.safetensors is damaged"):
+        load_card(path)

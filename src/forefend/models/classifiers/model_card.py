@@ -12,6 +12,7 @@ from torch import nn
 
 from forefend.checks import InputError, unknown_name
 from forefend.data import ImageDataset
+from forefend.models.card_file import WEIGHTS, read_card_file, read_weights, write_card
 from forefend.models.classifiers.normalized import Normalized
 from forefend.models.classifiers.pretrained import load_weights
 from forefend.models.fingerprint import fingerprint
@@ -60,6 +61,8 @@ def load_card(path: str | Path, **shape: int) -> Normalized:
     card = read_card(path)
     numbers = shape | {key: card[key] for key in ("channels", "classes", "size") if key in card}
     weights = path.parent / card["weights"]
+    if "weights_sha256" in card:
+        read_weights(weights, card["weights_sha256"])
     return load_weights(card["architecture"], weights, mean=card["mean"], std=card["std"], **numbers)
 
 
@@ -74,7 +77,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
             wrong type.
     """
     path = Path(path)
-    card = files.read_versioned(path)
+    card, sha256 = read_card_file(path)
     if not isinstance(card, dict):
         raise InputError(
             f"The card {path} holds a {type(card).__name__}, expected an object with {', '.join(_REQUIRED)}."
@@ -89,7 +92,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     if missing:
         hint = '; "mean": 0 and "std": 1 mean none' if {"mean", "std"} & set(missing) else ""
         raise InputError(f"The card {path} lacks {', '.join(missing)}: add the values that were published{hint}.")
-    return {"name": path.stem} | card
+    return {"name": path.stem} | card | ({"weights_sha256": sha256} if sha256 else {})
 
 
 def save_classifier(folder: Path, network: nn.Module, architecture: str, images: ImageDataset) -> None:
@@ -104,18 +107,17 @@ def save_classifier(folder: Path, network: nn.Module, architecture: str, images:
     if not isinstance(network, Normalized):
         raise TypeError("Only a Normalized classifier has a card.")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.network.state_dict().items()}
-    files.write(folder / "weights.safetensors", save(tensors, metadata={"format": "pt"}))
     channels, size, _ = images.shape
     card = {
         "architecture": architecture,
-        "weights": "weights.safetensors",
+        "weights": WEIGHTS,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
         "channels": channels,
         "classes": len(images.classes),
         "size": size,
     }
-    files.write_versioned(folder / "classifier.json", card)
+    write_card(folder / "classifier.json", card, save(tensors, metadata={"format": "pt"}))
 
 
 def _is_text(value: Any) -> bool:
