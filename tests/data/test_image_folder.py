@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.command_line import done, refused
 from torch import nn
 
 from forefend.checks import InputError
@@ -15,6 +16,7 @@ from forefend.data.dataset import dataset_digest
 from forefend.data.image_file import SUFFIXES
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import general
+from forefend.runtime import files
 from forefend.threat_models.lp import Linf
 
 Image = pytest.importorskip("PIL.Image")
@@ -179,3 +181,19 @@ def test_read_without_pillow_names_the_extra(pets: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(InputError, match=r"needs Pillow: pip install 'forefend\[data\]'"):
         load(str(pets), "train", size=8)
+
+
+def test_train_and_evaluate_gray_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        for row in range(8):
+            paint(tmp_path / f"pics/{split}/{row % 2}/{row}.png", flat(200 * (row % 2) + row)[:, :, 0])
+    options = "--data pics --size 8 --channels 1 --allow-weak-classifier"
+    done(f"train natural {options} --classifier mlp --epochs 1 --out run")
+    done(f"evaluate --classifiers run {options} --suite curve --threat Linf:0.1 --out a")
+    done("evaluate run --allow-weak-classifier --suite curve --threat Linf:0.1 --out b")  # as the run was trained
+    assert files.read_json(tmp_path / "run/classifier.json")["channels"] == 1
+    assert "images with 1 channels, but the images have 3" in refused(
+        "evaluate --classifiers mlp:run/weights.safetensors --mean 0 --std 1 --data pics --size 8 --suite curve "
+        "--threat Linf:0.1 --out c"
+    )

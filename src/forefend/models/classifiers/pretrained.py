@@ -97,12 +97,13 @@ def _without_wrapper(state: dict[str, Tensor], names: list[str]) -> dict[str, Te
 def _check_channels(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
     """Refuse weights for images of other channels."""
     name, first = next(network.named_parameters())
-    found = state[name].shape[1] if name in state and state[name].ndim == first.ndim == 4 else first.shape[1]
-    if found != first.shape[1] and found in (1, 3):
-        raise InputError(
-            f"The weights in {file} are for images with {found} channels, but the images have "
-            f"{first.shape[1]}: pictures from a folder are read as RGB, or as gray with channels=1."
-        )
+    inputs = state[name].shape[1] if name in state and state[name].ndim == first.ndim > 1 else 0
+    for found, expected in ((1, 3), (3, 1)):
+        if inputs and inputs * expected == first.shape[1] * found:  # a linear layer has three times the inputs
+            raise InputError(
+                f"The weights in {file} are for images with {found} channels, but the images have {expected}: "
+                "pictures from a folder are read as RGB, or as gray with channels=1."
+            )
 
 
 def _classes(network: nn.Module, state: dict[str, Tensor], expected: int | None, file: str) -> int:
