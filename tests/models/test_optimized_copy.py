@@ -532,3 +532,29 @@ def test_published_classifiers_keep_their_outputs(file: str, real_data: Path) ->
     exact = slope(frozen(net))
     assert cosine(exact, slope(prepared)) > 0.9999
     assert cosine(exact, slope(half)) > 0.95
+
+
+class Cast(nn.Module):
+    """A network that casts float32 images to the precision of its weights."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        self.to(dtype).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x.to(self.inner[0].weight.dtype))
+        return logits
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_copy_of_a_casting_network_keeps_its_precision(dtype: torch.dtype, precision: str) -> None:
+    network, x = Cast(dtype), torch.rand(3, 1, 8, 8, requires_grad=True)
+    fast = optimized_copy(network, x.detach(), precision=precision)
+    assert any("its own" in note for note in fast.notes)
+    logits = fast(x)
+    assert logits.dtype is torch.float32
+    torch.testing.assert_close(logits, network(x).float(), atol=0.02, rtol=0)
+    assert torch.autograd.grad(logits.sum(), x)[0].isfinite().all()

@@ -6,7 +6,6 @@ the layer; elsewhere `Affine` replaces it, which unlike BatchNorm stores no feat
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from functools import partial
 from typing import Any, final
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from forefend.models.freezing import frozen
+from forefend.models.freezing import deep_copy, frozen
 
 Pairs = set[tuple[str, str]]  # (layer, norm), by their dotted names
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -90,7 +89,7 @@ def with_distinct_norms(network: nn.Module) -> nn.Module:
 
     In a fresh network each is close to the identity, so a wrong fold would not be noticed.
     """
-    copied = copy.deepcopy(frozen(network))
+    copied = deep_copy(frozen(network))
     for place, norm in enumerate(norms(copied).values()):
         mean: Any = norm.running_mean
         variance: Any = norm.running_var

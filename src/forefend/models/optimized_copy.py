@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import weakref
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError, check_images
 from forefend.models.batchnorm_folding import Affine, affine, foldable, folded, layers, with_distinct_norms
-from forefend.models.freezing import channels_last, frozen
+from forefend.models.freezing import channels_last, deep_copy, frozen, gradients_enabled
 from forefend.runtime.batch_size import out_of_memory
 from forefend.runtime.precision import full_float32, supported_dtype
 from forefend.runtime.rng import KeyedRNG
@@ -22,6 +21,7 @@ from forefend.runtime.rng import KeyedRNG
 FoldPlan = dict[str, str | None]  # each BatchNorm to replace: folded into the layer of that name, or an Affine
 
 
+@gradients_enabled()
 def optimized_copy(network: nn.Module, x: Tensor, *, precision: str = "fp32") -> OptimizedCopy:
     """Return a fast frozen copy of a network, for attacks of this and other libraries.
 
@@ -94,7 +94,8 @@ class OptimizedCopy(nn.Module):
         self.copy = _with_plan(network, self.plan)
         channels_last(self.copy)
         for layer in layers(self.copy).values():
-            layer.to(dtype)
+            if layer.weight.dtype is torch.float32:
+                layer.to(dtype)
         self._original = weakref.ref(network)
         self.register_load_state_dict_pre_hook(_refuse_weights)  # type: ignore[no-untyped-call]
         super().train(False)
@@ -142,6 +143,10 @@ class OptimizedCopy(nn.Module):
 
 def _verified_plan(network: nn.Module, images: Tensor) -> tuple[FoldPlan, tuple[str, ...]]:
     """Return the plan, verified on the network and on a copy with different BatchNorms, and its notes."""
+    own = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+    if own:  # it casts images to a precision of its own, in which folding cannot be verified
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in own)
+        return {}, (f"Its weights stay in its own {kinds}, so no BatchNorm was folded.",)
     plan = foldable(_eval_copy(network, images), images)
     try:  # in float64 rounding hides no error
         off = _error(network, plan, images.double())
@@ -157,7 +162,7 @@ def _verified_plan(network: nn.Module, images: Tensor) -> tuple[FoldPlan, tuple[
 
 def _eval_copy(network: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy in eval mode after one forward pass, which initializes lazy modules."""
-    copied = copy.deepcopy(frozen(network))
+    copied = deep_copy(frozen(network))
     try:
         with torch.no_grad():
             copied(images)
@@ -181,7 +186,7 @@ def _error(network: nn.Module, plan: FoldPlan, images: Tensor) -> float:
     """Return the largest error of the outputs after folding, relative to the largest output."""
     errors = [0.0]
     for original in (network, with_distinct_norms(network)):
-        plain = copy.deepcopy(frozen(original)).to(images.dtype)
+        plain = deep_copy(frozen(original)).to(images.dtype)
         rewritten = OptimizedCopy(plain, plan, images.dtype).copy
         for a, b in zip(_tensors(plain(images)), _tensors(rewritten(images)), strict=True):
             errors.append(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)))
@@ -218,7 +223,7 @@ def _test_images(x: Tensor) -> Tensor:
 
 def _with_plan(network: nn.Module, plan: FoldPlan) -> nn.Module:
     """Return a frozen copy with the modules of the plan, whose values `refresh` sets."""
-    copied = copy.deepcopy(frozen(network))
+    copied = deep_copy(frozen(network))
     for norm, layer in plan.items():
         scale, shift = affine(copied.get_submodule(norm))
         copied.set_submodule(norm, nn.Identity() if layer else Affine(scale, shift))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset, split
+from forefend.models.freezing import deep_copy
 from forefend.recipes.base import Networks, Recipe
 from forefend.runtime.profiling import count_compute
 from forefend.training.config import TrainingConfig
@@ -87,7 +87,7 @@ def _flops(recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int)
     """Operations of a training on one batch, with one step an epoch."""
     changes = {"epochs": epochs} | ({"hold_out": 0.0} if recipe.hold_out else {})
     short: Recipe = replace(recipe, **changes)  # type: ignore[type-var]
-    copies = {role: copy.deepcopy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
+    copies = {role: deep_copy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
     twin = replace(networks, **copies)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return count_compute(lambda: fit(short, batch, twin, config=TrainingConfig(monitor=None))).flops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from forefend.evaluation.trial import Suite
 from forefend.models import preprocessors
 from forefend.models.classifiers.model_card import NamedClassifier, load_card, save_classifier
 from forefend.models.defense import Defended, Defense, DefenseCard, load
+from forefend.models.freezing import deep_copy
 from forefend.models.guide import Guide
 from forefend.models.initialization import new_preprocessor
 from forefend.models.noise_averaging import MeanOverNoise
@@ -161,7 +161,7 @@ def fine_tuned(training: BaselineTraining, lr: float, like: Recipe) -> ComparedM
     classifier = training.classifier
     inner: dict[str, Any] = {key: getattr(like, key) for key in ("steps", "relative_step") if getattr(like, key, 0)}
     recipe = Adversarial(threat=training.threat, lr=lr, **inner)
-    networks = Networks(classifier=copy.deepcopy(classifier.network))
+    networks = Networks(classifier=deep_copy(classifier.network))
     threat = str(training.threat).replace("/", "_").replace(":", "")
     folder = training.folder / f"adversarial-fine-tuning-{threat}-lr{lr:g}"
     flops = _train(training, folder, recipe, networks, {"classifier": classifier.architecture})
