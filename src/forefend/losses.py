@@ -155,6 +155,11 @@ class Mean:
         return f"mean {label_of(self.loss)}"
 
 
+# By the second argument: labels, or another output of the same shape.
+LABEL_LOSSES = (boosted_ce, ce, dlr, margin, soft_margin)
+PAIR_LOSSES = (euclidean, huber_mean, huber_sum, huber_vector, kl, mae, mse)
+
+
 def _at(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).squeeze(1)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, small_start, uniform_start, yielded
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from forefend.recipes import MART, TRADES, Adversarial, MMASimple, Natural
 from forefend.recipes.base import Batch, Networks
+from forefend.recipes.mart import divergence as divergence_of_mart
 from forefend.threat_models.lp import Linf
 
 STEP = 0.3
@@ -77,6 +80,28 @@ def test_mart_is_its_eq_11() -> None:
         boosted = -p[i, label].log() - (1.0001 - rivals.max() + 1e-12).log()
         total = total + boosted + 3.0 * divergence(q[i : i + 1], p[i : i + 1])[0] * (1.0000001 - q[i, label])
     equal(yielded(MART(**SETTINGS, beta=3.0), networks, batch), total / len(batch.x), [(networks.classifier, f)])
+
+
+def test_mart_divergence_equals_the_authors_code_for_confident_logits() -> None:
+    """Without their 1e-12 the gradient of a class of probability 1e-12 would be twice theirs."""
+    generator = torch.Generator().manual_seed(0)
+    logits = [40 * torch.randn(64, 4, generator=generator, dtype=torch.float64) for _ in range(2)]
+    adv, nat = (value.clone().requires_grad_() for value in logits)
+    ours = divergence_of_mart(adv, nat).sum()
+    adv_probs, nat_probs = F.softmax(adv, dim=1), F.softmax(nat, dim=1)
+    theirs = nn.KLDivLoss(reduction="none")(torch.log(adv_probs + 1e-12), nat_probs).sum()
+    torch.testing.assert_close(ours, theirs)
+    for mine, authors in zip(
+        torch.autograd.grad(ours, (adv, nat)), torch.autograd.grad(theirs, (adv, nat)), strict=True
+    ):
+        torch.testing.assert_close(mine, authors)
+    assert float((adv_probs.detach() + 1e-12).log().min()) == pytest.approx(math.log(1e-12), abs=1e-3)
+
+
+def test_mart_divergence_of_impossible_classes_has_a_gradient() -> None:
+    adv, nat = (torch.tensor([row]).requires_grad_() for row in ([0.0, 500.0], [500.0, 0.0]))
+    slopes = torch.autograd.grad(divergence_of_mart(adv, nat).sum(), (adv, nat))
+    assert all(slope.isfinite().all() for slope in slopes)
 
 
 def test_simplified_mma_attacks_correct_images_alone() -> None:

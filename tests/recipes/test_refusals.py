@@ -7,8 +7,9 @@ from helpers.toy_networks import classifier, toy_cast, toy_images, train
 from torch import nn
 
 from forefend.checks import InputError
+from forefend.losses import ce, kl, margin, mse
 from forefend.models.guide import Guide
-from forefend.recipes import HGD, JAT, JATP, NRP, RECIPES, JATPPrime, Robustifier
+from forefend.recipes import HGD, JAT, JATP, NRP, RECIPES, RTFE, JATPPrime, Robustifier
 from forefend.recipes.base import Networks, Recipe
 from forefend.threat_models.lp import L2, Linf
 
@@ -75,3 +76,24 @@ def test_recipe_accepts_l2(name: str) -> None:
 def test_tap_accepts_any_module() -> None:
     networks = train(JATP(**SMALL, tap="4"), toy_images(8), toy_cast())
     assert all(t.isfinite().all() for t in networks.preprocessor.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (RTFE(huber=ce), "huber is ce, expected a loss of two outputs"),
+        (RTFE(huber=margin), "huber is margin"),
+        (JATP(pixel=ce), "pixel is ce"),
+        (JATP(adversarial=mse), "adversarial is mse, expected a loss of logits and labels"),
+        (RTFE(huber="huber_mean"), "huber is 'huber_mean', expected a function"),  # type: ignore[arg-type]
+    ],
+)
+def test_loss_of_another_kind_is_refused_before_training(recipe: Recipe, words: str) -> None:
+    """Cross-entropy accepts logits in the place of labels, and would take them for probabilities."""
+    with pytest.raises(InputError, match=words):
+        recipe.check()
+
+
+@pytest.mark.parametrize("recipe", [RTFE(huber=kl), RTFE(huber=lambda a, b: (a - b).abs().sum(1)), JATP(pixel=mse)])
+def test_loss_of_the_right_kind_or_of_the_user_is_accepted(recipe: Recipe) -> None:
+    recipe.check()

@@ -19,6 +19,7 @@ from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError, check_classifier, check_numbers, check_preprocessor
 from forefend.data import ImageDataset
+from forefend.losses import LABEL_LOSSES, PAIR_LOSSES
 from forefend.models.freezing import channels_last, frozen
 from forefend.models.guide import Guide
 from forefend.recipes.state import TrainState
@@ -209,6 +210,9 @@ class Recipe(ABC):
             InputError: a hyper-parameter is out of range.
         """
         as_threat_models(getattr(self, "threat", None) or ())
+        for f in fields(self):  # type: ignore[arg-type]
+            if f.default in (*LABEL_LOSSES, *PAIR_LOSSES):
+                _check_loss(f.name, getattr(self, f.name), f.default in LABEL_LOSSES)
         numbers = self.settings()
         check_numbers(numbers)
         for name in ("epochs", "batch_size", "steps"):
@@ -246,6 +250,15 @@ def train_with_sgd(
     """Return the trainable of a recipe that trains one network with SGD."""
     weights = weights_of(network, type(recipe).__name__, role)
     return {role: Trainable({role: network}, sgd(weights, recipe), schedule)}
+
+
+def _check_loss(name: str, loss: Any, on_labels: bool) -> None:
+    """Refuse a loss that would take labels for another output, or another output for labels."""
+    if not callable(loss):
+        raise InputError(f"{name} is {loss!r}, expected a function, such as those of forefend.losses.")
+    if loss in (PAIR_LOSSES if on_labels else LABEL_LOSSES):
+        wanted = "logits and labels" if on_labels else "two outputs of the same shape"
+        raise InputError(f"{name} is {label_of(loss)}, expected a loss of {wanted}.")
 
 
 def _plain(value: Any) -> Any:

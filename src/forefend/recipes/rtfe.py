@@ -30,7 +30,8 @@ class RTFE(Recipe):
         threat: the attacker's threat model (section 4: l∞, 8/255).
         steps: gradient steps of the inner attack (Madry et al., 1706.06083: 7).
         relative_step: step size α as a share of the radius (Madry et al.: 2/255 of 8/255).
-        huber: the logit loss; the three readings of Eq. 6 are huber_mean, huber_sum and huber_vector.
+        huber: the logit loss; the three readings of Eq. 6 are huber_mean, huber_sum and huber_vector. A function
+            of your own receives the guide's logits for the attacked and the clean image, and returns `(B,)`.
         policy: which guides a step uses: every (Eqs. 8 and 9), sampled or in_turn.
         epochs: passes over the training set (section 4: 60).
         batch_size: images a step (Madry et al.: 128).
