@@ -137,15 +137,25 @@ def _check_range(x: Tensor) -> None:
     raise InputError(f"Pixels range over [{low:.{digits}g}, {high:.{digits}g}], expected [0, 1]; {advice}.")
 
 
+def as_labels(y: Any, count: int | None = None) -> Tensor:
+    """Return labels as int64, `(B,)`; refuse those that are not one class number for each of `count` images."""
+    if not hasattr(y, "is_floating_point"):
+        raise InputError(f"Labels are a {type(y).__name__}, expected a torch tensor of class numbers of shape (B,).")
+    labels: Tensor = y
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+        advice = ": for one-hot labels write y.argmax(1)" if labels.ndim == 2 else ""
+        raise InputError(
+            f"Labels are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}, "
+            f"expected int64 class numbers of shape (B,){advice}."
+        )
+    if count is not None and len(labels) != count:
+        raise InputError(f"There are {len(labels)} labels for {count} images: each image needs exactly one.")
+    return labels.long()
+
+
 def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
     """Refuse labels, `(B,)`, that are not `count` integers in `0 … classes − 1`."""
-    if y.is_floating_point() or y.ndim != 1:
-        raise InputError(
-            f"Labels are {str(y.dtype).removeprefix('torch.')} of shape {tuple(y.shape)}, "
-            "expected int64 class numbers of shape (B,)."
-        )
-    if count is not None and len(y) != count:
-        raise InputError(f"There are {len(y)} labels for {count} images: each image needs exactly one.")
+    y = as_labels(y, count)
     if len(y) and not (int(y.min()) >= 0 and int(y.max()) < classes):
         raise InputError(
             f"Labels range over {int(y.min())} … {int(y.max())}, expected 0 … {classes - 1} for {classes} classes: "
@@ -177,7 +187,7 @@ def check_logits(output: Any, count: int, classes: int) -> None:
         )
 
 
-def check_finite(values: Tensor, what: str, advice: str, index: Tensor | None = None) -> None:
+def check_finite(values: Tensor, what: str, advice: str, index: Tensor | None = None, attack: object = None) -> None:
     """Refuse NaN and infinite values of a batch, and name the first image that has one.
 
     Args:
@@ -185,13 +195,17 @@ def check_finite(values: Tensor, what: str, advice: str, index: Tensor | None = 
         what: the subject of the message, such as "The logits".
         advice: what to do, the end of the message.
         index: dataset index of each image, `(B,)`; by default the place in the batch.
+        attack: the attack that found the values; None for none.
 
     Raises:
         InputError: a value is NaN or infinite.
     """
-    if bool(values.isfinite().all()):
+    values = values.detach()
+    # A sum is one fast pass, and not finite if one of its terms is not; it may also overflow.
+    if math.isfinite(float(values.sum())) or bool(values.isfinite().all()):
         return
-    bad = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad = (~values.reshape(max(values.shape[:1], default=1), -1).isfinite().all(1)).nonzero().flatten().tolist()
+    what += f" in {attack}" if attack else ""
     image = f"image {bad[0]} of the batch" if index is None else f"image {int(index[bad[0]])} of the data"
     more = f" and of {len(bad) - 1} more of {len(values)}" if len(bad) > 1 else ""
     raise InputError(f"{what} of {image}{more} are NaN or infinite, expected finite numbers: {advice}.")

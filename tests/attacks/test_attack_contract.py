@@ -215,6 +215,81 @@ def test_attack_leaves_the_classifier_unchanged(name: str) -> None:
     assert f.norm.bias.grad is None
 
 
+class NaNGradient(nn.Module):
+    """The logits of `Linear`; the gradient of images brighter than 0.7 is NaN, as that of sqrt at 0 times 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = Linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.mean((1, 2, 3), keepdim=True) > 0.7
+        root = torch.where(bright, 0 * x, x + 1).sqrt().flatten(1).sum(1, keepdim=True)
+        logits: Tensor = self.linear(x) + 0 * root
+        return logits
+
+
+class NaNLogits(NaNGradient):
+    """The logits of `Linear`, NaN for images brighter than 0.7."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).masked_fill((x.mean((1, 2, 3)) > 0.7)[:, None], torch.nan)
+
+
+@pytest.mark.parametrize("kind", [NaNGradient, NaNLogits])
+@pytest.mark.parametrize("name", cases_of(*NO_ASCENT))
+def test_nan_loss_or_gradient_is_refused_with_the_image(name: str, kind: type[NaNGradient]) -> None:
+    """Sign steps would turn NaN into no step, and the image would pass for robust."""
+    if kind is NaNGradient and name.startswith("square"):
+        pytest.skip("Square uses no gradient")
+    f, (_, x, _, rng) = kind().eval(), problem(4)
+    x[2] += 0.9 - x[2].mean()
+    y = f.linear(x).argmax(1)
+    with pytest.raises(InputError, match=r"The (gradient|loss|logits) in .*image 7 of the data"):
+        CASES[name](f, x.clamp(0, 1), y, rng=rng)
+
+
+@pytest.mark.parametrize("name", cases_of(*NO_ASCENT, *LONG))
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_narrow_integer_labels_equal_int64_labels(name: str, dtype: torch.dtype) -> None:
+    f, x, y, rng = problem(3)
+    assert torch.equal(CASES[name](f, x, y.to(dtype), rng=rng), CASES[name](f, x, y, rng=rng))
+
+
+@pytest.mark.parametrize("name", cases_of(*NO_ASCENT))
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (nn.functional.one_hot(torch.tensor([0, 1, 2]), 4), "one-hot"),
+        (torch.tensor([0.0, 1.0, 2.0]), "float32"),
+        (torch.tensor([0, 1]), "2 labels for 3 images"),
+        (torch.tensor([0, 1, 4]), "0 … 4, expected 0 … 3"),
+        (torch.tensor([0, -1, 3]), "-1 … 3"),
+        ([0, 1, 2], "list"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(name: str, labels: Any, words: str) -> None:
+    f, x, _, rng = problem(3)
+    with pytest.raises(InputError, match=words):
+        CASES[name](f, x, labels, rng=rng)
+
+
+@pytest.mark.parametrize("name", cases_of())
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_attack_inside_no_grad_equals_the_attack_outside(name: str, context: Callable[[], Any]) -> None:
+    f, x, y, rng = problem(2)
+    expected = CASES[name](f, x, y, rng=rng)
+    with context():
+        got = CASES[name](f, x.clone(), y.clone(), rng=rng)
+    assert torch.equal(got, expected)
+
+
+def test_model_without_gradient_is_refused_in_a_sentence() -> None:
+    f, x, y, _ = problem(2)
+    with pytest.raises(InputError, match=r"no gradient.*PGD-20.*bpda"):
+        PGD(LINF)(lambda batch: f(batch.detach()), x, y)
+
+
 @pytest.mark.parametrize(("attack", "changes"), SETTINGS, ids=[type(attack).__name__ for attack, _ in SETTINGS])
 def test_every_setting_changes_the_identity(attack: Any, changes: dict[str, list[Any]]) -> None:
     assert changes.keys() == {field.name for field in fields(attack)}

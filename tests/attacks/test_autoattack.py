@@ -376,3 +376,30 @@ def test_unsupported_images_raise(threat: ThreatModel, classes: int, x: Tensor, 
     net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2)).to(x.dtype)
     with pytest.raises(InputError, match=words):
         AutoAttack(threat, classes)(net, x, torch.tensor([0]), rng=draw_for(x))
+
+
+class InOwnPrecision(nn.Module):
+    """A network that computes in another precision and returns logits of that precision for float32 images."""
+
+    def __init__(self, dtype: torch.dtype, *, autocast: bool = False) -> None:
+        super().__init__()
+        self.autocast, self.dtype = autocast, dtype
+        self.network = convolutional(4).to(torch.float32 if autocast else dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits: Tensor = self.network(x if self.autocast else x.to(self.dtype))
+            return logits
+
+
+@pytest.mark.parametrize(
+    "network",
+    [InOwnPrecision(torch.float16), InOwnPrecision(torch.float64), InOwnPrecision(torch.bfloat16, autocast=True)],
+    ids=["half", "double", "autocast"],
+)
+def test_logits_of_another_precision_are_accepted(network: InOwnPrecision) -> None:
+    """FAB and Square write float32 numbers into the logits."""
+    x, attack = images(4, 0.0, 1.0), AutoAttack("Linf:0.05", classes=4, queries=20)
+    x_adv = attack(network, x, labels(network, x))
+    assert x_adv.dtype is torch.float32
+    assert attack.threat.allows(x_adv, x).all()

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from forefend.attacks.base import input_gradient
 from forefend.attacks.eot_bpda import bpda, bpda_defended, eot, identity, mean_output
-from forefend.attacks.pgd import PGD, from_x, input_gradient
+from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
 from forefend.losses import ce, dlr, margin, mean_probability
 from forefend.models.defense import Defended

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forefend.attacks.pgd import PGD, fgsm, from_x, input_gradient, noise_corner, random_start, small_noise
+from forefend.attacks.base import input_gradient
+from forefend.attacks.pgd import PGD, fgsm, from_x, noise_corner, random_start, small_noise
 from forefend.checks import InputError
 from forefend.losses import Mean, ce, margin
 from forefend.runtime.rng import KeyedRNG

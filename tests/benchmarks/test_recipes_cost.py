@@ -10,7 +10,8 @@ from torch import nn
 
 from benchmarks.speed.benchmarks import recipes
 from benchmarks.speed.results import Point
-from forefend.attacks.pgd import PGD, input_gradient
+from forefend.attacks.base import input_gradient
+from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce
 from forefend.models.defense import pipelines
 from forefend.recipes import RECIPES, RTFE

@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks.speed.benchmarks import roofline
 from benchmarks.speed.results import Point
 from forefend import losses
-from forefend.attacks import pgd
+from forefend.attacks.base import input_gradient
 from forefend.runtime.profiling import count_compute
 
 
@@ -40,5 +40,5 @@ def test_gradient_is_mostly_convolutions(small_model: None) -> None:
     f, x, y = roofline._set_up("random weights in fp32")
     calls = roofline.convolutions(f, x)
     convolutions = count_compute(lambda: [call() for call in calls]).flops
-    gradient = count_compute(lambda: pgd.input_gradient(f, x, y, losses.ce)).flops
+    gradient = count_compute(lambda: input_gradient(f, x, y, losses.ce)).flops
     assert convolutions == pytest.approx(gradient, rel=0.02)  # the rest is the last linear layer

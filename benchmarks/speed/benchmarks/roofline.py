@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.speed.cases import MODELS
 from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Work, figure
 from benchmarks.speed.timing import device, timed
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import input_gradient
 from forefend.losses import ce
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.precision import PRECISIONS, supported_dtype

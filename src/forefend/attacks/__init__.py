@@ -11,7 +11,7 @@ from typing import Any
 
 from forefend.attacks.auto_pgd import APGD, misclassified, never, noise_at_radius, targeted_dlr
 from forefend.attacks.autoattack import AutoAttack
-from forefend.attacks.base import Attack, Iterative
+from forefend.attacks.base import Attack, Iterative, input_gradient
 from forefend.attacks.bug_examples import bug_loss, bugs, shared_features
 from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, weak_carlini_wagner
 from forefend.attacks.eot_bpda import bpda, bpda_defended, eot
@@ -30,7 +30,7 @@ from forefend.attacks.feature_space import (
 from forefend.attacks.momentum import DiverseInput, GaussianBlur, Momentum, di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.n_fgsm import NFGSM
 from forefend.attacks.noise import Noise
-from forefend.attacks.pgd import PGD, fgsm, from_x, input_gradient, noise_corner, random_start, small_noise
+from forefend.attacks.pgd import PGD, fgsm, from_x, noise_corner, random_start, small_noise
 from forefend.attacks.square import Square
 from forefend.attacks.wasserstein import FrankWolfeWasserstein, ProjectedWasserstein, at_random, at_x
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import Iterative, State, ThreatField
+from forefend.attacks.base import Iterative, State, ThreatField, loss_and_gradient
 from forefend.attacks.pgd import Start
-from forefend.checks import InputError
+from forefend.checks import InputError, predictions
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
@@ -36,7 +36,7 @@ def noise_at_radius(threat: ThreatModel, x: Tensor, rng: KeyedRNG) -> Tensor:
 @labeled("misclassified")
 def misclassified(logits: Tensor, target: Tensor) -> Tensor:
     """Return `(B,)` bool: whether the predicted class differs from the label, or from the first of a pair `(B, 2)`."""
-    return logits.argmax(1) != (target if target.ndim == 1 else target[:, 0])
+    return predictions(logits) != (target if target.ndim == 1 else target[:, 0])
 
 
 @labeled("never")
@@ -110,14 +110,12 @@ class APGD(Iterative):
 
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """Take a gradient step with momentum, and adapt the step size."""
-        x_adv = state["x_adv"].detach().requires_grad_()
-        with torch.enable_grad():
-            prediction = f(x_adv)
-            loss = self.loss(prediction, target)
-        gradient = torch.autograd.grad(loss.sum(), x_adv)[0]
+        prediction, loss, gradient = loss_and_gradient(
+            f, state["x_adv"], target, self.loss, attack=self, index=rng.index
+        )
         with torch.no_grad():
             is_adv = self.is_adv(prediction, target).to(x.device)
-            state = _updated(state, loss.detach(), gradient, is_adv)
+            state = _updated(state, loss, gradient, is_adv)
             state, gradient = self._adapted(state, gradient)
             return self._stepped(state, gradient, x)
 

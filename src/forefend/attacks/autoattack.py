@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField
-from forefend.checks import InputError, unknown_name
-from forefend.models.freezing import eval_and_no_grad
+from forefend.attacks.base import NO_EVIDENCE, ThreatField, attacking
+from forefend.checks import InputError, check_finite, check_labels, unknown_name
 from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.lp import L2, Linf
 
@@ -124,10 +124,11 @@ class AutoAttack:
         """
         rng = as_rng(rng, x, str(self))
         self._check(x)
+        check_labels(target, self.classes, len(x))
         seed = rng.seed + int(rng.restart)
-        with eval_and_no_grad(f), flags(), _isolated(seed):
+        with attacking(f, x, target, None) as (f, x, target), flags(), _isolated(seed):
             library = _library().AutoAttack(
-                _compatible(f, self.classes),
+                _Compatible(f, self, x, rng.index),
                 norm=self.threat.norm,
                 eps=self.threat.radius,
                 seed=seed,
@@ -138,7 +139,7 @@ class AutoAttack:
             library.apgd_targeted.n_target_classes = library.fab.n_target_classes = self.targets
             library.square.n_queries = self.queries
             # pyautoattack's views need contiguous images.
-            x_adv, _ = library.run_standard_evaluation(x.detach().contiguous(), target.long(), batch_size=len(x))
+            x_adv, _ = library.run_standard_evaluation(x.contiguous(), target.long(), batch_size=len(x))
         return x_adv
 
     def _check(self, x: Tensor) -> None:
@@ -204,43 +205,61 @@ def _isolated(seed: int) -> Iterator[None]:
         sys.settrace(trace)
 
 
-def _compatible(f: Callable[[Tensor], Any], classes: int) -> Callable[[Tensor], Tensor]:
-    """Return `f` for use by pyautoattack.
+@final
+class _Compatible:
+    """A classifier for use by pyautoattack, with checks.
 
     FAB calls `backward`, which would leave gradients in the parameters of `f`. Square writes into the logits, and may
-    pass an empty batch.
+    pass an empty batch. Both need float32 logits, whatever the classifier computes in.
+
+    Args:
+        f: images to logits.
+        attack: the attack, which knows the number of classes.
+        x: the clean images, `(B, C, H, W)`.
+        index: their dataset index, `(B,)`.
     """
 
-    def model(x: Tensor) -> Tensor:
+    def __init__(self, f: Callable[[Tensor], Tensor], attack: AutoAttack, x: Tensor, index: Tensor) -> None:
+        self.f, self.attack, self.x, self.index = f, attack, x, index
+
+    def __call__(self, x: Tensor) -> Tensor:
+        classes = self.attack.classes
         if not len(x):
             return x.new_zeros(0, classes)
         if x.requires_grad and torch.is_grad_enabled():
-            logits: Tensor = _ImageGradient.apply(x, f)  # type: ignore[no-untyped-call]
+            logits: Tensor = _ImageGradient.apply(x, self)  # type: ignore[no-untyped-call]
         else:
-            logits = f(x).clone()
+            logits = self.f(x).float().clone()
         if logits.shape != (len(x), classes):
             raise InputError(
                 f"The classifier returns shape {tuple(logits.shape)}, expected {(len(x), classes)}: "
                 "pass its number of logits as classes."
             )
+        self.check(logits, "The logits", x)
         return logits
 
-    return model
+    def check(self, values: Tensor, what: str, x: Tensor) -> None:
+        """Refuse NaN and infinite values for adversarial images, each near the clean image that it belongs to."""
+        if not math.isfinite(float(values.detach().sum())):
+            nearest = torch.cdist(x.detach().flatten(1), self.x.flatten(1)).argmin(1).cpu()
+            check_finite(values, what, NO_EVIDENCE, self.index.cpu()[nearest], self.attack)
 
 
 class _ImageGradient(torch.autograd.Function):
     """`f(x)` whose backward pass reaches the images only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, model: _Compatible) -> Tensor:
         with torch.enable_grad():
-            ctx.x = x.detach().requires_grad_()
-            ctx.logits = f(ctx.x)
+            ctx.model, ctx.x = model, x.detach().requires_grad_()
+            ctx.logits = model.f(ctx.x).float()
         return ctx.logits.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return torch.autograd.grad(ctx.logits, ctx.x, gradients)[0], None
+        gradient = torch.autograd.grad(ctx.logits, ctx.x, gradients)[0]
+        ctx.model.check(gradient, "The gradient", ctx.x)
+        return gradient, None
 
 
 def _can_tile(height: int, width: int) -> bool:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from forefend.checks import InputError
-from forefend.models.freezing import eval_and_no_grad
+from forefend.checks import InputError, as_labels, check_finite, check_labels
+from forefend.losses import LABEL_LOSSES, Loss, Mean
+from forefend.models.freezing import eval_and_no_grad, gradients_enabled
 from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
 
 State = dict[str, Tensor]  # the first dimension of each tensor is the batch, so that rows can be dropped and added
 Kind = TypeVar("Kind", bound=ThreatModel)
+NO_EVIDENCE = "the attack proves nothing; find where the classifier divides by zero, or takes the root or norm of 0"
 
 
 class Attack(Protocol):
@@ -76,13 +80,16 @@ class Iterative(ABC):
 
         Returns:
             Adversarial images, `(B, C, H, W)`.
+
+        Raises:
+            InputError: labels that are no class numbers, or a loss or a gradient that is NaN or infinite.
         """
         rng = as_rng(rng, x, str(self))
-        state = self.begin(x, rng)
-        with eval_and_no_grad(f):
+        with attacking(f, x, target, getattr(self, "loss", None)) as (f, x, target):
+            state = self.begin(x, rng)
             for step in range(self.steps):
                 state = self.advance(f, state, x, target, rng=at_step(rng, self, step))
-        return self.finish(state).detach()
+            return self.finish(state).detach()
 
     @abstractmethod
     def begin(self, x: Tensor, rng: KeyedRNG) -> State:
@@ -106,3 +113,112 @@ def at_step(rng: KeyedRNG, attack: Iterative, step: int | Tensor) -> KeyedRNG:
         step: from 0, one or `(B,)`.
     """
     return rng.fold_in(purpose=f"{rng.purpose}|step", step=rng.step * attack.steps + step)
+
+
+@contextmanager
+def attacking(
+    f: Callable[[Tensor], Any], x: Tensor, target: Any, loss: Loss | None
+) -> Iterator[tuple[Callable[[Tensor], Any], Tensor, Any]]:
+    """Prepare a call of an attack: `f` in eval mode, gradients enabled, and labels checked.
+
+    Args:
+        f: images to predictions; its modes are restored afterwards.
+        x: clean images, `(B, C, H, W)`.
+        target: second argument of the loss; integers become int64.
+        loss: the attack's loss; None if it has none.
+
+    Yields:
+        `f`, `x` and `target` for the attack.
+
+    Raises:
+        InputError: the loss takes labels, and they are not one class number for each image.
+    """
+    if labels := _takes_labels(loss, target):
+        target = as_labels(target, len(x))
+    elif isinstance(target, Tensor) and target.dtype in (torch.int32, torch.int16, torch.uint8):
+        target = target.long()
+    with eval_and_no_grad(f), gradients_enabled():
+        x, target = _outside_inference(x), _outside_inference(target)
+        yield _with_label_check(f, target) if labels else f, x, target
+
+
+def _takes_labels(loss: Loss | None, target: Any) -> bool:
+    """Return whether the target must be labels `(B,)`; a list holds the labels of each prediction."""
+    if isinstance(loss, Mean):
+        return isinstance(target, Tensor) and _takes_labels(loss.loss, target)
+    return loss in LABEL_LOSSES
+
+
+def _with_label_check(f: Callable[[Tensor], Any], y: Tensor) -> Callable[[Tensor], Any]:
+    """Return `f` that refuses labels beyond its number of logits, on which a GPU would abort."""
+    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)
+
+    def checked(x: Tensor) -> Any:
+        prediction = f(x)
+        logits = prediction[0] if isinstance(prediction, list | tuple) else prediction
+        if low < 0 or high >= logits.shape[-1]:
+            check_labels(y, logits.shape[-1])
+        return prediction
+
+    return checked
+
+
+def loss_and_gradient(
+    f: Callable[[Tensor], Any],
+    x: Tensor,
+    target: Any,
+    loss: Loss,
+    *,
+    attack: object = None,
+    index: Tensor | None = None,
+) -> tuple[Any, Tensor, Tensor]:
+    """Return the prediction, each image's loss `(B,)`, and its gradient with respect to that image.
+
+    The losses are summed, so that each image gets its own gradient; no parameter collects one.
+
+    Args:
+        f: images to predictions.
+        x: images, `(B, C, H, W)`.
+        target: second argument of the loss.
+        loss: `(prediction, target) -> (B,)`.
+        attack: the attack, for the message.
+        index: dataset index of each image, `(B,)`, for the message.
+
+    Raises:
+        InputError: the loss or the gradient of an image is NaN or infinite, or there is no gradient.
+    """
+    x = _outside_inference(x).requires_grad_()
+    with torch.enable_grad():
+        prediction = f(x)
+        losses = loss(prediction, target)
+    gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
+    if gradient is None:
+        raise InputError(
+            f"The model gives no gradient, and {attack or 'input_gradient'} needs one: wrap the part that has none in "
+            "bpda(...), or use Square."
+        )
+    check_finite(losses, "The loss", NO_EVIDENCE, index, attack)
+    check_finite(gradient, "The gradient", NO_EVIDENCE, index, attack)
+    return prediction, losses.detach(), gradient
+
+
+def input_gradient(
+    f: Callable[[Tensor], Any],
+    x: Tensor,
+    target: Any,
+    loss: Loss,
+    *,
+    attack: object = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Return the gradient of each image's loss with respect to that image, as `loss_and_gradient` does."""
+    return loss_and_gradient(f, x, target, loss, attack=attack, index=index)[2]
+
+
+def _outside_inference(value: Any) -> Any:
+    """Return tensors detached; copies of those made in torch.inference_mode, which permits no gradient."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_outside_inference, value))
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().clone() if value.is_inference() else value.detach()

@@ -9,10 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField
+from forefend.attacks.base import ThreatField, attacking, loss_and_gradient
 from forefend.checks import InputError
 from forefend.losses import margin
-from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel, broadcast_per_image
 from forefend.threat_models.lp import L2
@@ -78,12 +77,15 @@ class CarliniWagner:
         """Attack a batch as `Iterative.__call__`, for logits and labels; without adversarial image, x is returned."""
         best = _Best(x)
         c = _Bisection(torch.full_like(best.distance, self.weight))
-        with eval_and_no_grad(f):
+        index = rng.index if rng else None
+        with attacking(f, x, target, margin) as (f, x, target):
             for _ in range(self.searches):
-                c.update(self._descend(f, x, target, c.weight, best))
+                c.update(self._descend(f, x, target, c.weight, best, index))
         return torch.where(broadcast_per_image(self.threat.allows(best.x_adv, x)), best.x_adv, x)
 
-    def _descend(self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, c: Tensor, best: _Best) -> Tensor:
+    def _descend(
+        self, f: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, c: Tensor, best: _Best, index: Tensor | None
+    ) -> Tensor:
         """Run Adam once and return which images became adversarial, `(B,)` bool."""
         w = ((2 * x - 1) * _INSIDE).atanh()
         start = w.tanh()
@@ -93,7 +95,8 @@ class CarliniWagner:
         for iteration in range(self.iterations):
             t = w.tanh()
             x_adv = (x + (t - start) / 2).clamp(0, 1)  # an unchanged pixel is exactly that of x
-            hinge, gap, gradient = self._hinge(f, x_adv, y)
+            logits, hinge, gradient = loss_and_gradient(f, x_adv, y, self._hinge, attack=self, index=index)
+            gap = margin(logits.detach(), y)
             distance = (x_adv - x).square().flatten(1).sum(1)
             is_adv = (gap > self.confidence) & progress.running
             best.update(x_adv, distance, is_adv)
@@ -104,14 +107,9 @@ class CarliniWagner:
             adam.step()
         return found
 
-    def _hinge(self, f: Callable[[Tensor], Tensor], x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return max(0, κ − margin), the margin, both `(B,)`, and the gradient of the first."""
-        x_adv = x_adv.detach().requires_grad_()
-        with torch.enable_grad():
-            gap = margin(f(x_adv), y)
-            hinge = (self.confidence - gap).clamp_min(0)
-            gradient = torch.autograd.grad(hinge.sum(), x_adv)[0]
-        return hinge.detach(), gap.detach(), gradient
+    def _hinge(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return max(0, κ − margin), `(B,)`."""
+        return (self.confidence - margin(logits, y)).clamp_min(0)
 
 
 def carlini_wagner(threat: ThreatModel | str) -> CarliniWagner:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, Start, from_x, random_start
-from forefend.checks import InputError
+from forefend.checks import InputError, as_labels
 from forefend.losses import ce, mse
 from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of, labeled
@@ -108,7 +108,7 @@ class WithTarget:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Tensor, *, rng: KeyedRNG | None = None) -> Tensor:
         """Return adversarial images for labels `(B,)`."""
-        rng = as_rng(rng, x, str(self))
+        rng, target = as_rng(rng, x, str(self)), as_labels(target, len(x))
         with eval_and_no_grad(f), torch.no_grad():
             made = self.make_target(f, x, target, rng)
         return self.attack(f, x, made, rng=rng)

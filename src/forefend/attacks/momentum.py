@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField, input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
@@ -149,7 +148,11 @@ class Momentum(Iterative):
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """Take a step along the sum of gradients."""
         x_adv = state["x_adv"]
-        gradient = input_gradient(lambda images: f(self.input_transform(images, rng)), x_adv, target, self.loss)
+
+        def shown(images: Tensor) -> Any:
+            return f(self.input_transform(images, rng))
+
+        gradient = input_gradient(shown, x_adv, target, self.loss, attack=self, index=rng.index)
         gradient = self.gradient_filter(gradient)
         scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         total = self.decay * state["sum"] + gradient / scale

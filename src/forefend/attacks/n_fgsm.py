@@ -8,11 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import ThreatField, attacking, input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
-from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import broadcast_per_image, radius_per_image
@@ -55,9 +53,9 @@ class NFGSM:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
         """Return images for training, `(B, C, H, W)` in [0, 1], some outside the threat model."""
+        rng = as_rng(rng, x, str(self))
         radius = broadcast_per_image(radius_per_image(self.threat, x))
-        noise = as_rng(rng, x, str(self)).uniform(x)
-        noisy = (x + self.noise * radius * (2 * noise - 1)).clamp(0, 1)
-        with eval_and_no_grad(f):
-            gradient = input_gradient(f, noisy, target, self.loss)
+        noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
+        with attacking(f, noisy, target, self.loss) as (f, noisy, target):
+            gradient = input_gradient(f, noisy, target, self.loss, attack=self, index=rng.index)
         return (noisy + self.relative_step * radius * gradient.sign()).clamp(0, 1)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField
+from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField, input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
 from forefend.runtime.labels import label_of, labeled
@@ -94,7 +93,7 @@ class PGD(Iterative):
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """Take a projected gradient step."""
         x_adv = state["x_adv"]
-        gradient = input_gradient(f, x_adv, target, self.loss)
+        gradient = input_gradient(f, x_adv, target, self.loss, attack=self, index=rng.index)
         return {"x_adv": self.threat.project(x_adv + self.threat.step(gradient, self.step_size), x)}
 
 
@@ -114,14 +113,3 @@ def fgsm(threat: ThreatModel | str, loss: Loss = ce) -> PGD:
     """
     threat = as_threat_model(threat)
     return PGD(threat, steps=1, step_size=threat.radius, loss=loss, start=from_x)
-
-
-def input_gradient(f: Callable[[Tensor], Any], x: Tensor, target: Any, loss: Loss) -> Tensor:
-    """Return the gradient of each image's loss with respect to that image, shaped like `x`.
-
-    The losses are summed, so that each image gets its own gradient; no parameter collects one.
-    """
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        total = loss(f(x), target).sum()
-    return torch.autograd.grad(total, x)[0]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import Iterative, State, ThreatField
-from forefend.checks import InputError
+from forefend.attacks.base import NO_EVIDENCE, Iterative, State, ThreatField
+from forefend.checks import InputError, check_finite
 from forefend.losses import Loss, margin
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
@@ -89,6 +89,7 @@ class Square(Iterative):
             proposed = propose(self.threat, x_best, x, self._sides(taken - 1, x), rng)
             x_try = torch.where(broadcast_per_image(taken > 0), proposed, x_best)
             loss = self.loss(f(x_try), target)
+            check_finite(loss, "The loss", NO_EVIDENCE, rng.index, self)
             better = loss > best
             return {
                 "x_best": torch.where(broadcast_per_image(better), x_try, x_best),

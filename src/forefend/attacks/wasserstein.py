@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forefend.attacks.base import ThreatField
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import ThreatField, attacking, input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
-from forefend.models.freezing import eval_and_no_grad
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.transport import (
@@ -98,9 +96,9 @@ class ProjectedWasserstein:
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         window, penalty = self.threat.window, torch.zeros_like(x)
         sources = apply_coupling(valid_offsets(x, window).to(x.dtype).expand_as(coupling), x)
-        with eval_and_no_grad(f):
+        with attacking(f, x, target, self.loss) as (f, x, target):
             for _ in range(self.steps):
-                direction = _scaled_gradient(f, coupling, x, target, self.loss)
+                direction = _scaled_gradient(self, f, coupling, x, target, rng)
                 coupling = projected(coupling + self.step_size * direction - gather_windows(penalty, window), x, budget)
                 penalty = (penalty + _PROJECTED_PACE * (apply_coupling(coupling, x) - 1) / sources).clamp_min(0)
         return _image(coupling, x, budget)
@@ -144,12 +142,12 @@ class FrankWolfeWasserstein:
         rng = as_rng(rng, x, str(self))
         coupling, budget = self.start(self.threat, x, rng), self.threat.budget(x)
         penalty = torch.zeros_like(x)
-        with eval_and_no_grad(f):
+        with attacking(f, x, target, self.loss) as (f, x, target):
             for t in range(self.steps):
                 over = apply_coupling(coupling, x) - 1
                 penalty = (penalty + _FRANK_WOLFE_PACE * over).clamp_min(0)
                 price = gather_windows((penalty + over).clamp_min(0), self.threat.window)
-                direction = _scaled_gradient(f, coupling, x, target, self.loss) - price
+                direction = _scaled_gradient(self, f, coupling, x, target, rng) - price
                 best = maximizer(direction, x, budget, self.entropy)
                 coupling = coupling + 2 / (t + 2) * (best - coupling)
         return _image(coupling, x, budget)
@@ -230,9 +228,17 @@ def _on_simplex(wanted: Tensor, has: Tensor) -> Tensor:
     return (wanted - theta).clamp_min(0)
 
 
-def _scaled_gradient(f: Callable[[Tensor], Any], coupling: Tensor, x: Tensor, target: Any, loss: Loss) -> Tensor:
+def _scaled_gradient(
+    attack: ProjectedWasserstein | FrankWolfeWasserstein,
+    f: Callable[[Tensor], Any],
+    coupling: Tensor,
+    x: Tensor,
+    target: Any,
+    rng: KeyedRNG,
+) -> Tensor:
     """Return the loss gradient of the coupling, divided by the largest entry of the image gradient."""
-    gradient = input_gradient(f, apply_coupling(coupling, x).clamp(0, 1), target, loss)
+    x_adv = apply_coupling(coupling, x).clamp(0, 1)
+    gradient = input_gradient(f, x_adv, target, attack.loss, attack=attack, index=rng.index)
     largest = gradient.abs().flatten(1).amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gather_windows(gradient / largest.view(-1, 1, 1, 1), round(coupling.shape[2] ** 0.5))
 

@@ -32,13 +32,14 @@ from forefend.evaluation.result_store import (
     open_store,
     record_of,
 )
-from forefend.models.freezing import device_of, frozen
+from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
 
+@gradients_enabled()
 def corruptions(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,
@@ -84,6 +85,7 @@ def corruptions(
     return measure(as_models(models), conditions, folder=folder, seed=seed, batch_size=batch_size)
 
 
+@gradients_enabled()
 def measure(
     models: Sequence[EvaluatedModel],
     conditions: Sequence[Condition],

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import input_gradient
 from forefend.data import ImageDataset
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.model_checks import has_gradient

@@ -25,7 +25,7 @@ from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials
 from forefend.models.fingerprint import state_digest
-from forefend.models.freezing import channels_last_copy, device_of
+from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32, report_fallback
@@ -34,6 +34,7 @@ from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_models
 
 
+@gradients_enabled()
 def evaluate(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,
@@ -82,6 +83,7 @@ def evaluate(
     return prepared.run(allow_weak=allow_weak)
 
 
+@gradients_enabled()
 def verdicts(
     model: EvaluatedModel,
     images: ImageDataset,
@@ -100,6 +102,7 @@ def verdicts(
     return found
 
 
+@gradients_enabled()
 def prepare(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,
@@ -183,6 +186,7 @@ class Evaluation:
         """The models, frozen."""
         return [target.model for target in self.targets]
 
+    @gradients_enabled()
     def run(self, *, allow_weak: bool = False) -> Results:
         """Attack all models and return the results; write the summary where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from forefend.attacks.base import Attack
+from forefend.checks import predictions
 from forefend.losses import ce, mse
 from forefend.models.guide import Guide, check_guides
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
@@ -29,7 +30,7 @@ def reconstruction(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def stability(guide: Guide, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy with the guide's prediction on the clean image (Eq. 5, "Stability")."""
     with torch.no_grad():
-        predicted = guide(x).argmax(1)
+        predicted = predictions(guide(x))
     return ce(guide(z), predicted)
 
 

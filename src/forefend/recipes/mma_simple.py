@@ -8,6 +8,7 @@ import torch
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
+from forefend.checks import predictions
 from forefend.losses import ce
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
 from forefend.recipes.schedules import step_decay
@@ -62,6 +63,6 @@ class MMASimple(Recipe):
         """Attack the images that the classifier in crafting form classifies correctly."""
         x, y = batch.x, batch.y
         with torch.no_grad():
-            right = craft.classifier(x).argmax(1) == y
+            right = predictions(craft.classifier(x), batch.index) == y
         x_adv = attack(craft.classifier, x, y, rng=batch.rng)
         yield "classifier", ce(train.classifier(torch.where(right.view(-1, 1, 1, 1), x_adv, x)), y).mean()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
+from forefend.checks import predictions
 from forefend.losses import ce, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Defended
@@ -97,7 +98,7 @@ class Robustifier(Recipe):
                 f = Defended(craft.preprocessor, guide)
                 x_adv = attack(f, batch.x, batch.y, rng=batch.rng)
                 with torch.no_grad():
-                    right.append((f(x_adv).argmax(1) == batch.y).float())
+                    right.append((predictions(f(x_adv), batch.index) == batch.y).float())
         keep_best(state, float(torch.cat(right).mean()), craft.preprocessor)
 
     def on_train_end(self, networks: Networks, state: TrainState) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, from_x
-from forefend.checks import InputError
+from forefend.checks import InputError, predictions
 from forefend.losses import ce
 from forefend.models.classifiers.feature_layers import feature_layers_of
+from forefend.models.freezing import deep_copy
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, weights_of
 from forefend.recipes.model_selection import keep_best, restore_best
 from forefend.recipes.schedules import step_decay
@@ -56,7 +56,7 @@ def with_new_head(classifier: nn.Module, classes: int) -> nn.Module:
     Raises:
         InputError: the classifier has no linear or convolutional layer.
     """
-    network = copy.deepcopy(classifier)
+    network = deep_copy(classifier)
     last = next(iter(head(network)), None)
     if not isinstance(last, nn.Linear | nn.Conv2d):
         raise InputError("The source has no linear or convolutional layer to make a new head of.")
@@ -81,8 +81,7 @@ def true_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def predicted_labels(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The prediction on the clean image, so that no label leaks."""
     with torch.no_grad():
-        predicted: Tensor = classifier(x).argmax(1)
-    return predicted
+        return predictions(classifier(x))
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class Transfer(Recipe):
         for batch in batches:
             seen = [batch.x, attack(f, batch.x, batch.y, rng=batch.rng)] if attack else [batch.x]
             with torch.no_grad():
-                right += [(f(x).argmax(1) == batch.y).float() for x in seen]
+                right += [(predictions(f(x), batch.index) == batch.y).float() for x in seen]
         keep_best(state, float(torch.cat(right).mean()), f)
 
     def on_train_end(self, networks: Networks, state: TrainState) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, fgsm
-from forefend.checks import InputError
+from forefend.checks import InputError, predictions
 from forefend.losses import Mean, ce
 from forefend.models.defense import pipelines
 from forefend.recipes.base import Batch, Networks
@@ -116,5 +116,5 @@ def _accuracy(attack: Attack, f: Callable[[Tensor], list[Tensor]], batch: Batch)
         x, y = batch.x[rows], batch.y[rows]
         x_adv: Any = attack(f, x, y, rng=batch.rng.select(rows))
         with torch.no_grad():
-            right += [(logits.argmax(1) == y).double() for logits in f(x_adv)]
+            right += [(predictions(logits, batch.index[rows]) == y).double() for logits in f(x_adv)]
     return float(torch.cat(right).mean())

@@ -19,7 +19,7 @@ from forefend.attacks.base import Attack
 from forefend.checks import InputError, as_integer, check_type
 from forefend.data import ImageDataset, split
 from forefend.data.dataset import as_image_dataset
-from forefend.models.freezing import frozen, restore_modes
+from forefend.models.freezing import frozen, gradients_enabled, restore_modes
 from forefend.recipes.base import Batch, Networks, Recipe, Trainable, no_attack
 from forefend.recipes.state import TrainState
 from forefend.runtime.distributed import accelerator_on, broadcast_weights, leave_group_at_exit
@@ -38,6 +38,7 @@ from forefend.training.mixed_precision import mixed_precision
 from forefend.training.training_log import TrainingLog
 
 
+@gradients_enabled()
 def fit(
     recipe: Recipe,
     data: Any,

@@ -25,7 +25,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.model_checks import unchanged
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
-from forefend.models.freezing import channels_last_copy, device_of
+from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32
@@ -104,6 +104,7 @@ class SmoothedClassifier:
         return guess, votes, self.smoothing.radius(votes[guess])
 
 
+@gradients_enabled()
 def certify(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,

@@ -36,6 +36,7 @@ from forefend.models.classifiers import Normalized
 from forefend.models.classifiers.model_card import NamedClassifier, load_card
 from forefend.models.defense import Defended, Defense, load
 from forefend.models.fingerprint import fingerprint
+from forefend.models.freezing import gradients_enabled
 from forefend.models.guide import Guide
 from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
@@ -50,6 +51,7 @@ from forefend.training.compute_budget import training_flops
 from forefend.training.resolve_classifiers import resolve_classifier
 
 
+@gradients_enabled()
 def compare(
     run: str | Path,
     data: Any = None,

@@ -32,7 +32,7 @@ from forefend.evaluation.gradient_masking.recorded_accuracy import read_records,
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
-from forefend.models.freezing import device_of, frozen
+from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import write_versioned
 from forefend.runtime.rng import torch_seed
@@ -45,6 +45,7 @@ Evaluate = Callable[[ImageDataset, Suite], list[dict[int, bool]]]
 FULL: Final = CheckBudget()
 
 
+@gradients_enabled()
 def check(
     model: nn.Module | EvaluatedModel,
     data: Any,

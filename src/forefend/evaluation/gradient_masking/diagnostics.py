@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks.pgd import input_gradient
+from forefend.attacks.base import input_gradient
 from forefend.evaluation.access import Access
 from forefend.evaluation.model_checks import gives_logits, has_gradient, is_random
 from forefend.losses import Loss, ce, margin
