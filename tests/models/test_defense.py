@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -313,3 +314,27 @@ def test_load_of_a_card_without_digests_is_not_verified(tmp_path: Path) -> None:
 def test_load_of_a_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere holds no defense\.json"):
         load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("given", [lambda x: x, "smallcnn", nn.Identity, None])
+def test_what_is_no_module_is_refused_as_defense_and_classifier(given: Any) -> None:
+    for make in (lambda: Defended(given, classifier()), lambda: Defended(nn.Identity(), given), lambda: Guide(given)):
+        with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
+            make()
+
+
+@pytest.mark.parametrize("given", [None, 3, ["runs"]])
+def test_load_of_what_is_no_path_is_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="expected a path"):
+        load(given)
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (0.0, "only zeros")])
+def test_load_of_dead_weights_is_refused(value: float, words: str, tmp_path: Path) -> None:
+    """A training that diverged saves them."""
+    dead = defense()
+    for tensor in dead.preprocessor.state_dict().values():
+        tensor.fill_(value) if tensor.is_floating_point() else None
+    dead.save(tmp_path)
+    with pytest.raises(InputError, match=words):
+        load(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from forefend.models import preprocessors
 from forefend.models.card_file import read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.fingerprint import fingerprint
+from forefend.models.freezing import check_module
 from forefend.models.guide import Guide
 from forefend.runtime.labels import labeled
 
@@ -126,6 +128,7 @@ class Defended(nn.Module):
 
     def __init__(self, defense: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
+        check_module(defense, "a defense")
         self.defense = defense
         self.classifier = classifier if isinstance(classifier, Guide) else Guide(classifier)
         self.training = defense.training
@@ -170,9 +173,11 @@ def load(folder: str | Path) -> Defense:
     """Load the defense of a run folder or of a folder written by `Defense.save`, in eval mode.
 
     Raises:
-        InputError: the folder holds no defense, its card was edited, its weights are damaged, or they are other
-            weights.
+        InputError: the folder holds no defense, its card was edited, or its weights are damaged, NaN, all zero, or
+            other weights.
     """
+    if not isinstance(folder, str | PathLike):
+        raise InputError(f"The folder of the defense is {folder!r}, expected a path: give that of a training run.")
     folder = Path(folder)
     if not (folder / "defense.json").exists():
         raise InputError(f"{folder} holds no defense.json: give the folder of a finished training run.")
@@ -193,4 +198,14 @@ def load(folder: str | Path) -> Defense:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}/weights.safetensors does not fit {card.architecture} ({reason}).") from None
+    _check_weights(preprocessor, folder / "weights.safetensors")
     return Defense(preprocessor, card, verified=sha256 is not None).eval()
+
+
+def _check_weights(preprocessor: nn.Module, file: Path) -> None:
+    weights = dict(preprocessor.named_parameters())
+    broken = [name for name, tensor in preprocessor.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(f"{file} holds NaN or infinite numbers in {broken[0]}: copy the file again, or train again.")
+    if weights and not any(bool(tensor.any()) for tensor in weights.values()):
+        raise InputError(f"{file} holds only zeros: copy the file again, or train again.")

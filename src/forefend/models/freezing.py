@@ -39,6 +39,7 @@ def frozen(network: Network) -> Network:
         >>> view.weight.data_ptr() == network.weight.data_ptr()
         True
     """
+    check_module(network, "a network")
     with gradients_enabled():
         originals = list(chain(network.parameters(), network.buffers()))
         views = [tensor.detach().clone() if tensor.is_inference() else tensor.detach() for tensor in originals]
@@ -58,6 +59,20 @@ def frozen(network: Network) -> Network:
         for parameter in copied.parameters():  # requires_grad_ of a ScriptModule raises
             parameter.requires_grad = False
         return copied
+
+
+def check_module(given: object, what: str) -> None:
+    """Refuse what is no torch module, such as a function, a name or a class.
+
+    Raises:
+        InputError: it is no module.
+    """
+    if not isinstance(given, nn.Module):
+        shown = f"The class {given.__name__}" if isinstance(given, type) else f"{type(given).__name__} {given!r:.40}"
+        raise InputError(
+            f"{shown} was given as {what}, expected a torch.nn.Module: wrap a function in a module that calls it, and "
+            "look a name up with forefend.resolve_classifier or forefend.load."
+        )
 
 
 def deep_copy(network: Network, memo: dict[int, Any] | None = None) -> Network:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError, unknown_name
 from forefend.models.fingerprint import fingerprint, state_digest
-from forefend.models.freezing import frozen
+from forefend.models.freezing import check_module, frozen
 
 
 class Guide(nn.Module):
@@ -24,6 +24,7 @@ class Guide(nn.Module):
 
     def __init__(self, classifier: nn.Module, name: str = "guide") -> None:
         super().__init__()
+        check_module(classifier, "a classifier")
         self.classifier = frozen(classifier)
         self.name = name
         self._original = weakref.ref(classifier)  # to check that training did not change it
