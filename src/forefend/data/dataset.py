@@ -227,12 +227,12 @@ def image_digests(x: Tensor, y: Tensor) -> list[str]:
 def dataset_digest(images: ImageDataset) -> str:
     """Return a digest of all images, labels and indices, 32 hexadecimal digits.
 
-    A dataset on disk has a method `stored` that yields the content of its files, which takes less
+    A dataset on disk has a method `file_contents` that yields its files, which takes less
     time than decoding them.
     """
     words = [images.shape, images.labels.tolist(), images.index.tolist()]
     digest = hashlib.sha256(repr(words).encode())
-    for part in images.stored() if hasattr(images, "stored") else _all_pixels(images):
+    for part in images.file_contents() if hasattr(images, "file_contents") else _all_pixels(images):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:32]
 

@@ -95,7 +95,7 @@ class ImageFolder:
         paths = tuple(self.paths[row] for row in rows.tolist())
         return replace(self, paths=paths, labels=self.labels[rows], index=self.index[rows])
 
-    def stored(self) -> Iterator[bytes]:
+    def file_contents(self) -> Iterator[bytes]:
         """Yield the content of each file, from which `dataset_digest` is computed."""
         return (path.read_bytes() for path in self.paths)
 

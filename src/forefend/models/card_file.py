@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import content_digest, read_versioned, write, write_versioned
+from forefend.runtime.files import check_regular, content_digest, read_versioned, write, write_versioned
 
 WEIGHTS = "weights.safetensors"
 
@@ -50,6 +50,7 @@ def read_weights(path: Path, sha256: str | None) -> bytes:
     Raises:
         InputError: they are not those that the card was written for.
     """
+    check_regular(path)
     weights = path.read_bytes()
     if sha256 is not None and hashlib.sha256(weights).hexdigest() != sha256:
         raise InputError(f"{path} is damaged, or holds other weights than its card was written for: restore the file.")

@@ -52,7 +52,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"There is no weights file {path}: check its path.")
     state = _read_safetensors(path) if _is_safetensors(path) else _unwrap(_read_torch(path), path)
     for name, tensor in state.items():
-        if tensor.dtype not in _PLAIN or tensor.layout is not torch.strided or tensor.is_meta:
+        if tensor.dtype not in _PLAIN or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
             raise InputError(
                 f"The tensor {name} in {path.name} is not of plain numbers ({kind}): save the dense float weights."
