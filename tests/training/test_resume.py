@@ -86,6 +86,16 @@ def test_fit_of_another_training_does_not_resume(changes: dict[str, Any], told: 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("row", [1, 300, 599])
+def test_fit_with_one_other_image_of_many_does_not_resume(row: int, tmp_path: Path) -> None:
+    data, recipe = toy_images(600), replace(SMALL, batch_size=300)
+    train(recipe, data, toy_cast(), run=tmp_path)
+    pixels = data.pixels.clone()
+    pixels[row] = 1 - pixels[row]
+    with pytest.raises(InputError, match="pixels was "):
+        train(recipe, replace(data, pixels=pixels), toy_cast(), run=tmp_path)
+
+
 def test_fit_makes_the_run_folder_and_reports_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "new" / "run"
     with pytest.raises(KeyboardInterrupt):
