@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from forefend import data
-from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, weak_carlini_wagner
+from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, cw_search_c100, cw_single_c100
 from forefend.checks import InputError
 from forefend.losses import margin
 from forefend.models.classifiers.pretrained import load_weights
@@ -195,10 +195,10 @@ def test_steps_equal_the_number_of_gradients() -> None:
     assert attack.steps == 21
     assert calls == [2] * 21
     assert carlini_wagner(L2(1)).steps == 9000
-    assert weak_carlini_wagner(L2(1)).steps == 100
+    assert cw_single_c100(L2(1)).steps == 100
 
 
-def test_weak_carlini_wagner_reaches_a_corner_and_stops() -> None:
+def test_cw_single_c100_reaches_a_corner_and_stops() -> None:
     """From mid-gray a step of 10 in tanh space makes every pixel black or white, whatever the gradient's size."""
     network, calls = linear(2), []
     x = gray(4)
@@ -210,10 +210,10 @@ def test_weak_carlini_wagner_reaches_a_corner_and_stops() -> None:
 
     uphill = (network[1].weight[1 - y] - network[1].weight[y]).detach().view_as(x)
     corner = (uphill > 0).double()
-    torch.testing.assert_close(run(weak_carlini_wagner(L2(5)), f, x, y), corner, atol=1e-6, rtol=0)
+    torch.testing.assert_close(run(cw_single_c100(L2(5)), f, x, y), corner, atol=1e-6, rtol=0)
     assert len(calls) < 100
     assert (lengths(corner, x) > 3).all()
-    assert torch.equal(run(weak_carlini_wagner(L2(3)), network, x, y), x)  # AAA's radius
+    assert torch.equal(run(cw_single_c100(L2(3)), network, x, y), x)  # AAA's radius
     assert (lengths(run(SHORT, network, x, y), x) < 1).all()
 
 
@@ -227,8 +227,9 @@ def test_attack_restores_the_network() -> None:
 
 
 def test_names_tell_the_settings() -> None:
-    proper, weak = carlini_wagner(L2(0.5)), weak_carlini_wagner(L2(3))
+    proper, weak = carlini_wagner(L2(0.5)), cw_single_c100(L2(3))
     assert str(proper) == "CW-9x1000(L2:0.5, lr=0.01, c=0.01, confidence=0.0, checks=0)"
+    assert str(cw_search_c100(L2(3))) == "CW-9x100(L2:3, lr=0.1, c=100.0, confidence=0.0, checks=0)"
     assert str(weak) == "CW-1x100(L2:3, lr=10.0, c=100.0, confidence=0.0, checks=10)"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from forefend.evaluation.access import Access, Surrogate, oblivious, white_box
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import SUITES, general, papers
 from forefend.evaluation.trial import Suite, Terms, Trial
+from forefend.models import preprocessors
 from forefend.models.defense import Defended
 from forefend.models.fingerprint import fingerprint
 from forefend.threat_models.base import ThreatModel
@@ -119,8 +121,42 @@ def test_aaa_adaptive_attacks_the_autoencoder() -> None:
     suite = papers.aaa_adaptive([Linf(0.2)], toy_images(8))
     assert suite[0].access(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6))[1].shape == (2, 1, 6, 6)
     assert suite[1].access(Defended(Autoencoder(), classifier()))(torch.rand(2, 1, 6, 6)).shape == (2, 5)
+    suite = [replace(trial, restarts=1) for trial in papers.aaa_adaptive(["Linf:0.05"], toy_images(8))]
     cells = evaluate(Defended(Autoencoder(), classifier()), toy_images(4), suite)
-    assert [cell.attack for cell in cells] == ["none", "PGD with reconstruction", "latent", "worst"]
+    assert [cell.attack for cell in cells] == ["none", "PGD with reconstruction", "latent", "BPDA", "worst"]
+
+
+def test_aaa_adaptive_takes_the_steps_of_aaa() -> None:
+    for threat in ("Linf:0.3", "Linf:8/255"):
+        pgd, *adaptive = papers.aaa([threat])[0], *papers.aaa_adaptive([threat], toy_images(8))
+        assert len(adaptive) == 3
+        for trial in adaptive:
+            attack = getattr(trial.attack, "attack", trial.attack)
+            settings = attack.steps, attack.step_size, trial.restarts
+            assert settings == (pgd.attack.steps, pgd.attack.step_size, pgd.restarts)
+
+
+@pytest.mark.parametrize("name", ["narrow-unet", "residual-unet", "robustifier-4"])
+def test_aaa_adaptive_runs_on_u_nets(name: str) -> None:
+    small = {"widths": (4, 8), "depths": (1, 1)} if "unet" in name else {"scale": 1}
+    guarded = Defended(preprocessors.build(name, channels=1, **small).eval(), classifier())
+    suite = [replace(trial, restarts=1) for trial in papers.aaa_adaptive(["Linf:0.05"], toy_images(8))]
+    latents = suite[1].access(guarded)(torch.rand(2, 1, 6, 6))
+    assert latents.shape[0] == 2
+    assert latents[0, 0].numel() < 36
+    assert len(evaluate(guarded, toy_images(4), suite, allow_weak=True)) == 5
+
+
+def test_aaa_carlini_wagner_search_breaks_what_the_single_weight_leaves() -> None:
+    """A natural classifier is near its boundary in L2: the reading that searches c finds it, overshooting does not."""
+    single, search = papers.aaa_carlini_wagner()[:2]
+    assert (single.attack.searches, search.attack.searches) == (1, 9)
+    assert single.attack.weight == search.attack.weight == 100
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    x = torch.full((4, 1, 8, 8), 0.5)
+    y = network(x).argmax(1)
+    assert torch.equal(single.attack(network, x, y), x)
+    assert (network(search.attack(network, x, y)).argmax(1) != y).all()
 
 
 def test_papers_protocols_equal_the_printed_ones() -> None:
@@ -139,7 +175,7 @@ def test_papers_protocols_equal_the_printed_ones() -> None:
     mnist, cifar = papers.aaa([Linf(0.3)])[0], papers.aaa([Linf("8/255")])[0]
     assert (mnist.attack.steps, mnist.attack.step_size, mnist.restarts) == (100, 0.01, 50)
     assert (cifar.attack.steps, cifar.attack.step_size, cifar.restarts) == (20, pytest.approx(2 / 255), 10)
-    assert [str(trial.threat) for trial in papers.aaa([Linf(0.3)])[1:]] == ["L2:3", "L2:3"]
+    assert [str(trial.threat) for trial in papers.aaa([Linf(0.3)])[1:]] == ["L2:3"] * 3
     few = papers.transfer([Linf(0.03125)], {"densenet": classifier()})
     assert [trial.name for trial in few] == ["FGSM white-box", "PGD-7 white-box", "FGSM densenet", "PGD-7 densenet"]
     assert few[1].attack.start is from_x

@@ -193,17 +193,19 @@ class Features:
 
 @labeled("latent")
 def latent(model: nn.Module) -> nn.Module:
-    """A view: the output of the defense's `encoder`, without the classifier.
+    """A view: the output of the defense's `encoder` or of its method `encode`, without the classifier.
 
     Raises:
-        InputError: the defense has no `encoder`.
+        InputError: the defense has neither.
     """
     defense: Any = _defense(model)
     network = getattr(defense, "preprocessor", defense)
     encoder = getattr(network, "encoder", None)
-    if not isinstance(encoder, nn.Module):
-        raise InputError(f"{type(network).__name__} has no encoder: give an autoencoder for a latent attack.")
-    return encoder
+    if isinstance(encoder, nn.Module):
+        return encoder
+    if not hasattr(network, "encode"):
+        raise InputError(f"{type(network).__name__} has no encoder: give an autoencoder or a U-Net.")
+    return _Latent(network)
 
 
 @labeled("reconstruction")
@@ -234,6 +236,20 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.guide.read(self.defense(x), [self.layer])[1][self.layer]
+        return features
+
+
+@final
+class _Latent(nn.Module):
+    """The lowest features of a U-Net."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        network: Any = self.network
+        features: Tensor = network.encode(x)
         return features
 
 

@@ -7,7 +7,16 @@ from typing import Final
 
 from forefend.evaluation.access import Access, Surrogate, oblivious, through_bpda, white_box
 from forefend.evaluation.suites.general import black_box, cascade, curve, quick, randomized, standard
-from forefend.evaluation.suites.papers import aaa, aaa_adaptive, jatp, robustifier, rtfe, rtfe_strong_weak, transfer
+from forefend.evaluation.suites.papers import (
+    aaa,
+    aaa_adaptive,
+    aaa_carlini_wagner,
+    jatp,
+    robustifier,
+    rtfe,
+    rtfe_strong_weak,
+    transfer,
+)
 from forefend.evaluation.trial import Cascade, Suite, Terms, Trial, with_copies
 
 SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
@@ -34,6 +43,7 @@ __all__ = [
     "Trial",
     "aaa",
     "aaa_adaptive",
+    "aaa_carlini_wagner",
     "black_box",
     "cascade",
     "curve",

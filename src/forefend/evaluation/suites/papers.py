@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from forefend.attacks.autoattack import AutoAttack
-from forefend.attacks.carlini_wagner import carlini_wagner, weak_carlini_wagner
+from forefend.attacks.carlini_wagner import carlini_wagner, cw_search_c100, cw_single_c100
 from forefend.attacks.feature_space import (
     AnotherClass,
     WithTarget,
@@ -26,10 +26,11 @@ from forefend.attacks.momentum import ti_bim
 from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.attacks.wasserstein import ProjectedWasserstein
 from forefend.data import ImageDataset
-from forefend.evaluation.access import Access, Surrogate, View, white_box
+from forefend.evaluation.access import Access, Surrogate, View, through_bpda, white_box
 from forefend.evaluation.suites.general import Threats
 from forefend.evaluation.trial import Trial
 from forefend.losses import dlr, margin
+from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2
 from forefend.threat_models.parsing import as_threat_models
 from forefend.threat_models.wasserstein import Wasserstein
@@ -104,39 +105,51 @@ def aaa(threats: Threats) -> list[Trial]:
 
     From a radius of 0.1 on, PGD takes 100 steps of 0.01 from 50 starts, as on MNIST and
     Fashion-MNIST; below, 20 steps of a quarter of the radius from 10 starts, as on CIFAR-10. The
-    paper's Carlini–Wagner attack has weak settings and is called CW weak; CW has the usual ones.
+    paper states c = 100 for its Carlini–Wagner attack, and not whether c is searched: `CW single
+    c100` and `CW search c100` are the two readings, and CW has the usual settings.
 
     Source: AAA (1909.05921), sections 4 and 5.
     """
-    pgd = [
-        Trial("PGD-100 x50", PGD(threat, 100, 0.01), threat, restarts=50)
-        if threat.radius >= 0.1
-        else Trial("PGD-20 x10", PGD(threat, 20, threat.radius / 4), threat, restarts=10)
-        for threat in as_threat_models(threats)
-    ]
+    pgd = []
+    for threat in as_threat_models(threats):
+        steps, size, restarts = _aaa_steps(threat)
+        pgd.append(Trial(f"PGD-{steps} x{restarts}", PGD(threat, steps, size), threat, restarts=restarts))
+    return [*pgd, *aaa_carlini_wagner()]
+
+
+def _aaa_steps(threat: ThreatModel) -> tuple[int, float, int]:
+    """Return steps, step size and number of starts of AAA's PGD."""
+    return (100, 0.01, 50) if threat.radius >= 0.1 else (20, threat.radius / 4, 10)
+
+
+def aaa_carlini_wagner() -> list[Trial]:
+    """Return the readings of AAA's Carlini–Wagner attack within its l2 distance of 3, and the usual attack."""
     near = L2(3)
-    weak = Trial("CW weak", weak_carlini_wagner(near), near)
-    return [*pgd, weak, Trial("CW", carlini_wagner(near), near)]
+    readings = {"CW single c100": cw_single_c100, "CW search c100": cw_search_c100, "CW": carlini_wagner}
+    return [Trial(name, attack(near), near) for name, attack in readings.items()]
 
 
 def aaa_adaptive(threats: Threats, pool: ImageDataset) -> list[Trial]:
-    """Return AAA's attacks on the autoencoder: on label and reconstruction, and on the latent.
+    """Return AAA's attacks on the defense: on label and reconstruction, on the latent, and BPDA.
+
+    The latent of an autoencoder is the output of its encoder, that of a U-Net its lowest features.
 
     Args:
         threats: threat models or their names.
         pool: images whose latents are targets; their labels must differ.
 
-    Source: AAA (1909.05921), section 6; steps as in its PGD.
+    Source: AAA (1909.05921), section 6; steps and starts as in its PGD.
     """
     x, y, _ = pool.batch(torch.arange(len(pool)))
     trials = []
     for threat in as_threat_models(threats):
-        size = 2.5 * threat.radius / 100
-        spoil = WithTarget(reconstruction_attack(threat, 100, size), label_and_image)
-        swap = WithTarget(latent_attack(threat, 100, size), AnotherClass(x, y))
+        steps, size, restarts = _aaa_steps(threat)
+        spoil = WithTarget(reconstruction_attack(threat, steps, size), label_and_image)
+        swap = WithTarget(latent_attack(threat, steps, size), AnotherClass(x, y))
         trials += [
-            Trial("PGD with reconstruction", spoil, threat, access=Access(reconstruction)),
-            Trial("latent", swap, threat, access=Access(latent)),
+            Trial("PGD with reconstruction", spoil, threat, restarts, Access(reconstruction)),
+            Trial("latent", swap, threat, restarts, Access(latent)),
+            Trial("BPDA", PGD(threat, steps, size), threat, restarts, Access(through_bpda)),
         ]
     return trials
 

@@ -42,16 +42,23 @@ class RobustifierUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return images of the shape of `x`, not clamped to [0, 1], from images `(B, C, H, W)` in [0, 1]."""
-        x = self.down[0](x)
-        laterals = []
-        for level in self.down[1:]:
-            laterals.append(x)
-            x = level(F.max_pool2d(x, 2, ceil_mode=True))
+        *laterals, x = self.levels(x)
         for level, lateral in zip(self.up, reversed(laterals), strict=True):
             x = F.interpolate(x, size=lateral.shape[-2:], mode="bilinear", align_corners=True)
             x = level(torch.cat((lateral, x), 1))
         restored: Tensor = self.last(x)
         return restored
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Return the features of each level on the way down; the last are the lowest."""
+        features = [self.down[0](x)]
+        for level in self.down[1:]:
+            features.append(level(F.max_pool2d(features[-1], 2, ceil_mode=True)))
+        return features
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the lowest features, `(B, 64 scale, h, w)`."""
+        return self.levels(x)[-1]
 
 
 def _pair(before: int, middle: int, after: int) -> nn.Sequential:

@@ -53,14 +53,20 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `(B, widths[0], H, W)` of images `(B, C, H, W)`."""
-        laterals = []
-        for stage in self.down:
-            x = stage(x)
-            laterals.append(x)
+        laterals = self.stages(x)
+        x = laterals[-1]
         for stage, lateral in zip(reversed(self.up), reversed(laterals[:-1]), strict=True):
             x = self.resize(x, lateral.shape[-2:])
             x = stage(torch.cat((lateral, x), 1) if self.lateral else x)
         return x
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the features of each stage on the way down; the last are the lowest."""
+        features = []
+        for stage in self.down:
+            x = stage(x)
+            features.append(x)
+        return features
 
 
 @final
@@ -85,6 +91,10 @@ class DenoisingUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return images in (0, 1), of the shape of `x`, from images `(B, C, H, W)` in [0, 1]."""
         return torch.sigmoid(self.last(self.body(x)))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the lowest features, `(B, widths[-1], h, w)`."""
+        return self.body.stages(x)[-1]
 
 
 # For small images: 118,627 parameters, 29 million multiplications at 32x32.
@@ -123,6 +133,10 @@ class ResidualUNet(nn.Module):
         """Return images of the shape of `x`, not clamped to [0, 1], from images `(B, C, H, W)` in [0, 1]."""
         change: Tensor = self.last(self.body(x))
         return x + change
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the lowest features, `(B, widths[-1], h, w)`."""
+        return self.body.stages(x)[-1]
 
 
 def _stage(before: int, width: int, depth: int, stride: int) -> nn.Sequential:
