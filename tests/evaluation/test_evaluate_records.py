@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers.toy_networks import classifier, held, preprocessor, toy_images, tra
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD
+from forefend.checks import InputError
 from forefend.evaluation import records, results
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -54,6 +56,24 @@ def test_evaluate_interrupted_resumes_each_image_once(tmp_path: Path) -> None:
     assert len(calls) == 4
     judged = [i for r in records.read(tmp_path / "records.jsonl") if r.trial != "none" for i in r.index]
     assert sorted(judged) == list(range(4, 40))
+
+
+def test_evaluate_whose_folder_was_deleted_is_refused(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Deleting(Shift):
+        def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
+            shutil.rmtree(tmp_path / "e", ignore_errors=True)
+            return super().__call__(f, x, target, rng=rng)
+
+    with pytest.raises(InputError, match="e was deleted or replaced meanwhile"):
+        evaluate(Threshold(), levels(4), [Trial("it", Deleting(0.1, []), Linf(0.1))], folder=tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
+def test_evaluate_refuses_names_that_tables_cannot_show() -> None:
+    models = [EvaluatedModel("<script>", Threshold())]
+    with pytest.raises(InputError, match="'<script>' has characters"):
+        evaluate(models, levels(4), [Trial("it", Shift(0.1, []), Linf(0.1))])
 
 
 def test_evaluate_larger_sample_attacks_new_images_only(tmp_path: Path) -> None:

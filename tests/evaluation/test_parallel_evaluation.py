@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +22,7 @@ from forefend.evaluation.certification import certificate
 from forefend.evaluation.result_store import part_of
 from forefend.runtime import distributed, files
 from forefend.runtime.distributed import ProcessGroup, process_group
+from forefend.runtime.folders import locked
 from forefend.training.trainer import _Loop
 
 
@@ -81,6 +85,47 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     assert corruption_results.load(two / "corruptions") == evaluation_process.corrupted(one / "corruptions")
     assert judged(two / "corruptions") == judged(one / "corruptions")
     assert set(judged(two / "corruptions").values()) == {1}
+
+
+def test_evaluate_cuts_a_half_line_beside_a_partner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk or kill -9 can leave half a line of the first process, and whole lines of the second."""
+    evaluation_process.evaluated(tmp_path, 60)
+    whole, expected = records.read(tmp_path / "records.jsonl"), results.load(tmp_path)
+    (tmp_path / "records.jsonl").unlink()
+    for number, record in enumerate(whole):
+        files.append(part_of(tmp_path, "records", number % 2), record)
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    capsys.readouterr()
+    assert evaluation_process.evaluated(tmp_path, 60) == expected
+    assert "is not used" not in capsys.readouterr().out
+    assert judged(tmp_path) == Counter((record.trial, index) for record in whole for index in record.index)
+
+
+def test_evaluate_computes_damaged_lines_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected, path = evaluation_process.evaluated(tmp_path, 60), tmp_path / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace("true", "false") if "true" in lines[1] else lines[1].replace("false", "true")
+    lines[3] = "junk\n"
+    path.write_text("".join(lines))
+    capsys.readouterr()
+    assert evaluation_process.evaluated(tmp_path, 60) == expected
+    said = capsys.readouterr().out
+    assert f"Line 2 of {path} is not used (it was edited" in said
+    assert "nor are 1 other lines" in said
+
+
+def test_evaluate_in_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        done = subprocess.run(
+            [sys.executable, evaluation_process.__file__, str(tmp_path), "30"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "InputError: Another process writes to" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_evaluate_reads_records_of_a_killed_process(tmp_path: Path) -> None:

@@ -55,6 +55,19 @@ def test_rewind_drops_later_log_lines(tmp_path: Path) -> None:
     assert lines == [{"step": 5}, {"step": 10}, {"step": 15, "loss": 1.0}]
 
 
+def test_rewind_drops_unreadable_lines_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, log = start(tmp_path, CONFIG), tmp_path / "train.jsonl"
+    junk = [b"", b"null", b"{", b"\xff\x00", b'{"epoch": 1}', b'{"step": "a"}', b'{"step": NaN}', b"[" * 9999]
+    log.write_bytes(b"\n".join([*junk, b'{"step": 5}', b""]))
+    run.rewind(10)
+    assert log.read_bytes() == b'{"step": 5}\n'
+    assert f"{log}: 8 unreadable lines are removed" in capsys.readouterr().out
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(InputError, match=r"train\.jsonl is a folder"):
+        run.rewind(10)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,34 @@ def test_fit_killed_repeatedly_gives_the_same_weights(tmp_path: Path) -> None:
     killed, whole = (torch.load(tmp_path / n / "weights.pt", weights_only=True) for n in ("killed", "whole"))
     assert same(list(killed.values()), list(whole.values()))
     assert (folder / "train.jsonl").read_text() == (tmp_path / "whole" / "train.jsonl").read_text()
+
+
+def test_fit_in_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:
+    def second(x: Tensor, rng: KeyedRNG) -> Tensor:
+        if rng.step == 2:
+            code = "import sys; from helpers.training_process import *; slow_run(Path(sys.argv[1]))"
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            command = [sys.executable, "-c", code, str(tmp_path)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            said.append(done.stderr.splitlines()[-1])
+        return x
+
+    said: list[str] = []
+    train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path), augment=second)
+    assert len(said) == 1
+    assert "InputError: Another process writes to" in said[0]
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 2
+
+
+def test_fit_whose_folder_was_deleted_is_refused(tmp_path: Path) -> None:
+    def delete(x: Tensor, rng: KeyedRNG) -> Tensor:
+        if rng.step == 1:
+            shutil.rmtree(tmp_path / "run")
+        return x
+
+    with pytest.raises(InputError, match="run was deleted or replaced meanwhile"):
+        train(SMALL, toy_images(), toy_cast(), run=Run(tmp_path / "run"), augment=delete)
+    assert not (tmp_path / "run").exists()
 
 
 def _written(folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from forefend.recipes.transfer import with_new_head
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_of
 from forefend.runtime.files import folder_name
+from forefend.runtime.folders import check_in_place, locked
 from forefend.runtime.threads import choose_threads
 from forefend.training.artifacts import training_config
 from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, stop
@@ -142,7 +143,7 @@ def _run(name: str, options: Any) -> Path:
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
     augment = augmentation(options.data)
-    with _removed_if_refused(run):
+    with _held(run, accelerator.is_main_process):
         trained = fit(
             recipe,
             images,
@@ -153,8 +154,8 @@ def _run(name: str, options: Any) -> Path:
             accelerator=accelerator,
             config=config,
         )
-    if accelerator.is_main_process:
-        _save(trained, networks.classifier, images, folder, options, found)
+        if accelerator.is_main_process:
+            _save(trained, networks.classifier, images, folder, options, found)
     return folder
 
 
@@ -188,16 +189,19 @@ def _may_change(folder: Path, options: Any) -> tuple[str, ...]:
 
 
 @contextmanager
-def _removed_if_refused(run: run_folder.Run) -> Iterator[None]:
-    """Remove the config of a training that is refused before its first checkpoint."""
-    try:
-        yield
-    except InputError:
-        if not run.checkpoint.exists():
-            (run.folder / "config.json").unlink(missing_ok=True)
-            if not any(run.folder.iterdir()):
-                run.folder.rmdir()
-        raise
+def _held(run: run_folder.Run, main: bool) -> Iterator[None]:
+    """Hold the folder of a run; remove the config of a training that is refused before its first checkpoint."""
+    with locked(run.folder) if main else nullcontext():
+        try:
+            yield
+        except InputError:
+            with suppress(InputError):
+                check_in_place(run.folder)  # if it was replaced, the config there is that of another training
+                if not run.checkpoint.exists():
+                    (run.folder / "config.json").unlink(missing_ok=True)
+                    if not any(run.folder.iterdir()):
+                        run.folder.rmdir()
+            raise
 
 
 def _find(role: str, options: Any) -> list[NamedClassifier]:

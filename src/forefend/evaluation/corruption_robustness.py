@@ -32,6 +32,7 @@ from forefend.evaluation.result_store import (
     open_store,
     record_of,
 )
+from forefend.evaluation.results import check_names
 from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
@@ -117,6 +118,7 @@ def measure(
     examined = [examine(view, clean, model.name) for model, view in zip(models, views, strict=True)]
     identities = [known.identify(each, model.name) for model, each in zip(models, examined, strict=True)]
     keys = {model.title: key_of(identity, clean) for model, identity in zip(models, identities, strict=True)}
+    check_names([model.name for model in models])
     manifest = manifest_of(keys, clean, [*map(str, conditions)], seed)
     if folder:
         manifest.check(folder, "corruptions.json")
@@ -134,6 +136,7 @@ def measure(
         row = CorruptionRow(model.name, model.seen, model.defended, seed)
         results += row.count(forms, [verdicts[number] for verdicts in found])
     if folder and not process_group().rank:
+        manifest.check(folder, "corruptions.json")  # again, as another evaluation may have ended in the meantime
         corruption_results.save(folder, results)
         manifest.save(folder)
     return results

@@ -20,7 +20,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
-from forefend.evaluation.result_store import DigestedImages, ResultStore, key_of, open_store, record_of
+from forefend.evaluation.result_store import DigestedImages, ResultStore, hold, key_of, open_store, record_of
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials
@@ -152,6 +152,7 @@ def _prepare(
             )
         on_device = [trial.on(device_of(view.network)) for trial in trials]
         targets.append(Target(view, key, on_device, model.network, state))
+    results.check_names([*(model.name for model in models), *(trial.name for trial in trials)])
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
     return Evaluation(targets, images, trials, folder, seed, batch_size, manifest, known)
@@ -191,13 +192,16 @@ class Evaluation:
         """Attack all models and return the results; write the summary where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
         found = Results()
-        for target, verdicts in zip(self.targets, self.verdicts(allow_weak=allow_weak), strict=True):
-            model = target.model
-            row = Row(model.name, model.seen, model.defended, len(self.images), self.seed)
-            found += row.count(labels, verdicts)
-        if self.folder and not process_group().rank:
-            results.save(self.folder, found)
-            self.manifest.save(self.folder)
+        with hold(self.folder):
+            if self.folder:
+                self.manifest.check(self.folder)  # again, as another evaluation may have ended in the meantime
+            for target, verdicts in zip(self.targets, self.verdicts(allow_weak=allow_weak), strict=True):
+                model = target.model
+                row = Row(model.name, model.seen, model.defended, len(self.images), self.seed)
+                found += row.count(labels, verdicts)
+            if self.folder and not process_group().rank:
+                results.save(self.folder, found)
+                self.manifest.save(self.folder)
         return found
 
     def verdicts(self, *, allow_weak: bool) -> list[list[dict[int, bool]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,6 +145,11 @@ def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], ima
     return Record(key, trial, seed, list(verdicts), list(verdicts.values()), [images.digest(i) for i in verdicts])
 
 
+def hold(folder: Path | None) -> AbstractContextManager[None]:
+    """Hold a folder for the processes of this evaluation; the first one has the lock."""
+    return locked(folder) if folder and not process_group().rank else nullcontext()
+
+
 @contextmanager
 def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
     """Open the results in a folder; at the end all processes' results are in one file.
@@ -153,7 +158,7 @@ def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[A
         InputError: another evaluation writes to the folder.
     """
     processes = process_group()
-    with locked(folder) if folder and not processes.rank else nullcontext():
+    with hold(folder):
         lines = _gathered(folder, stem, processes, read) if folder else []
         yield ResultStore(folder, stem, lines, processes)
         if folder:

@@ -225,6 +225,17 @@ def _fault_of(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of models and trials that a table cannot show.
+
+    Raises:
+        InputError: a name holds markup or characters that cannot be printed.
+    """
+    for name in names:
+        if not is_plain_name(name):
+            raise InputError(f"The name {name!r} has characters that tables cannot show: leave out < > | and controls.")
+
+
 def is_plain_name(name: Any) -> bool:
     """Whether a name can be printed in a table, also in Markdown."""
     return isinstance(name, str) and name.isprintable() and not set(name) & set("<>|")

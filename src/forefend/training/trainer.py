@@ -94,8 +94,8 @@ def fit(
     loop = _loop(recipe, data, networks, config, seed=seed, augment=augment, accelerator=accelerator)
     training = manifest(recipe, data, networks, seed=seed, config=config) if run else {}
     log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator)
-    log.resume()
     with (
+        log.resumed(),
         use_threads(loop.state.threads or None),
         catch_signals() as received,
         _restored_generator(accelerator),

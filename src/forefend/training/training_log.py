@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from forefend.recipes.base import Trainable
 from forefend.recipes.state import TrainState
+from forefend.runtime.folders import locked
 from forefend.runtime.formatting import duration
 from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run
@@ -41,8 +43,18 @@ class TrainingLog:
     batches: Batches
     accelerator: Accelerator
 
-    def resume(self) -> None:
-        """Load the checkpoint, if there is one."""
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Hold the folder, and load the checkpoint, if there is one.
+
+        Raises:
+            InputError: another training writes to the folder, or the checkpoint cannot be resumed.
+        """
+        with locked(self.run.folder) if self.run and self.accelerator.is_main_process else nullcontext():
+            self._resume()
+            yield
+
+    def _resume(self) -> None:
         if self.run is None:
             return
         path, state, steps = self.run.checkpoint, self.state, self.batches.steps
