@@ -26,6 +26,7 @@ from forefend.attacks import (
     ProjectedWasserstein,
     Square,
     at_random,
+    bugs,
     di_fgsm,
     from_x,
     never,
@@ -34,6 +35,7 @@ from forefend.attacks.base import State, at_step
 from forefend.attacks.n_fgsm import NFGSM
 from forefend.checks import InputError
 from forefend.losses import ce, dlr, margin
+from forefend.models.defense import pipelines
 from forefend.models.fingerprint import state_digest
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
@@ -282,6 +284,14 @@ def test_attack_inside_no_grad_equals_the_attack_outside(name: str, context: Cal
     with context():
         got = CASES[name](f, x.clone(), y.clone(), rng=rng)
     assert torch.equal(got, expected)
+
+
+def test_pairs_of_narrow_labels_equal_int64_labels() -> None:
+    f, x, y, rng = problem(3)
+    attack, views = bugs(LINF, 3), pipelines(nn.Identity(), [f, f])
+    pair = ((y + 1) % 4, y)
+    narrow = tuple(labels.to(torch.int32) for labels in pair)
+    assert torch.equal(attack(views, x, narrow, rng=rng), attack(views, x, pair, rng=rng))
 
 
 def test_model_without_gradient_is_refused_in_a_sentence() -> None:

@@ -135,10 +135,8 @@ def attacking(
     """
     if labels := _takes_labels(loss, target):
         target = as_labels(target, len(x))
-    elif isinstance(target, Tensor) and target.dtype in (torch.int32, torch.int16, torch.uint8):
-        target = target.long()
     with eval_and_no_grad(f), gradients_enabled():
-        x, target = _outside_inference(x), _outside_inference(target)
+        x, target = _usable(x), _usable(target)
         yield _with_label_check(f, target) if labels else f, x, target
 
 
@@ -187,7 +185,7 @@ def loss_and_gradient(
     Raises:
         InputError: the loss or the gradient of an image is NaN or infinite, or there is no gradient.
     """
-    x = _outside_inference(x).requires_grad_()
+    x = _usable(x).requires_grad_()
     with torch.enable_grad():
         prediction = f(x)
         losses = loss(prediction, target)
@@ -215,10 +213,12 @@ def input_gradient(
     return loss_and_gradient(f, x, target, loss, attack=attack, index=index)[2]
 
 
-def _outside_inference(value: Any) -> Any:
-    """Return tensors detached; copies of those made in torch.inference_mode, which permits no gradient."""
-    if isinstance(value, tuple | list):
-        return type(value)(map(_outside_inference, value))
+def _usable(value: Any) -> Any:
+    """Return tensors detached and integers as int64; copies where torch.inference_mode permits no gradient."""
+    if type(value) in (tuple, list):
+        return type(value)(map(_usable, value))
     if not isinstance(value, Tensor):
         return value
+    if value.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
+        value = value.long()
     return value.detach().clone() if value.is_inference() else value.detach()
