@@ -20,13 +20,15 @@ Value = TypeVar("Value")
 
 # Test and description of the valid values of each setting. NaN fails every test.
 _COUNT: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
-_AT_LEAST_0: tuple[Callable[[Any], bool], str] = (lambda value: value >= 0, "at least 0")
+_AT_LEAST_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < math.inf, "at least 0")
 _ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "a finite number above 0")
 _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
 _SEED: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 RANGES = {
     **dict.fromkeys(("batch_size", "epochs", "generator_steps", "images", "processes", "size"), _COUNT),
     **dict.fromkeys(("bisections", "patience", "steps", "weight_decay", "decay", "plateau_factor"), _AT_LEAST_0),
+    **dict.fromkeys(("alpha", "beta", "gamma", "sigma", "clean_weight", "adversarial_weight"), _AT_LEAST_0),
+    **dict.fromkeys(("ce_weight", "mse_weight", "pixel_weight", "feature_weight", "discriminator_weight"), _AT_LEAST_0),
     **dict.fromkeys(("lr", "relative_step", "least_radius"), _ABOVE_0),
     **dict.fromkeys(("beta1", "hold_out", "milestones", "momentum", "warm_up"), _SHARE),
     "seed": _SEED,

@@ -46,6 +46,7 @@ class AAA(Recipe):
 
     roles = ("preprocessor", "guides")
     inner_attack_replaceable = True
+    loss_weights = ("ce_weight", "mse_weight")
     default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.3)

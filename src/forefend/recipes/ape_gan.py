@@ -41,6 +41,7 @@ class APEGAN(Recipe):
     """
 
     roles = ("preprocessor", "discriminator", "guides")
+    loss_weights = ("pixel_weight", "discriminator_weight")
     default_preprocessor = "ape-gan"
 
     threat: ThreatModel = Linf(8 / 255)

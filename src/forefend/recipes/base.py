@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import FunctionType
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +26,7 @@ from forefend.models.guide import Guide
 from forefend.recipes.state import TrainState
 from forefend.runtime.labels import label_of
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.parsing import as_threat_models
+from forefend.threat_models.parsing import as_threat_model, as_threat_models
 
 Steps = Iterator[tuple[str, Tensor]]  # name and loss of each trainable, in the order of their steps
 
@@ -103,8 +104,8 @@ class Trainable:
     schedule: Callable[[float], float]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Every parameter that the optimizer updates."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        """Every parameter that the optimizer updates; frozen ones are not."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
 def unchanged(x: Tensor) -> Tensor:
@@ -150,6 +151,7 @@ class Recipe(ABC):
     default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet",)
     inner_attack_replaceable: ClassVar[bool] = False  # whether `TrainingConfig.inner_attack` applies
     min_steps: ClassVar[int] = 1  # of the inner attack
+    loss_weights: ClassVar[tuple[str, ...]] = ()  # the fields that weight the terms of the loss, if all have one
 
     epochs: int
     batch_size: int
@@ -157,6 +159,10 @@ class Recipe(ABC):
     momentum: float  # of SGD, if the recipe uses it
     weight_decay: float  # likewise
     hold_out: float = 0.0  # share of the training set reserved for `validate`
+
+    def __post_init__(self) -> None:
+        if isinstance(getattr(self, "threat", None), str):
+            object.__setattr__(self, "threat", as_threat_model(self.threat))  # type: ignore[attr-defined]
 
     @classmethod
     def purpose(cls) -> str:
@@ -211,6 +217,7 @@ class Recipe(ABC):
         """
         as_threat_models(getattr(self, "threat", None) or ())
         for f in fields(self):  # type: ignore[arg-type]
+            _check_kind(f.name, getattr(self, f.name), f.default)
             if f.default in (*LABEL_LOSSES, *PAIR_LOSSES):
                 _check_loss(f.name, getattr(self, f.name), f.default in LABEL_LOSSES)
         numbers = self.settings()
@@ -221,6 +228,9 @@ class Recipe(ABC):
                 raise InputError(f"{name} is {given!r}, expected a whole number.")
         if numbers.get("steps", self.min_steps) < self.min_steps:
             raise InputError(f"steps is {numbers['steps']}, expected at least {self.min_steps}.")
+
+        if self.loss_weights and not any(numbers[name] for name in self.loss_weights):
+            raise InputError(f"The weights {', '.join(self.loss_weights)} are all 0, expected at least one above 0.")
 
     def settings(self) -> dict[str, Any]:
         """The fields as JSON values, for configs and records."""
@@ -254,11 +264,19 @@ def train_with_sgd(
 
 def _check_loss(name: str, loss: Any, on_labels: bool) -> None:
     """Refuse a loss that would take labels for another output, or another output for labels."""
-    if not callable(loss):
-        raise InputError(f"{name} is {loss!r}, expected a function, such as those of forefend.losses.")
     if loss in (PAIR_LOSSES if on_labels else LABEL_LOSSES):
         wanted = "logits and labels" if on_labels else "two outputs of the same shape"
         raise InputError(f"{name} is {label_of(loss)}, expected a loss of {wanted}.")
+
+
+def _check_kind(name: str, given: Any, default: Any) -> None:
+    """Refuse a field of another kind than its default."""
+    if isinstance(default, int | float) and not hasattr(given, "__float__"):
+        raise InputError(f"{name} is {given!r}, expected a number such as {default:g}.")
+    if isinstance(default, tuple) and not isinstance(given, list | tuple):
+        raise InputError(f"{name} is {given!r}, expected several values such as {default}.")
+    if isinstance(default, FunctionType) and not callable(given):
+        raise InputError(f"{name} is {given!r}, expected a function such as {default.__module__}.{default.__name__}.")
 
 
 def _plain(value: Any) -> Any:

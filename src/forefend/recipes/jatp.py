@@ -45,6 +45,8 @@ class JointTraining(Recipe):
         decay: factor on the learning rate at each milestone (section 4.1: 0.1).
     """
 
+    loss_weights = ("adversarial_weight", "alpha", "beta")
+
     threat: ThreatModel = Linf(8 / 255)
     steps: int = 40
     relative_step: float = 0.01 * 255 / 8

@@ -58,6 +58,7 @@ class MMA(Recipe):
     factors: tuple[float, ...] = (0.3, 0.1, 0.03)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.threat.norm != "Linf":
             raise InputError(f"The threat model of MMA is {self.threat}, expected l∞: use Linf:RADIUS.")
 

@@ -43,6 +43,7 @@ class NRP(Recipe):
     """
 
     roles = ("preprocessor", "discriminator", "guides")
+    loss_weights = ("feature_weight", "pixel_weight", "discriminator_weight")
 
     threat: ThreatModel = Linf(16 / 255)
     steps: int = 100
@@ -57,6 +58,7 @@ class NRP(Recipe):
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.threat.norm != "Linf":
             raise InputError(f"The threat model of NRP is {self.threat}, expected l∞: use Linf:RADIUS.")
 

@@ -52,6 +52,7 @@ class Robustifier(Recipe):
 
     roles = ("preprocessor", "guides")
     inner_attack_replaceable = True
+    loss_weights = ("alpha", "beta", "gamma")
     default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(0.031)

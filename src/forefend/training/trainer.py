@@ -35,6 +35,7 @@ from forefend.training.crafting import CraftingView
 from forefend.training.ema import average_loaded, averaged, load_average, trained_networks
 from forefend.training.inner_attacks import AtLeast
 from forefend.training.mixed_precision import mixed_precision
+from forefend.training.sanity import check_trainables, check_trained
 from forefend.training.training_log import TrainingLog
 
 
@@ -96,6 +97,7 @@ def fit(
     log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator)
     with (
         log.resumed(),
+        torch.enable_grad(),  # also within torch.no_grad
         use_threads(loop.state.threads or None),
         catch_signals() as received,
         _restored_generator(accelerator),
@@ -129,6 +131,7 @@ def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], ch
                 if accuracy and loop.monitor:
                     loop.monitor.update(state, accuracy, state.step // batches.per_epoch)
             if ended or stop or due:
+                check_trained(loop.trained, loop.evaluated, loop.few, state.step)
                 loop.merge()
                 log.save()
                 saved = time.monotonic()
@@ -152,6 +155,7 @@ def _loop(
     held = held and to_accelerator(held, accelerator.device)
     batches = Batches(train, held, recipe.batch_size, recipe.epochs, seed, augment, accelerator)
     trainables = recipe.configure_optimizers(networks)
+    check_trainables(trainables, networks.guides)
     few = batches.few(2).x
     networks.crafting().check(few, len(data.classes))
     return _Loop(
@@ -163,6 +167,7 @@ def _loop(
         evaluated=networks.crafting(),
         # Before a checkpoint is loaded, so that copies are made from the same weights when training resumes.
         view=CraftingView(networks, few, config.attack_copy),
+        few=few,
         average=None if config.ema is None else averaged(trainables.values(), config.ema),
         state=TrainState(
             per_image=recipe.init_state(train), perturbations=config.inner_attack.init_perturbations(train)
@@ -181,6 +186,7 @@ class _Loop:
     accelerator: Accelerator
     evaluated: Networks  # frozen views for validation
     view: CraftingView
+    few: Tensor  # images
     average: AveragedModel | None
     state: TrainState
     before: dict[str, Tensor] = field(default_factory=dict)  # tensors of images at the last merge

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.toy_networks import classifier, preprocessor, toy_images
+from torch import nn
+
+import forefend as ff
+from forefend.checks import InputError
+from forefend.models.fingerprint import state_digest
+from forefend.recipes import AAA, JATP, NRP, RTFE, Adversarial, DenoisedSmoothing, Natural, Robustifier
+from forefend.recipes.base import Recipe
+
+SHORT: dict[str, Any] = {"epochs": 1, "steps": 1, "batch_size": 16}
+
+
+def rtfe(network: nn.Module, *guides: nn.Module, run: Path | None = None, **settings: Any) -> nn.Module:
+    networks = ff.Networks(preprocessor=network, guides=list(guides) or [classifier()])
+    return ff.fit(RTFE(**SHORT | settings), toy_images(16), networks, run=run)
+
+
+def test_fit_within_no_grad_gives_same_weights() -> None:
+    outside = rtfe(preprocessor())
+    with torch.no_grad():
+        within = rtfe(preprocessor())
+        assert not torch.is_grad_enabled()
+    assert state_digest(outside) == state_digest(within)
+
+
+def test_fit_within_inference_mode_is_refused() -> None:
+    network = preprocessor()
+    with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
+        rtfe(network)
+
+
+def test_fit_of_frozen_network_is_refused() -> None:
+    with pytest.raises(InputError, match=r"preprocessor are frozen: call requires_grad_\(True\)"):
+        rtfe(preprocessor().requires_grad_(False))
+
+
+def test_fit_of_partly_frozen_network_trains_the_rest() -> None:
+    network = classifier()
+    first, *others = network.parameters()
+    first.requires_grad_(False)
+    before, digest = first.clone(), state_digest(network)
+    ff.fit(Natural(epochs=1, batch_size=16), toy_images(16), ff.Networks(classifier=network))
+    assert torch.equal(first, before)
+    assert others
+    assert state_digest(network) != digest
+
+
+def test_fit_of_network_in_a_guide_is_refused(tmp_path: Path) -> None:
+    network = preprocessor()
+    before = state_digest(network)
+    with pytest.raises(InputError, match="preprocessor shares weights with a guide"):
+        rtfe(network, nn.Sequential(network, classifier()), run=tmp_path / "run")
+    assert state_digest(network) == before
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("recipe", [Natural(epochs=1, batch_size=16, lr=1e30), Adversarial(**SHORT, lr=1e30)])
+def test_fit_with_huge_learning_rate_saves_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lower lr"):
+        ff.fit(recipe, toy_images(16), ff.Networks(classifier=classifier()), run=tmp_path / "run")
+    assert not [path for path in (tmp_path / "run").rglob("*.*") if path.suffix in (".pt", ".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (RTFE(huber="mse"), "huber is 'mse', expected a function such as forefend.losses.huber_mean"),
+        (RTFE(policy="every"), "policy is 'every', expected a function"),
+        (RTFE(lr="0.1"), "lr is '0.1', expected a number"),
+        (RTFE(lr=None), "lr is None, expected a number"),
+        (RTFE(milestones=0.5), "milestones is 0.5, expected several values"),
+        (AAA(ce_weight=-1), "ce_weight is -1, expected at least 0"),
+        (AAA(ce_weight=0, mse_weight=0), "ce_weight, mse_weight are all 0"),
+        (JATP(adversarial_weight=0, alpha=0, beta=0), "all 0"),
+        (NRP(feature_weight=0, pixel_weight=0, discriminator_weight=0), "all 0"),
+        (Robustifier(alpha=0, beta=0, gamma=0), "all 0"),
+        (DenoisedSmoothing(sigma=-0.25), "sigma is -0.25, expected at least 0"),
+    ],
+)  # type: ignore[arg-type]
+def test_recipe_check_of_wrong_field_raises(recipe: Recipe, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        recipe.check()
+
+
+def test_recipe_accepts_threat_model_by_name() -> None:
+    assert RTFE(threat="L2:0.5").threat == ff.L2(0.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected l∞"):
+        NRP(threat="L2:0.5")  # type: ignore[arg-type]
