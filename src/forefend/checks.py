@@ -25,11 +25,12 @@ _ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.in
 _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
 _SEED: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 RANGES = {
-    **dict.fromkeys(("batch_size", "epochs", "generator_steps", "images", "processes", "size"), _COUNT),
+    **dict.fromkeys(("batch_size", "epochs", "generator_steps", "images", "processes", "restarts", "size"), _COUNT),
     **dict.fromkeys(("bisections", "patience", "steps", "weight_decay", "decay", "plateau_factor"), _AT_LEAST_0),
     **dict.fromkeys(("alpha", "beta", "gamma", "sigma", "clean_weight", "adversarial_weight"), _AT_LEAST_0),
     **dict.fromkeys(("ce_weight", "mse_weight", "pixel_weight", "feature_weight", "discriminator_weight"), _AT_LEAST_0),
-    **dict.fromkeys(("lr", "relative_step", "least_radius"), _ABOVE_0),
+    "logit_weight": _AT_LEAST_0,
+    **dict.fromkeys(("lr", "relative_step", "least_radius", "step_size"), _ABOVE_0),
     **dict.fromkeys(("beta1", "hold_out", "milestones", "momentum", "warm_up"), _SHARE),
     "seed": _SEED,
 }

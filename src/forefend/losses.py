@@ -99,6 +99,12 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().flatten(1).mean(1)
 
 
+@labeled("sse")
+def sse(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of squared differences of two images or activations, for each image."""
+    return (a - b).square().flatten(1).sum(1)
+
+
 @labeled("mae")
 def mae(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean absolute difference of images, activations or logits, for each image."""

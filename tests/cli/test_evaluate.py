@@ -140,3 +140,29 @@ def test_evaluate_after_sigterm_exits_with_130(here: Path, monkeypatch: pytest.M
     answer = forefend("evaluate run")
     assert (answer.code, answer.err) == (130, "\nstopped; the same command resumes from there.\n")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_evaluate_pgd_takes_steps_step_size_and_restarts(here: Path) -> None:
+    line = f"evaluate {guide()} --images 20 --threat Linf:0.05 Linf:0.1 --processes 1 --suite pgd"
+    out = done(f"{line} --steps 3 --step-size 2/255 --restarts 2 --attacks --cumulative --out e")
+    assert "PGD-3" in out.splitlines()[-2]
+    trials = json.loads((here / "e/evaluation.json").read_text())["trials"]
+    assert trials[0].startswith("PGD-3(Linf:0.05, step=2/255, loss=ce, start=random_start) x2")
+    assert "PGD-3" in done("report e --attacks --cumulative")
+    assert "Linf 0.1" in done("report e e --seeds")
+    for words, said in (
+        ("--steps 0", "steps"),
+        ("--step-size fast", "step-size is 'fast'"),
+        ("--restarts 0", "restarts is 0"),
+        ("--suite quick --steps 3", "own steps: choose the suite curve"),
+    ):
+        assert said in refused(f"{line} {words} --out f")
+
+
+def test_train_takes_augmentation(here: Path) -> None:
+    line = "train natural --data digits --classifier mlp --images 40 --epochs 1"
+    for name in ("auto", "crop-flip", "none"):
+        done(f"{line} --augmentation {name} --out {name}")
+    weights = [(here / name / "weights.safetensors").read_bytes() for name in ("auto", "crop-flip", "none")]
+    assert weights[0] == weights[2] != weights[1]
+    assert "called 'flip'" in refused(f"{line} --augmentation flip --out other")

@@ -125,6 +125,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
     recipes = recipes_of(page) or ["rtfe"]
     fields = {setting.name.replace("_", "-") for recipe in recipes for setting in hyperparameters_of(RECIPES[recipe])}
     shared = {"allow-weak-classifier", "classifier", "guides", "preprocessor", "source", "suite", "threat"}
+    shared |= {"attacks", "augmentation", "cumulative"}
     text = page.read_text().split("## Command")[0]
     assert set(re.findall(r"--([a-z][\w-]*)", text)) <= fields | shared
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from helpers.results import attacked, cell, some_cells
 
 from forefend.checks import InputError
 from forefend.evaluation import results
+from forefend.evaluation.statistics import wilson
 from forefend.report import tables
 
 
@@ -99,3 +101,19 @@ def test_headline_of_a_classifier_without_attacks_is_refused(tmp_path: Path) -> 
     results.save(tmp_path / "here", some_cells())
     with pytest.raises(InputError, match="'vgg'"):
         tables.renewed("<!-- headline here#vgg -->\n<!-- end -->", tmp_path)
+
+
+def test_cumulative_counts_an_image_at_every_larger_radius() -> None:
+    found = tables.cumulative([replace(cell("cnn", 0.5), n=20, accuracy=0.5, cumulative=0.4)])
+    assert (found[0].accuracy, found[0].low, found[0].high) == (0.4, *wilson(8, 20))
+
+
+def test_over_seeds_gives_mean_deviation_and_maximum() -> None:
+    runs = [[replace(cell("cnn", 0.5), accuracy=share)] for share in (0.1, 0.2, 0.6)]
+    heading, rows = tables.over_seeds(runs)
+    assert heading[4:] == ["mean", "sd", "max", "runs"]
+    assert [row[4:] for row in rows] == [["30.0", "26.5", "60.0", "3"]]
+    with pytest.raises(InputError, match="two or more"):
+        tables.over_seeds(runs[:1])
+    with pytest.raises(InputError, match="equal ones of several seeds"):
+        tables.over_seeds([runs[0], [replace(runs[1][0], attack="other")]])

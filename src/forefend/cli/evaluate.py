@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--precision", type=Literal["fp32", "bf16"] | None, help="attack an optimized copy in fp32 or bf16"
     )
+    parser.add_argument("--steps", type=int | None, help="gradient steps of the suite curve, PGD (else 20)")
+    parser.add_argument("--step-size", type=str | None, help="its step, such as 2/255 (else 2.5 radii / steps)")
+    parser.add_argument("--restarts", type=int | None, help="its random starts of each image (else 2)")
+    parser.add_table()
     parser.add_argument("--processes", type=int | None, help="number of processes (else by the number of free cores)")
     parser.add_evaluation(out="records.jsonl and summary.json")
     options = parser.parse_args(arguments)
@@ -41,15 +46,17 @@ def _run(options: Any, command: list[str]) -> str:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation.evaluate import prepare
     from forefend.evaluation.parallel import processes_for
-    from forefend.evaluation.suites import SUITES
+    from forefend.evaluation.suites import SUITES, curve
     from forefend.evaluation.suites.selection import select_suite
     from forefend.evaluation.trial import Terms
+    from forefend.report import tables
     from forefend.runtime.distributed import process_group
     from forefend.runtime.launch import joined, ready
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
-    suite_of = choose(options.suite, SUITES, "suite")
+    pgd = pgd_options(options)
+    suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else choose(options.suite, SUITES, "suite")
     images = resolve_data.evaluation_images(options)
     models, trained = resolve_models.evaluated_models(options)
     resolve_models.check_accuracy(models, options)
@@ -62,7 +69,32 @@ def _run(options: Any, command: list[str]) -> str:
     ready()
     with joined(processes_for(evaluation, options.processes), command):
         results = evaluation.run(allow_weak=True)  # checked above, on more images
-        return str(results) if not process_group().rank else ""
+        if process_group().rank:
+            return ""
+        shown = tables.cumulative(results) if options.cumulative else results
+        return tables.table(shown, tables.LAYOUTS["attacks" if options.attacks else "table"])
+
+
+def pgd_options(options: Any) -> dict[str, Any]:
+    """The options of PGD that were given, as arguments of the suite curve.
+
+    Raises:
+        InputError: another suite, or a number out of range.
+    """
+    from forefend.checks import InputError, check_numbers
+
+    given = {"steps": options.steps, "restarts": options.restarts, "step_size": options.step_size}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and options.suite != "curve":
+        names = " and ".join(given)
+        raise InputError(f"The suite {options.suite} has its own {names}: choose the suite curve, or leave it out.")
+    if "step_size" in given:
+        try:
+            given["step_size"] = float(Fraction(options.step_size))
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"--step-size is {options.step_size!r}, expected a number such as 2/255.") from None
+    check_numbers(given)
+    return given
 
 
 def _protocol(options: Any, threats: list[ThreatModel], models: Any, suite: Any) -> list[str]:
@@ -75,4 +107,5 @@ def _protocol(options: Any, threats: list[ThreatModel], models: Any, suite: Any)
     radii = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
     surrogates = [Path(spec).stem for spec in options.surrogates]
     sample = [str(options.images or "all"), f"s{options.seed}"]
-    return [joined_names(models), options.suite, *filter(None, [precision]), *surrogates, radii, *sample]
+    pgd = [f"{name.replace('_', '-')}{value:.4g}" for name, value in pgd_options(options).items()]
+    return [joined_names(models), options.suite, *pgd, *filter(None, [precision]), *surrogates, radii, *sample]

@@ -27,7 +27,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 # Other spellings, in lower case and without "-" and "_", of the values of an option.
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn")
 ALIASES: dict[str, dict[str, str]] = {
-    "suite": {"autoattack": "standard", "aa": "standard"},
+    "suite": {"autoattack": "standard", "aa": "standard", "pgd": "curve"},
     "data": {name.replace("-", ""): name for name in DATA_SETS},
 }
 # Names of options elsewhere, and what they are called here.
@@ -104,6 +104,13 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _known(self) -> list[str]:
         return [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+
+    def add_table(self) -> None:
+        """Add what the table of an evaluation shows."""
+        self.add_argument("--attacks", action="store_true", help="show every attack, not only the worst of each image")
+        self.add_argument(
+            "--cumulative", action="store_true", help="count an image misclassified at a radius at every larger one"
+        )
 
     def add_models(self) -> None:
         """Add the run and further classifiers to evaluate."""

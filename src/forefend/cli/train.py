@@ -17,6 +17,7 @@ from forefend.cli.parser import Parser
 from forefend.cli.resolve_data import sample_images, split_loader
 from forefend.cli.resolve_models import named_classifier
 from forefend.data import ImageDataset, augmentation, sample
+from forefend.data.augmentation import random_crop_flip
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.models import classifiers, discriminators
 from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
@@ -34,14 +35,17 @@ from forefend.runtime.files import folder_name
 from forefend.runtime.folders import check_in_place, locked
 from forefend.runtime.threads import choose_threads
 from forefend.training.artifacts import training_config
+from forefend.training.batches import Augment
 from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, stop
 from forefend.training.config import TrainingConfig, uses_single_steps
 from forefend.training.crafting import ATTACK_COPIES
 from forefend.training.inner_attacks import ATTA, INNER_ATTACKS
 from forefend.training.trainer import fit
 
-# Options of TrainingConfig with their defaults. The config of a run only holds those that differ.
+AUGMENTATIONS: dict[str, Augment | None] = {"none": None, "crop-flip": random_crop_flip}
+# Options of TrainingConfig and the augmentation with their defaults. The config of a run only holds those that differ.
 TRAINING_OPTIONS: dict[str, Any] = {
+    "augmentation": "auto",
     "attack_copy": "none",
     "precision": "fp32",
     "ema": None,
@@ -103,6 +107,7 @@ def _add_networks(parser: Parser, name: str, recipe: type[Recipe]) -> None:
 def _add_training_options(parser: Parser) -> None:
     group, default = parser.add_argument_group("training"), TRAINING_OPTIONS
     choices = {
+        "augmentation": "auto (crop-flip for photographs, none for digits and clothes), crop-flip or none",
         "attack_copy": "networks that attacks see: none (the networks themselves), or copies in fp32 or bf16",
         "precision": "precision of the training step: fp32 or bf16",
         "inner_attack": "as-published, gradual (fewer steps at first), n-fgsm or atta (reused perturbations)",
@@ -121,6 +126,7 @@ def _run(name: str, options: Any) -> Path:
     choose_threads()
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
     config = training_options(recipe, options)
+    chosen_augmentation(options)
     config.check(recipe)  # before guides are trained on demand
     images = sample_images(split_loader(options)("train"), options)
     given = {role: options[role] for role in recipe.roles if role != "guides"}
@@ -142,7 +148,7 @@ def _run(name: str, options: Any) -> Path:
     words = [f"{role} {network}" for role, network in given.items()]
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
-    augment = augmentation(options.data)
+    augment = chosen_augmentation(options)
     with _held(run, accelerator.is_main_process):
         trained = fit(
             recipe,
@@ -180,6 +186,16 @@ def training_options(recipe: Recipe, options: Any) -> TrainingConfig:
         inner_attack=inner,
         monitor=Monitor(on_detection),
     )
+
+
+def chosen_augmentation(options: Any) -> Augment | None:
+    """The augmentation of `--augmentation`, by default that of the data set.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    name = options.augmentation
+    return augmentation(options.data) if name == "auto" else choose(name, AUGMENTATIONS, "augmentation")
 
 
 def _may_change(folder: Path, options: Any) -> tuple[str, ...]:

@@ -50,8 +50,9 @@ def augmentation(name: str) -> Callable[[Tensor, KeyedRNG], Tensor] | None:
     A flipped digit may change its label, and Fashion-MNIST and SVHN are published centered.
     """
     centered = name in ("digits", "mnist", "fashion-mnist", "svhn") or name.lower().endswith(".npz")
-    return None if centered else _random_crop_flip
+    return None if centered else random_crop_flip
 
 
-def _random_crop_flip(x: Tensor, rng: KeyedRNG) -> Tensor:
+def random_crop_flip(x: Tensor, rng: KeyedRNG) -> Tensor:
+    """Shift and mirror images, `(B, C, H, W)`, at random, as `crop_flip` does."""
     return crop_flip(x, rng.uniform(x.new_empty(len(x), 3)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import BEYOND, Batch, Networks, Optimizer, Recipe, Steps, Trainable, sgd, train_alone
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -31,6 +31,7 @@ class Adversarial(Recipe):
         weight_decay: SGD's weight decay (2e-4).
         milestones: shares of training after which the learning rate falls (half and three quarters).
         decay: factor on the learning rate at each milestone (0.1).
+        optimizer: sgd, or adam (their MNIST network: at 1e-4), without momentum and weight decay.
     """
 
     roles = ("classifier",)
@@ -46,10 +47,12 @@ class Adversarial(Recipe):
     weight_decay: float = 2e-4
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    optimizer: Optimizer = field(default=sgd, metadata=BEYOND)
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
+        schedule = step_decay(self.milestones, self.decay)
+        return train_alone(self, networks.classifier, "classifier", schedule, self.optimizer)
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy."""

@@ -24,10 +24,11 @@ from forefend.losses import LABEL_LOSSES, PAIR_LOSSES
 from forefend.models.freezing import channels_last, frozen
 from forefend.models.guide import Guide
 from forefend.recipes.state import TrainState
-from forefend.runtime.labels import label_of
+from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.parsing import as_threat_model, as_threat_models
 
+BEYOND = {"beyond": True}  # of a field whose default is the paper's method, so that it appears only if it is changed
 Steps = Iterator[tuple[str, Tensor]]  # name and loss of each trainable, in the order of their steps
 
 
@@ -229,12 +230,14 @@ class Recipe(ABC):
         if numbers.get("steps", self.min_steps) < self.min_steps:
             raise InputError(f"steps is {numbers['steps']}, expected at least {self.min_steps}.")
 
-        if self.loss_weights and not any(numbers[name] for name in self.loss_weights):
+        if self.loss_weights and not any(getattr(self, name) for name in self.loss_weights):
             raise InputError(f"The weights {', '.join(self.loss_weights)} are all 0, expected at least one above 0.")
 
     def settings(self) -> dict[str, Any]:
-        """The fields as JSON values, for configs and records."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        """The fields as JSON values, for configs and records; without extensions at their default."""
+        found = {f.name: (getattr(self, f.name), f) for f in fields(self)}  # type: ignore[arg-type]
+        hidden = {name for name, (value, f) in found.items() if f.metadata == BEYOND and value == f.default}
+        return {name: plain(value) for name, (value, _) in found.items() if name not in hidden}
 
 
 def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]:
@@ -249,17 +252,27 @@ def weights_of(network: nn.Module, recipe: str, role: str) -> list[nn.Parameter]
     return parameters
 
 
+@labeled("sgd")
 def sgd(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """Stochastic gradient descent with the recipe's settings."""
     return torch.optim.SGD(weights, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
-def train_with_sgd(
-    recipe: Recipe, network: nn.Module, role: str, schedule: Callable[[float], float]
+@labeled("adam")
+def adam(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam with the recipe's learning rate; its momentum and weight decay do not apply."""
+    return torch.optim.Adam(weights, recipe.lr)
+
+
+Optimizer = Callable[[Sequence[nn.Parameter], Recipe], torch.optim.Optimizer]
+
+
+def train_alone(
+    recipe: Recipe, network: nn.Module, role: str, schedule: Callable[[float], float], optimizer: Optimizer = sgd
 ) -> dict[str, Trainable]:
-    """Return the trainable of a recipe that trains one network with SGD."""
+    """Return the trainable of a recipe that trains one network."""
     weights = weights_of(network, type(recipe).__name__, role)
-    return {role: Trainable({role: network}, sgd(weights, recipe), schedule)}
+    return {role: Trainable({role: network}, optimizer(weights, recipe), schedule)}
 
 
 def _check_loss(name: str, loss: Any, on_labels: bool) -> None:
@@ -279,9 +292,10 @@ def _check_kind(name: str, given: Any, default: Any) -> None:
         raise InputError(f"{name} is {given!r}, expected a function such as {default.__module__}.{default.__name__}.")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return the value of a field as JSON."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return label_of(value)

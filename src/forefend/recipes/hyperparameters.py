@@ -10,12 +10,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 from docstring_parser import parse as parse_docstring
 
 from forefend import losses
+from forefend.attacks import pgd
+from forefend.attacks.pgd import Start
 from forefend.checks import choose
 from forefend.losses import Loss
 from forefend.models import defense
 from forefend.models.defense import Knowledge
-from forefend.recipes import denoised_smoothing, ensemble, hgd, transfer
-from forefend.recipes.base import Recipe
+from forefend.recipes import base, denoised_smoothing, ensemble, hgd, transfer
+from forefend.recipes.base import Optimizer, Recipe, plain
 from forefend.recipes.ensemble import Policy
 from forefend.runtime.labels import label_of
 from forefend.threat_models.base import ThreatModel
@@ -27,8 +29,18 @@ CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
     (
         Loss,
         "loss of two outputs",
-        [losses.euclidean, losses.huber_mean, losses.huber_sum, losses.huber_vector, losses.mae, losses.mse],
+        [
+            losses.euclidean,
+            losses.huber_mean,
+            losses.huber_sum,
+            losses.huber_vector,
+            losses.mae,
+            losses.mse,
+            losses.sse,
+        ],
     ),
+    (Start, "start", [pgd.noise_corner, pgd.random_start, pgd.small_noise]),
+    (Optimizer, "optimizer", [base.adam, base.sgd]),
     (Policy, "guide policy", [ensemble.every, ensemble.in_turn, ensemble.sampled]),
     (Knowledge, "knowledge", [defense.full, defense.oblivious]),
     (
@@ -74,11 +86,11 @@ def hyperparameters_of(recipe: type[Recipe]) -> list[Hyperparameter]:
     # An abstract class may document the fields that recipes share.
     documented = [parse_docstring(ancestor.__doc__ or "").params for ancestor in reversed(recipe.__mro__)]
     meanings = {p.arg_name: p.description or "" for params in documented for p in params}
-    plain, built = recipe().settings(), recipe()
+    built = recipe()
     names = [f.name for f in fields(recipe)]  # type: ignore[arg-type]
     kinds = {name: _kind(hints[name], getattr(built, name)) for name in names}
     return [
-        Hyperparameter(name, kind, plain[name], " ".join(meanings[name].split()), read)
+        Hyperparameter(name, kind, plain(getattr(built, name)), " ".join(meanings[name].split()), read)
         for name, (kind, read) in kinds.items()
     ]
 

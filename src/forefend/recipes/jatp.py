@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, boosted_ce, euclidean, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.guide import check_guides, pipeline_features, read
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, sgd, train_with_sgd, weights_of
+from forefend.recipes.base import BEYOND, Batch, Networks, Recipe, Steps, Trainable, sgd, train_alone, weights_of
 from forefend.recipes.ensemble import in_turn
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
@@ -43,6 +43,7 @@ class JointTraining(Recipe):
         weight_decay: SGD's weight decay (section 4.1: 2e-4).
         milestones: shares of training after which the learning rate falls (section 4.1: epochs 15 and 25 of 30).
         decay: factor on the learning rate at each milestone (section 4.1: 0.1).
+        similarity: the distance of features in Eq. 8: mse, or sse, the sum as printed.
     """
 
     loss_weights = ("adversarial_weight", "alpha", "beta")
@@ -63,6 +64,7 @@ class JointTraining(Recipe):
     weight_decay: float = 2e-4
     milestones: tuple[float, ...] = (15 / 30, 25 / 30)
     decay: float = 0.1
+    similarity: Loss = field(default=mse, metadata=BEYOND)
 
     def inner_attack(self) -> PGD:
         """Eq. 5: PGD away from the clean image's features; it starts at random, as the gradient at x is zero."""
@@ -87,7 +89,7 @@ class JointTraining(Recipe):
         logits_adv, features_adv = read(target, z_adv, [tap])
         logits, features = read(target, z, [tap])
         wrong = 1 - logits.softmax(1).gather(1, y[:, None]).squeeze(1)
-        fsm = mse(features_adv[tap], features[tap])  # Eq. 8
+        fsm = self.similarity(features_adv[tap], features[tap])  # Eq. 8
         adversarial = self.adversarial_weight * self.adversarial(logits_adv, y) + self.alpha * fsm * wrong  # Eqs. 7, 9
         return (adversarial + self.beta * self.pixel(z_adv, x)).mean()  # Eqs. 6 and 10
 
@@ -105,7 +107,7 @@ class JATP(JointTraining):
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the preprocessor; the target model is frozen."""
         check_guides(networks.guides)
-        return train_with_sgd(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
+        return train_alone(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
 
     def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Algorithm 1; each step uses the next guide."""

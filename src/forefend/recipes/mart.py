@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from forefend.attacks.base import Attack
-from forefend.attacks.pgd import PGD, small_noise
+from forefend.attacks.pgd import PGD, Start, small_noise
 from forefend.losses import boosted_ce, ce
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import BEYOND, Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -35,6 +35,7 @@ class MART(Recipe):
         weight_decay: SGD's weight decay (3.5e-3).
         milestones: shares of training after which the learning rate falls (from epochs 75, 90 and 100 of 120 on).
         decay: factor on the learning rate at each milestone (0.1).
+        start: first iterate of the attack: small_noise (code), or random_start, anywhere in the ball.
     """
 
     roles = ("classifier",)
@@ -50,15 +51,16 @@ class MART(Recipe):
     weight_decay: float = 3.5e-3
     milestones: tuple[float, ...] = (74 / 120, 89 / 120, 99 / 120)
     decay: float = 0.1
+    start: Start = field(default=small_noise, metadata=BEYOND)
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
+        return train_alone(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
-        """PGD on the cross-entropy, from small noise."""
+        """PGD on the cross-entropy, from near the clean image."""
         size = self.relative_step * self.threat.radius
-        return PGD(self.threat, self.steps, size, loss=ce, start=small_noise)
+        return PGD(self.threat, self.steps, size, loss=ce, start=self.start)
 
     def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Take a step of Eq. 11: boosted cross-entropy, and the divergence weighted by 1 − p_y(x)."""

@@ -12,7 +12,7 @@ from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.losses import ce, soft_margin
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.schedules import stepwise
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -64,7 +64,7 @@ class MMA(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        return train_with_sgd(self, networks.classifier, "classifier", stepwise(self.milestones, self.factors))
+        return train_alone(self, networks.classifier, "classifier", stepwise(self.milestones, self.factors))
 
     def init_state(self, data: ImageDataset) -> dict[str, Tensor]:
         """Each image's radius."""

@@ -10,7 +10,7 @@ from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.checks import predictions
 from forefend.losses import ce
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -53,7 +53,7 @@ class MMASimple(Recipe):
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
+        return train_alone(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy."""

@@ -15,7 +15,7 @@ from forefend.losses import ce, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
 from forefend.models.defense import Defended
 from forefend.models.guide import Guide, check_guides
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.ensemble import Policy, sampled
 from forefend.recipes.model_selection import keep_best, restore_best
 from forefend.recipes.schedules import one_cycle
@@ -75,7 +75,7 @@ class Robustifier(Recipe):
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the robustifier; the classifiers are frozen."""
         check_guides(networks.guides)
-        return train_with_sgd(self, networks.preprocessor, "preprocessor", one_cycle(self.warm_up))
+        return train_alone(self, networks.preprocessor, "preprocessor", one_cycle(self.warm_up))
 
     def inner_attack(self) -> PGD:
         """PGD on the cross-entropy, without the fidelity terms."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
-from forefend.losses import Loss, Mean, ce, huber_mean
+from forefend.losses import Loss, Mean, ce, huber_mean, mse
 from forefend.models.defense import pipelines
 from forefend.models.guide import check_guides
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import BEYOND, Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.ensemble import Policy, every
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
@@ -40,10 +40,14 @@ class RTFE(Recipe):
         weight_decay: SGD's weight decay (Madry et al.: 2e-4).
         milestones: shares of training after which the learning rate falls (Madry et al.: half and three quarters).
         decay: factor on the learning rate at each milestone (Madry et al.: 0.1).
+        logit_weight: weight of the logit loss (1); 0 removes it.
+        ce_weight: weight of the guides' cross-entropy (the footnote's alternative; 0).
+        pixel_weight: weight of the mean squared difference from the clean image (likewise; 0).
     """
 
     roles = ("preprocessor", "guides")
     inner_attack_replaceable = True
+    loss_weights = ("logit_weight", "ce_weight", "pixel_weight")
     default_guides = ("cnn", "tinyresnet")
 
     threat: ThreatModel = Linf(8 / 255)
@@ -58,11 +62,14 @@ class RTFE(Recipe):
     weight_decay: float = 2e-4
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    logit_weight: float = field(default=1.0, metadata=BEYOND)
+    ce_weight: float = field(default=0.0, metadata=BEYOND)
+    pixel_weight: float = field(default=0.0, metadata=BEYOND)
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the preprocessor; the guides are frozen."""
         check_guides(networks.guides)
-        return train_with_sgd(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
+        return train_alone(self, networks.preprocessor, "preprocessor", step_decay(self.milestones, self.decay))
 
     def inner_attack(self) -> PGD:
         """PGD on the mean cross-entropy of the guides."""
@@ -76,5 +83,11 @@ class RTFE(Recipe):
             t = [f(x) for f in guides]  # of the clean image x, not of g(x)
         f_g = pipelines(craft.preprocessor, self.policy(craft.guides, rng))
         x_adv = attack(f_g, x, y, rng=rng)  # Eqs. 2, 3 and 8
-        z = pipelines(train.preprocessor, guides)(x_adv)
-        yield "preprocessor", Mean(self.huber)(z, t).mean()  # Eqs. 5 and 9
+        g_x = train.preprocessor(x_adv)
+        z = [f(g_x) for f in guides]
+        loss = self.logit_weight * Mean(self.huber)(z, t)  # Eqs. 5 and 9
+        if self.ce_weight:
+            loss = loss + self.ce_weight * Mean(ce)(z, y)
+        if self.pixel_weight:
+            loss = loss + self.pixel_weight * mse(g_x, x)
+        yield "preprocessor", loss.mean()

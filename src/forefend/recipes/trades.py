@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from forefend.attacks.base import Attack
-from forefend.attacks.pgd import PGD, small_noise
+from forefend.attacks.pgd import PGD, Start, from_x, small_noise
+from forefend.checks import InputError
 from forefend.losses import ce, kl
-from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_with_sgd
+from forefend.recipes.base import BEYOND, Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.schedules import step_decay
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
@@ -34,6 +35,7 @@ class TRADES(Recipe):
         weight_decay: SGD's weight decay (2e-4).
         milestones: shares of training after which the learning rate falls (from the 75th epoch of 76 on).
         decay: factor on the learning rate at each milestone (0.1).
+        start: first iterate of the attack: small_noise (code), or random_start, anywhere in the ball.
     """
 
     roles = ("classifier",)
@@ -49,15 +51,26 @@ class TRADES(Recipe):
     weight_decay: float = 2e-4
     milestones: tuple[float, ...] = (74 / 76,)
     decay: float = 0.1
+    start: Start = field(default=small_noise, metadata=BEYOND)
 
     def configure_optimizers(self, networks: Networks) -> dict[str, Trainable]:
         """Train the classifier."""
-        return train_with_sgd(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
+        return train_alone(self, networks.classifier, "classifier", step_decay(self.milestones, self.decay))
+
+    def check(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            InputError: one is out of range, or the attack starts where its loss has no gradient.
+        """
+        super().check()
+        if self.start is from_x:
+            raise InputError("TRADES starts at the clean image, where its divergence is flat: use small_noise.")
 
     def inner_attack(self) -> PGD:
-        """PGD on the divergence from the clean prediction, from small noise."""
+        """PGD on the divergence from the clean prediction, from near the clean image."""
         size = self.relative_step * self.threat.radius
-        return PGD(self.threat, self.steps, size, loss=kl, start=small_noise)
+        return PGD(self.threat, self.steps, size, loss=kl, start=self.start)
 
     def training_step(self, train: Networks, craft: Networks, batch: Batch, attack: Attack, state: TrainState) -> Steps:
         """Take a step of Eq. 5; gradients flow through both arguments of the divergence."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 from forefend.checks import InputError
 from forefend.evaluation import results
 from forefend.evaluation.results import WORST, Result, caption, cell, column_title, columns_of, rows_of
-from forefend.runtime.formatting import markdown_table
+from forefend.evaluation.statistics import wilson
+from forefend.runtime.formatting import markdown_table, text_table
 
 Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
 
@@ -24,6 +27,45 @@ def attacks_of(found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
         own = [c for c in found if (c.classifier, c.defended, c.attack) == (classifier, defended, attack)]
         figures = [cell(own, *column) for column in columns]
         rows.append([classifier, "yes" if defended else "no", attack, *figures])
+    return heading, rows
+
+
+def table(found: Sequence[Result], layout: Layout = rows_of) -> str:
+    """Return a table for the terminal; `layout` is `rows_of` or `attacks_of`."""
+    return text_table(*layout(found)) + "\n" + caption(found)
+
+
+def cumulative(found: Sequence[Result]) -> list[Result]:
+    """Return results in which an image misclassified at a radius is misclassified at every larger one (RTFE)."""
+    changed = []
+    for result in found:
+        low, high = wilson(round(result.cumulative * result.n), result.n)
+        changed.append(replace(result, accuracy=result.cumulative, low=low, high=high))
+    return changed
+
+
+def over_seeds(found: Sequence[Sequence[Result]]) -> tuple[list[str], list[list[str]]]:
+    """Return heading and rows of accuracies over runs with different seeds: mean, standard deviation and maximum.
+
+    Args:
+        found: the results of each run, of the same classifiers, attacks and radii.
+
+    Raises:
+        InputError: fewer than two runs, or one that lacks a result of another.
+    """
+    if len(found) < 2:
+        raise InputError(f"There is {len(found)} evaluation, expected one of each of several seeds: name two or more.")
+    shares = [{(r.classifier, r.defended, r.attack, r.norm, r.radius): r.accuracy for r in one} for one in found]
+    for other in shares[1:]:
+        if lone := next(iter(shares[0].keys() ^ other.keys()), None):
+            raise InputError(f"Only some evaluations have {lone[0]} under {lone[2]}: give equal ones of several seeds.")
+    heading = ["classifier", "defense", "attack", "radius", "mean", "sd", "max", "runs"]
+    rows = []
+    for classifier, defended, attack, norm, radius in shares[0]:
+        runs = [100 * one[classifier, defended, attack, norm, radius] for one in shares]
+        figures = [f"{figure:.1f}" for figure in (fmean(runs), stdev(runs), max(runs))]
+        where = column_title(norm, radius)
+        rows.append([classifier, "yes" if defended else "no", attack, where, *figures, str(len(runs))])
     return heading, rows
 
 

@@ -36,10 +36,23 @@ def quick(threat: str | ThreatModel) -> list[Trial]:
     ]
 
 
-def curve(threats: Threats, steps: int = 20, restarts: int = 2) -> list[Trial]:
-    """Return white-box PGD at several radii, every iterate evaluated: accuracy against radius."""
+def curve(threats: Threats, steps: int = 20, restarts: int = 2, step_size: float | None = None) -> list[Trial]:
+    """Return white-box PGD at several radii, every iterate evaluated: accuracy against radius.
+
+    Args:
+        threats: threat models or their names.
+        steps: gradient steps of each restart.
+        restarts: random starts of each image.
+        step_size: length of a step; None means 2.5 radii / steps.
+    """
     return [
-        Trial(f"PGD-{steps}", PGD(threat, steps, 2.5 * threat.radius / steps), threat, restarts, run=stop_at_success)
+        Trial(
+            f"PGD-{steps}",
+            PGD(threat, steps, step_size or 2.5 * threat.radius / max(steps, 1)),
+            threat,
+            restarts,
+            run=stop_at_success,
+        )
         for threat in as_threat_models(threats)
     ]
 

@@ -56,6 +56,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "robustifier-16": partial(RobustifierUNet, scale=16),
     "robustifier-4": RobustifierUNet,
     "robustifier-8": partial(RobustifierUNet, scale=8),
+    "rtfe-autoencoder": partial(DenoisingUNet, lateral=False),
     "rtfe-unet": DenoisingUNet,
 }
 

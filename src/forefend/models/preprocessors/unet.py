@@ -78,14 +78,23 @@ class DenoisingUNet(nn.Module):
     Args:
         widths: channels of each stage, from the image down.
         depths: number of convolutions of each stage.
+        lateral: concatenate the lateral features; without them the network is the paper's denoising autoencoder.
 
     Source: Cann et al., arXiv 2209.06931 (RTFE), after the network of Liao et al., arXiv 1712.02976.
     """
 
-    def __init__(self, channels: int = 3, widths: Sequence[int] = _WIDTHS, depths: Sequence[int] = _DEPTHS):
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = _WIDTHS,
+        depths: Sequence[int] = _DEPTHS,
+        *,
+        lateral: bool = True,
+    ):
         super().__init__()
         self.settings = {"channels": channels, "widths": list(widths), "depths": list(depths)}
-        self.body = UNet(channels, widths, depths, _nearest)
+        self.settings |= {} if lateral else {"lateral": False}
+        self.body = UNet(channels, widths, depths, _nearest, lateral=lateral)
         self.last = nn.Conv2d(widths[0], channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
