@@ -163,7 +163,7 @@ class Mean:
 
 # By the second argument: labels, or another output of the same shape.
 LABEL_LOSSES = (boosted_ce, ce, dlr, margin, soft_margin)
-PAIR_LOSSES = (euclidean, huber_mean, huber_sum, huber_vector, kl, mae, mse)
+PAIR_LOSSES = (euclidean, huber_mean, huber_sum, huber_vector, kl, mae, mse, sse)
 
 
 def _at(logits: Tensor, y: Tensor) -> Tensor:

@@ -284,5 +284,5 @@ def test_configure_optimizers_without_a_network_raises(recipe: type[Recipe]) -> 
         small(recipe).configure_optimizers(Networks())
     for name in needed:
         nets = networks_of(networks) | {name: nn.Identity()}
-        with pytest.raises(InputError, match=f"trains a {name}, and none was given: name one with --{name}"):
+        with pytest.raises(InputError, match=f"trains a {name}, and none was given: give Networks a {name}"):
             small(recipe).configure_optimizers(Networks(guides=networks.guides, **nets))

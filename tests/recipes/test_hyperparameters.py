@@ -31,7 +31,7 @@ def test_hyperparameters_of_has_every_field(recipe: type[Recipe]) -> None:
 @every_recipe
 def test_build_from_settings_returns_an_equal_recipe(recipe: type[Recipe]) -> None:
     plain = {s.name: s.default for s in hyperparameters_of(recipe)}
-    assert plain == recipe().settings()
+    assert recipe().settings().items() <= plain.items()  # extensions are left out at their default
     assert build(recipe, plain) == recipe() == build(recipe, {})
     assert build(recipe, json.loads(json.dumps(plain))) == recipe()
 
@@ -81,7 +81,7 @@ def test_build_accepts_every_choice(recipe: type[Recipe]) -> None:
             offered = hints[field.name] == kind and getattr(recipe(), field.name) in functions
             for function in functions if offered else ():
                 changed = recipe(**{field.name: function})
-                assert changed.settings()[field.name] == function.__name__
+                assert changed.settings().get(field.name, function.__name__) == function.__name__
                 assert build(recipe, changed.settings()) == changed
 
 
