@@ -30,9 +30,17 @@ def test_fit_within_no_grad_gives_same_weights() -> None:
     assert state_digest(outside) == state_digest(within)
 
 
-def test_fit_within_inference_mode_is_refused() -> None:
-    network = preprocessor()
-    with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
+def test_fit_within_inference_mode_gives_same_weights() -> None:
+    outside, network, guide = rtfe(preprocessor()), preprocessor(), classifier()
+    with torch.inference_mode():
+        within = rtfe(network, guide)
+    assert state_digest(outside) == state_digest(within)
+
+
+def test_fit_of_network_made_in_inference_mode_is_refused() -> None:
+    with torch.inference_mode():
+        network = preprocessor()
+    with pytest.raises(InputError, match="made inside torch"):
         rtfe(network)
 
 

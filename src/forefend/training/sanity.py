@@ -16,15 +16,17 @@ def check_trainables(trainables: Mapping[str, Trainable], guides: Iterable[Guide
     """Refuse networks without a parameter to train, or that share weights with a guide.
 
     Raises:
-        InputError: gradients are disabled, parameters are frozen, or a trained network is in a guide.
+        InputError: parameters are frozen or made in inference mode, or a trained network is in a guide.
     """
-    if torch.is_inference_mode_enabled():
-        raise InputError("fit runs inside torch.inference_mode, which forbids training: call it outside.")
     fixed = {p.data_ptr() for guide in guides for p in guide.parameters()}
     for name, trainable in trainables.items():
         weights = trainable.parameters()
         if not weights:
             raise InputError(f"All parameters of the {name} are frozen: call requires_grad_(True) on what to train.")
+        if any(p.is_inference() for p in weights):
+            raise InputError(
+                f"The {name} was made inside torch.inference_mode, which forbids training: make it outside."
+            )
         if fixed.intersection(p.data_ptr() for p in weights):
             raise InputError(
                 f"The {name} shares weights with a guide, which training must not change: give it a network of its "

@@ -97,7 +97,6 @@ def fit(
     log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator)
     with (
         log.resumed(),
-        torch.enable_grad(),  # also within torch.no_grad
         use_threads(loop.state.threads or None),
         catch_signals() as received,
         _restored_generator(accelerator),
@@ -125,13 +124,14 @@ def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], ch
             progress.advance()
             stop, due = loop.any_process(bool(received), time.monotonic() - saved > checkpoint_every)
             ended = state.step % batches.per_epoch == 0
+            if ended or stop or due:
+                check_trained(loop.trained, loop.evaluated, loop.few, state.step)
             if ended:
                 accuracy = loop.end_epoch()
                 log.end_epoch(accuracy, progress)
                 if accuracy and loop.monitor:
                     loop.monitor.update(state, accuracy, state.step // batches.per_epoch)
             if ended or stop or due:
-                check_trained(loop.trained, loop.evaluated, loop.few, state.step)
                 loop.merge()
                 log.save()
                 saved = time.monotonic()
