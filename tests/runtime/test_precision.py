@@ -197,7 +197,7 @@ def test_cascade_folder_names_the_precision(without: None, tmp_path: Path, monke
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     done(f"{line} --suite cascade --device cpu")
     assert sorted(path.name for path in Path("runs/evaluations").iterdir()) == [
-        *("digits-mlp@random-cascade-Linf0.1-8-s0", "digits-mlp@random-cascade-fp32-Linf0.1-8-s0"),
+        *("digits-mlp-random-cascade-Linf0.1-8-s0", "digits-mlp-random-cascade-fp32-Linf0.1-8-s0"),
     ]
 
 

@@ -50,7 +50,7 @@ def test_monitor_detects_lost_robustness_with_kept_fgsm_accuracy(
 def test_stop_raises_one_sentence_with_the_accuracies() -> None:
     state, monitor = TrainState(), Monitor(stop)
     monitor.update(state, {"fgsm": 0.6, "pgd-10": 0.5}, 1)
-    with pytest.raises(InputError, match=r"epoch 2: .*128 .*1\.0% under PGD-10, .*50\.0% .*90\.0%.*fall-back"):
+    with pytest.raises(InputError, match=r"epoch 2: .*128 .*1\.0% under PGD-10, .*50\.0% .*90\.0%.*fall_back"):
         monitor.update(state, {"fgsm": 0.9, "pgd-10": 0.01}, 2)
 
 

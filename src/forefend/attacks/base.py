@@ -189,7 +189,7 @@ def loss_and_gradient(
     with torch.enable_grad():
         prediction = f(x)
         losses = loss(prediction, target)
-    gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
+        gradient = torch.autograd.grad(losses.sum(), x, allow_unused=True)[0] if losses.requires_grad else None
     if gradient is None:
         raise InputError(
             f"The model gives no gradient, and {attack or 'input_gradient'} needs one: wrap the part that has none in "
