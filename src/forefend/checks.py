@@ -266,12 +266,16 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
         ) from error
 
 
-def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
-    """Refuse a clean accuracy below twice chance, or midway to 1 for few classes."""
+def is_near_chance(accuracy: float, classes: int) -> bool:
+    """Whether an accuracy is below twice chance, or midway to 1 for few classes."""
     chance = 1 / classes
-    bound = min(2 * chance, (1 + chance) / 2)
-    if accuracy < bound:
+    return accuracy < min(2 * chance, (1 + chance) / 2)
+
+
+def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
+    """Refuse a clean accuracy near chance."""
+    if is_near_chance(accuracy, classes):
         raise InputError(
-            f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({chance:.1%}): most likely its "
-            "normalization (mean, std) or its labels are wrong; allow_weak=True accepts it."
+            f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({1 / classes:.1%}): most likely "
+            "its normalization (mean, std) or its labels are wrong; allow_weak=True accepts it."
         )

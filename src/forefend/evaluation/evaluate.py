@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from forefend.checks import InputError, as_integer, check_clean_accuracy, choose, predictions
+from forefend.checks import InputError, as_integer, choose
 from forefend.data import ImageDataset
 from forefend.data.dataset import as_image_dataset
 from forefend.evaluation import records, results
-from forefend.evaluation.attack_runner import Job, Verdicts, trial_seed
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
-from forefend.evaluation.result_store import DigestedImages, ResultStore, hold, key_of, open_store, record_of
+from forefend.evaluation.model_run import Outcome, Run, Target
+from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_store
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
-from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32, report_fallback
 from forefend.runtime.rng import torch_seed
@@ -98,8 +95,8 @@ def verdicts(
     Images that are misclassified without an attack are misclassified under every trial. The
     arguments are those of `evaluate`; the folder gets no summary.
     """
-    (found,) = _prepare([model], images, as_trials(suite), folder, seed, batch_size).verdicts(allow_weak=True)
-    return found
+    (found,) = _prepare([model], images, as_trials(suite), folder, seed, batch_size).outcomes(allow_weak=True, warn=str)
+    return found.verdicts
 
 
 @gradients_enabled()
@@ -159,17 +156,6 @@ def _prepare(
 
 
 @dataclass(frozen=True)
-class Target:
-    """One model of a prepared evaluation."""
-
-    model: EvaluatedModel  # with a frozen copy of the network
-    key: str  # of its records
-    trials: Suite  # as they run on its device
-    original: nn.Module
-    state: str  # the digest of the original, which must not change
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """A checked evaluation, ready to run."""
 
@@ -195,17 +181,19 @@ class Evaluation:
         with hold(self.folder):
             if self.folder:
                 self.manifest.check(self.folder)  # again, as another evaluation may have ended in the meantime
-            for target, verdicts in zip(self.targets, self.verdicts(allow_weak=allow_weak), strict=True):
+            for target, outcome in zip(self.targets, self.outcomes(allow_weak=allow_weak, warn=print), strict=True):
                 model = target.model
                 row = Row(model.name, model.seen, model.defended, len(self.images), self.seed)
-                found += row.count(labels, verdicts)
+                found += row.count(labels, outcome.verdicts)
+                found.warnings += outcome.warnings
+                found.predictions[model.title] = outcome.clean.per_class()
             if self.folder and not process_group().rank:
                 results.save(self.folder, found)
                 self.manifest.save(self.folder)
         return found
 
-    def verdicts(self, *, allow_weak: bool) -> list[list[dict[int, bool]]]:
-        """Return for each model the verdicts on clean images, and then those of each trial."""
+    def outcomes(self, *, allow_weak: bool, warn: Callable[[str], object]) -> list[Outcome]:
+        """Evaluate each model on clean images, and then under each trial; `warn` receives warnings."""
         for device in {device_of(target.model.network) for target in self.targets}:
             if any(str(trial.on(device)) != str(trial) for trial in self.trials):
                 report_fallback("The copies that propose compute", "bf16", device)
@@ -215,77 +203,15 @@ class Evaluation:
         with open_store(self.folder, "records", records.read) as store, full_float32(), torch_seed(self.seed):
             if self.folder and not process_group().rank:
                 self.known.save(self.folder)
-            found = [
-                _Run(target, store, images, self.seed, self.batch_size).verdicts(allow_weak) for target in self.targets
-            ]
+            found: list[Outcome] = []
+            for target in self.targets:
+                pairs = zip(self.targets, found, strict=False)
+                alone = [each.clean for other, each in pairs if other.model.name == target.model.name]
+                run = Run(target, store, images, self.seed, self.batch_size)
+                found.append(run.outcome(allow_weak, alone[0] if alone and target.model.defended else None, warn))
             for target in self.targets:
                 if target.state != state_digest(target.original):
                     raise RuntimeError(
                         f"{target.model.name} changed while it was attacked: its verdicts are not valid."
                     )
         return found
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One model under attack."""
-
-    target: Target
-    store: ResultStore
-    images: DigestedImages
-    seed: int
-    batch_size: int
-
-    def verdicts(self, allow_weak: bool) -> list[dict[int, bool]]:
-        """Evaluate clean images, then attack those that are classified correctly."""
-        model, images = self.target.model, self.images.images
-        clean = self._complete(CLEAN, images.index.tolist(), self._clean)
-        if not (allow_weak or model.defended):
-            accuracy = (len(clean) - sum(clean.values())) / len(clean)
-            check_clean_accuracy(accuracy, len(images.classes), len(clean), model.name)
-        correct = [index for index, wrong in clean.items() if not wrong]
-        found = [clean]
-        for trial in self.target.trials:
-            found.append(clean | self._complete(str(trial), correct, partial(trial.run, self._job(trial))))
-        return found
-
-    def _complete(self, trial: str, index: Sequence[int], run: Any) -> dict[int, bool]:
-        key, images = self.target.key, self.images
-        return self.store.complete(
-            f"{self.target.model.title}: {trial}",
-            images,
-            index,
-            self.store.verdicts(key, trial, self.seed, images),
-            lambda rows: (dict(zip(*part, strict=True)) for part in run(rows)),
-            lambda found: [record_of(key, trial, self.seed, found, images)],
-            batch_size=self.batch_size,
-            summary=lambda found: f"{sum(found.values())} of {len(found)} misclassified",
-        )
-
-    def _job(self, trial: Trial) -> Job:
-        network = self.target.model.network
-        return Job(
-            name=trial.rng_key,
-            attack=trial.attack,
-            threat=trial.threat,
-            restarts=trial.restarts,
-            f=trial.access(network),
-            misclassified=self._misclassified,
-            fetch=partial(self.images.fetch, device=device_of(network)),
-            batch_size=AdaptiveBatchSize(self.batch_size),
-            seed=self.seed,
-        )
-
-    def _misclassified(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        with torch.no_grad():
-            return predictions(self.target.model.network(x), index) != y
-
-    def _clean(self, rows: Tensor) -> Iterator[Verdicts]:
-        device = device_of(self.target.model.network)
-
-        def classify(part: Tensor) -> Verdicts:
-            x, y, index = self.images.fetch(part, device)
-            with trial_seed(CLEAN, index, self.seed):
-                return index.tolist(), self._misclassified(x, y, index).tolist()
-
-        return AdaptiveBatchSize(self.batch_size).map(rows, classify)

@@ -25,6 +25,7 @@ class Record:
         misclassified: whether each image is misclassified.
         images: a digest of each image and its label; a record without digests is counted, and not
             resumed from.
+        predicted: the class predicted for each image, on clean images of an evaluation.
     """
 
     model: str
@@ -33,13 +34,15 @@ class Record:
     index: list[int]
     misclassified: list[bool]
     images: list[str] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         types = {"model": str, "trial": str, "seed": int, "index": list, "misclassified": list, "images": list}
+        types["predicted"] = list
         for name, kind in types.items():
             if type(getattr(self, name)) is not kind:
                 raise InputError(f"its {name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
-        for name, kind in {"index": int, "misclassified": bool, "images": str}.items():
+        for name, kind in {"index": int, "misclassified": bool, "images": str, "predicted": int}.items():
             for value in getattr(self, name):
                 if type(value) is not kind:
                     raise InputError(f"its {name} holds {value!r:.40}, expected values of type {kind.__name__}")

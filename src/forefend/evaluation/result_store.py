@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,17 +132,38 @@ class ResultStore:
 
     def verdicts(self, key: str, trial: str, seed: int, images: DigestedImages) -> dict[int, bool]:
         """Return the recorded verdicts on images that have not changed since."""
-        found: dict[int, tuple[bool, str]] = {}
+        return self._recorded_values(key, trial, seed, images, lambda record: record.misclassified)
+
+    def predictions(self, key: str, trial: str, seed: int, images: DigestedImages) -> dict[int, int]:
+        """Return the recorded classes of images that have not changed since."""
+        return self._recorded_values(key, trial, seed, images, lambda record: record.predicted)
+
+    def _recorded_values(
+        self,
+        key: str,
+        trial: str,
+        seed: int,
+        images: DigestedImages,
+        values: Callable[[Record], Sequence[Result]],
+    ) -> dict[int, Result]:
+        found: dict[int, tuple[Result, str]] = {}
         for record in self.lines:
             if (record.model, record.trial, record.seed) == (key, trial, seed):
-                pairs = zip(record.misclassified, record.images, strict=False)
-                found |= dict(zip(record.index, pairs, strict=False))
-        return {number: verdict for number, (verdict, digest) in found.items() if images.holds(number, digest)}
+                found |= dict(zip(record.index, zip(values(record), record.images, strict=False), strict=False))
+        return {number: value for number, (value, digest) in found.items() if images.holds(number, digest)}
 
 
-def record_of(key: str, trial: str, seed: int, verdicts: Mapping[int, bool], images: DigestedImages) -> Record:
-    """Return the line that records some verdicts."""
-    return Record(key, trial, seed, list(verdicts), list(verdicts.values()), [images.digest(i) for i in verdicts])
+def record_of(
+    key: str,
+    trial: str,
+    seed: int,
+    verdicts: Mapping[int, bool],
+    images: DigestedImages,
+    predicted: Iterable[int] = (),
+) -> Record:
+    """Return the line that records some verdicts, on clean images with the predicted classes."""
+    digests = [images.digest(i) for i in verdicts]
+    return Record(key, trial, seed, list(verdicts), list(verdicts.values()), digests, list(predicted))
 
 
 def hold(folder: Path | None) -> AbstractContextManager[None]:

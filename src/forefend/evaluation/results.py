@@ -58,14 +58,31 @@ class Result:
 
 @final
 class Results(list[Result]):
-    """The results of an evaluation; `print` shows them as a table."""
+    """The results of an evaluation; `print` shows them as a table.
+
+    Args:
+        results: the results.
+        warnings: signs that a model does not work on clean images, a sentence each.
+        predictions: by title of the model, how many clean images each class is predicted for.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[Result] = (),
+        warnings: Iterable[str] = (),
+        predictions: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__(results)
+        self.warnings, self.predictions = list(warnings), dict(predictions or {})
 
     def __str__(self) -> str:
-        return f"{text_table(*rows_of(self))}\n{caption(self)}"
+        warnings = [f"WARNING: {warning}" for warning in self.warnings]
+        return "\n".join([*warnings, text_table(*rows_of(self)), caption(self)])
 
     def to_markdown(self) -> str:
         """Return the table in Markdown."""
-        return f"{markdown_table(*rows_of(self))}\n\n{caption(self)}"
+        warnings = [f"**Warning:** {warning}" for warning in self.warnings]
+        return "\n\n".join([*warnings, markdown_table(*rows_of(self)), caption(self)])
 
     def worst(self, classifier: str | None = None, *, defended: bool | None = None) -> Result:
         """Return the lowest accuracy, of all results or of one classifier.
@@ -172,7 +189,10 @@ def caption(results: Sequence[Result]) -> str:
 
 def save(folder: Path, results: Iterable[Result]) -> None:
     """Write `summary.json` into `folder`."""
-    write_versioned(folder / "summary.json", {"results": [asdict(result) for result in results]})
+    content: dict[str, Any] = {"results": [asdict(result) for result in results]}
+    if isinstance(results, Results):
+        content |= {"warnings": results.warnings, "predictions": results.predictions}
+    write_versioned(folder / "summary.json", content)
 
 
 def load(folder: Path) -> Results:
@@ -188,7 +208,10 @@ def load(folder: Path) -> Results:
     if inside and not (folder / "summary.json").exists():
         raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: give one of them.")
     records.read(folder / "records.jsonl")  # names lines that were edited
-    return Results(Result(**row) for row in read_rows(folder / "summary.json", Result))
+    rows = read_rows(folder / "summary.json", Result)
+    held = read_versioned(folder / "summary.json")
+    more = {name: held[name] for name in ("warnings", "predictions") if isinstance(held, dict) and name in held}
+    return Results((Result(**row) for row in rows), **more)
 
 
 def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:

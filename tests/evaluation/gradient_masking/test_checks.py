@@ -31,7 +31,16 @@ from forefend.evaluation.statistics import wilson
 from forefend.evaluation.trial import Trial, with_copies
 from forefend.threat_models.lp import Linf
 
-FACTS = {"has_gradient": 1, "random": 0, "logits": 1, "optimizes": 0, "probed": 100, "zero": 0}
+FACTS = {
+    "has_gradient": 1,
+    "random": 0,
+    "logits": 1,
+    "optimizes": 0,
+    "repeats": 1,
+    "mixes": 0,
+    "probed": 100,
+    "zero": 0,
+}
 EACH = [*checks.GENERAL, *checks.WITH_ATTACKS, *checks.WITH_GRADIENTS]
 
 
@@ -67,7 +76,7 @@ def test_check_of_honest_evidence_passes_with_full_text(check: checks.Check) -> 
 
 def test_check_names_are_distinct() -> None:
     names = [check(evidence()).check for check in EACH]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 18
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ from forefend.threat_models.wasserstein import Wasserstein
 THREAT = Linf(0.2)
 INNER: dict[str, Any] = {"threat": THREAT, "steps": 3, "relative_step": 0.5, "batch_size": 64}
 
+CLEAN = "the model works on clean images"
+BATCH = "outputs do not depend on the batch"
 ZERO = "input gradients are not zero"
 NOISE = "random noise does not beat attacks"
 QUERIES = "black-box attacks do not beat white-box attacks"
@@ -133,7 +135,7 @@ def test_honest_classifiers_pass(natural: nn.Module, robust: nn.Module) -> None:
     for network in (natural, robust):
         found = checked(network)
         assert failed(found) == set()
-        assert len(found) == len(GENERAL) + len(WITH_ATTACKS) + len(WITH_GRADIENTS) == 16
+        assert len(found) == len(GENERAL) + len(WITH_ATTACKS) + len(WITH_GRADIENTS) == 18
 
 
 def test_rtfe_passes_and_is_unchanged(rtfe: nn.Module) -> None:
@@ -245,10 +247,85 @@ def test_denoiser_with_oblivious_records_only_fails(natural: nn.Module) -> None:
     images = some(20)
     everyone = frozenset(images.index.tolist())
     assert failed(checked(defended, images, records=RecordedAccuracy([BLIND], everyone, everyone))) == {
+        CLEAN,  # a barely trained denoiser
         RECORDS,
         AGREES,
     }
-    assert failed(checked(defended, images, records=RecordedAccuracy([BLIND, ONCE], everyone))) == set()
+    assert failed(checked(defended, images, records=RecordedAccuracy([BLIND, ONCE], everyone))) == {CLEAN}
+
+
+class Constant(nn.Module):
+    """A dead defense: every image becomes the same gray one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 + 0 * x
+
+
+class Faint(nn.Module):
+    """Hides contrast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 + 1e-3 * (x - 0.5)
+
+
+@pytest.mark.parametrize("defense", [Constant(), Faint()], ids=["constant", "faint"])
+def test_dead_defense_fails_first(defense: nn.Module, natural: nn.Module) -> None:
+    budget = replace(SMALL, steps=5, restarts=1, queries=20)
+    for network in (Defended(defense, natural), nn.Sequential(defense, natural)):
+        found = checked(network, budget=budget)
+        assert CLEAN in failed(found)
+        assert "near chance" in measured(found, CLEAN)
+        assert "predicts class" in measured(found, CLEAN)
+        assert ("its classifier alone" in measured(found, CLEAN)) == isinstance(network, Defended)
+
+
+def test_checks_without_a_correct_image_are_skipped(natural: nn.Module) -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = natural(x).roll(1, 1)
+            return output
+
+    found = checked(Wrong(), some(20), budget=replace(SMALL, steps=5, restarts=1, queries=20))
+    assert {result.status for result in found if result.check in (QUERIES, NOISE, STEPS, LAST)} == {"skipped"}
+    assert CLEAN in failed(found)
+
+
+def test_outputs_that_mix_images_fail_without_attacks() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(16, track_running_stats=False)
+    found = checked(nn.Sequential(nn.Conv2d(1, 16, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(576, 10)))
+    assert BATCH in failed(found)
+    assert len(found) == len(GENERAL)
+
+
+def test_state_in_a_closure_fails(natural: nn.Module) -> None:
+    calls: list[int] = []
+
+    class Drifting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(1)
+            output: Tensor = natural(x) * (1 + 0.1 * len(calls))
+            return output
+
+    small = replace(SMALL, steps=3, restarts=1, queries=5, samples=1)
+    assert RANDOM in failed(checked(Drifting(), some(8), budget=small))
+
+
+def test_buffer_that_moves_is_refused(natural: nn.Module) -> None:
+    class Moving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1, 1, 2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen += 1
+            output: Tensor = natural(x)
+            return output
+
+    network = Moving()
+    with pytest.raises(InputError, match="changes its own buffers"):
+        checked(network)
+    assert not network.seen.any()
 
 
 def test_probabilities_fail_without_attacks(natural: nn.Module) -> None:

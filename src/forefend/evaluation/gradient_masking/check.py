@@ -20,15 +20,17 @@ from forefend.attacks.autoattack import flags
 from forefend.checks import InputError, check_classifier, check_images, check_labels
 from forefend.data import ImageDataset
 from forefend.data.dataset import as_image_dataset
+from forefend.evaluation.clean_accuracy import classifier_alone, clean_predictions
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
 from forefend.evaluation.gradient_masking.check_report import CheckReport
-from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS
+from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS, results_of
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
 from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
+from forefend.evaluation.model_checks import kept_state
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
@@ -94,10 +96,25 @@ def check(
     with torch_seed(0):
         batch = images.batch(torch.arange(min(len(images), batch_size)))
         facts, landscape = diagnose(model.network, batch, threat, budget.samples)
+        network = frozen(model.network)
+        clean = clean_predictions(network, images, batch_size)
+        faults = clean.faults(model.name, classifier_alone(network, images))
     everything = frozenset(images.index.tolist())
-    evidence = Evidence(everything, len(images.classes), threat.norm, {}, {}, recorded, facts, landscape)
+    accuracy = 1 - sum(clean.misclassified().values()) / len(images)
+    evidence = Evidence(
+        everything,
+        len(images.classes),
+        threat.norm,
+        {},
+        {},
+        recorded,
+        facts,
+        landscape,
+        clean=accuracy,
+        faults=faults,
+    )
     checks = list(GENERAL)
-    if facts["logits"]:  # evaluation refuses models that return probabilities
+    if facts["logits"] and not facts["mixes"]:  # evaluation refuses other models
         # A model may draw once a batch: small batches keep one draw from deciding the result.
         size = min(batch_size, 8) if facts["random"] else batch_size
         evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
@@ -117,7 +134,7 @@ def check(
         for trial in last:
             evidence = _with_reference(evidence, trial, images, evaluate)
             checks += WITH_GRADIENTS
-    report = CheckReport([check(evidence) for check in checks], model.name, str(threat), len(images))
+    report = CheckReport(results_of(checks, evidence), model.name, str(threat), len(images))
     if folder and not process_group().rank:
         report.save(folder / "check.json")
     return report
@@ -145,7 +162,7 @@ def validate(
 
     check_images(x)
     check_labels(y, classes)
-    with torch.no_grad(), torch_seed(0):
+    with kept_state(network, model.name), torch.no_grad(), torch_seed(0):
         check_classifier(shifted, x[:2].to(device_of(network)), classes, model.name)
 
 

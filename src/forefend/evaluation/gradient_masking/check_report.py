@@ -43,6 +43,16 @@ class CheckResult:
         return self.status == FAILED
 
 
+def status_of(passed: bool) -> str:
+    """Return the status of a check that measured something."""
+    return PASSED if passed else FAILED
+
+
+def percent_of(share: float) -> str:
+    """Return a share as text with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
 class CheckReport(list[CheckResult]):
     """Results of all checks of one model; `print(report)` shows failed and skipped checks first.
 

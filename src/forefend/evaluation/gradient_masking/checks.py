@@ -8,17 +8,24 @@ count that it allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 
-from forefend.evaluation.gradient_masking.check_report import FAILED, PASSED, SKIPPED, CheckResult
+from forefend.evaluation.gradient_masking.check_report import SKIPPED, CheckResult, percent_of, status_of
 from forefend.evaluation.gradient_masking.evidence import (
     WHITE_BOX,
     Evidence,
     RecordedAccuracy,
-    averages,
     largest_count,
-    sees_defense,
+)
+from forefend.evaluation.gradient_masking.model_properties import (
+    model_works_on_clean_images,
+    no_optimization_inside,
+    output_is_deterministic_or_averaged,
+    output_is_logits,
+    outputs_do_not_depend_on_the_batch,
+    recorded_attacks_see_the_defense,
 )
 
 Check = Callable[[Evidence], CheckResult]
@@ -29,7 +36,7 @@ def iterative_attacks_beat_a_single_step(evidence: Evidence) -> CheckResult:
     one, many = (evidence.accuracy(name) for name in ("FGSM", "PGD-20"))
     return _bounded(
         "iterative attacks beat a single step",
-        f"accuracy {_percent(one)} under FGSM, {_percent(many)} under PGD-20",
+        f"accuracy {percent_of(one)} under FGSM, {percent_of(many)} under PGD-20",
         (len(evidence.broken("FGSM")) - len(evidence.broken("PGD-20")), 0.02, evidence.n, _chance(evidence)),
         "the loss is not smooth along the steps: look for rounding in the defense, and attack it through BPDA",
     )
@@ -40,10 +47,10 @@ def more_steps_break_few_more(evidence: Evidence) -> CheckResult:
     short, long = evidence.broken("PGD-20"), evidence.broken("PGD long")
     # With a random output, each attack breaks some images by chance: only counts can be compared.
     count = len(long) - len(short) if evidence.facts["random"] else len(long - short)
-    more = _percent(count / evidence.n)
+    more = percent_of(count / evidence.n)
     return _bounded(
         "more steps and restarts break few more images",
-        f"accuracy {_percent(evidence.accuracy('PGD-20'))} under PGD-20; more steps and restarts break {more} more",
+        f"accuracy {percent_of(evidence.accuracy('PGD-20'))} under PGD-20; more steps and restarts break {more} more",
         (count, 0.05, evidence.n, _chance(evidence)),
         "report the stronger attack, and add steps until the accuracy no longer falls",
     )
@@ -56,7 +63,7 @@ def accuracy_falls_to_chance(evidence: Evidence) -> CheckResult:
     at = f"{evidence.norm} {radius:g}, where any image may become gray"
     return _bounded(
         "accuracy falls to chance as the radius grows",
-        f"accuracy {_percent(correct / evidence.n)} under PGD-20 at {at}",
+        f"accuracy {percent_of(correct / evidence.n)} under PGD-20 at {at}",
         (correct, 1 / evidence.classes, evidence.n, 0),
         "the attack fails where every model must fail: look for gradients that are zero, wrong or noisy",
     )
@@ -68,7 +75,7 @@ def accuracy_does_not_rise_with_the_radius(evidence: Evidence) -> CheckResult:
     rise = max((len(before) - len(after) for (_, before), (_, after) in pairwise(points)), default=0)
     return _bounded(
         "accuracy does not rise with the radius",
-        ", ".join(f"{_percent(1 - len(broken) / evidence.n)} at {radius:g}" for radius, broken in points),
+        ", ".join(f"{percent_of(1 - len(broken) / evidence.n)} at {radius:g}" for radius, broken in points),
         (rise, 0.02, evidence.n, _chance(evidence)),
         "use more steps at the larger radius: the attack did not explore the whole ball",
     )
@@ -106,7 +113,7 @@ def bpda_does_not_beat_white_box(evidence: Evidence) -> CheckResult:
 
 def noise_does_not_beat_attacks(evidence: Evidence) -> CheckResult:
     """Random search should break fewer images than an attack."""
-    noise, attacks = _percent(evidence.accuracy("noise")), _percent(evidence.accuracy("none", *WHITE_BOX))
+    noise, attacks = percent_of(evidence.accuracy("noise")), percent_of(evidence.accuracy("none", *WHITE_BOX))
     beyond, count = _beyond_white_box(evidence, "noise")
     return _bounded(
         "random noise does not beat attacks",
@@ -122,7 +129,7 @@ def gradients_are_not_zero(evidence: Evidence) -> CheckResult:
     zero = int(evidence.facts["zero"]) if exists else probed
     return _bounded(
         "input gradients are not zero",
-        f"zero for {_percent(zero / probed)} of the images" if exists else "the output has no gradient",
+        f"zero for {percent_of(zero / probed)} of the images" if exists else "the output has no gradient",
         (zero, 0.05, probed, 0),
         "look for rounding, clamping or saturated logits; attack with the margin loss, through BPDA, or by queries",
     )
@@ -134,7 +141,7 @@ def autoattack_agrees(evidence: Evidence) -> CheckResult:
     warnings = f"; its warnings: {' '.join(evidence.warnings)}" if evidence.warnings else ""
     return _bounded(
         "AutoAttack breaks few more images",
-        f"accuracy {_percent(before)} under the white-box attacks, {_percent(after)} after AutoAttack{warnings}",
+        f"accuracy {percent_of(before)} under the white-box attacks, {percent_of(after)} after AutoAttack{warnings}",
         (evidence.missed_by_white_box("AutoAttack"), 0.03, evidence.n, 0),
         "report the accuracy under AutoAttack",
     )
@@ -148,7 +155,7 @@ def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
     broken = robust & evidence.broken(*evidence.misclassified)
     measured = "not compared: " + ("the output is random" if both else "the records hold none of these images")
     if both and not evidence.facts["random"]:
-        before, after = (_percent(len(part) / len(both)) for part in (robust, robust - broken))
+        before, after = (percent_of(len(part) / len(both)) for part in (robust, robust - broken))
         measured = f"on {len(both)} recorded images, accuracy {before} in the records, {after} after these attacks"
     if recorded.unidentified:
         measured += f"; {recorded.unidentified} older verdicts do not say what the network answered, and do not count"
@@ -164,75 +171,19 @@ def recorded_accuracy_agrees(evidence: Evidence) -> CheckResult:
 def loss_rises_along_the_gradient(evidence: Evidence) -> CheckResult:
     """A small step along a correct gradient raises the loss, even if the defense rounds a little."""
     points = sorted(evidence.landscape.items())
-    shares = [f"{_percent(up)} at {share:g} of the radius (random step: {_percent(r)})" for share, (up, r) in points]
+    shares = [
+        f"{percent_of(up)} at {share:g} of the radius (random step: {percent_of(r)})" for share, (up, r) in points
+    ]
     return CheckResult(
         "the loss rises along the gradient",
         f"share of images whose margin rises with one step: {', '.join(shares)}",
         "at least 80 %, and more than with a random step, at all distances but one",
-        _status(sum(up >= 0.8 and up > random for _, (up, random) in points) >= len(points) - 1),
+        status_of(sum(up >= 0.8 and up > random for _, (up, random) in points) >= len(points) - 1),
         "the gradient is not that of the model: check custom backward passes and random layers",
     )
 
 
-def output_is_logits(evidence: Evidence) -> CheckResult:
-    """A second softmax flattens the loss."""
-    logits = bool(evidence.facts["logits"])
-    return CheckResult(
-        "the output is logits",
-        "logits" if logits else "probabilities; no attack was run",
-        "logits, or logarithms of probabilities",
-        _status(logits),
-        "give the network without its softmax",
-    )
-
-
-def output_is_deterministic_or_averaged(evidence: Evidence) -> CheckResult:
-    """Attacks on a random model must average its output."""
-    random, recorded = bool(evidence.facts["random"]), evidence.recorded
-    averaged = not random or recorded is None or any(averages(trial) for trial in recorded.trials)
-    return CheckResult(
-        "the output is deterministic, or was attacked through EOT",
-        ("random" if random else "deterministic")
-        + (", and no records were given" if random and recorded is None else "")
-        + ("" if averaged else ", and the records hold no attack through EOT"),
-        "deterministic, or an attack through EOT in the records",
-        SKIPPED if random and recorded is None else _status(averaged),
-        "evaluate with the suite randomized",
-    )
-
-
-def no_optimization_inside(evidence: Evidence) -> CheckResult:
-    """Plain attacks do not differentiate through a defense that computes gradients itself."""
-    optimizes = bool(evidence.facts["optimizes"])
-    return CheckResult(
-        "no optimization runs in the forward pass",
-        "the forward pass computes gradients" if optimizes else "none found",
-        "none",
-        _status(not optimizes),
-        "use an adaptive attack that unrolls the optimization, and report it",
-    )
-
-
-def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
-    """An accuracy under attacks that ignore the defense says nothing about attacks that do not."""
-    recorded = evidence.recorded
-    seen = any(sees_defense(trial) for trial in recorded.trials) if recorded else False
-    measured = f"{len(recorded.trials)} recorded attacks" if recorded else "no records were given"
-    old = bool(recorded and recorded.unidentified and not recorded.trials)  # what is lost may have seen it
-    return CheckResult(
-        "recorded attacks follow gradients of the defense",
-        measured + (", none of them through the defense" if recorded and not seen else ""),
-        "at least one recorded attack that follows gradients through the defense, or through BPDA",
-        _status(seen) if recorded and not old else SKIPPED,
-        "evaluate with the suite standard",
-    )
-
-
 Bound = tuple[int, float, int, int]  # count, largest share, number of images, addition by chance
-
-
-def _status(passed: bool) -> str:
-    return PASSED if passed else FAILED
 
 
 def _bounded(check: str, measured: str, bound: Bound, advice: str, *, skipped: bool = False) -> CheckResult:
@@ -240,14 +191,14 @@ def _bounded(check: str, measured: str, bound: Bound, advice: str, *, skipped: b
     limit = largest_count(n, share)
     text = f"at most {limit} of {n}, the largest count whose 95 % interval reaches {share:.0%}"
     text += f", and {chance} by chance, as the output is random" if chance else ""
-    return CheckResult(check, measured, text, SKIPPED if skipped else _status(count <= limit + chance), advice)
+    return CheckResult(check, measured, text, SKIPPED if skipped else status_of(count <= limit + chance), advice)
 
 
 def _beyond_white_box(evidence: Evidence, *names: str) -> tuple[str, Bound]:
     """Return in words and as a bound what trials break that no white-box attack broke."""
     n = evidence.n
     counts = {name: evidence.missed_by_white_box(name) for name in names if name in evidence.misclassified}
-    parts = [f"{name} breaks {_percent(count / n)} that no gradient attack broke" for name, count in counts.items()]
+    parts = [f"{name} breaks {percent_of(count / n)} that no gradient attack broke" for name, count in counts.items()]
     measured = "; ".join(parts) or "not run: there is no defense to bypass, and no surrogate"
     return measured, (max(counts.values(), default=0), 0.02, n, 0)
 
@@ -257,12 +208,20 @@ def _chance(evidence: Evidence) -> int:
     return math.isqrt(2 * evidence.n) if evidence.facts["random"] else 0
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def results_of(checks: Iterable[Check], evidence: Evidence) -> list[CheckResult]:
+    """Return the results of some checks; without an image to attack, attacks prove nothing."""
+    results = {check: check(evidence) for check in checks}
+    if evidence.misclassified and evidence.broken("none") == evidence.images:
+        for check in (each for each in results if each in WITH_ATTACKS + WITH_GRADIENTS and results[each].passed):
+            measured = "not measured: no clean image is classified correctly"
+            results[check] = replace(results[check], status=SKIPPED, measured=measured)
+    return list(results.values())
 
 
 # Checks of any model, of a model that attacks can run on, and of a model that has a gradient.
 GENERAL: tuple[Check, ...] = (
+    model_works_on_clean_images,
+    outputs_do_not_depend_on_the_batch,
     recorded_attacks_see_the_defense,
     output_is_logits,
     output_is_deterministic_or_averaged,

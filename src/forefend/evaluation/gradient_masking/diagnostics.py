@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from forefend.attacks.base import input_gradient
 from forefend.evaluation.access import Access
-from forefend.evaluation.model_checks import gives_logits, has_gradient, is_random
+from forefend.evaluation.model_checks import depends_on_batch, gives_logits, has_gradient, is_random, repeats
 from forefend.losses import Loss, ce, margin
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -108,6 +108,8 @@ def diagnose(
         "has_gradient": all(each(has_gradient, x[:2])),
         "logits": any(each(gives_logits, x)),
         "optimizes": any(each(optimizes_inside, x[:2])),
+        "repeats": repeats(network, x[:16]),
+        "mixes": depends_on_batch(network, x),
         "probed": len(x),
     }
     # All processes must take the same branch, even if random outputs gave them other facts.

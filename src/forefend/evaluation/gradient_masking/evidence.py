@@ -43,11 +43,14 @@ class Evidence:
             misclassified without an attack, which are also listed under `none`.
         curve: the same for PGD at each radius.
         recorded: the recorded accuracy; None if there is none.
-        facts: results of the diagnostics: `has_gradient`, `random`, `logits`, `optimizes`, and the number of images
-            `probed`, of which `zero` have a zero gradient.
+        facts: results of the diagnostics: `has_gradient`, `random`, `logits`, `optimizes`, `repeats` (equal seeds give
+            equal outputs), `mixes` (images of a batch change each other's outputs), and the number of images `probed`,
+            of which `zero` have a zero gradient.
         landscape: for each distance, the shares of images whose margin rises along the gradient and along a random
             direction.
         warnings: warnings that AutoAttack gave.
+        clean: the accuracy on clean images.
+        faults: signs that the model does not work on clean images, a sentence each.
     """
 
     images: frozenset[int]
@@ -59,6 +62,8 @@ class Evidence:
     facts: Mapping[str, float]
     landscape: Mapping[float, tuple[float, float]] = field(default_factory=dict)
     warnings: Sequence[str] = field(default_factory=tuple)
+    clean: float = 1.0
+    faults: Sequence[str] = ()
 
     @property
     def n(self) -> int:

@@ -1,0 +1,140 @@
+"""One model under evaluation: its clean predictions, and the verdicts of each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forefend.checks import check_clean_accuracy, predictions
+from forefend.evaluation.attack_runner import Job, trial_seed
+from forefend.evaluation.clean_accuracy import CleanPredictions, classifier_alone, labels_of
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.records import Record
+from forefend.evaluation.result_store import DigestedImages, ResultStore, record_of
+from forefend.evaluation.results import CLEAN
+from forefend.evaluation.trial import Suite, Trial
+from forefend.models.freezing import device_of
+from forefend.runtime.batch_size import AdaptiveBatchSize
+from forefend.runtime.distributed import process_group
+
+
+@dataclass(frozen=True)
+class Target:
+    """One model of a prepared evaluation."""
+
+    model: EvaluatedModel  # with a frozen copy of the network
+    key: str  # of its records
+    trials: Suite  # as they run on its device
+    original: nn.Module
+    state: str  # the digest of the original, which must not change
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found of one model.
+
+    Args:
+        clean: its predictions on clean images.
+        warnings: signs in them that it does not work.
+        verdicts: for clean images and each trial, whether each image is misclassified, by dataset
+            index.
+    """
+
+    clean: CleanPredictions
+    warnings: Sequence[str]
+    verdicts: list[dict[int, bool]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model under attack."""
+
+    target: Target
+    store: ResultStore
+    images: DigestedImages
+    seed: int
+    batch_size: int
+
+    def outcome(self, allow_weak: bool, alone: CleanPredictions | None, warn: Callable[[str], object]) -> Outcome:
+        """Classify clean images, then attack those that are classified correctly.
+
+        Args:
+            allow_weak: evaluate a classifier that is near chance on clean images too.
+            alone: clean predictions of its classifier without the defense, where they are known.
+            warn: receives the signs that it does not work, before the attacks.
+        """
+        model, images = self.target.model, self.images.images
+        predicted = self._clean()
+        clean = predicted.misclassified()
+        if not (allow_weak or model.defended):
+            accuracy = (len(clean) - sum(clean.values())) / len(clean)
+            check_clean_accuracy(accuracy, len(images.classes), len(clean), model.name)
+        warnings = predicted.faults(model.title, alone or classifier_alone(model.network, images))
+        for warning in warnings if not process_group().rank else ():
+            warn(f"WARNING: {warning}")
+        correct = [index for index, wrong in clean.items() if not wrong]
+        found = [clean]
+        for trial in self.target.trials:
+            found.append(clean | self._complete(str(trial), correct, partial(trial.run, self._job(trial))))
+        return Outcome(predicted, warnings, found)
+
+    def _complete(self, trial: str, index: Sequence[int], run: Any) -> dict[int, bool]:
+        key, images = self.target.key, self.images
+        return self.store.complete(
+            f"{self.target.model.title}: {trial}",
+            images,
+            index,
+            self.store.verdicts(key, trial, self.seed, images),
+            lambda rows: (dict(zip(*part, strict=True)) for part in run(rows)),
+            lambda found: [record_of(key, trial, self.seed, found, images)],
+            batch_size=self.batch_size,
+            summary=lambda found: f"{sum(found.values())} of {len(found)} misclassified",
+        )
+
+    def _job(self, trial: Trial) -> Job:
+        network = self.target.model.network
+        return Job(
+            name=trial.rng_key,
+            attack=trial.attack,
+            threat=trial.threat,
+            restarts=trial.restarts,
+            f=trial.access(network),
+            misclassified=self._misclassified,
+            fetch=partial(self.images.fetch, device=device_of(network)),
+            batch_size=AdaptiveBatchSize(self.batch_size),
+            seed=self.seed,
+        )
+
+    def _misclassified(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        with torch.no_grad():
+            return predictions(self.target.model.network(x), index) != y
+
+    def _clean(self) -> CleanPredictions:
+        key, images, network = self.target.key, self.images, self.target.model.network
+        labels = labels_of(images.images)
+
+        def classify(part: Tensor) -> dict[int, int]:
+            x, _, index = images.fetch(part, device_of(network))
+            with trial_seed(CLEAN, index, self.seed), torch.no_grad():
+                return dict(zip(index.tolist(), predictions(network(x), index).tolist(), strict=True))
+
+        def line_of(found: dict[int, int]) -> Record:
+            verdicts = {index: predicted != labels[index] for index, predicted in found.items()}
+            return record_of(key, CLEAN, self.seed, verdicts, images, found.values())
+
+        found = self.store.complete(
+            f"{self.target.model.title}: {CLEAN}",
+            images,
+            list(labels),
+            self.store.predictions(key, CLEAN, self.seed, images),
+            lambda rows: AdaptiveBatchSize(self.batch_size).map(rows, classify),
+            lambda found: [line_of(found)],
+            batch_size=self.batch_size,
+            summary=lambda found: f"{sum(found[i] != labels[i] for i in found)} of {len(found)} misclassified",
+        )
+        return CleanPredictions(found, labels, len(images.images.classes))
