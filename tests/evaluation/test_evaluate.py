@@ -12,6 +12,7 @@ import torch
 from helpers.threshold_classifier import Shift, Threshold, curve, levels, robust_share
 from helpers.toy_networks import classifier, held, toy_images, untouched
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from forefend import data
 from forefend.attacks.pgd import PGD
@@ -151,6 +152,13 @@ class Drawing(nn.Module):
 def test_random_state_of_the_caller_is_restored(judge: Callable[[nn.Module, ImageDataset], Any]) -> None:
     before = torch.get_rng_state()
     judge(Drawing(), toy_images(12))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_random_state_of_the_caller_survives_a_loader() -> None:
+    x, y, _ = toy_images(12).batch(torch.arange(12))
+    before = torch.get_rng_state()
+    evaluate(classifier(), DataLoader(TensorDataset(x, y), 4, shuffle=True), [], allow_weak=True)
     assert torch.equal(torch.get_rng_state(), before)
 
 

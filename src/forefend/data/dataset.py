@@ -204,7 +204,8 @@ def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
             worker_init_fn=loader.worker_init_fn,
         )
     try:
-        batches = list(loader)
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed for its workers
+            batches = list(loader)
     except (TypeError, RuntimeError) as error:
         raise InputError(
             f"The images cannot be read in batches ({str(error).splitlines()[0]}): the dataset must return pairs of an "

@@ -64,7 +64,12 @@ def examine(network: nn.Module, images: ImageDataset, name: str) -> Examined:
     with kept_state(network, name) as before, torch_seed(0):
         x = check_model(network, images, name)
         answers = answers_of(network, images, name)
-    return Examined(f"{before}:{architecture_digest(network)}", answers, x)
+    return Examined(network_digest(network, before), answers, x)
+
+
+def network_digest(network: nn.Module, tensors: str | None = None) -> str:
+    """Return the digest of a network's tensors and architecture; `tensors` is its fingerprint, where it is known."""
+    return f"{tensors or fingerprint(network)}:{architecture_digest(network)}"
 
 
 def answers_of(network: nn.Module, images: ImageDataset, name: str) -> Answers | None:

@@ -14,7 +14,7 @@ from forefend.data.dataset import image_digests
 from forefend.evaluation import records
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.evidence import RecordedAccuracy
-from forefend.evaluation.identification import KnownModels, examine
+from forefend.evaluation.identification import KnownModels, examine, network_digest
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.results import CLEAN
@@ -64,13 +64,15 @@ def recorded_accuracy(
         images: test images.
         threat: threat model of the attacks that count.
     """
-    if not recorded.records:
+    network = frozen(model.network)
+    without_answers = key_of(network_digest(network), images)
+    if not any(f"{record.model}:".startswith(f"{without_answers}:") for record in recorded.records):
         return RecordedAccuracy(())
-    examined = examine(frozen(model.network), images, model.name)
+    examined = examine(network, images, model.name)
     keys = {key_of(identity, images) for identity in recorded.models.identities(examined)}
     counting = [r for r in recorded.records if f" in {threat} [" in r.trial or r.trial == CLEAN]
     own = [r for r in counting if r.model in keys]
-    unidentified = sum(len(r.index) for r in counting if r.model == key_of(examined.network, images))
+    unidentified = sum(len(r.index) for r in counting if r.model == without_answers)
     digests = _digests(images) if own else {}
     outcomes = [(record.trial, _valid_outcomes(record, digests)) for record in own]
     attacked = frozenset(i for trial, outcome in outcomes if trial != CLEAN for i in outcome)
