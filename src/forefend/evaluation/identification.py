@@ -21,7 +21,7 @@ from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
 from forefend.evaluation.model_checks import check_model, gradient_of, kept_state, relative_difference, uniform_outputs
-from forefend.models.fingerprint import architecture_digest
+from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.models.freezing import device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group

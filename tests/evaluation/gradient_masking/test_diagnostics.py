@@ -53,13 +53,14 @@ def test_zero_gradients_are_found_per_image() -> None:
     assert diagnostics.zero_gradients(Scaled(20), x, y).tolist() == [False, False, False]
 
 
-def test_zero_gradients_of_rounding_and_nan_are_all() -> None:
+def test_zero_gradients_of_rounding_are_all_and_nan_raises() -> None:
     assert diagnostics.zero_gradients(nn.Sequential(Quantize(), linear()), X, Y).all()
 
     def rooted(x: Tensor) -> Tensor:
         return (x.flatten(1)[:, :3] - x.flatten(1)[:, :3]).sqrt()
 
-    assert diagnostics.zero_gradients(rooted, X, Y).all()
+    with pytest.raises(InputError, match="gradient of image 0"):
+        diagnostics.zero_gradients(rooted, X, Y)
     assert not diagnostics.zero_gradients(linear(), X, Y).any()
 
 
