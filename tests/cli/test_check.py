@@ -85,7 +85,7 @@ def test_check_of_bare_classifier_passes_and_resumes(here: Path) -> None:
     found = written(here / "out")
     assert list(found) == [guide().name]
     assert all(set(result) == KEYS and result["status"] != "failed" for result in found[guide().name])
-    assert len(found[guide().name]) == 16
+    assert len(found[guide().name]) == 18
     before = (here / "out" / "records.jsonl").read_bytes()
     again = done(line)
     assert again[again.index(": passed") :] == first[first.index(": passed") :]
@@ -108,7 +108,8 @@ def test_library_check_equals_the_command(here: Path) -> None:
 def test_check_of_black_box_records_fails_until_attacked(run: Path) -> None:
     answer = forefend(LINE)
     assert (answer.code, answer.err) == (1, "")
-    assert f"{guide().name}: 1 of 16 checks FAILED\n  {RECORDS}\n" in answer.out
+    assert f"{guide().name}: 1 of 18 checks FAILED" in answer.out
+    assert f"\n  {RECORDS}\n" in answer.out
     assert "1 recorded attacks, none of them through the defense" in " ".join(answer.out.split())
     assert "what to do: evaluate with the suite standard" in answer.out
     assert (run / "check" / "records.jsonl").exists()
@@ -241,7 +242,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None:
 def test_models_are_moved_and_one_process_prints(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     went: list[tuple[int, str | None]] = []
     monkeypatch.setattr(resolve_models, "move_to_device", lambda networks, device: went.append((len(networks), device)))
-    facts = {"logits": 0, "random": 0, "optimizes": 0, "has_gradient": 0, "probed": 8}
+    facts = {"logits": 0, "random": 0, "optimizes": 0, "has_gradient": 0, "probed": 8, "repeats": 1, "mixes": 0}
     monkeypatch.setattr(library, "diagnose", lambda *_: (facts, {}))
     given: list[list[str]] = []
 
