@@ -19,6 +19,7 @@ from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.results import Results
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Terms
+from forefend.models.fingerprint import fingerprint
 from forefend.recipes import Adversarial
 from forefend.threat_models.lp import Linf
 
@@ -71,3 +72,17 @@ def test_evaluate_inside_no_grad_equals_outside(suite: str, context: Callable[[]
     expected = outcome()
     with context():
         assert outcome() == expected
+
+
+def test_training_inside_no_grad_equals_outside() -> None:
+    recipe, images = Adversarial(THREAT, steps=2, epochs=1, batch_size=16), toy_images()
+
+    def trained() -> str:
+        networks = toy_cast()
+        train(recipe, images, networks)
+        return fingerprint(networks.classifier)
+
+    expected = trained()
+    with torch.no_grad():
+        assert trained() == expected
+    assert expected != fingerprint(toy_cast().classifier)
