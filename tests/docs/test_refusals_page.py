@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = re.findall(
-    r"^\| (?!refused|-).* \| `([^|]+)` \|$", (ROOT / "docs/refusals.md").read_text(encoding="utf-8"), re.M
-)
+PAGE = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| (?!refused|-).* \| `([^|]+)` \|$", PAGE, re.M)
 
 
 def texts() -> str:
