@@ -100,8 +100,8 @@ def test_joined_reports_a_failure_before_the_work() -> None:
 def partner(monkeypatch: pytest.MonkeyPatch, does: str) -> list[Popen[bytes]]:
     """Replace started processes by one that is ready and then runs this code."""
     began: list[Popen[bytes]] = []
-    ready = "import os, signal, time\nfrom forefend.runtime.launch import ready\n"
-    ready += "from forefend.runtime.distributed import process_group\nready()\n"
+    ready = "import os, signal, time\nfrom forefend.runtime.launch import end_with_first, ready\n"
+    ready += "from forefend.runtime.distributed import process_group\nend_with_first()\nready()\n"
 
     def started(words: list[str], **options: Any) -> Popen[bytes]:
         began.append(Popen([sys.executable, "-c", ready + does], **options))
@@ -145,7 +145,7 @@ from pathlib import Path
 from forefend.runtime import launch
 start = launch.subprocess.Popen
 def started(words, **options):
-    does = "from forefend.runtime.launch import ready; import time; ready(); time.sleep(60)"
+    does = "from forefend.runtime.launch import *; end_with_first(); ready(); time.sleep(60)"
     other = start([sys.executable, "-c", does], **options)
     Path({str(tmp_path / "other")!r}).write_text(str(other.pid))
     return other

@@ -51,9 +51,10 @@ def _run(options: Any, command: list[str]) -> str:
     from forefend.evaluation.trial import Terms
     from forefend.report import tables
     from forefend.runtime.distributed import process_group
-    from forefend.runtime.launch import joined, ready
+    from forefend.runtime.launch import end_with_first, joined, ready
     from forefend.runtime.threads import choose_threads
 
+    end_with_first()
     choose_threads()
     pgd = pgd_options(options)
     suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else choose(options.suite, SUITES, "suite")

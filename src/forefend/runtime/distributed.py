@@ -16,6 +16,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
 from forefend.checks import InputError, choose
+from forefend.runtime.parent import end_with_torchrun
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def broadcast_weights(networks: Iterable[nn.Module], accelerator: Accelerator) -
 
 
 def leave_group_at_exit() -> None:
-    """Leave the process group at exit; Gloo's threads could otherwise abort the process."""
+    """Leave the process group at exit, and end with torchrun; Gloo's threads could otherwise abort the process."""
+    end_with_torchrun()
     atexit.unregister(leave_group)
     atexit.register(leave_group)
 

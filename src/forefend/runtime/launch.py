@@ -23,6 +23,7 @@ from accelerate.state import PartialState
 
 from forefend.checks import InputError
 from forefend.runtime.distributed import leave_group
+from forefend.runtime.parent import end_with_pipe
 
 READY = "FOREFEND_READY"  # environment variable of a started process: the file that it creates when it is ready
 PATIENCE = 60.0  # seconds in which a process must end after all work is done
@@ -80,15 +81,17 @@ def ready() -> None:
 
     Call it before `process_group()`, which waits for all processes. Elsewhere it does nothing.
     """
-    if READY not in os.environ:
-        return
+    if READY in os.environ:
+        Path(os.environ[READY]).touch()
 
-    def end_with_parent() -> None:
-        os.read(0, 1)  # returns when the parent's end of the pipe closes
-        os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    Path(os.environ[READY]).touch()
+def end_with_first() -> None:
+    """In a process started by `joined`, end when the first process does. Call it before any work.
+
+    Elsewhere it does nothing.
+    """
+    if READY in os.environ:
+        end_with_pipe()
 
 
 @contextmanager
