@@ -68,7 +68,10 @@ def _run(options: Any, command: list[str]) -> str:
     folder = resolve_models.output_folder(options, "evaluations", *_protocol(options, threats, models, suite))
     evaluation = prepare(models, images, suite, folder=folder, seed=options.seed, batch_size=options.batch_size)
     ready()
-    with joined(processes_for(evaluation, options.processes), command):
+    count = processes_for(evaluation, options.processes)
+    if count > 1:
+        evaluation.known.save(folder)  # for the other processes
+    with joined(count, command):
         results = evaluation.run(allow_weak=True)  # checked above, on more images
         if process_group().rank:
             return ""

@@ -26,6 +26,7 @@ from forefend.models.freezing import device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import read_versioned, write_versioned
+from forefend.runtime.launch import is_started
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
 PROBES = 8  # random images, and as many of the evaluated ones
@@ -132,18 +133,20 @@ class KnownModels:
         A model that answers like an earlier one of equal tensors has its id; any other gets a new
         one, and is remembered.
         """
+        if is_started():  # it reads what the first process saved, and joins the others only after it is ready
+            return self._identify(model)
         group = process_group()
-        return str(group.all_of({group.rank: self._identify(model, name)})[0])
+        if model.answers is None and not group.rank:
+            print(f"{name} gives other answers for equal images and seeds: its verdicts are not resumed.")
+        return str(group.all_of({group.rank: self._identify(model)})[0])
 
     def identities(self, model: Examined) -> set[str]:
         """Return all identities under which earlier evaluations recorded a model."""
         known = [each for each in self._models if each.network == model.network and model.answers is not None]
         return {f"{each.network}:{each.id}" for each in known if _agree(model.answers or {}, each.answers)}
 
-    def _identify(self, model: Examined, name: str) -> str:
+    def _identify(self, model: Examined) -> str:
         if model.answers is None:
-            if not process_group().rank:
-                print(f"{name} gives other answers for equal images and seeds: its verdicts are not resumed.")
             return f"{model.network}:{secrets.token_hex(4)}"
         for row, known in enumerate(self._models):
             if known.network == model.network and _agree(model.answers, known.answers):

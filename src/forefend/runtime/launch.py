@@ -36,6 +36,11 @@ def may_start() -> bool:
     return "WORLD_SIZE" not in os.environ
 
 
+def is_started() -> bool:
+    """Whether this process was started by `joined`."""
+    return READY in os.environ
+
+
 @contextmanager
 def joined(count: int, words: Sequence[str]) -> Iterator[None]:
     """Share the work of the block with processes that run the same command.
@@ -81,7 +86,7 @@ def ready() -> None:
 
     Call it before `process_group()`, which waits for all processes. Elsewhere it does nothing.
     """
-    if READY in os.environ:
+    if is_started():
         Path(os.environ[READY]).touch()
 
 
@@ -90,7 +95,7 @@ def end_with_first() -> None:
 
     Elsewhere it does nothing.
     """
-    if READY in os.environ:
+    if is_started():
         end_with_pipe()
 
 
