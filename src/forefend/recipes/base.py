@@ -219,8 +219,6 @@ class Recipe(ABC):
         as_threat_models(getattr(self, "threat", None) or ())
         for f in fields(self):  # type: ignore[arg-type]
             _check_kind(f.name, getattr(self, f.name), f.default)
-            if f.default in (*LABEL_LOSSES, *PAIR_LOSSES):
-                _check_loss(f.name, getattr(self, f.name), f.default in LABEL_LOSSES)
         numbers = self.settings()
         check_numbers(numbers)
         for name in ("epochs", "batch_size", "steps"):
@@ -275,13 +273,6 @@ def train_alone(
     return {role: Trainable({role: network}, optimizer(weights, recipe), schedule)}
 
 
-def _check_loss(name: str, loss: Any, on_labels: bool) -> None:
-    """Refuse a loss that would take labels for another output, or another output for labels."""
-    if loss in (PAIR_LOSSES if on_labels else LABEL_LOSSES):
-        wanted = "logits and labels" if on_labels else "two outputs of the same shape"
-        raise InputError(f"{name} is {label_of(loss)}, expected a loss of {wanted}.")
-
-
 def _check_kind(name: str, given: Any, default: Any) -> None:
     """Refuse a field of another kind than its default."""
     if isinstance(default, int | float) and not hasattr(given, "__float__"):
@@ -290,6 +281,10 @@ def _check_kind(name: str, given: Any, default: Any) -> None:
         raise InputError(f"{name} is {given!r}, expected several values such as {default}.")
     if isinstance(default, FunctionType) and not callable(given):
         raise InputError(f"{name} is {given!r}, expected a function such as {default.__module__}.{default.__name__}.")
+    on_labels = default in LABEL_LOSSES
+    if (default in PAIR_LOSSES and given in LABEL_LOSSES) or (on_labels and given in PAIR_LOSSES):
+        wanted = "logits and labels" if on_labels else "two outputs of the same shape"
+        raise InputError(f"{name} is {label_of(given)}, expected a loss of {wanted}.")
 
 
 def plain(value: Any) -> Any:
