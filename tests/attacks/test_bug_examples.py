@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor, nn
 
 from forefend.attacks.bug_examples import bug_loss, bugs, shared_features
 from forefend.attacks.pgd import fgsm
+from forefend.checks import InputError
+from forefend.evaluation import suites
+from forefend.evaluation.access import Together
+from forefend.evaluation.evaluate import evaluate
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
+from forefend.models.defense import Defended, pipelines
+from forefend.models.fingerprint import fingerprint
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import L2, Linf
 
@@ -71,3 +80,26 @@ def test_the_inverse_is_pgd_on_the_mean_of_the_members_losses() -> None:
     assert str(bugs(Linf(0.1), 5, 0.02)) == "PGD-5(Linf:0.1, step=0.02, loss=bug_loss, start=random_start)"
     x_adv = fgsm(Linf(0.1), Mean(ce))(BOTH, X, Y, rng=DRAW)
     assert (Mean(ce)(BOTH(x_adv), Y) > Mean(ce)(BOTH(X), Y)).all()
+
+
+def test_bug_loss_of_one_classifier_raises() -> None:
+    with pytest.raises(InputError, match="bug_examples"):
+        bugs(Linf(0.35))(FIRST, X, Y)
+
+
+def test_evaluate_bug_examples_mislead_only_the_evaluated_model() -> None:
+    first, second = (copy.deepcopy(network).float() for network in (FIRST, SECOND))
+    x = torch.cat([X.float(), torch.zeros(3, 1, 2, 2)]) + torch.arange(6).view(-1, 1, 1, 1) / 1000
+    data = x, torch.cat([Y, WRONG])
+    (trial,) = suites.bug_examples("Linf:0.35", {"other": second})
+    stronger = replace(trial, attack=replace(trial.attack, attack=bugs(Linf(0.35), 60, 0.035)))
+    results = evaluate(first, data, [stronger], allow_weak=True)
+    # The zero images of the other class are too far from the boundary.
+    assert [(result.attack, result.accuracy) for result in results] == [("none", 1.0), ("bugs", 0.5)]
+    assert str(trial).endswith(f"[together with other {fingerprint(second)}]")
+
+
+def test_together_has_the_defense_before_every_classifier() -> None:
+    half = Defended(nn.Hardtanh(0.0, 0.5), FIRST)
+    mine, theirs = Together({"other": SECOND})(half)(X)
+    torch.testing.assert_close((mine, theirs), (FIRST(X.clamp(0, 0.5)), SECOND(X.clamp(0, 0.5))))

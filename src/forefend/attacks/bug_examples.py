@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from forefend.attacks.pgd import PGD
+from forefend.checks import InputError
 from forefend.losses import Mean, ce
 from forefend.runtime.labels import labeled
+from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel
 
 
@@ -22,8 +24,21 @@ def bug_loss(predictions: Sequence[Tensor], target: tuple[Tensor, Tensor]) -> Te
 
     Source: RTFE (2209.06931), Eq. 7, negated, as attacks maximize.
     """
+    if not (isinstance(predictions, list | tuple) and isinstance(target, list | tuple) and len(target) == 2):
+        raise InputError(
+            "bugs attacks a pipeline of several classifiers at a pair (target class, label): "
+            "evaluate it with forefend.suites.bug_examples."
+        )
     y_targ, y = target
     return -ce(predictions[0], y_targ) - Mean(ce)(predictions[1:], y)
+
+
+@labeled("likeliest_wrong_class")
+def likeliest_wrong_class(
+    f: Callable[[Tensor], Sequence[Tensor]], x: Tensor, y: Tensor, rng: KeyedRNG
+) -> tuple[Tensor, Tensor]:
+    """Return the target of `bug_loss`: the likeliest wrong class of the first classifier, and the labels."""
+    return f(x)[0].scatter(1, y[:, None], float("-inf")).argmax(1), y
 
 
 def bugs(threat: ThreatModel | str, steps: int = 20, step_size: float | None = None) -> PGD:

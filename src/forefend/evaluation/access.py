@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.eot_bpda import bpda_defended, eot
-from forefend.models.defense import Defended
+from forefend.models.defense import Defended, pipelines
 from forefend.models.fingerprint import fingerprint
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.labels import label_of, labeled
@@ -56,6 +56,26 @@ class Surrogate:
 
     def __str__(self) -> str:
         return f"transfer from {self.name} {fingerprint(self.network)}"
+
+
+@dataclass(frozen=True)
+class Together:
+    """A view of the model and of further classifiers, behind the defense of the model if it has one.
+
+    Args:
+        ensemble: classifiers, by name.
+    """
+
+    ensemble: Mapping[str, nn.Module]
+
+    def __call__(self, model: nn.Module) -> Function:
+        """Return a function of images to the logits of the model, then of each further classifier."""
+        if isinstance(model, Defended):
+            return pipelines(model.defense, [model.classifier, *self.ensemble.values()])
+        return pipelines(nn.Identity(), [model, *self.ensemble.values()])
+
+    def __str__(self) -> str:
+        return "together with " + ", ".join(f"{name} {fingerprint(f)}" for name, f in self.ensemble.items())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.bug_examples import bugs, likeliest_wrong_class
 from forefend.attacks.carlini_wagner import carlini_wagner, cw_search_c100, cw_single_c100
 from forefend.attacks.feature_space import (
     AnotherClass,
@@ -26,7 +27,7 @@ from forefend.attacks.momentum import ti_bim
 from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.attacks.wasserstein import ProjectedWasserstein
 from forefend.data import ImageDataset
-from forefend.evaluation.access import Access, Surrogate, View, through_bpda, white_box
+from forefend.evaluation.access import Access, Surrogate, Together, View, through_bpda, white_box
 from forefend.evaluation.suites.general import Threats
 from forefend.evaluation.trial import Trial
 from forefend.losses import dlr, margin
@@ -98,6 +99,21 @@ def jatp(threats: Threats, classes: int = 10) -> list[Trial]:
             Trial("TI-BIM", ti_bim(threat, 40, steps[1]), threat),
         ]
     return trials
+
+
+def bug_examples(threats: Threats, ensemble: Mapping[str, nn.Module]) -> list[Trial]:
+    """Return Nakkiran's attack as RTFE states it: mislead the model while an ensemble stays right.
+
+    Args:
+        threats: threat models or their names.
+        ensemble: the other classifiers, by name; they too are behind the defense of the model.
+
+    Source: RTFE (2209.06931), Eq. 7; the target is the likeliest wrong class.
+    """
+    return [
+        Trial("bugs", WithTarget(bugs(threat), likeliest_wrong_class), threat, access=Access(Together(ensemble)))
+        for threat in as_threat_models(threats)
+    ]
 
 
 def aaa(threats: Threats) -> list[Trial]:

@@ -18,6 +18,7 @@ from torch import nn
 from forefend.checks import InputError, choose
 from forefend.models.classifiers.aaa import AaaCnn
 from forefend.models.classifiers.densenet import DenseNet
+from forefend.models.classifiers.ensemble import Ensemble
 from forefend.models.classifiers.feature_layers import FeatureLayers, feature_layers_of
 from forefend.models.classifiers.madry_cifar import MadryCifar
 from forefend.models.classifiers.mobilenetv2 import MobileNetV2
@@ -37,7 +38,7 @@ from forefend.models.classifiers.resnet import ResNet
 from forefend.models.classifiers.squeezenet import SqueezeNet
 from forefend.models.classifiers.vgg import Vgg
 
-__all__ = ["ARCHITECTURES", "FeatureLayers", "Normalized", "build", "feature_layers_of"]
+__all__ = ["ARCHITECTURES", "Ensemble", "FeatureLayers", "Normalized", "build", "feature_layers_of"]
 _IMAGENET_WIDTHS = (64, 128, 256, 512)
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "aaa-b": partial(AaaCnn, channels=1, size=28, widths=(32,), depth=1, kernel=5, hidden=128),
