@@ -104,7 +104,8 @@ def test_headline_of_a_classifier_without_attacks_is_refused(tmp_path: Path) -> 
 
 
 def test_cumulative_counts_an_image_at_every_larger_radius() -> None:
-    found = tables.cumulative([replace(cell("cnn", 0.5), n=20, accuracy=0.5, cumulative=0.4)])
+    found = tables.cumulative(results.Results([replace(cell("cnn", 0.5), n=20, cumulative=0.4)], ["weak"]))
+    assert found.warnings == ["weak"]
     assert (found[0].accuracy, found[0].low, found[0].high) == (0.4, *wilson(8, 20))
 
 

@@ -76,7 +76,7 @@ def _run(options: Any, command: list[str]) -> str:
         if process_group().rank:
             return ""
         shown = tables.cumulative(results) if options.cumulative else results
-        return tables.table(shown, tables.LAYOUTS["attacks" if options.attacks else "table"])
+        return shown.to_text(tables.LAYOUTS["attacks" if options.attacks else "table"])
 
 
 def pgd_options(options: Any) -> dict[str, Any]:

@@ -84,6 +84,9 @@ class Parser(jsonargparse.ArgumentParser):
         """
         if args is not None and "--threat" in self._known():
             args = with_threat(args)
+        for word in args or ():  # before argparse takes it for an abbreviation
+            if word in ELSEWHERE and word not in self._known():
+                raise InputError(self._unknown_option(word))
         parsed = super().parse_args(args, *others, **options)
         for name, spellings in ALIASES.items():
             given = parsed.get(name)

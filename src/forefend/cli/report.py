@@ -23,14 +23,16 @@ def main(arguments: list[str]) -> int:
     from forefend.report import tables
     from forefend.runtime import files, formatting
 
-    show = tables.markdown if options.markdown else tables.table
-    each = tables.cumulative if options.cumulative else list
-    found = [each(results.load(_evaluation(Path(folder)))) for folder in options.folders or []]
+    paths = [Path(folder) for folder in options.folders or []]
+    found = [results.load(_evaluation(path) if options.seeds else path) for path in paths]
+    if options.cumulative:
+        found = [tables.cumulative(one) for one in found]
+    layout = tables.LAYOUTS["attacks" if options.attacks else "table"]
     if options.seeds:
         rows = tables.over_seeds(found)
         print(formatting.markdown_table(*rows) if options.markdown else formatting.text_table(*rows))
     for one in [] if options.seeds else found:
-        print(show(one, tables.LAYOUTS["attacks" if options.attacks else "table"]))
+        print(one.to_markdown(layout) if options.markdown else one.to_text(layout))
     if options.readme:
         document = Path(options.readme)
         if not document.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +18,7 @@ from forefend.threat_models.base import format_radius
 CLEAN = "none"
 WORST = "worst"
 ROUNDING = 1e-9  # by which a stored share may leave its range
+Layout = Callable[[Sequence["Result"]], tuple[list[str], list[list[str]]]]  # heading and rows of a table
 Curve = list[tuple[float, frozenset[int]]]  # radius and misclassified images
 
 
@@ -76,13 +77,17 @@ class Results(list[Result]):
         self.warnings, self.predictions = list(warnings), dict(predictions or {})
 
     def __str__(self) -> str:
-        warnings = [f"WARNING: {warning}" for warning in self.warnings]
-        return "\n".join([*warnings, text_table(*rows_of(self)), caption(self)])
+        return self.to_text(rows_of)
 
-    def to_markdown(self) -> str:
-        """Return the table in Markdown."""
+    def to_text(self, layout: Layout) -> str:
+        """Return the warnings and the table for the terminal; `layout` gives heading and rows of results."""
+        warnings = [f"WARNING: {warning}" for warning in self.warnings]
+        return "\n".join([*warnings, text_table(*layout(self)), caption(self)])
+
+    def to_markdown(self, layout: Layout | None = None) -> str:
+        """Return the warnings and the table in Markdown; the layout is `rows_of` by default."""
         warnings = [f"**Warning:** {warning}" for warning in self.warnings]
-        return "\n\n".join([*warnings, markdown_table(*rows_of(self)), caption(self)])
+        return "\n\n".join([*warnings, markdown_table(*(layout or rows_of)(self)), caption(self)])
 
     def worst(self, classifier: str | None = None, *, defended: bool | None = None) -> Result:
         """Return the lowest accuracy, of all results or of one classifier.

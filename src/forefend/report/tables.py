@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from forefend.checks import InputError
 from forefend.evaluation import results
-from forefend.evaluation.results import WORST, Result, caption, cell, column_title, columns_of, rows_of
+from forefend.evaluation.results import WORST, Layout, Result, Results, caption, cell, column_title, columns_of, rows_of
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.formatting import markdown_table, text_table
-
-Layout = Callable[[Sequence[Result]], tuple[list[str], list[list[str]]]]
+from forefend.runtime.formatting import markdown_table
 
 
 def attacks_of(found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
@@ -30,18 +28,13 @@ def attacks_of(found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
-def table(found: Sequence[Result], layout: Layout = rows_of) -> str:
-    """Return a table for the terminal; `layout` is `rows_of` or `attacks_of`."""
-    return text_table(*layout(found)) + "\n" + caption(found)
-
-
-def cumulative(found: Sequence[Result]) -> list[Result]:
+def cumulative(found: Results) -> Results:
     """Return results in which an image misclassified at a radius is misclassified at every larger one (RTFE)."""
     changed = []
     for result in found:
         low, high = wilson(round(result.cumulative * result.n), result.n)
         changed.append(replace(result, accuracy=result.cumulative, low=low, high=high))
-    return changed
+    return Results(changed, found.warnings, found.predictions)
 
 
 def over_seeds(found: Sequence[Sequence[Result]]) -> tuple[list[str], list[list[str]]]:
