@@ -17,6 +17,7 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites import general
 from forefend.models.defense import Defended
+from forefend.report import tables
 from forefend.threat_models.lp import Linf
 
 
@@ -86,6 +87,7 @@ def test_evaluate_dead_defense_is_told_first(tmp_path: Path, capsys: pytest.Capt
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["predictions"] == {"classifier defended": [40, 0, 0, 0]}
     assert results.load(tmp_path).warnings == found.warnings == summary["warnings"]
+    assert str(tables.cumulative(found)).startswith("WARNING: classifier defended gets 25.0%")
 
 
 def test_evaluate_working_models_have_no_warning(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_evaluate_refuses_to_replace_another_summary(changes: dict[str, Any], lo
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_evaluate_names_a_summary_without_answers(tmp_path: Path) -> None:
+    judge(tmp_path)
+    path = tmp_path / "evaluation.json"
+    held = json.loads(path.read_text())
+    held["models"] = {name: key.rpartition(":")[0] for name, key in held["models"].items()}
+    path.write_text(json.dumps(held))
+    with pytest.raises(InputError, match="older version evaluated its one and did not record what it answered"):
+        judge(tmp_path)
+
+
 @pytest.mark.parametrize(
     "more",
     [

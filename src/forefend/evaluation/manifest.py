@@ -64,7 +64,9 @@ class Manifest:
     def _missing(self, old: Manifest) -> Iterator[str]:
         """Yield what the old summary holds and the new one would not."""
         keys = set(self.models.values())  # names may change: of two models of one name, each gets a fingerprint
-        for name in (name for name, key in old.models.items() if key not in keys):
+        for name, lost in ((name, key) for name, key in old.models.items() if key not in keys):
+            if any(key.startswith(f"{lost}:") for key in keys):
+                yield f"an older version evaluated its {name} and did not record what it answered"
             yield f"its {name} is another network or set" if name in self.models else f"it holds {name}"
         yield from (f"it holds the trial {trial}" for trial in old.trials if trial not in self.trials)
         if old.images > self.images:
