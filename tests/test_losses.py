@@ -26,11 +26,12 @@ from forefend.losses import (
     margin,
     mse,
     soft_margin,
+    sse,
 )
 from forefend.runtime.labels import label_of
 
 ON_LABELS = [ce, margin, dlr, boosted_ce, soft_margin]
-ON_PAIRS = [kl, huber_mean, huber_sum, huber_vector, mse, mae, euclidean]
+ON_PAIRS = [kl, huber_mean, huber_sum, huber_vector, mse, sse, mae, euclidean]
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.5, 3.0, -2.0, 1.0]])
 Y = torch.tensor([0, 3])
 
@@ -75,6 +76,7 @@ def test_soft_margin_softplus_is_ce_and_exceeds_margin(seed: int) -> None:
 def test_image_distances_match_known_values() -> None:
     a, b = torch.zeros(2, 1, 2, 2), torch.tensor([[3.0, 0, 0, -4], [0, 0, 0, 0]]).view(2, 1, 2, 2)
     torch.testing.assert_close(mse(a, b), torch.tensor([25 / 4, 0.0]))
+    torch.testing.assert_close(sse(a, b), torch.tensor([25.0, 0.0]))
     torch.testing.assert_close(mae(a, b), torch.tensor([7 / 4, 0.0]))
     torch.testing.assert_close(euclidean(a, b), torch.tensor([5.0, 0.0]), atol=2e-6, rtol=0)
     b.requires_grad_()

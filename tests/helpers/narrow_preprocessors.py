@@ -21,6 +21,7 @@ SLENDER: dict[str, dict[str, object]] = {
     "robustifier-16": {"scale": 1},
     "robustifier-4": {"scale": 2},
     "robustifier-8": {"scale": 1},
+    "rtfe-autoencoder": _UNET | {"lateral": False},
     "rtfe-unet": _UNET,
 }
 

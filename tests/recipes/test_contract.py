@@ -11,13 +11,13 @@ import torch
 from helpers.toy_networks import Stopping, classifier, held, same, toy_cast, toy_images, train, trained, untouched
 from torch import Tensor, nn
 
-from forefend.attacks.pgd import PGD
+from forefend.attacks.pgd import PGD, random_start, small_noise
 from forefend.checks import InputError
-from forefend.losses import boosted_ce, ce, euclidean, huber_mean, huber_sum, mse
+from forefend.losses import boosted_ce, ce, euclidean, huber_mean, huber_sum, mse, sse
 from forefend.models.defense import full, oblivious
 from forefend.models.guide import Guide
 from forefend.recipes import NRP, RECIPES
-from forefend.recipes.base import Networks, Recipe
+from forefend.recipes.base import Networks, Recipe, adam, sgd
 from forefend.recipes.denoised_smoothing import classification, reconstruction
 from forefend.recipes.ensemble import every, sampled
 from forefend.recipes.hgd import feature, logit
@@ -45,6 +45,8 @@ OTHERS: dict[tuple[str, str], Any] = {
     ("jatp-prime", "tap"): "2",
     ("nrp", "tap"): "2",
     ("robustifier", "taps"): ("0", "2"),
+    ("rtfe", "ce_weight"): 1.0,
+    ("rtfe", "pixel_weight"): 1.0,
 }
 PAIRS: dict[Any, Any] = {
     boosted_ce: ce,
@@ -53,9 +55,12 @@ PAIRS: dict[Any, Any] = {
     everything: head,
     feature: logit,
     huber_mean: huber_sum,
+    mse: sse,
     oblivious: full,
     reconstruction: classification,
     sampled: every,
+    sgd: adam,
+    small_noise: random_start,
     true_labels: predicted_labels,
 }
 # Forward passes in training form at each step, where they are not one for each network in training.

@@ -69,7 +69,8 @@ def evaluate(
             the folder holds the summary of another evaluation.
         RuntimeError: an attack left its threat model.
 
-    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
     >>> data = torch.rand(8, 1, 4, 4), torch.tensor([0, 1] * 4)
     >>> results = evaluate(network, data, "quick", "Linf:8/255", allow_weak=True)  # doctest: +ELLIPSIS
     classifier: none: ...

@@ -124,7 +124,7 @@ def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], ch
             progress.advance()
             stop, due = loop.any_process(bool(received), time.monotonic() - saved > checkpoint_every)
             ended = state.step % batches.per_epoch == 0
-            if ended or stop or due:
+            if state.step == batches.steps or (log.run and (ended or stop or due)):  # before weights are kept
                 check_trained(loop.trained, loop.evaluated, loop.few, state.step)
             if ended:
                 accuracy = loop.end_epoch()
