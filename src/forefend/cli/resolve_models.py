@@ -77,13 +77,20 @@ def guide_of_run(options: Any, guide: dict[str, Any]) -> NamedClassifier:
     """Resolve a guide in the config of a run.
 
     Raises:
-        InputError: it is another classifier than the one that the run was trained with.
+        InputError: it is another classifier than the one that the run was trained with, or its folder or card is not
+            there.
     """
-    found = named_classifier(options, guide["spec"], guide["mean"], guide["std"])
+    spec = guide["spec"]
+    if os.sep in spec and ":" not in spec and not Path(spec).exists():
+        raise InputError(
+            f"The guide {spec} of this run's training is not there: call forefend from the folder of the training, or "
+            "move the guide too."
+        )
+    found = named_classifier(options, spec, guide["mean"], guide["std"])
     expected = guide.get("fingerprint")
     if expected not in (None, found.config()["fingerprint"]):
         raise InputError(
-            f"The guide {guide['spec']} is no longer the classifier of this run's training (fingerprint {expected}): "
+            f"The guide {spec} is no longer the classifier of this run's training (fingerprint {expected}): "
             "restore it, or evaluate with --classifiers on a copy of the defense outside its run."
         )
     return found
