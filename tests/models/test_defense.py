@@ -338,3 +338,8 @@ def test_load_of_dead_weights_is_refused(value: float, words: str, tmp_path: Pat
     dead.save(tmp_path)
     with pytest.raises(InputError, match=words):
         load(tmp_path)
+
+
+def test_defended_of_swapped_arguments_raises() -> None:
+    with pytest.raises(InputError, match=r"write Defended\(defense, classifier\)"):
+        Defended(classifier(), Defense(preprocessor(), DefenseCard("narrow-unet")))

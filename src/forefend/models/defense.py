@@ -117,6 +117,9 @@ class Defended(nn.Module):
         defense: a `Defense` or any preprocessor.
         classifier: images in [0, 1] to logits.
 
+    Raises:
+        InputError: one of them is no module, or the classifier is a `Defense`.
+
     Example:
         >>> import torch
         >>> import forefend as ff
@@ -129,6 +132,8 @@ class Defended(nn.Module):
     def __init__(self, defense: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         check_module(defense, "a defense")
+        if isinstance(classifier, Defense):
+            raise InputError("A Defense was given as the classifier: write Defended(defense, classifier).")
         self.defense = defense
         self.classifier = classifier if isinstance(classifier, Guide) else Guide(classifier)
         self.training = defense.training
