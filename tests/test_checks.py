@@ -112,6 +112,7 @@ def test_check_logits_of_logits_passes(output: Tensor) -> None:
         ((LOGITS, LOGITS), ["tuple", "(B, 3)", "forward"]),
         ({"logits": LOGITS}, ["dict"]),
         (LOGITS[:, :2], ["(2, 2)", "(2, 3)"]),
+        (LOGITS.repeat(1, 2), ["(2, 6)", "(2, 3)", "classes=6"]),
         (LOGITS[0], ["(3,)", "(2, 3)"]),
         (LOGITS * math.nan, ["NaN", "damaged"]),
         (LOGITS / 0, ["infinite"]),

@@ -174,9 +174,12 @@ def check_logits(output: Any, count: int, classes: int) -> None:
             "wrap it so that its forward returns only the logits."
         )
     if tuple(output.shape) != (count, classes):
+        hint = ""
+        if output.ndim == 2 and output.shape[1] > classes:
+            hint = f"; if some have no image, use forefend.data.from_tensors(name, x, y, classes={output.shape[1]})"
         raise InputError(
             f"The classifier returns shape {tuple(output.shape)}, expected ({count}, {classes}): "
-            "it must give one logit for each class of the data set."
+            f"it must give one logit for each class of the data set{hint}."
         )
     if not bool(output.isfinite().all()):
         reason = "its weights are damaged, or it divides by zero or overflows"

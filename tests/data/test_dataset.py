@@ -305,6 +305,11 @@ def test_from_tensors_of_labels_without_0_raises(y: Tensor) -> None:
     assert from_tensors("mine", GOOD[:1], y[:1]).labels.tolist() == y[:1].tolist()
 
 
+def test_from_tensors_of_too_few_labels_names_their_number() -> None:
+    with pytest.raises(InputError, match=f"There are {len(GOOD) - 1} labels for {len(GOOD)} images"):
+        from_tensors("mine", GOOD, torch.arange(1, len(GOOD)))
+
+
 @pytest.mark.parametrize("classes", [None, 10**9])
 def test_from_tensors_of_a_billion_classes_raises(classes: int | None) -> None:
     with pytest.raises(InputError, match=r"expected less than 1000000: number the classes from 0"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from forefend.checks import InputError, check_images, check_labels
+from forefend.checks import InputError, as_labels, check_images, check_labels
 from forefend.runtime.files import is_writable
 
 MOST_CLASSES = 1_000_000  # a larger label is most likely not a class number
@@ -138,6 +138,7 @@ def from_tensors(
     check_images(pixels[:1] / 255 if eight_bits else pixels)
     if eight_bits:
         check_bytes(pixels)
+    as_labels(labels, len(pixels))  # before their range: a missing label may be the only 0
     if classes is None:
         classes = numbered_classes(labels)
     names = _numbers(classes) if isinstance(classes, int) else tuple(classes)
@@ -251,7 +252,8 @@ def numbered_classes(y: Tensor) -> tuple[str, ...]:
     if 0 < low < high:
         raise InputError(
             f"The labels range over {low} … {high} and none is 0, expected class numbers that start at 0: renumber "
-            "them, or give the names or the number of the classes."
+            "them, or give the names or the number of the classes: forefend.data.from_tensors(name, x, y, classes=10), "
+            "or the array `classes` of an .npz file."
         )
     return _numbers(max(high, 0) + 1)
 

@@ -58,7 +58,9 @@ class CleanPredictions:
         top = max(range(self.classes), key=counts.__getitem__)
         true = sum(self.labels[index] == top for index in self.predicted)
         if counts[top] > ONE_CLASS * n >= true:
-            found.append(f"{name} predicts class {top} for {counts[top]} of {n} clean images, and {true} are.")
+            found.append(
+                f"{name} predicts class {top} for {counts[top]} of {n} clean images, and {true} are of that class."
+            )
         if alone and (common := alone.predicted.keys() & self.predicted.keys()):
             after, before = (_right(these, common) for these in (self, alone))
             m = len(common)
