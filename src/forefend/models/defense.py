@@ -185,7 +185,7 @@ def load(folder: str | Path) -> Defense:
         raise InputError(f"The folder of the defense is {folder!r}, expected a path: give that of a training run.")
     folder = Path(folder)
     if not (folder / "defense.json").exists():
-        raise InputError(f"{folder} holds no defense.json: give the folder of a finished training run.")
+        raise InputError(f"{folder} holds no defense.json: give a folder that forefend train or Defense.save wrote.")
     try:
         content, sha256 = read_card_file(folder / "defense.json")
         card = DefenseCard(**content)
