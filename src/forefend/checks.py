@@ -109,7 +109,7 @@ def check_images(x: Tensor, channels: int | None = None) -> None:
             f"Images have {x.shape[1]} channels, expected {' or '.join(map(str, wanted))}: "
             f"the batch must be (B, C, H, W), and is {tuple(x.shape)}."
         )
-    _check_range(x)
+    check_range(x)
 
 
 def _check_form(x: Tensor) -> None:
@@ -124,7 +124,8 @@ def _check_form(x: Tensor) -> None:
         raise InputError(f"Images have shape {tuple(x.shape)}, expected (B, C, H, W): one image is x[None].")
 
 
-def _check_range(x: Tensor) -> None:
+def check_range(x: Tensor) -> None:
+    """Refuse images with pixels outside [0, 1], or NaN."""
     low, high = (float(bound) for bound in x.detach().aminmax())
     if math.isnan(low) or math.isinf(low) or math.isinf(high):
         raise InputError("Images hold NaN or infinite pixels, expected numbers in [0, 1]: correct the data.")

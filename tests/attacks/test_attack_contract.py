@@ -410,3 +410,9 @@ def test_unsupported_threat_model_raises_input_error() -> None:
 def test_package_exports_every_name_of_all() -> None:
     assert all(hasattr(forefend.attacks, name) for name in forefend.attacks.__all__)
     assert len(set(forefend.attacks.__all__)) == len(forefend.attacks.__all__)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_attack_on_pixels_outside_the_box_is_refused(case: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
+    with pytest.raises(InputError, match="0, 1"):
+        CASES[case](net, 255 * x, y)

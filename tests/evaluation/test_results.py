@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers.results import some_cells
 
 from forefend.checks import InputError
 from forefend.evaluation import results
@@ -143,3 +144,12 @@ def test_load_names_an_edited_record(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(path.read_text().replace("true", "false"))
     assert results.load(tmp_path)
     assert "Line 1 of" in capsys.readouterr().out
+
+
+def test_summary_with_an_edited_accuracy_is_refused(tmp_path: Path) -> None:
+    results.save(tmp_path, some_cells())
+    path = tmp_path / "summary.json"
+    assert results.load(tmp_path) == some_cells()
+    path.write_text(path.read_text().replace('"radius": 0.1', '"radius": 0.2', 1))
+    with pytest.raises(InputError, match="edited"):
+        results.load(tmp_path)

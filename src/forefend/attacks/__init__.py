@@ -62,3 +62,7 @@ __all__ = [
     "reconstruction_attack", "shared_features", "small_noise", "targeted_dlr", "ti_bim",
 ]
 # fmt: on
+
+
+def __dir__() -> list[str]:
+    return __all__

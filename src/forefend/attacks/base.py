@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from forefend.checks import InputError, as_labels, check_finite, check_labels
+from forefend.checks import InputError, as_labels, check_finite, check_labels, check_range
 from forefend.losses import LABEL_LOSSES, Loss, Mean
 from forefend.models.freezing import eval_and_no_grad, gradients_enabled
 from forefend.runtime.rng import KeyedRNG, as_rng
@@ -131,8 +131,9 @@ def attacking(
         `f`, `x` and `target` for the attack.
 
     Raises:
-        InputError: the loss takes labels, and they are not one class number for each image.
+        InputError: pixels outside [0, 1], or labels that are not one class number for each image.
     """
+    check_range(x)  # an attack clips to [0, 1]: other images would be replaced by black and white ones
     if labels := _takes_labels(loss, target):
         target = as_labels(target, len(x))
     with eval_and_no_grad(f), gradients_enabled():

@@ -55,7 +55,7 @@ class NFGSM:
         """Return images for training, `(B, C, H, W)` in [0, 1], some outside the threat model."""
         rng = as_rng(rng, x, str(self))
         radius = broadcast_per_image(radius_per_image(self.threat, x))
-        noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
-        with attacking(f, noisy, target, self.loss) as (f, noisy, target):
+        with attacking(f, x, target, self.loss) as (f, x, target):
+            noisy = (x + self.noise * radius * (2 * rng.uniform(x) - 1)).clamp(0, 1)
             gradient = input_gradient(f, noisy, target, self.loss, attack=self, index=rng.index)
         return (noisy + self.relative_step * radius * gradient.sign()).clamp(0, 1)

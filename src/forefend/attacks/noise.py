@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from forefend.attacks.base import ThreatField
+from forefend.checks import check_range
 from forefend.runtime.rng import KeyedRNG, as_rng
 from forefend.threat_models.base import ThreatModel
 
@@ -31,4 +32,5 @@ class Noise:
 
     def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG | None = None) -> Tensor:
         """Return noisy images, `(B, C, H, W)`."""
+        check_range(x)
         return self.threat.noise(x, as_rng(rng, x, str(self)))

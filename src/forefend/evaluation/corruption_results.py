@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, final
 
-from forefend.evaluation.results import CLEAN, read_rows
+from forefend.evaluation.results import CLEAN, read_rows, sealed
 from forefend.evaluation.statistics import Z95, wilson
 from forefend.runtime.files import write_versioned
 from forefend.runtime.formatting import markdown_table, percent, text_table
@@ -149,7 +149,7 @@ def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:
 def save(folder: Path, results: Sequence[CorruptionResult]) -> None:
     """Write `corruptions.json`, which says whether the images are the published ones."""
     note = NOT_COMPARABLE if any(result.made for result in results) else "published corrupted images"
-    write_versioned(folder / "corruptions.json", {"images": note, "results": [asdict(result) for result in results]})
+    write_versioned(folder / "corruptions.json", {"images": note} | sealed([asdict(r) for r in results]))
 
 
 def load(folder: Path) -> CorruptionResults:

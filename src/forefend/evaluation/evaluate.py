@@ -40,7 +40,7 @@ def evaluate(
     *,
     folder: str | Path | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 250,
     allow_weak: bool = False,
 ) -> Results:
     """Measure the accuracy of models on clean and on attacked images.
@@ -89,7 +89,7 @@ def verdicts(
     *,
     folder: Path | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 250,
 ) -> list[dict[int, bool]]:
     """Return for clean images and each trial whether each image is misclassified, by dataset index.
 
@@ -109,7 +109,7 @@ def prepare(
     *,
     folder: str | Path | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 250,
 ) -> Evaluation:
     """Check everything that an evaluation needs, once, and return the evaluation ready to run.
 

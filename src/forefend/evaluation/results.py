@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -194,7 +196,7 @@ def caption(results: Sequence[Result]) -> str:
 
 def save(folder: Path, results: Iterable[Result]) -> None:
     """Write `summary.json` into `folder`."""
-    content: dict[str, Any] = {"results": [asdict(result) for result in results]}
+    content: dict[str, Any] = sealed([asdict(result) for result in results])
     if isinstance(results, Results):
         content |= {"warnings": results.warnings, "predictions": results.predictions}
     write_versioned(folder / "summary.json", content)
@@ -219,6 +221,11 @@ def load(folder: Path) -> Results:
     return Results((Result(**row) for row in rows), **more)
 
 
+def sealed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return rows for a JSON file, with a digest that tells an edited file."""
+    return {"results": rows, "digest": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}
+
+
 def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
     """Read the list `results` of a JSON file, with the fields of the dataclass `kind`.
 
@@ -230,8 +237,9 @@ def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
     wanted = {f.name for f in fields(kind)}
     if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != wanted for row in rows):
         raise InputError(f"{path} holds no list of results: evaluate again to write it anew.")
+    edited = isinstance(held, dict) and "digest" in held and held["digest"] != sealed(rows)["digest"]
     for row in rows:
-        if fault := _fault_of(row):
+        if fault := _fault_of(row) or ("its digest differs" if edited else None):
             raise InputError(f"{path} was edited or damaged ({fault}): evaluate again to write it anew.")
     return rows
 

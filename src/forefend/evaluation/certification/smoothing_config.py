@@ -47,8 +47,8 @@ class SmoothingConfig:
         least = max(1 + math.floor(math.log(self.alpha) / math.log(0.5)), self.n0)
         if self.n < least:
             raise InputError(
-                f"With n = {self.n} samples, n0 = {self.n0} and alpha {self.alpha:g} nothing can be certified: use at "
-                f"least n = {least}."
+                f"The number n of samples is {self.n}, expected at least {least}: no fewer than n0 = {self.n0}, and "
+                f"enough to certify a radius at alpha {self.alpha:g}."
             )
 
     def __str__(self) -> str:

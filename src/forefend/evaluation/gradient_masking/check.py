@@ -57,7 +57,7 @@ def check(
     surrogates: Mapping[str, nn.Module] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 250,
     budget: CheckBudget = FULL,
     log: Callable[[str], None] | None = None,
 ) -> CheckReport:

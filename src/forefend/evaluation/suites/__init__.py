@@ -62,3 +62,7 @@ __all__ = [
     "white_box",
     "with_copies",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
