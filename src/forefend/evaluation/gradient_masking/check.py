@@ -93,26 +93,8 @@ def check(
         _start_folder(folder)
     if log:
         log(f"{model.name}: {len(images)} images{f', records -> {folder}' if folder else ''}")
-    with torch_seed(0):
-        batch = images.batch(torch.arange(min(len(images), batch_size)))
-        facts, landscape = diagnose(model.network, batch, threat, budget.samples)
-        network = frozen(model.network)
-        clean = clean_predictions(network, images, batch_size)
-        faults = clean.faults(model.name, classifier_alone(network, images))
-    everything = frozenset(images.index.tolist())
-    accuracy = 1 - sum(clean.misclassified().values()) / len(images)
-    evidence = Evidence(
-        everything,
-        len(images.classes),
-        threat.norm,
-        {},
-        {},
-        recorded,
-        facts,
-        landscape,
-        clean=accuracy,
-        faults=faults,
-    )
+    evidence = _without_attacks(model, images, threat, recorded, budget.samples, batch_size)
+    facts = evidence.facts
     checks = list(GENERAL)
     if facts["logits"] and not facts["mixes"]:  # evaluation refuses other models
         # A model may draw once a batch: small batches keep one draw from deciding the result.
@@ -138,6 +120,26 @@ def check(
     if folder and not process_group().rank:
         report.save(folder / "check.json")
     return report
+
+
+def _without_attacks(
+    model: EvaluatedModel,
+    images: ImageDataset,
+    threat: ThreatModel,
+    recorded: RecordedAccuracy | None,
+    samples: int,
+    batch_size: int,
+) -> Evidence:
+    """Return what the model shows before any attack: its properties, and whether it works on clean images."""
+    with torch_seed(0):
+        batch = images.batch(torch.arange(min(len(images), batch_size)))
+        facts, landscape = diagnose(model.network, batch, threat, samples)
+        network = frozen(model.network)
+        clean = clean_predictions(network, images, batch_size)
+        faults = clean.faults(model.name, classifier_alone(network, images))
+    everything, classes = frozenset(images.index.tolist()), len(images.classes)
+    accuracy = 1 - sum(clean.misclassified().values()) / len(images)
+    return Evidence(everything, classes, threat.norm, {}, {}, recorded, facts, landscape, clean=accuracy, faults=faults)
 
 
 def validate(
