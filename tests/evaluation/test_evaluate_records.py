@@ -182,3 +182,24 @@ def test_evaluate_leaves_the_model_unchanged() -> None:
     evaluate(models, toy_images(20), general.quick(Linf(0.1)), allow_weak=True)
     assert all(untouched(n, old) and fingerprint(n) == mark for n, old, mark in before)
     assert all(p.grad is None for n in (network, front) for p in n.parameters())
+
+
+def test_surrogate_with_other_answers_is_refused(tmp_path: Path) -> None:
+    class Closure(nn.Module):
+        """A network without a tensor of its own."""
+
+        def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.f = [f]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.f[0](x)
+
+    def run(f: Callable[[Tensor], Tensor]) -> list[Result]:
+        trials = general.black_box(Linf(0.1), {"other": Closure(f)})[1:]
+        return evaluate(classifier(), toy_images(8), trials, folder=tmp_path, allow_weak=True)
+
+    first, second = classifier(1), classifier(2)
+    assert run(lambda x: first(x)) == run(lambda x: first(x))
+    with pytest.raises(InputError, match="surrogate other answers otherwise"):
+        run(lambda x: second(x))

@@ -21,9 +21,9 @@ from forefend.evaluation.model_run import Outcome, Run, Target
 from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_store
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
-from forefend.evaluation.trial import Suite, Terms, Trial, as_trials
+from forefend.evaluation.trial import Suite, Terms, Trial, as_trials, surrogates_of
 from forefend.models.fingerprint import state_digest
-from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
+from forefend.models.freezing import channels_last_copy, device_of, frozen, gradients_enabled
 from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32, report_fallback
 from forefend.runtime.rng import torch_seed
@@ -136,6 +136,9 @@ def _prepare(
     check_identities(trials)
     check_classes(trials, len(images.classes))
     known = KnownModels([folder] if folder else [])
+    for surrogate in surrogates_of(trials):
+        examined = examine(frozen(surrogate.network), images, surrogate.name)
+        known.remember_surrogate(examined, surrogate.name)
     targets: list[Target] = []
     for model in models:
         view, state = replace(model, network=channels_last_copy(model.network)), state_digest(model.network)

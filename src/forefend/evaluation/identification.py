@@ -126,6 +126,7 @@ class KnownModels:
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
         self._models = [model for folder in folders for model in _read(folder / "models.json")]
+        self._earlier = tuple(self._models)
 
     def identify(self, model: Examined, name: str) -> str:
         """Return the identity of a model for records, the same in every process.
@@ -144,6 +145,20 @@ class KnownModels:
         """Return all identities under which earlier evaluations recorded a model."""
         known = [each for each in self._models if each.network == model.network and model.answers is not None]
         return {f"{each.network}:{each.id}" for each in known if _agree(model.answers or {}, each.answers)}
+
+    def remember_surrogate(self, model: Examined, name: str) -> None:
+        """Remember what a surrogate answers; the identity of a trial holds its tensors alone.
+
+        Raises:
+            InputError: earlier records came from equal tensors with other answers.
+        """
+        earlier = [known.answers for known in self._earlier if known.network == model.network]
+        if earlier and model.answers is not None and not any(_agree(model.answers, answers) for answers in earlier):
+            raise InputError(
+                f"The surrogate {name} answers otherwise than the one of equal tensors in this folder's records: "
+                "choose another folder."
+            )
+        self._identify(model)
 
     def _identify(self, model: Examined) -> str:
         if model.answers is None:
