@@ -57,7 +57,7 @@ BAD = {
     "--alpha 1": "alpha given is 1, expected",
     "--n0 0": "0 ",
     "--n0 50": "50",
-    "--n 5": "at least n = 10",
+    "--n 5": "at least 10",
     "--n many": "--n does not accept 'many'",
     "--radii 0 0.5": "The radius 0.5 is out of reach",
     "--radii -1": "radius",
