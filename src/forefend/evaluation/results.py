@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +11,7 @@ from typing import Any, final
 from forefend.checks import InputError
 from forefend.evaluation import records
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.files import read_versioned, write_versioned
+from forefend.runtime.files import content_digest, read_versioned, write_versioned
 from forefend.runtime.formatting import markdown_table, percent, text_table
 from forefend.threat_models.base import format_radius
 
@@ -223,7 +221,7 @@ def load(folder: Path) -> Results:
 
 def sealed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return rows for a JSON file, with a digest that tells an edited file."""
-    return {"results": rows, "digest": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}
+    return {"results": rows, "digest": content_digest(rows)}
 
 
 def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
