@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from forefend.checks import InputError, choose, unknown_name
+from forefend.checks import choose
 from forefend.data import ImageDataset
 from forefend.models.classifiers import ARCHITECTURES
-from forefend.models.classifiers.model_card import NamedClassifier, load_card, read_card, save_classifier
-from forefend.models.classifiers.pretrained import load_weights
+from forefend.models.classifiers.loading import load, needs_shape
+from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
 from forefend.models.initialization import new_classifier
 from forefend.recipes import RECIPES
 from forefend.recipes.base import Networks, Recipe
@@ -35,13 +35,14 @@ def resolve_classifier(
     seed: int = 0,
     augment: Augment | None = None,
     device: str | None = None,
+    download: bool = False,
 ) -> NamedClassifier:
     """Load the classifier that a text names, or train it first.
 
     Args:
-        spec: a run's folder, a JSON card, `architecture:weights`, or an architecture, which is trained
-            on demand: naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random`
-            leaves it untrained.
+        spec: what `forefend.classifiers.load` accepts, or an architecture, which is trained on demand:
+            naturally, or by the recipe after an @, as in `tinyresnet@trades`; `@random` leaves it
+            untrained.
         split: returns the images of `"train"` or `"test"`; it is only called where they are needed.
         mean: normalization of `architecture:weights`.
         std: likewise.
@@ -49,28 +50,15 @@ def resolve_classifier(
         seed: of their training.
         augment: augmentation of their training.
         device: of their training, `cpu` or `cuda`; None for the fastest one available.
+        download: fetch weights that are missing.
 
     Raises:
         InputError: the text names nothing, or its files are damaged.
     """
-    path, (name, colon, weights) = Path(spec), spec.partition(":")
-    if path.suffix == ".json":
-        card = read_card(path)
-        shape = {} if {"channels", "size"} <= card.keys() else _shape(split)
-        return NamedClassifier(card["name"], spec, load_card(path, **shape), card["architecture"])
-    if path.is_dir():
-        return _from_run(path)
-    if colon:
-        network = load_weights(name, weights, mean=mean, std=std, **_shape(split))
-        return NamedClassifier(Path(weights).stem, spec, network, name, mean, std)
     architecture, _, recipe = spec.partition("@")
-    if architecture not in ARCHITECTURES:
-        if path.is_file():
-            raise InputError(
-                f"{spec} is a file of weights without an architecture: give ARCHITECTURE:{spec}, or evaluate a network "
-                "of your own class in Python with forefend.evaluate."
-            )
-        raise unknown_name(spec, ARCHITECTURES, "run, JSON card or architecture")
+    if architecture not in ARCHITECTURES or Path(spec).exists():
+        shape = _shape(split) if needs_shape(spec) else {}
+        return load(spec, mean=mean, std=std, download=download, **shape)
     images = split("train")
     if recipe == "random":
         return NamedClassifier(spec, spec, new_classifier(architecture, images, seed), architecture)
@@ -81,7 +69,7 @@ def resolve_classifier(
         print(f"training {architecture} on {images.name} first ({recipe}), saved in {folder}", flush=True)
         train_classifier(folder, architecture, images, chosen, seed=seed, augment=augment, device=device)
     shown = architecture if recipe == "natural" else f"{architecture}@{recipe}"
-    return NamedClassifier(shown, str(folder), _from_run(folder).network, architecture)
+    return NamedClassifier(shown, str(folder), load(str(folder)).network, architecture)
 
 
 def train_classifier(
@@ -117,11 +105,5 @@ def train_classifier(
 
 
 def _shape(split: Callable[[str], ImageDataset]) -> dict[str, int]:
-    return dict(zip(("channels", "size"), split("test").shape, strict=False))
-
-
-def _from_run(folder: Path) -> NamedClassifier:
-    card = folder / "classifier.json"
-    if not card.exists():
-        raise InputError(f"{folder} holds no classifier: it has no classifier.json; finish its training first.")
-    return NamedClassifier(folder.name, str(folder), load_card(card), read_card(card)["architecture"])
+    images = split("test")
+    return {"channels": images.shape[0], "size": images.shape[1], "classes": len(images.classes)}

@@ -25,7 +25,7 @@ class NamedClassifier:
 
     Args:
         name: its name in tables.
-        spec: the text that `resolve_classifier` resolves to it.
+        spec: the text that `load` or `resolve_classifier` resolves to it.
         network: maps images `(B, C, H, W)` in [0, 1] to logits `(B, K)`.
         architecture: a key of `ARCHITECTURES`.
         mean: normalization given with the text, for weights without a card.
@@ -36,8 +36,8 @@ class NamedClassifier:
     spec: str
     network: nn.Module
     architecture: str
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
 
     def config(self) -> dict[str, Any]:
         """The entry in the config of a run: JSON values that find the classifier again."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, choose
-from forefend.models.classifiers import ARCHITECTURES, Normalized
+from forefend.models.classifiers.architectures import ARCHITECTURES
+from forefend.models.classifiers.normalized import Normalized
 from forefend.models.classifiers.state_dict import read_state
 
 # Published name -> ours, in whole dotted parts and in this order.
