@@ -10,6 +10,7 @@ AAA's classifiers: A madry-mnist, B aaa-b, C aaa-c (mlp), D madry-cifar, E vgg19
 from __future__ import annotations
 
 from forefend.models.classifiers.architectures import ARCHITECTURES, build
+from forefend.models.classifiers.black_box import BlackBox, http_classifier, onnx_classifier, process_classifier
 from forefend.models.classifiers.ensemble import Ensemble
 from forefend.models.classifiers.feature_layers import FeatureLayers, feature_layers_of
 from forefend.models.classifiers.loading import load
@@ -18,11 +19,15 @@ from forefend.models.classifiers.normalized import Normalized
 
 __all__ = [
     "ARCHITECTURES",
+    "BlackBox",
     "Ensemble",
     "FeatureLayers",
     "NamedClassifier",
     "Normalized",
     "build",
     "feature_layers_of",
+    "http_classifier",
     "load",
+    "onnx_classifier",
+    "process_classifier",
 ]
