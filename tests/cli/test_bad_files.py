@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.command_line import done, files, guide, refused
 
-from forefend.data import registry
+from forefend.data import published
 from forefend.evaluation.results import load
 
 TRAIN = "--data digits --images 40 --epochs 1 --steps 1 --out run"
@@ -67,7 +67,7 @@ def test_evaluate_without_readable_archive_is_refused() -> None:
     assert "There is no file none.npz" in refused(f"evaluate {guide()} --data none.npz")
     Path("cut.npz").write_bytes(b"PK\x03\x04 and no more")
     assert "cut.npz is not a readable .npz" in refused(f"evaluate {guide()} --data cut.npz")
-    assert "There is no folder of images no/where" in refused(f"evaluate {guide()} --data no/where")
+    assert "There is no file or folder of images no/where" in refused(f"evaluate {guide()} --data no/where")
 
 
 def idx(shape: tuple[int, ...]) -> bytes:
@@ -85,7 +85,7 @@ def test_evaluate_with_changed_mnist_is_refused(here: Path, monkeypatch: pytest.
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(images[:-20])
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(labels)
     assert "sha256" in refused(line)
-    monkeypatch.setattr(registry, "verify", lambda *_: None)
+    monkeypatch.setattr(published, "verify", lambda *_: None)
     assert "t10k-images-idx3-ubyte.gz is truncated or damaged" in refused(line)
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx((7, 28, 28))))
     assert "holds 7 images but t10k-labels-idx1-ubyte.gz holds 6 labels" in refused(line)
@@ -115,7 +115,7 @@ def test_evaluate_with_wrong_pickle_is_refused(
     (folder / "test_batch").write_bytes(content)
     line = f"evaluate {guide()} --data cifar-10 --data-dir sets"
     assert "test_batch" in refused(line)
-    monkeypatch.setattr(registry, "verify", lambda *_: None)
+    monkeypatch.setattr(published, "verify", lambda *_: None)
     assert words in refused(line)
     assert not (here / "hacked").exists()
 

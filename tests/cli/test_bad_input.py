@@ -362,3 +362,11 @@ def test_evaluate_card_without_size_takes_images_size(here: Path) -> None:
     line = "evaluate --data digits --images 8 --allow-weak-classifier --threat Linf:0.1 --suite curve --classifiers"
     assert "mine" in done(f"{line} mine.json")
     assert "ARCHITECTURE:cnn.pt" in refused(f"{line} cnn.pt")
+
+
+@pytest.mark.parametrize("line", ["train natural --classifier mlp", "evaluate --classifiers mlp", "certify", "check"])
+def test_command_without_data_lists_sets_and_forms(line: str, here: Path) -> None:
+    said = refused(line)
+    assert said.startswith("No images were named: give --data with one of digits, cifar-10, ")
+    assert "an .npz file, a .csv of paths and labels, a folder of class folders" in said
+    assert list(here.iterdir()) == []

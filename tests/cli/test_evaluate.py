@@ -95,7 +95,7 @@ def test_evaluate_names_folder_after_options(here: Path) -> None:
 
 def test_evaluate_marks_unseen_classifier(here: Path) -> None:
     done(f"{training('rtfe')} --out run")
-    done("train natural --classifier cnn --epochs 2 --images 600 --out unseen")
+    done("train natural --data digits --classifier cnn --epochs 2 --images 600 --out unseen")
     done(f"evaluate run --images 20 --threat Linf:0.1 --classifiers unseen {guide()} --out e")
     rows = {(c.classifier, c.seen, c.defended) for c in load(here / "e")}
     assert rows == {
@@ -116,7 +116,7 @@ def test_train_again_changes_nothing(here: Path) -> None:
 
 
 def test_train_after_sigterm_resumes(here: Path) -> None:
-    line = "train natural --classifier tinyresnet --images 200 --epochs 60 --batch-size 50 --out run"
+    line = "train natural --data digits --classifier tinyresnet --images 200 --epochs 60 --batch-size 50 --out run"
     process = subprocess.Popen(
         [sys.executable, "-m", "forefend", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

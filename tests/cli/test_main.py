@@ -97,19 +97,25 @@ def test_train_help_shows_options_of_recipe() -> None:
         ("train rtfe --epohcs 1", "option --epohcs in forefend train rtfe: did you mean --epochs?"),
         ("recipes --jsn", "did you mean --json?"),
         ("evaluate --suite quik", "suite called 'quik': did you mean 'quick'?"),
-        ("train rtfe --guides cn", "architecture called 'cn': did you mean 'cnn'?"),
+        ("train rtfe --data digits --guides cn", "architecture called 'cn': did you mean 'cnn'?"),
         ("evaluate --data digits --classifiers cn", "architecture called 'cn': did you mean 'cnn'?"),
-        ("train natural --classifier lenet", "architecture called 'lenet': did you mean 'lenet5'?"),
-        ("train transfer --source cn", "architecture called 'cn': did you mean 'cnn'?"),
+        ("train natural --data digits --classifier lenet", "architecture called 'lenet': did you mean 'lenet5'?"),
+        ("train transfer --data digits --source cn", "architecture called 'cn': did you mean 'cnn'?"),
         ("train natural --data digit", "data set called 'digit': did you mean 'digits'?"),
-        ("train rtfe --preprocessor narow-unet --guides GUIDE", "architecture called 'narow-unet': did you mean 'na"),
         (
-            "train ape-gan --discriminator ape-gn --guides GUIDE",
+            "train rtfe --data digits --preprocessor narow-unet --guides GUIDE",
+            "architecture called 'narow-unet': did you mean 'na",
+        ),
+        (
+            "train ape-gan --data digits --discriminator ape-gn --guides GUIDE",
             "called 'ape-gn': did you mean 'ape-gan'?",
         ),
-        ("train rtfe --policy evry", "guide policy called 'evry': did you mean 'every'?"),
-        ("train rtfe --huber huber_men", "loss of two outputs called 'huber_men': did you mean 'huber_mean'?"),
-        ("train natural --device gpu", "device called 'gpu': did you mean 'cpu'?"),
+        ("train rtfe --data digits --policy evry", "guide policy called 'evry': did you mean 'every'?"),
+        (
+            "train rtfe --data digits --huber huber_men",
+            "loss of two outputs called 'huber_men': did you mean 'huber_mean'?",
+        ),
+        ("train natural --data digits --device gpu", "device called 'gpu': did you mean 'cpu'?"),
     ],
 )
 def test_main_with_wrong_name_suggests_nearest(line: str, words: str, here: Path) -> None:
@@ -132,7 +138,7 @@ def test_shell_into_head_prints_no_traceback() -> None:
 
 def test_main_with_unwritable_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     (Path.cwd() / "taken").write_text("mine")
-    train = "train natural --images 20 --epochs 1 --out"
+    train = "train natural --data digits --images 20 --epochs 1 --out"
     assert "taken holds files but no run" in refused(f"{train} taken")
     assert refused(f"{train} taken/x") == "taken/x cannot be created (Not a directory): choose another folder."
     for line in (train, "corruptions --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out"):
@@ -161,7 +167,8 @@ def test_main_without_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_train_from_printed_config_gives_same_run(here: Path) -> None:
-    chosen = f"--guides {guide()} --images 60 --epochs 1 --steps 2 --milestones 0.25 0.5 --threat Linf:0.1 --lr 0.02"
+    chosen = f"--data digits --guides {guide()} --images 60 --epochs 1 --steps 2 --milestones 0.25 0.5"
+    chosen += " --threat Linf:0.1 --lr 0.02"
     yaml = done(f"train rtfe {chosen} --print_config")
     (here / "options.yaml").write_text(yaml)
     assert done("train rtfe --config options.yaml --print_config") == yaml
@@ -190,7 +197,7 @@ def test_train_option_overrides_config_file(here: Path) -> None:
 )
 def test_train_with_wrong_config_file_is_refused(text: str, words: str, here: Path) -> None:
     (here / "options.yaml").write_text(text)
-    assert words in refused("train rtfe --config options.yaml")
+    assert words in refused("train rtfe --data digits --config options.yaml")
     assert "File does not exist" in refused("train rtfe --config nowhere.yaml")
 
 
@@ -303,7 +310,7 @@ def test_parser_accepts_norm_and_eps_as_threat(words: str, threat: str) -> None:
 
 def test_parser_with_norm_alone_or_both_forms_is_refused() -> None:
     for words in ("--norm L2", "--eps 0.1 --threat Linf:0.1"):
-        assert "--threat Linf:8/255" in refused(f"train adversarial {words}")
+        assert "--threat Linf:8/255" in refused(f"train adversarial --data digits {words}")
 
 
 def test_parser_accepts_other_spellings_of_values() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from forefend.checks import InputError
-from forefend.data import load, registry
+from forefend.data import load, published
 from forefend.data.download import download
-from forefend.data.registry import PublishedSet
+from forefend.data.published import PublishedSet
 
 pytest.importorskip("pooch")
 
@@ -64,7 +64,7 @@ def publish_idx(site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> dict
         (served / name).write_bytes(content)
     digests = {name: sha256(content) for name, content in files.items()}
     urls = {f"{address}/{name}": digest for name, digest in digests.items()}
-    monkeypatch.setitem(registry.SETS, "mnist", PublishedSet("mnist", {"train": tuple(files)}, digests, urls))
+    monkeypatch.setitem(published.SETS, "mnist", PublishedSet("mnist", {"train": tuple(files)}, digests, urls))
     return files
 
 
@@ -79,7 +79,7 @@ def publish_cifar(site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, *, te
             archive.addfile(member, io.BytesIO(content))
     splits = {"train": ("data_batch_1",), "test": ("test_batch",)}
     urls = {f"{address}/c.tar.gz": sha256((served / "c.tar.gz").read_bytes())}
-    monkeypatch.setitem(registry.SETS, "cifar-10", PublishedSet("cifar", splits, digests, urls))
+    monkeypatch.setitem(published.SETS, "cifar-10", PublishedSet("cifar", splits, digests, urls))
 
 
 def test_download_happens_on_request_and_once(

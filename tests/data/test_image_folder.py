@@ -89,7 +89,7 @@ def test_batch_decodes_only_its_images(pets: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [(None, "size=224"), (0, "is 0"), (-4, "is -4"), ((8, 8), "whole number"), ("8", "whole number")],
+    [(0, "is 0"), (-4, "is -4"), ((8, 8), "whole number"), ("8", "whole number")],
 )
 def test_read_without_whole_size_raises(pets: Path, size: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -118,16 +118,17 @@ def test_read_takes_every_suffix_and_skips_hidden_files(tmp_path: Path) -> None:
         image.save(
             paint(tmp_path / f"test/a/{row}.png", flat(0)).with_suffix(suffix), "JPEG" if row in (1, 2, 3) else None
         )
+    paint(tmp_path / "test/b/0.png", flat(0))
     for hidden in ("__MACOSX/a/._1.png", "a/__MACOSX/1.png", "a/.thumbs/1.png", ".git/1.png", "a/.1.png"):
         paint(tmp_path / "test" / hidden, flat(0))
     (tmp_path / "test/a/Thumbs.db").touch()
     images = load(tmp_path, "test", size=8)
     x = images.batch(torch.arange(len(images)))[0]
     last = [row for row in range(1, len(SUFFIXES)) for _ in range(2)]
-    assert images.classes == ("a",)
-    assert len(images) == 2 * len(SUFFIXES) - 1  # 0.png was painted over
+    assert images.classes == ("a", "b")
+    assert len(images) == 2 * len(SUFFIXES)  # 0.png was painted over
     assert sorted(x[:, 0, 0, 0].mul(255 / 20).round().int().tolist()) == sorted(
-        [0, *(0 for _ in last[::2]), *last[::2]]
+        [0, 0, *(0 for _ in last[::2]), *last[::2]]
     )
 
 
@@ -151,7 +152,8 @@ def test_read_as_gray_gives_one_channel(tmp_path: Path) -> None:
 
 
 def test_read_class_with_control_character_raises(tmp_path: Path) -> None:
-    paint(tmp_path / "test/a\x1b[2J/1.png", flat(1))
+    for name in ("a\x1b[2J", "b"):
+        paint(tmp_path / f"test/{name}/1.png", flat(1))
     with pytest.raises(InputError, match="holds a character that is not text"):
         load(tmp_path, "test", size=8)
 
@@ -161,7 +163,7 @@ def test_dataset_digest_changes_with_one_file(pets: Path) -> None:
     before = dataset_digest(images)
     assert dataset_digest(load(pets, "train", size=8)) == before
     assert dataset_digest(load(pets, "train", size=9)) != before
-    paint(images.paths[2], flat(31))
+    paint(images.pictures.encoded(2), flat(31))
     assert dataset_digest(images) != before
 
 
@@ -170,11 +172,13 @@ def test_read_folder_of_other_layout_raises(pets: Path, tmp_path_factory: pytest
     with pytest.raises(InputError, match=r"class 'eel', which .*lacks"):
         load(str(pets), "test", size=8)
     bare = tmp_path_factory.mktemp("bare")
-    with pytest.raises(InputError, match="no folder test or val"):
+    with pytest.raises(InputError, match="has no class folders"):
         load(str(bare), "test", size=8)
     (bare / "train/cat").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match="train/cat holds no images: fill it or remove it"):
         load(str(bare), "train", size=8)
+    with pytest.raises(InputError, match=r"no folder test or val, but train: expected test or val/<class>/<image>"):
+        load(str(bare), "test", size=8)
 
 
 def test_read_without_pillow_names_the_extra(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import forefend.data as data
 from forefend.checks import InputError
-from forefend.data import load, registry
+from forefend.data import load, published, registry
 
 REAL = pytest.mark.skipif(
     "FOREFEND_DATA" not in os.environ, reason="FOREFEND_DATA does not say where the real files lie"
@@ -22,23 +21,23 @@ def test_load_unknown_name_suggests_nearest() -> None:
         load("cifar10", "test")
     with pytest.raises(InputError, match="no data set called ''"):
         load("", "test")
-    with pytest.raises(InputError, match="There is no folder of images no/such/folder"):
+    with pytest.raises(InputError, match="There is no file or folder of images no/such/folder"):
         load("no/such/folder", "test")
 
 
 def test_load_with_wrong_split_or_size_raises() -> None:
     with pytest.raises(InputError, match="'val', expected 'train' or 'test'"):
         load("digits", "val")
-    with pytest.raises(InputError, match="only a folder of images"):
+    with pytest.raises(InputError, match="only pictures need it"):
         load("digits", "test", size=32)
 
 
-@pytest.mark.parametrize("name", list(registry.SETS))
+@pytest.mark.parametrize("name", list(published.SETS))
 def test_load_missing_files_names_folders_and_options(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         load(name, "train", tmp_path)
     sentence = str(refused.value)
-    assert f"{tmp_path / registry.SETS[name].folder} nor in {tmp_path}" in sentence
+    assert f"{tmp_path / published.SETS[name].folder} nor in {tmp_path}" in sentence
     assert "download=True" in sentence
     assert "data_dir or FOREFEND_DATA" in sentence
     assert sentence.count(". ") == 0
@@ -59,7 +58,7 @@ def test_load_reads_argument_then_environment_then_default(tmp_path: Path, monke
 def test_load_changed_file_raises(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(b"changed")
-    expected = registry.SETS["cifar-10"].digests["test_batch"].removeprefix("sha256:")
+    expected = published.SETS["cifar-10"].digests["test_batch"].removeprefix("sha256:")
     found = hashlib.sha256(b"changed").hexdigest()
     with pytest.raises(InputError, match=f"test_batch is not the published file: its sha256 is {found}, .*{expected}"):
         load("cifar-10", "test", tmp_path)
@@ -68,18 +67,18 @@ def test_load_changed_file_raises(tmp_path: Path) -> None:
 def test_digest_is_cached_until_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    before = registry._digest.cache_info().misses
+    before = published._digest.cache_info().misses
     for _ in range(3):
-        registry.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
-    assert registry._digest.cache_info().misses == before + 1
+        published.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
+    assert published._digest.cache_info().misses == before + 1
     path.write_bytes(b"three")
     with pytest.raises(InputError, match="its md5 is"):
-        registry.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
+        published.verify(path, f"md5:{hashlib.md5(b'one').hexdigest()}")
 
 
 def test_sets_have_digest_and_url_for_every_file() -> None:
-    assert set(data.READERS) == set(registry.SETS)
-    for spec in registry.SETS.values():
+    assert set(registry.READERS) == set(published.SETS)
+    for spec in published.SETS.values():
         for file in [file for split in spec.splits.values() for file in split]:
             assert file in spec.digests
             fetched = {url.rsplit("/", 1)[-1] for url in spec.urls}
@@ -101,7 +100,7 @@ def test_find_files_searches_own_folder_then_data_dir() -> None:
 def test_find_files_accepts_unpacked_files(tmp_path: Path) -> None:
     import gzip
 
-    for file in registry.SETS["mnist"].splits["test"]:
+    for file in published.SETS["mnist"].splits["test"]:
         packed = Path(os.environ["FOREFEND_DATA"]) / "mnist" / file
         (tmp_path / file.removesuffix(".gz")).write_bytes(gzip.decompress(packed.read_bytes()))
     assert len(load("mnist", "test", tmp_path)) == 10_000
@@ -109,7 +108,7 @@ def test_find_files_accepts_unpacked_files(tmp_path: Path) -> None:
 
 @REAL
 def test_load_file_with_changed_byte_raises(tmp_path: Path) -> None:
-    for file in registry.SETS["fashion-mnist"].splits["test"]:
+    for file in published.SETS["fashion-mnist"].splits["test"]:
         shutil.copy(Path(os.environ["FOREFEND_DATA"]) / "fashion-mnist" / file, tmp_path)
     assert len(load("fashion-mnist", "test", tmp_path)) == 10_000
     labels = tmp_path / "t10k-labels-idx1-ubyte.gz"

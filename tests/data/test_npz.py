@@ -100,7 +100,7 @@ def test_read_takes_paths_and_upper_case_suffix(tmp_path: Path) -> None:
     Path(save(tmp_path, x=X, y=Y)).rename(tmp_path / "MINE.NPZ")
     assert len(load(tmp_path / "MINE.NPZ", "test")) == 4
     for wrong in ({"size": 8}, {"channels": 1}):
-        with pytest.raises(InputError, match="only a folder of images needs it"):
+        with pytest.raises(InputError, match="only pictures need it"):
             load(tmp_path / "MINE.NPZ", "test", **wrong)
     for name in (None, 3, b"mine.npz"):
         with pytest.raises(InputError, match="expected a name"):

@@ -97,7 +97,7 @@ def test_python_blocks_of_a_page_run(page: Path, run: Callable[..., None]) -> No
 def test_readme_block_runs(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done(f"train rtfe --guides {guide()} --images 60 --epochs 1 --steps 1 --out runs/demo")
+    done(f"train rtfe --data digits --guides {guide()} --images 60 --epochs 1 --steps 1 --out runs/demo")
     load, classifier = ff.data.load, ff.classifiers.build("cnn", channels=1, classes=10, size=8)
     ff.fit(ff.recipes.Natural(epochs=4), load("digits", "train"), ff.Networks(classifier=classifier))
     monkeypatch.setattr(ff.data, "load", lambda *words: ff.data.sample(load(*words), 40, 0))

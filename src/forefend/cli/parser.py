@@ -127,21 +127,20 @@ class Parser(jsonargparse.ArgumentParser):
         self.add_argument("--seed", type=int, default=0, help="seed of the sample and of random numbers")
         self.add_argument("--device", type=str | None, help="cpu or cuda (else the fastest available)")
         self.add_argument("--out", type=str | None, help=f"folder for {out}")
-        self.add_data(default=None)
+        self.add_data()
         self.add_classifiers()
 
-    def add_data(self, default: str | None = "digits") -> None:
+    def add_data(self) -> None:
         """Add the choice of the data set."""
         group = self.add_argument_group("images")
         group.add_argument(
             "--data",
             type=str | None,
-            default=default,
-            help=f"{', '.join(DATA_SETS)}, an .npz or a folder",
+            help=f"{', '.join(DATA_SETS)}, an .npz, a .csv of paths and labels, or a folder",
         )
         group.add_argument("--data-dir", type=str | None, help="folder of data sets (else FOREFEND_DATA, else .data)")
-        group.add_argument("--size", type=int | None, help="height and width of pictures from a folder")
-        group.add_argument("--channels", type=int | None, help="1 to read pictures from a folder as gray (else RGB)")
+        group.add_argument("--size", type=int | None, help="height and width to which pictures are resized and cropped")
+        group.add_argument("--channels", type=int | None, help="1 to read pictures as gray (else RGB)")
         group.add_argument("--download", action="store_true", help="download a data set that is missing")
 
     def add_classifiers(self) -> None:

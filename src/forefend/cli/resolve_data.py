@@ -10,12 +10,19 @@ from typing import Any
 from forefend import data
 from forefend.checks import InputError
 from forefend.data import ImageDataset
+from forefend.data.registry import FORMS
 from forefend.runtime.distributed import process_group
 from forefend.runtime.run_folder import Run
 
 
 def split_loader(options: Any) -> Callable[[str], ImageDataset]:
-    """A function that loads the split `"train"` or `"test"` of the data set."""
+    """A function that loads the split `"train"` or `"test"` of the data set.
+
+    Raises:
+        InputError: none was named.
+    """
+    if options.data is None:
+        raise InputError(f"No images were named: give --data with one of {FORMS}.")
     return partial(
         data.load,
         options.data,
@@ -41,8 +48,6 @@ def evaluation_images(options: Any) -> ImageDataset:
     options.data = options.data or config.get("data")
     options.size = options.size or config.get("size")
     options.channels = options.channels or config.get("channels")
-    if options.data is None:
-        raise InputError("No images were named: give --data, or a run with a config, whose test images are then used.")
     return sample_images(split_loader(options)("test"), options)
 
 

@@ -124,11 +124,12 @@ def _run(name: str, options: Any) -> Path:
     """Train with the recipe called `name`; return the folder of the run."""
     accelerator = accelerator_of(options.device)
     choose_threads()
+    load = split_loader(options)
     recipe = build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
     config = training_options(recipe, options)
     chosen_augmentation(options)
     config.check(recipe)  # before guides are trained on demand
-    images = sample_images(split_loader(options)("train"), options)
+    images = sample_images(load("train"), options)
     given = {role: options[role] for role in recipe.roles if role != "guides"}
     manifest = training_config(recipe, images, options.seed) | given
     manifest |= {"data": options.data, "size": options.size, "channels": options.channels}

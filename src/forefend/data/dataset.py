@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from forefend.checks import InputError, as_labels, check_images, check_labels
+from forefend.data.splits import check_split
 from forefend.runtime.files import is_writable
 
+Classes = Sequence[str] | int | Callable[[Tensor], int | None] | None
 MOST_CLASSES = 1_000_000  # a larger label is most likely not a class number
 
 
@@ -106,18 +107,18 @@ def from_tensors(
     x: Tensor | NDArray[Any],
     y: Tensor | NDArray[Any],
     *,
-    classes: Sequence[str] | int | None = None,
+    classes: Classes = None,
     split: str = "test",
 ) -> ImageDataset:
     """Return a dataset of images and labels held in memory, on the CPU.
 
     Args:
         name: the name of the set in records.
-        x: `(N, C, H, W)`, torch or numpy, float in [0, 1] or uint8 in 0 … 255; C is 1 or 3. uint8
-            stays uint8 in memory.
+        x: `(N, C, H, W)`, or `(N, H, W, C)` where only that is possible, torch or numpy, float in
+            [0, 1], uint8 in 0 … 255 or bool; C is 1 or 3. uint8 stays uint8 in memory.
         y: `(N,)`, integers.
-        classes: names or number of the classes; None numbers them 0 … max(y), and requires labels
-            that start at 0.
+        classes: names or number of the classes, or a function that tells their number by the first
+            images; None numbers them 0 … max(y), and requires labels that start at 0.
         split: "train" or "test"; validation images are only taken from "train".
 
     Raises:
@@ -129,7 +130,7 @@ def from_tensors(
     (4, (3, 8, 8), ('0', '1'))
     """
     check_split(split)
-    pixels, labels = _as_tensor(x), _as_tensor(y)
+    pixels, labels = channels_first(_as_tensor(x)), _as_tensor(y)
     if not isinstance(labels, Tensor):
         raise InputError(f"Labels must be a torch tensor or numpy array of integers, not {type(y).__name__}.")
     if not labels.is_floating_point():
@@ -139,6 +140,8 @@ def from_tensors(
     if eight_bits:
         check_bytes(pixels)
     as_labels(labels, len(pixels))  # before their range: a missing label may be the only 0
+    if callable(classes):
+        classes = classes(pixels[:2] / 255 if eight_bits else pixels[:2].float())
     if classes is None:
         classes = numbered_classes(labels)
     names = _numbers(classes) if isinstance(classes, int) else tuple(classes)
@@ -147,77 +150,24 @@ def from_tensors(
     return InMemoryDataset(name, split, pixels, labels, torch.arange(len(pixels)), names)
 
 
-def as_image_dataset(
-    given: Any, *, name: str = "data", classes: Sequence[str] | int | None = None, split: str = "test"
-) -> ImageDataset:
-    """Return images and labels of any usual form as an ImageDataset.
-
-    A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of
-    its dataset, so that the index of an image is its position there, in every run.
-
-    Args:
-        given: an ImageDataset, returned unchanged; a pair (x, y) as for `from_tensors`; a torch
-            Dataset of pairs (image, label); or a DataLoader of batches of them. Images are not
-            normalized.
-        name: the name of the set in records.
-        classes: names or number of the classes; None numbers them 0 … max(y).
-        split: "train" or "test"; an ImageDataset keeps its own.
-
-    Raises:
-        InputError: another type, or images or labels that `from_tensors` refuses.
-
-    >>> pairs = torch.utils.data.TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 2, 1, 0]))
-    >>> as_image_dataset(pairs).labels
-    tensor([0, 2, 1, 0])
-    """
-    if isinstance(given, ImageDataset):
-        check_labels(given.labels, len(given.classes), len(given))
-        return given
-    if isinstance(given, Dataset):
-        given = DataLoader(given, batch_size=64)
-    if isinstance(given, DataLoader):
-        given = _read(given)
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise InputError(
-            f"A {type(given).__name__} was given as images, expected a pair (x, y), a torch Dataset or DataLoader, or "
-            "what forefend.data.load returns."
-        )
-    return from_tensors(name, *given, classes=classes, split=split)
+def channels_first(x: Any) -> Any:
+    """Return images `(N, H, W, C)` as `(N, C, H, W)` where the channels, 1 or 3, can only be last; others unchanged."""
+    if getattr(x, "ndim", 0) != 4 or x.shape[1] in (1, 3) or x.shape[3] not in (1, 3):
+        return x
+    return x.permute(0, 3, 1, 2).contiguous() if isinstance(x, Tensor) else x.transpose(0, 3, 1, 2)
 
 
 def _as_tensor(given: Any) -> Any:
+    if isinstance(given, Tensor):
+        return given.float() if given.dtype == torch.bool else given
     if not isinstance(given, np.ndarray):
         return given
+    if given.dtype.kind == "b":
+        given = given.astype(np.float32)
     if given.dtype.kind not in "fiub":
         raise InputError(f"An array of {given.dtype} was given, expected floats, uint8 or integers.")
     # torch refuses read-only arrays, negative strides and foreign byte order: copy these.
     return torch.from_numpy(np.require(given, given.dtype.newbyteorder("="), ["C", "W"]))
-
-
-def _read(loader: DataLoader[Any]) -> tuple[Tensor, Tensor]:
-    """Read all batches of a loader, in the order of its dataset if its sampler only shuffles."""
-    if loader.batch_size is not None and isinstance(loader.sampler, SequentialSampler | RandomSampler):
-        loader = DataLoader(
-            loader.dataset,
-            loader.batch_size,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            worker_init_fn=loader.worker_init_fn,
-        )
-    try:
-        with torch.random.fork_rng(devices=[]):  # a loader draws a seed for its workers
-            batches = list(loader)
-    except (TypeError, RuntimeError) as error:
-        raise InputError(
-            f"The images cannot be read in batches ({str(error).splitlines()[0]}): the dataset must return pairs of an "
-            "image of one size, as a tensor in [0, 1], and an integer label."
-        ) from error
-    if not batches:
-        raise InputError("The DataLoader is empty, expected at least one image.")
-    if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
-        raise InputError(f"The DataLoader returns a {type(batches[0]).__name__}, expected pairs (images, labels).")
-    x, y = (torch.cat([torch.as_tensor(part) for part in parts]) for parts in zip(*batches, strict=True))
-    return x, y
 
 
 def image_digests(x: Tensor, y: Tensor) -> list[str]:
@@ -253,7 +203,7 @@ def numbered_classes(y: Tensor) -> tuple[str, ...]:
         raise InputError(
             f"The labels range over {low} … {high} and none is 0, expected class numbers that start at 0: renumber "
             "them, or give the names or the number of the classes: forefend.data.from_tensors(name, x, y, classes=10), "
-            "or the array `classes` of an .npz file."
+            "the array `classes` of an .npz file, or names as the labels of a table."
         )
     return _numbers(max(high, 0) + 1)
 
@@ -274,15 +224,15 @@ def check_bytes(pixels: Tensor) -> None:
         )
 
 
-def check_split(split: str) -> None:
-    """Refuse a split that is neither "train" nor "test"."""
-    if split not in ("train", "test"):
-        raise InputError(f"The split is {split!r}, expected 'train' or 'test'.")
-
-
 def check_set(name: str, split: str, classes: Sequence[str], count: int) -> None:
     """Refuse a set without images, and names that no file or console can hold."""
     if count == 0:
         raise InputError(f"The {split} split of {name!r} holds no images, expected at least one.")
     if unwritable := next((text for text in (name, *classes) if not is_writable(text)), None):
         raise InputError(f"The name {unwritable!r} holds a character that is not text: rename the data set or class.")
+
+
+def check_several(classes: Sequence[str], where: str) -> None:
+    """Refuse a data set of one class; `where` is for the message."""
+    if len(classes) == 1:
+        raise InputError(f"{where} has one class, {classes[0]!r}, expected two or more: add images of another.")

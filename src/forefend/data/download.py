@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from forefend.checks import InputError, choose, import_extra
-from forefend.data.registry import SETS, PublishedSet, find_files, verify
+from forefend.data.published import SETS, PublishedSet, find_files, verify
 
 
 def download(name: str, data_dir: str | Path) -> Path:

@@ -1,10 +1,12 @@
-"""Decode one image file of an unknown source."""
+"""Decode one picture of an unknown source."""
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +23,72 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", 
 MODES = {1: "L", 3: "RGB"}
 MOST_BYTES = 300_000_000
 MOST_PIXELS = 89_000_000  # 267 MB as RGB; Pillow warns from here on
+_DAMAGED_EXIF = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
 
 
-def decode(path: Path, size: int, channels: int = 3) -> Tensor:
-    """Return the central square of an image file as `(channels, size, size)` uint8, RGB or gray.
+def decode(picture: Path | bytes, size: int | None, channels: int = 3, title: str = "") -> Tensor:
+    """Return the central square of a picture as `(channels, size, size)` uint8, RGB or gray.
 
-    The image is turned as its EXIF orientation says, transparent pixels are laid over white, and
-    palettes and CMYK are converted. Of an animation or a TIFF of several pages, the first is read.
+    The picture is turned as its EXIF orientation says, transparent pixels are laid over white, and
+    palettes and CMYK are converted. Pixels that are all 0 or 1 are black and white. Of an animation
+    or a TIFF of several pages, the first is read.
+
+    Args:
+        picture: a file, or its content.
+        size: of the square in pixels; None keeps the picture as it is, `(channels, height, width)`.
+        channels: 3 for RGB, 1 for gray.
+        title: what messages call it; by default its path.
 
     Raises:
         InputError: the file is too large, is not an image of one of `FORMATS`, is damaged, or has
             pixels of more than 8 bits in one channel.
     """
+    title = title or str(picture)
+    with _opened(picture, title) as image:
+        return from_pil(image, size, channels, title)
+
+
+def dimensions(picture: Path | bytes, title: str = "") -> tuple[int, int]:
+    """Return height and width of a picture, turned as its EXIF orientation says, without decoding it."""
+    with _opened(picture, title or str(picture)) as image:
+        width, height = image.size
+        with suppress(*_DAMAGED_EXIF):
+            if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter
+                return width, height
+        return height, width
+
+
+def from_pil(image: Any, size: int | None, channels: int, title: str) -> Tensor:
+    """Return a Pillow image as `decode` returns a picture; the image may be turned in place."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise InputError(f"{title} has pixels of mode {image.mode}, expected 8-bit ones: convert it first.")
+    _turn(image)
+    image = _convert(image, MODES[channels])
+    if size is not None:
+        image = _center_square(image, size)
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, channels).permute(2, 0, 1)
+
+
+@contextmanager
+def _opened(picture: Path | bytes, title: str) -> Iterator[Any]:
+    """Open a picture with Pillow; every error becomes an InputError."""
     pillow = load_pillow()
     try:
-        check_regular(path, MOST_BYTES)
-        with warnings.catch_warnings(action="ignore"), pillow.open(path, formats=FORMATS) as image:
-            _check_pixels(path, image)
-            _turn(image)
-            square = _center_square(_convert(image, MODES[channels]), size)
+        if isinstance(picture, Path):
+            check_regular(picture, MOST_BYTES)
+        source = picture if isinstance(picture, Path) else io.BytesIO(picture)
+        with warnings.catch_warnings(action="ignore"), pillow.open(source, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise pillow.DecompressionBombError
+            yield image
     except (InputError, MemoryError):
         raise
     except pillow.DecompressionBombError:
-        raise InputError(f"{path} has more than {MOST_PIXELS:,} pixels: scale it down or remove it.") from None
+        raise InputError(f"{title} has more than {MOST_PIXELS:,} pixels: scale it down or remove it.") from None
     except pillow.UnidentifiedImageError:
-        raise InputError(f"{path} is not an image of {', '.join(FORMATS)}: convert or remove it.") from None
+        raise InputError(f"{title} is not an image of {', '.join(FORMATS)}: convert or remove it.") from None
     except Exception as error:  # a damaged file raises operating system, syntax, value, struct or type errors
-        raise InputError(f"{path} is not a readable image ({type(error).__name__}): repair or remove it.") from None
-    return torch.from_numpy(np.array(square)).view(size, size, channels).permute(2, 0, 1)
+        raise InputError(f"{title} is not a readable image ({type(error).__name__}): repair or remove it.") from None
 
 
 def load_pillow() -> Any:
@@ -56,25 +96,19 @@ def load_pillow() -> Any:
     return import_extra("PIL.Image", "Reading images", "data")
 
 
-def _check_pixels(path: Path, image: Any) -> None:
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise load_pillow().DecompressionBombError
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise InputError(f"{path} has pixels of mode {image.mode}, expected 8-bit ones: convert it first.")
-
-
 def _convert(image: Any, mode: str) -> Any:
     if image.has_transparency_data:
         pillow, image = load_pillow(), image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
+    if image.mode == "L" and image.getextrema() == (0, 1):  # two levels that were saved with 8 bits
+        image = image.point([0, *[255] * 255])
     return image.convert(mode)
 
 
 def _turn(image: Any) -> None:
     """Turn an image as its EXIF data say; damaged EXIF data say nothing."""
     image.load()
-    with suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
+    with suppress(*_DAMAGED_EXIF):
         import_extra("PIL.ImageOps", "Reading images", "data").exif_transpose(image, in_place=True)
 
 

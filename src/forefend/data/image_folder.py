@@ -4,100 +4,112 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
 
 import torch
-from torch import Tensor
 
-from forefend.checks import InputError, as_integer
-from forefend.data.dataset import ImageDataset, check_set
-from forefend.data.image_file import MODES, SUFFIXES, decode, load_pillow
+from forefend.checks import InputError
+from forefend.data.dataset import ImageDataset, check_several
+from forefend.data.encoded_images import PictureFiles, encoded_images
+from forefend.data.image_file import SUFFIXES, load_pillow
+from forefend.data.notices import say
+from forefend.data.splits import find_split, hash_split, is_split
+
+TABLES = (".csv", ".tsv")
+Labeled = list[tuple[Path, int]]
 
 
 def read(path: Path, split: str, size: int | None, channels: int | None = None) -> ImageDataset:
-    """Read one split of a folder `train/<class>/*.jpg` and `test/<class>/*.png` or `val/<class>/*`.
+    """Read one split of a folder of pictures.
 
-    The shorter side of each image is resized to `size` (bilinear, antialiased) and the image is
-    cropped to the central square, as `decode` describes. Images are RGB, or gray for `channels` 1.
+    The folder holds `train/<class>/*.jpg` and `test/<class>/*.png` or `val/<class>/*`, or class
+    folders alone, whose pictures are then split by a hash of their names. Pictures are decoded as
+    `decode` describes; those of several sizes need `size`. They are RGB, or gray for `channels` 1.
     Classes are numbered in the alphabetical order of their folders, those of `train` if it exists;
     folders that are all named by whole numbers are in the order of these.
     """
     load_pillow()
-    homes = {"train": ("train",), "test": ("test", "val")}[split]
-    home = next((path / name for name in homes if (path / name).is_dir()), None)
+    folders = _subfolders(path)
+    if not any(map(is_split, folders)):
+        return _read_unsplit(path, folders, split, size, channels)
+    home, train = find_split(folders, split), find_split(folders, "train")
     if home is None:
-        raise InputError(f"{path} has no folder {' or '.join(homes)}: expected {homes[0]}/<class>/<image>.jpg.")
-    classes = _subfolders(path / "train") or _subfolders(home)
-    return read_classes(path.resolve().name, split, home, classes, size, channels)
+        wanted = "train" if split == "train" else "test or val"
+        raise InputError(f"{path} has no folder {wanted}, but {', '.join(folders)}: expected {wanted}/<class>/<image>.")
+    classes = (_subfolders(path / train) if train else ()) or _subfolders(path / home)
+    if split == "train":
+        _check_filled(path / home)
+    return read_classes(path.resolve().name, split, path / home, classes, size, channels)
 
 
 def read_classes(
     name: str, split: str, home: Path, classes: Sequence[str] | None, size: int | None, channels: int | None = None
 ) -> ImageDataset:
     """Read the images of the folders `home/<class>`; `classes` None is the sorted folders."""
-    channels = 3 if channels is None else channels
-    if channels not in MODES:
-        raise InputError(f"The number of channels is {channels!r}, expected 1 for gray images or 3 for RGB.")
-    if size is None:
-        raise InputError(f"The size of the images in {home} is not known: give one in pixels, such as size=224.")
     folders = _subfolders(home)
     names = folders if classes is None else tuple(classes)
     if unknown := sorted(set(folders) - set(names)):
         raise InputError(f"{home} has the class {unknown[0]!r}, which the data set lacks: rename or remove it.")
-    files = [(file, names.index(folder)) for folder in folders for file in _files(home / folder)]
+    check_several(names, str(home))
+    files = _labeled(home, names)
+    if empty := sorted(set(folders) - {names[label] for _, label in files}):
+        say(f"{home} has class folders without images ({', '.join(empty[:5])}): they keep their class numbers.")
+    return _dataset(name, split, home, files, torch.arange(len(files)), names, size, channels)
+
+
+def _read_unsplit(
+    path: Path, folders: tuple[str, ...], split: str, size: int | None, channels: int | None
+) -> ImageDataset:
+    """Read a folder of class folders, and split it by a hash of the pictures' names."""
+    if not folders:
+        raise InputError(f"{path} has no class folders: expected {path.name}/<class>/<image>.jpg{_hint(path)}.")
+    check_several(folders, str(path))
+    _check_filled(path)
+    files = _labeled(path, folders)
+    keys = [file.relative_to(path).as_posix() for file, _ in files]
+    rows = hash_split(keys, split, str(path), "make folders train and test for another split")
+    return _dataset(path.resolve().name, split, path, files, rows, folders, size, channels)
+
+
+def _dataset(
+    name: str,
+    split: str,
+    home: Path,
+    files: Labeled,
+    rows: torch.Tensor,
+    classes: tuple[str, ...],
+    size: int | None,
+    channels: int | None,
+) -> ImageDataset:
+    pictures = PictureFiles(tuple(file for file, _ in files))
+    labels = torch.tensor([label for _, label in files], dtype=torch.int64)[rows]
+    return encoded_images(name, split, pictures, labels, rows, classes, where=str(home), size=size, channels=channels)
+
+
+def _labeled(home: Path, classes: tuple[str, ...]) -> Labeled:
+    """Return the pictures below `home` with their class numbers; other files give a warning."""
+    files = [(file, classes.index(folder)) for folder in _subfolders(home) for file in _files(home / folder)]
     others = sorted({file.suffix or file.name for file, _ in files if file.suffix.lower() not in SUFFIXES})
     if others:
         warnings.warn(
             f"{home} has files that are not read ({', '.join(others[:5])}): images end in {', '.join(SUFFIXES)}.",
-            stacklevel=4,
+            stacklevel=5,
         )
-    files = [(file, label) for file, label in files if file.suffix.lower() in SUFFIXES]
-    paths, labels = tuple(file for file, _ in files), torch.tensor([y for _, y in files], dtype=torch.int64)
-    return ImageFolder(name, split, paths, labels, torch.arange(len(files)), names, as_integer(size, "size"), channels)
+    return [(file, label) for file, label in files if file.suffix.lower() in SUFFIXES]
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class ImageFolder:
-    """Images that stay on disk until a batch reads them; `index` is the position of the file."""
+def _check_filled(home: Path) -> None:
+    """Refuse a class without a picture among training images."""
+    for folder in _subfolders(home):
+        if not any(file.suffix.lower() in SUFFIXES for file in _files(home / folder)):
+            raise InputError(f"The class folder {home / folder} holds no images: fill it or remove it.")
 
-    name: str
-    split: str
-    paths: tuple[Path, ...] = field(repr=False)
-    labels: Tensor = field(repr=False)
-    index: Tensor = field(repr=False)
-    classes: tuple[str, ...] = field(repr=False)
-    size: int
-    channels: int = 3
 
-    def __post_init__(self) -> None:
-        check_set(self.name, self.split, self.classes, len(self.paths))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        return self.channels, self.size, self.size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and index at `rows`; an unreadable file raises an InputError."""
-        images = [decode(self.paths[row], self.size, self.channels) for row in rows.tolist()]
-        pixels = torch.stack(images) if images else torch.empty(0, *self.shape, dtype=torch.uint8)
-        return pixels.float().div_(255), self.labels[rows], self.index[rows]
-
-    def subset(self, rows: Tensor) -> ImageFolder:
-        """Return a dataset of the images at `rows`, in that order."""
-        paths = tuple(self.paths[row] for row in rows.tolist())
-        return replace(self, paths=paths, labels=self.labels[rows], index=self.index[rows])
-
-    def file_contents(self) -> Iterator[bytes]:
-        """Yield the content of each file, from which `dataset_digest` is computed."""
-        return (path.read_bytes() for path in self.paths)
+def _hint(path: Path) -> str:
+    """Return what else to do with a folder without subfolders."""
+    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLES and not is_hidden(file.name))
+    return f", or give the table of its pictures, {path / tables[0]}" if tables else ", or a table of paths and labels"
 
 
 def is_hidden(name: str) -> bool:

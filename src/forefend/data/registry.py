@@ -1,139 +1,171 @@
-"""The published sets: the files of each split, their digests and their addresses."""
+"""Which reader reads what a name, a path or an object stands for."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+import importlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from forefend.checks import InputError
+from torch.utils.data import DataLoader, Dataset
+
+from forefend.checks import InputError, check_labels, unknown_name
+from forefend.data import hugging_face, published
+from forefend.data.dataset import Classes, ImageDataset, from_tensors
+from forefend.data.splits import check_split
+
+# The module of each published set; it is imported when its set is read.
+READERS = {
+    "cifar-10": "cifar",
+    "cifar-100": "cifar",
+    "fashion-mnist": "mnist",
+    "mnist": "mnist",
+    "svhn": "svhn",
+}
+FILES = {".npz": "npz", ".csv": "csv_file", ".tsv": "csv_file"}  # the module that reads files of a suffix
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+FORMS = (
+    f"{', '.join(['digits', *READERS])}, an .npz file, a .csv of paths and labels, a folder of class folders, or "
+    "a folder that Hugging Face's save_to_disk wrote"
+)
 
 
-@dataclass(frozen=True)
-class PublishedSet:
-    """The usual folder of a set, the files of each split, digests of files, and address → digest.
+def load(
+    name: str | Path,
+    split: str,
+    data_dir: str | Path | None = None,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    download: bool = False,
+) -> ImageDataset:
+    """Load one split of an image data set.
 
-    The digests include those of unpacked .gz files; an address is that of a file or an archive.
+    Args:
+        name: "digits", "mnist", "fashion-mnist", "cifar-10", "cifar-100", "svhn", or the path of an
+            .npz file, of a .csv or .tsv of paths and labels, of a folder of class folders, or of a
+            folder that Hugging Face's `save_to_disk` wrote.
+        split: "train" or "test". Files and folders that are not split are split by a hash of names.
+        data_dir: folder of the published files; None is the environment variable FOREFEND_DATA, or
+            ".data".
+        size: height and width in pixels, to which pictures are resized (the shorter side) and
+            cropped (the center); None for pictures of one size and for all other sets.
+        channels: 1 to read pictures as gray, 3 or None as RGB; None for all other sets.
+        download: whether to download published files that are missing.
+
+    Raises:
+        InputError: an unknown name, files that are missing, damaged or not the published ones, or a
+            missing extra.
+
+    >>> digits = load("digits", "test")
+    >>> len(digits), digits.shape
+    (539, (1, 8, 8))
     """
-
-    folder: str
-    splits: Mapping[str, tuple[str, ...]]
-    digests: Mapping[str, str]
-    urls: Mapping[str, str]
-
-
-_IDX_SPLITS = {
-    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-}
-_MNIST = {
-    "train-images-idx3-ubyte.gz": "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-_MNIST_UNPACKED = {
-    "train-images-idx3-ubyte": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-_FASHION = {
-    "train-images-idx3-ubyte.gz": "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-    "train-labels-idx1-ubyte.gz": "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-    "t10k-images-idx3-ubyte.gz": "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-    "t10k-labels-idx1-ubyte.gz": "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-}
-_FASHION_UNPACKED = {
-    "train-images-idx3-ubyte": "sha256:c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "sha256:bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "sha256:5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "sha256:0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
-_SVHN = {
-    "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
-    "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
-}
-SETS = {
-    "mnist": PublishedSet(
-        folder="mnist",
-        splits=_IDX_SPLITS,
-        digests=_MNIST | _MNIST_UNPACKED,
-        urls={f"https://ossci-datasets.s3.amazonaws.com/mnist/{file}": digest for file, digest in _MNIST.items()},
-    ),
-    "fashion-mnist": PublishedSet(
-        folder="fashion-mnist",
-        splits=_IDX_SPLITS,
-        digests=_FASHION | _FASHION_UNPACKED,
-        urls={f"{_FASHION_URL}/{file}": digest for file, digest in _FASHION.items()},
-    ),
-    "cifar-10": PublishedSet(
-        folder="cifar-10-batches-py",
-        splits={"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
-        digests={
-            "data_batch_1": "sha256:54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
-            "data_batch_2": "sha256:766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
-            "data_batch_3": "sha256:0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
-            "data_batch_4": "sha256:3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
-            "data_batch_5": "sha256:d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
-            "test_batch": "sha256:f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
-        },
-        urls={"https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a"},
-    ),
-    "cifar-100": PublishedSet(
-        folder="cifar-100-python",
-        splits={"train": ("train",), "test": ("test",)},
-        digests={"train": "md5:16019d7e3df5f24257cddd939b257f8d", "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc"},
-        urls={"https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"},
-    ),
-    "svhn": PublishedSet(
-        folder="svhn",
-        splits={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
-        digests=_SVHN,
-        urls={f"http://ufldl.stanford.edu/housenumbers/{file}": digest for file, digest in _SVHN.items()},
-    ),
-}
+    check_split(split)
+    if not isinstance(name, str | Path):
+        raise InputError(f"The data set is {name!r}, expected a name, or the path of a file or a folder.")
+    name = str(name)
+    path, suffix = Path(name), Path(name).suffix.lower()
+    if name == "digits" or name in READERS or (suffix == ".npz" and not path.is_dir()):
+        for what, given in (("size", size), ("channels", channels)):
+            if given is not None:
+                raise InputError(f"The {what} is {given}, expected none: only pictures need it, not {name}.")
+        if name == "digits":
+            return _module("digits").read(split)
+        if name in READERS:
+            return _module(READERS[name]).read(name, split, _files(name, split, data_dir, download))
+        return _module("npz").read(path, split)
+    if name and path.is_dir():
+        form = "hugging_face" if hugging_face.is_saved(path) else "image_folder"
+        return _module(form).read(path, split, size, channels)
+    if suffix in FILES:
+        return _module(FILES[suffix]).read(path, split, size, channels)
+    if path.is_file():
+        advice = "unpack it, and give its folder" if suffix in ARCHIVES else "give one of these"
+        raise InputError(f"{name} is a file, expected {FORMS}: {advice}.")
+    if os.sep in name:
+        raise InputError(f"There is no file or folder of images {name}: check the path.")
+    raise unknown_name(name, [*READERS, "digits"], "data set")
 
 
-def find_files(name: str, split: str, data_dir: Path) -> list[Path]:
-    """Return the verified files of one split, in order, or an empty list where a file is missing.
+def as_image_dataset(
+    given: Any,
+    *,
+    name: str = "data",
+    classes: Classes = None,
+    split: str = "test",
+    size: int | None = None,
+    channels: int | None = None,
+) -> ImageDataset:
+    """Return images and labels of any usual form as an ImageDataset.
 
-    The folder of the set below `data_dir` is searched first, then `data_dir` itself.
+    A Dataset or DataLoader is read once into memory. A loader that shuffles is read in the order of
+    its dataset, so that the index of an image is its position there, in every run.
+
+    Args:
+        given: an ImageDataset, returned unchanged; a pair (x, y) as for `from_tensors`; a torch
+            Dataset of pairs (image, label) or of dictionaries; a DataLoader of batches of them; or
+            a Dataset or DatasetDict of Hugging Face. Images are not normalized.
+        name: the name of the set in records.
+        classes: names or number of the classes, or a function that tells their number by the first
+            images; None takes the names that the dataset holds, or numbers them 0 … max(y).
+        split: "train" or "test"; an ImageDataset keeps its own.
+        size: height and width in pixels, to which pictures are resized and cropped; None if they
+            have one size.
+        channels: 1 to read pictures as gray, 3 as RGB; None leaves it to the data.
+
+    Raises:
+        InputError: another type, or images or labels that `from_tensors` refuses.
+
+    >>> import torch
+    >>> pairs = torch.utils.data.TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 2, 1, 0]))
+    >>> as_image_dataset(pairs).labels
+    tensor([0, 2, 1, 0])
     """
-    spec = SETS[name]
-    for folder in (data_dir / spec.folder, data_dir):
-        found = [_either(folder / file) for file in spec.splits[split]]
-        paths = [path for path in found if path is not None]
-        if len(paths) == len(found):
-            for path in paths:
-                verify(path, spec.digests[path.name])
-            return paths
-    return []
-
-
-def _either(path: Path) -> Path | None:
-    """Return the file, or the file without .gz, or None where neither exists."""
-    candidates = (path, path.with_suffix("")) if path.suffix == ".gz" else (path,)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
-def verify(path: Path, digest: str) -> None:
-    """Refuse a file whose digest, "sha256:…" or "md5:…", differs; digests are cached."""
-    algorithm, expected = digest.split(":")
-    state = path.stat()
-    found = _digest(path.resolve(), state.st_mtime_ns, state.st_size, algorithm)
-    if found != expected:
+    check_split(split)
+    if isinstance(given, ImageDataset):
+        check_labels(given.labels, len(given.classes), len(given))
+        return given
+    if hugging_face.is_dataset(given):
+        return hugging_face.read_object(given, name, split, size, channels)
+    if isinstance(given, Dataset | DataLoader):
+        named = _class_names(given)
+        given = _module("torch_dataset").read(given, size, channels)
+        classes = named if named and not isinstance(classes, Sequence | int) else classes
+    if not isinstance(given, tuple | list) or len(given) != 2:
         raise InputError(
-            f"{path} is not the published file: its {algorithm} is {found}, expected {expected}; "
-            "delete it, and fetch it again with download=True."
+            f"A {type(given).__name__} was given as images, expected a pair (x, y), a torch Dataset or DataLoader, a "
+            "Hugging Face Dataset, or what forefend.data.load returns."
         )
+    return from_tensors(name, *given, classes=classes, split=split)
 
 
-@lru_cache(maxsize=256)
-def _digest(path: Path, changed: int, size: int, algorithm: str) -> str:
-    # `changed` and `size` distinguish a changed file from the cached one.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+def _module(form: str) -> Any:
+    """Import the module of a form of data sets."""
+    return importlib.import_module(f"forefend.data.{form}")
+
+
+def _class_names(given: Any) -> tuple[str, ...]:
+    """Return the class names that a torch Dataset holds as torchvision's do; none without them."""
+    while not hasattr(given, "classes") and hasattr(given, "dataset"):  # a DataLoader, a Subset
+        given = given.dataset
+    names = getattr(given, "classes", None)
+    is_named = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if names and is_named else ()
+
+
+def _files(name: str, split: str, data_dir: str | Path | None, download: bool) -> list[Path]:
+    home = Path(data_dir if data_dir is not None else os.environ.get("FOREFEND_DATA", ".data"))
+    paths = published.find_files(name, split, home)
+    if not paths and download:
+        _module("download").download(name, home)
+        paths = published.find_files(name, split, home)
+    if not paths:
+        spec = published.SETS[name]
+        raise InputError(
+            f"{' and '.join(spec.splits[split])} of {name} are neither in {home.resolve() / spec.folder} nor in "
+            f"{home.resolve()}: download=True fetches them, or name their folder by "
+            "data_dir or FOREFEND_DATA."
+        )
+    return paths

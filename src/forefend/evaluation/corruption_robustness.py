@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, as_integer, predictions
-from forefend.data.dataset import as_image_dataset
+from forefend.data.registry import as_image_dataset
 from forefend.evaluation import corruption_conditions, corruption_results, records
 from forefend.evaluation.corruption_conditions import Condition
 from forefend.evaluation.corruption_results import CorruptionResults, CorruptionRow

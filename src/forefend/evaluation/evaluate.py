@@ -11,7 +11,7 @@ from torch import nn
 
 from forefend.checks import InputError, as_integer, choose
 from forefend.data import ImageDataset
-from forefend.data.dataset import as_image_dataset
+from forefend.data.registry import as_image_dataset
 from forefend.evaluation import records, results
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.identification import KnownModels, examine

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from forefend.attacks.base import Attack
 from forefend.checks import InputError, as_integer, check_type
 from forefend.data import ImageDataset, split
-from forefend.data.dataset import as_image_dataset
+from forefend.data.registry import as_image_dataset
 from forefend.models.freezing import frozen, gradients_enabled, restore_modes
 from forefend.recipes.base import Batch, Networks, Recipe, Trainable, no_attack
 from forefend.recipes.state import TrainState

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import check_numbers, predictions
-from forefend.data.dataset import as_image_dataset
+from forefend.data.registry import as_image_dataset
 from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, Certificates
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from forefend.attacks.autoattack import flags
 from forefend.checks import InputError, check_classifier, check_images, check_labels
 from forefend.data import ImageDataset
-from forefend.data.dataset import as_image_dataset
+from forefend.data.registry import as_image_dataset
 from forefend.evaluation.clean_accuracy import classifier_alone, clean_predictions
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import verdicts

@@ -1,0 +1,140 @@
+"""Data sets of Hugging Face's `datasets`, on disk or in Python; nothing is downloaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forefend.checks import InputError, import_extra
+from forefend.data.columns import IMAGES, LABELS, find_column, no_column, several_columns
+from forefend.data.dataset import ImageDataset, check_several, from_tensors, numbered_classes
+from forefend.data.encoded_images import encoded_images
+from forefend.data.memory import check_memory
+from forefend.data.splits import find_split, hash_split
+
+
+def is_saved(path: Path) -> bool:
+    """Return whether `save_to_disk` wrote a folder."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def is_dataset(given: object) -> bool:
+    """Return whether an object is a Dataset or DatasetDict of the library, which is not imported for it."""
+    library: Any = sys.modules.get("datasets")
+    return library is not None and isinstance(given, library.Dataset | library.DatasetDict)
+
+
+def read(path: Path, split: str, size: int | None, channels: int | None) -> ImageDataset:
+    """Read one split of a folder that `save_to_disk` wrote.
+
+    A set saved without splits is split by a hash of the row numbers.
+    """
+    library = import_extra("datasets", f"The Hugging Face data set {path}", "datasets")
+    try:
+        found = library.load_from_disk(str(path))
+    except Exception as error:  # damaged folders raise operating system, key, value or Arrow errors
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a readable Hugging Face data set ({reason}): save it again.") from None
+    name, where = path.resolve().name, str(path)
+    if isinstance(found, Mapping):
+        return read_object(found, name, split, size, channels, where=where)
+    own = str(found.split or "")
+    if find_split([own], split):
+        return read_object(found, name, split, size, channels, where=where)
+    if any(find_split([own], other) for other in ("train", "test")):
+        raise InputError(f"{path} holds the split {own} alone, expected {split}: save a DatasetDict of both.")
+    rows = hash_split([str(row) for row in range(len(found))], split, where, "save a DatasetDict of both")
+    return read_object(found, name, split, size, channels, where=where).subset(rows)
+
+
+def read_object(
+    given: Any, name: str, split: str, size: int | None, channels: int | None, *, where: str = "The Dataset"
+) -> ImageDataset:
+    """Return a Dataset, or the split of a DatasetDict, as an ImageDataset.
+
+    Images are decoded in batches, as `decode` describes, and arrays are read into memory.
+
+    Raises:
+        InputError: the split or a column is missing or ambiguous, or labels are no class numbers.
+    """
+    tables = dict(given) if isinstance(given, Mapping) else {split: given}
+    chosen = find_split(tables, split)
+    if chosen is None:
+        raise InputError(f"{where} has the splits {', '.join(tables)}, expected {split}: rename one, or choose it.")
+    table = tables[chosen].with_format(None)
+    column = _column(table.features, "Image", IMAGES, "images", where)
+    label = _column(table.features, "ClassLabel", LABELS, "labels", where)
+    classes, numbers = _classes(tables, label, where)
+    labels = numbers[chosen]
+    if type(table.features[column]).__name__ != "Image":
+        needed = len(table) * np.asarray(table[0][column]).size * 4 if len(table) else 0
+        check_memory(needed, where, "save the images as pictures")
+        pixels = table.select_columns([column]).with_format("numpy")[:][column]
+        return from_tensors(name, pixels, labels, classes=classes, split=split)
+    feature = import_extra("datasets", "A Hugging Face data set", "datasets").Image(decode=False)
+    pictures = _Column(table.select_columns([column]).cast_column(column, feature), column, where)
+    index = torch.arange(len(labels))
+    return encoded_images(name, split, pictures, labels, index, classes, where=where, size=size, channels=channels)
+
+
+@final
+@dataclass(frozen=True)
+class _Column:
+    """The encoded pictures of a column."""
+
+    table: Any
+    name: str
+    where: str
+
+    def title(self, row: int) -> str:
+        """What messages call the picture."""
+        return f"Image {row} of {self.where}"
+
+    def encoded(self, row: int) -> Path | bytes:
+        """The content of the picture, or its path where the table holds that."""
+        found = self.table[row][self.name] or {}
+        if found.get("bytes") is not None:
+            return bytes(found["bytes"])
+        if not found.get("path"):
+            raise InputError(f"{self.title(row)} is missing: remove the row.")
+        return Path(found["path"])
+
+
+def _column(features: Mapping[str, Any], kind: str, usual: Sequence[str], what: str, where: str) -> str:
+    """Return the column of a usual name, or the only one of a kind."""
+    found = find_column(features, usual, what, where)
+    if found is not None:
+        return found
+    of_kind = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    if len(of_kind) > 1:
+        raise several_columns(of_kind, what, where)
+    if not of_kind:
+        raise no_column(features, usual, what, where)
+    return of_kind[0]
+
+
+def _classes(tables: Mapping[str, Any], label: str, where: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the names of the classes of all splits, and the class numbers of each split that has labels."""
+    values = {split: list(table[label]) for split, table in tables.items() if label in table.features}
+    feature = next(table.features[label] for table in tables.values() if label in table.features)
+    seen = {type(value) for found in values.values() for value in found}
+    if not seen <= {int} and not seen <= {str}:
+        kinds = ", ".join(sorted(kind.__name__ for kind in seen))
+        raise InputError(f"{where} has labels of type {kinds} in {label}, expected whole numbers or names.")
+    if seen == {str}:
+        classes = tuple(sorted({value for found in values.values() for value in found}))
+        number = {name: row for row, name in enumerate(classes)}
+        values = {split: [number[value] for value in found] for split, found in values.items()}
+    numbers = {split: torch.tensor(found, dtype=torch.int64) for split, found in values.items()}
+    if seen != {str}:
+        named = getattr(feature, "names", None)
+        classes = tuple(named) if named else numbered_classes(torch.cat(list(numbers.values())))
+    check_several(classes, where)
+    return classes, numbers
