@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "certify": ("forefend.cli.certify", "prove an l2 radius for each image by randomized smoothing"),
     "compare": ("forefend.cli.compare", "compare a defense with baselines at equal training compute"),
     "corruptions": ("forefend.cli.corruptions", "measure accuracy on corrupted images"),
+    "reproduce": ("forefend.cli.reproduce", "run a table or figure of one of the papers beside its numbers"),
     "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),
     "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),
     "doctor": ("forefend.cli.doctor", "list installed packages, and how to install missing ones"),

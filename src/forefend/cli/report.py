@@ -15,7 +15,11 @@ def main(arguments: list[str]) -> int:
     parser.add_table()
     parser.add_argument("--seeds", action="store_true", help="mean, standard deviation and maximum over the folders")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    parser.add_argument("--readme", type=str | None, help="document whose `<!-- table FOLDER -->` blocks are updated")
+    parser.add_argument(
+        "--readme",
+        type=str | None,
+        help="document whose `<!-- table FOLDER -->` and `<!-- study FOLDER -->` blocks are updated",
+    )
     options = parser.parse_args(arguments)
     if not options.folders and options.readme is None:
         raise InputError("Nothing to report: name a folder with a summary.json, or a document with --readme.")
@@ -37,7 +41,10 @@ def main(arguments: list[str]) -> int:
         document = Path(options.readme)
         if not document.is_file():
             raise InputError(f"There is no document {document}: check its path.")
-        files.write(document, tables.renewed(document.read_text(encoding="utf-8"), document.parent).encode())
+        from forefend.studies import output
+
+        content = tables.renewed(document.read_text(encoding="utf-8"), document.parent)
+        files.write(document, output.renewed(content, document.parent).encode())
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from forefend.checks import InputError
 from forefend.evaluation.results import CLEAN, WORST, Result
+from forefend.report.figures import new_figure, show
 from forefend.runtime.files import write
 
 
@@ -26,30 +26,19 @@ def picture(path: Path, x: Tensor, x_out: Tensor, results: Sequence[Result]) -> 
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # unlike pyplot it changes no state of the caller
-    except ImportError:
-        raise InputError("Plots require matplotlib: pip install 'forefend[report]'.") from None
     count = min(10, len(x))
-    figure: Any = Figure(figsize=(10, 7.5), layout="constrained")
+    figure = new_figure(10, 7.5)
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     rows = {"x": x, "g(x)": x_out.clamp(0, 1), "|x − g(x)|": (x - x_out).abs().clamp(0, 1)}
     axes = above.subplots(3, count, squeeze=False)
     for (name, row), line in zip(rows.items(), axes, strict=True):
         for image, axis in zip(row[:count], line, strict=True):
-            _show(axis, image)
+            show(axis, image)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     _plot_curves(below.subplots(), results)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     write(path, png.getvalue())
-
-
-def _show(axis: Any, image: Tensor) -> None:
-    """Show one image without ticks; a single channel in gray."""
-    pixels = image.detach().cpu().permute(1, 2, 0).numpy()
-    axis.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
-    axis.set(xticks=[], yticks=[])
 
 
 def _plot_curves(axis: Any, results: Sequence[Result]) -> None:

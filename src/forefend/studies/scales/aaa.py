@@ -1,0 +1,130 @@
+"""The settings of AAA's study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forefend.studies.attacks import AttackSpec
+from forefend.studies.table import SCALES, Setting
+
+
+def _attacks(threat: str, steps: int, step: float, restarts: int, **more: Any) -> dict[str, AttackSpec]:
+    """The attacks of sections 4 to 6; `step` is a share of the radius."""
+    pgd = {"steps": steps, "step": step, "restarts": restarts}
+    return {
+        "PGD": AttackSpec("pgd", threat, pgd | more),
+        "CW single": AttackSpec("cw", threat, {"reading": "single c100"}),
+        "CW search": AttackSpec("cw", threat, {"reading": "search c100"}),
+        "PGD with reconstruction": AttackSpec(
+            "adaptive", threat, {"name": "PGD with reconstruction", "restarts": min(restarts, 10)}
+        ),
+        "latent": AttackSpec("adaptive", threat, {"name": "latent", "restarts": min(restarts, 10)}),
+        "BPDA": AttackSpec("bpda", threat, pgd),
+    }
+
+
+DIGITS = Setting(
+    data="digits",
+    train=400,
+    test=40,
+    threat="Linf:0.15",
+    networks={"A": "cnn", "B": "tinyresnet", "C": "mlp", "native": "cnn", "transfer": "mlp", "D": "cnn"}
+    | {"E": "tinyresnet", "F": "mlp", "autoencoder": "aaa-autoencoder"},
+    recipes={
+        "natural": {"epochs": 3},
+        "adversarial": {"epochs": 2, "steps": 2, "relative_step": 0.5, "optimizer": "adam", "lr": 2e-3},
+        "aaa": {"epochs": 10, "steps": 2, "relative_step": 0.5, "batch_size": 32, "lr": 5e-3},
+        "hgd": {"epochs": 4, "steps": 2, "relative_step": 0.5, "batch_size": 64},
+    },
+    attacks=_attacks("Linf:0.15", 5, 0.5, 1)
+    | {
+        "CW single": AttackSpec("pgd", "L2:1", {"steps": 5, "step": 0.5}),
+        "CW search": AttackSpec("pgd", "L2:1", {"steps": 10, "step": 0.5}),
+        "PGD with reconstruction": AttackSpec("bpda", "Linf:0.15", {"steps": 5, "step": 0.5}),
+        "latent": AttackSpec("bpda", "Linf:0.15", {"steps": 3, "step": 0.5}),
+    },
+    differs="8 × 8 digits in seconds, other attacks: it shows only that the study runs",
+)
+CPU_RECIPES: dict[str, dict[str, Any]] = {
+    "natural": {"epochs": 10},
+    "adversarial": {"epochs": 20, "steps": 7, "relative_step": 0.25, "optimizer": "adam", "lr": 2e-3},
+    "aaa": {"epochs": 6, "steps": 5, "relative_step": 0.3, "batch_size": 64, "lr": 2e-3},
+    "hgd": {"epochs": 6, "steps": 5, "relative_step": 0.3, "batch_size": 64, "lr": 2e-3},
+}
+FEW = {"CW single": 200, "CW search": 100, "latent": 200, "PGD with reconstruction": 200, "BPDA": 200}
+SMALL = (
+    "5,000 training images in 6 epochs (20 for adversarial training), an inner attack of 5 steps (7), Adam at 2e-3; PGD-100 has 2 "
+    "starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100"
+)
+MNIST_CPU = Setting(
+    data="mnist",
+    train=5000,
+    test=1000,
+    threat="Linf:0.3",
+    networks={"A": "fastat", "B": "aaa-b", "C": "aaa-c", "autoencoder": "aaa-autoencoder"},
+    recipes=CPU_RECIPES,
+    attacks=_attacks("Linf:0.3", 100, 1 / 30, 2, until_lost=True),
+    few=FEW,
+    differs=f"A is a small CNN (`fastat`); {SMALL}",
+)
+FASHION_CPU = Setting(
+    data="fashion-mnist",
+    train=5000,
+    test=1000,
+    threat="Linf:0.2",
+    networks={"native": "fastat", "transfer": "aaa-c", "autoencoder": "aaa-autoencoder"},
+    recipes=CPU_RECIPES,
+    attacks=_attacks("Linf:0.2", 100, 1 / 20, 2, until_lost=True),
+    few=FEW,
+    differs=f"the native classifier is a small CNN (`fastat`); {SMALL}",
+)
+CIFAR_CPU = Setting(
+    data="cifar-10",
+    train=5000,
+    test=500,
+    threat="Linf:8/255",
+    networks={"D": "tinyresnet", "E": "resnet20", "F": "aaa-f", "autoencoder": "narrow-unet"},
+    recipes=CPU_RECIPES,
+    attacks=_attacks("Linf:8/255", 20, 0.25, 2, until_lost=True),
+    differs="D and E are small residual networks; 5,000 training images, 500 test images; an inner attack of 7 steps; "
+    "PGD-20 has 2 starts, and every iterate counts",
+)
+MADRY_MNIST: dict[str, Any] = {"steps": 40, "epochs": 83, "batch_size": 50, "optimizer": "adam", "lr": 1e-4}
+NATURAL: dict[str, Any] = {"epochs": 40}
+MNIST = Setting(
+    data="mnist",
+    train=None,
+    test=None,
+    threat="Linf:0.3",
+    networks={"A": "madry-mnist", "B": "aaa-b", "C": "aaa-c", "autoencoder": "aaa-autoencoder"},
+    recipes={"natural": NATURAL, "adversarial": MADRY_MNIST | {"relative_step": 1 / 30}, "hgd": {"epochs": 20}},
+    attacks=_attacks("Linf:0.3", 100, 1 / 30, 50),
+    differs="the autoencoder, B and C are described in words only; λ and the epochs are ours",
+)
+FASHION = Setting(
+    data="fashion-mnist",
+    train=None,
+    test=None,
+    threat="Linf:0.2",
+    networks={"native": "zheng", "transfer": "aaa-c", "autoencoder": "aaa-autoencoder"},
+    recipes={"natural": NATURAL, "adversarial": MADRY_MNIST | {"relative_step": 0.05}, "aaa": {"relative_step": 0.05}},
+    attacks=_attacks("Linf:0.2", 100, 0.05, 50),
+    differs="the autoencoder and the transfer classifier are described in words only; λ and the epochs are ours",
+)
+CIFAR = Setting(
+    data="cifar-10",
+    train=None,
+    test=None,
+    threat="Linf:8/255",
+    networks={"D": "madry-cifar", "E": "vgg19", "F": "aaa-f", "autoencoder": "robustifier-8"},
+    recipes={
+        "natural": {"epochs": 100},
+        "adversarial": {"steps": 10},
+        "aaa": {"steps": 10, "relative_step": 0.25, "epochs": 100},
+    },
+    attacks=_attacks("Linf:8/255", 20, 0.25, 10),
+    differs="the U-Net and F are described in words only; λ and the epochs are ours",
+)
+MNISTS = dict(zip(SCALES, (DIGITS, MNIST_CPU, MNIST), strict=True))
+FASHIONS = dict(zip(SCALES, (DIGITS, FASHION_CPU, FASHION), strict=True))
+CIFARS = dict(zip(SCALES, (DIGITS, CIFAR_CPU, CIFAR), strict=True))

@@ -1,0 +1,273 @@
+"""The parts of a study: its settings, and tables and figures as lists of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from forefend.checks import InputError, choose
+from forefend.studies.attacks import AttackSpec
+from forefend.studies.measurements import Accuracy, Count, Measurement, Outputs, Pipeline
+from forefend.studies.networks import Published, Source, Trained
+from forefend.studies.tasks import Place, Task
+
+SCALES = ("smoke", "cpu", "paper")  # digits in seconds; real data and small networks; as published
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stands for one data set of a paper at one scale.
+
+    Args:
+        data: the name of the data set.
+        train: size of the sample of training images; None for all.
+        test: size of the sample of test images; None for all.
+        threat: the threat model of training and of l∞ attacks.
+        networks: by the paper's name, an architecture, which is trained naturally, or published weights.
+        recipes: by recipe, the hyper-parameters that differ from its defaults, as plain values.
+        attacks: by the paper's name.
+        few: size of the sample of test images for some of the attacks.
+        seeds: of the defenses; the classifiers have seed 0.
+        differs: how this differs from the paper, in words; empty for the paper's setting.
+    """
+
+    data: str
+    train: int | None
+    test: int | None
+    threat: str
+    networks: Mapping[str, str | Published]
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
+    few: Mapping[str, int] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    differs: str = ""
+
+    def classifier(self, name: str, recipe: str = "natural") -> Source:
+        """The classifier of a name: published weights, or a training of its architecture.
+
+        Args:
+            name: the paper's name.
+            recipe: that trains it; other ones than `natural` train the architecture of published weights anew.
+        """
+        network = choose(name, self.networks, "network of this study")
+        if isinstance(network, Published):
+            if recipe == "natural":
+                return network
+            network = network.architecture
+        return Trained(recipe, self.data, self.train, network, self.settings(recipe))
+
+    def settings(self, recipe: str, **changes: Any) -> dict[str, Any]:
+        """The hyper-parameters of a recipe; those that attack have the threat model."""
+        threat = {} if recipe in ("natural", "denoised-smoothing") else {"threat": self.threat}
+        return threat | dict(self.recipes.get(recipe, {})) | changes
+
+    def preprocessor(self, recipe: str, architecture: str, guides: Sequence[Source], **changes: Any) -> list[Trained]:
+        """The training of a preprocessor with each seed."""
+        settings = self.settings(recipe, **changes)
+        network = choose(architecture, self.networks, "network of this study")
+        if isinstance(network, Published):
+            raise InputError(f"{architecture} is a published classifier, expected the architecture of a preprocessor.")
+        return [Trained(recipe, self.data, self.train, network, settings, guides, seed=seed) for seed in self.seeds]
+
+
+def measured(
+    setting: Setting, classifier: Source, attack: str, defenses: Sequence[Trained | None] = (None,)
+) -> list[list[Measurement]]:
+    """The accuracy of a classifier under an attack, for each seed of a defense.
+
+    Args:
+        setting: data and attacks.
+        classifier: the classifier.
+        attack: its name in the setting; `Natural` for clean images.
+        defenses: the defense with each seed; None for the classifier alone.
+    """
+    spec = None if attack == "Natural" else choose(attack, setting.attacks, "attack of this study")
+    images = setting.few.get(attack, setting.test)
+    return [[Accuracy(Pipeline(classifier, setting.data, images, defense), spec)] for defense in defenses]
+
+
+def accuracy(counts: Sequence[Count]) -> float:
+    """The accuracy in percent."""
+    return counts[0].accuracy()
+
+
+def difference(counts: Sequence[Count]) -> float:
+    """The first accuracy less the second, in points."""
+    return counts[0].accuracy() - counts[1].accuracy()
+
+
+def fooling_rate(counts: Sequence[Count]) -> float:
+    """The share in percent of the images that are right when clean (second count) and wrong when attacked (first)."""
+    attacked, clean = counts[:2]
+    return 100 * (clean.right - attacked.right) / max(1, clean.right)
+
+
+def mean_accuracy(counts: Sequence[Count]) -> float:
+    """The mean of the accuracies in percent."""
+    return fmean(count.accuracy() for count in counts)
+
+
+VALUES: dict[str, Callable[[Sequence[Count]], float]] = {
+    "accuracy": accuracy,
+    "difference": difference,
+    "fooling rate": fooling_rate,
+    "mean accuracy": mean_accuracy,
+}
+OVER_SEEDS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "min": min}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Args:
+        row: its row.
+        column: its column.
+        paper: the paper's number in the table's unit, or its text; None where it states none.
+        runs: for each seed, the measurements that the value is computed from; none for a number quoted from the paper.
+        value: a key of `VALUES`, which computes the value of one seed.
+        over: a key of `OVER_SEEDS`, which combines them.
+        differs: how this cell differs from the paper's setting, in words; empty for the same.
+    """
+
+    row: str
+    column: str
+    paper: float | str | None = None
+    runs: Sequence[Sequence[Measurement]] = ()
+    value: str = "accuracy"
+    over: str = "mean"
+    differs: str = ""
+
+    @property
+    def quoted(self) -> bool:
+        """Whether the number is the paper's alone."""
+        return not self.runs
+
+    @property
+    def name(self) -> str:
+        """The text that `--only` selects by."""
+        return f"{self.row} / {self.column}"
+
+    def tasks(self) -> list[Task]:
+        """The measurements of all seeds."""
+        return [task for run in self.runs for task in run]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found for a cell.
+
+    Args:
+        row: of the cell.
+        column: of the cell.
+        paper: the paper's number or text.
+        quoted: whether it is the paper's alone.
+        value: how each value is computed from counts.
+        over: how values of several seeds are combined.
+        differs: how the cell differs from the paper's setting.
+        counts: for each seed that is finished, the counts.
+        failed: why a measurement failed; empty if none did.
+    """
+
+    row: str
+    column: str
+    paper: float | str | None
+    quoted: bool
+    value: str
+    over: str
+    differs: str
+    counts: Sequence[Sequence[Count]] = ()
+    failed: str = ""
+
+    def values(self) -> list[float]:
+        """The value of each seed."""
+        return [VALUES[self.value](counts) for counts in self.counts]
+
+    def ours(self) -> float | None:
+        """The value over all seeds; None where there is none."""
+        return OVER_SEEDS[self.over](self.values()) if self.counts else None
+
+    def spread(self) -> float | None:
+        """The standard deviation over seeds; None below two."""
+        return stdev(self.values()) if len(self.counts) > 1 else None
+
+    def n(self) -> int | None:
+        """The number of verdicts of one seed."""
+        return self.counts[0][0].n if self.counts else None
+
+    def gap(self) -> float | None:
+        """Ours less the paper's."""
+        ours = self.ours()
+        return None if ours is None or not isinstance(self.paper, int | float) else ours - self.paper
+
+
+def outcome(cell: Cell, place: Place, failures: Mapping[str, str]) -> Outcome:
+    """Read what was found for a cell.
+
+    Args:
+        cell: the cell.
+        place: where its tasks keep their results.
+        failures: by key of a task, why it failed.
+    """
+    reasons = [failures[task.key] for task in cell.tasks() if task.key in failures]
+    finished = [run for run in cell.runs if all(task.seconds(place) is not None for task in run)]
+    counts = [[task.count(place) for task in run] for run in finished]
+    own = {name: getattr(cell, name) for name in ("row", "column", "paper", "quoted", "value", "over", "differs")}
+    return Outcome(**own, counts=counts, failed=reasons[0] if reasons else "")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Images of a figure: a row for each task.
+
+    Args:
+        rows: by title, the task that computes them.
+        kinds: which images of each, of x, x_adv, g(x), g(x_adv) and the absolute difference of two, as `x − g(x)`.
+    """
+
+    rows: Mapping[str, Outputs]
+    kinds: Sequence[str]
+
+
+Drawing = Callable[[Sequence[Outcome], Path], None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or figure of a paper.
+
+    Args:
+        name: such as `table-5`.
+        title: what it shows.
+        place: where it is in the paper.
+        cells: by scale, its cells, made when they are asked for.
+        unit: of its numbers.
+        note: what a reader must know about it.
+        draw: draws the figure; None for a table.
+        picture: by scale, the images of the figure.
+    """
+
+    name: str
+    title: str
+    place: str
+    cells: Mapping[str, Callable[[], Sequence[Cell]]] = field(default_factory=dict)
+    unit: str = "accuracy in %"
+    note: str = ""
+    draw: Drawing | None = None
+    picture: Mapping[str, Callable[[], Picture]] = field(default_factory=dict)
+
+    def scales(self) -> list[str]:
+        """The scales that it has, smallest first."""
+        return [scale for scale in SCALES if scale in self.cells or scale in self.picture]
+
+    def cells_at(self, scale: str) -> list[Cell]:
+        """The cells at a scale; none for a picture."""
+        choose(scale, {name: name for name in self.scales()}, f"scale of {self.name}")
+        return list(self.cells[scale]()) if scale in self.cells else []
+
+    def picture_at(self, scale: str) -> Picture | None:
+        """The picture at a scale, if there is one."""
+        return self.picture[scale]() if scale in self.picture else None

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command_line import done, refused
+
+from forefend.studies import catalog
+from forefend.studies.output import load
+from forefend.studies.table import SCALES
+from forefend.studies.tasks import with_needs
+
+SHORT = "reproduce aaa table-5 --scale smoke --only 'natural training / transfer' 'l_mse / native, natural'"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def finished(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("finished ")]
+
+
+def test_table_5_at_smoke_scale_measures_every_cell(here: Path) -> None:  # nine seconds: 47 trainings and measurements
+    out = done("reproduce aaa table-5 --scale smoke")
+    assert len(finished(out)) == 47
+    folder = here / "runs/studies/aaa/table-5-smoke"
+    found = load(folder)
+    assert len(found.outcomes) == 40
+    assert all(cell.n() == 40 and not cell.failed for cell in found.outcomes)
+    assert {path.name for path in folder.iterdir()} == {"records.jsonl", "table.csv", "table.json", "table.md"}
+    assert (folder / "table.md").read_text() in out
+    again = done("reproduce aaa table-5 --scale smoke")
+    assert finished(again) == []
+    assert "47 of 47 tasks are finished" in again
+    natural = next(cell for cell in found.outcomes if cell.row == "Natural training")
+    assert natural.ours() > 60
+
+
+def test_a_study_killed_half_way_repeats_no_finished_cell(here: Path) -> None:
+    whole = done(f"{SHORT} --runs whole")
+    table = "aaa/table-5-smoke/table.md"
+    words = ["--only", "natural training / transfer", "l_mse / native, natural", "--runs", "parts"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forefend", "reproduce", "aaa", "table-5", "--scale", "smoke", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    before = []
+    for line in process.stdout:
+        before += finished(line)
+        if len(before) == 3:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    after = finished(done(f"{SHORT} --runs parts"))
+    assert len(finished(whole)) - 4 <= len(after) < len(finished(whole)) - 2
+    assert (here / "parts" / table).read_text() == (here / "whole" / table).read_text()
+
+
+def test_cells_are_listed_with_their_cost(here: Path) -> None:
+    out = done("reproduce aaa table-5 --scale smoke --list --only 'l_xent / transfer'")
+    assert "AAA L_xent / transfer, PGD" in out
+    assert "22.54  to do" in out
+    assert "AAA L_mse" not in out
+    # natural guide 400 × 3, another 400 × 3, the defense 400 × 10 × (1 + 2); 40 images × (5 + 5 + 10) steps
+    assert "0.01 million" in out
+    assert not (here / "runs").exists()
+
+
+def test_a_failed_cell_is_shown_and_stops_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forefend.studies.networks import Trained
+
+    train = Trained.compute
+
+    def compute(self: Trained, *words: object) -> None:
+        if self.recipe == "aaa":
+            raise RuntimeError("out of luck")
+        train(self, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trained, "compute", compute)
+    out = done(SHORT)
+    assert "**77.5**" in out or "(89.74, " in out
+    assert "failed (89.26)" in out
+    assert "- AAA L_mse / native, Natural: aaa-digits-aaa-autoencoder failed: RuntimeError: out of luck" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("reproduce", "No table was named"),
+        ("reproduce aaa table-9", "table-9"),
+        ("reproduce abc table-5", "abc"),
+        ("reproduce aaa table-5 --scale huge", "huge"),
+        ("reproduce aaa table-5 --scale smoke --only nothing", "No cell holds 'nothing'"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_written(here: Path, line: str, words: str) -> None:
+    assert words in refused(line)
+    assert not (here / "runs").exists()
+
+
+def test_all_tables_are_listed_with_their_state(here: Path) -> None:
+    out = done("reproduce --list")
+    for paper, tables in catalog.STUDIES.items():
+        for table in tables:
+            assert any(line.split()[:2] == [paper, table.name] for line in out.splitlines())
+    assert "smoke: runnable here" in out
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_cell_of_every_table_can_be_made(scale: str) -> None:
+    for paper, tables in catalog.STUDIES.items():
+        for table in tables:
+            if scale in table.scales():
+                tasks = with_needs(catalog.tasks_of(table, scale))
+                assert tasks, (paper, table.name)
+                assert len({(cell.row, cell.column) for cell in table.cells_at(scale)}) == len(table.cells_at(scale))
