@@ -53,8 +53,8 @@ CPU_RECIPES: dict[str, dict[str, Any]] = {
 }
 FEW = {"CW single": 200, "CW search": 100, "latent": 200, "PGD with reconstruction": 200, "BPDA": 200}
 SMALL = (
-    "5,000 training images in 6 epochs (20 for adversarial training), an inner attack of 5 steps (7), Adam at 2e-3; PGD-100 has 2 "
-    "starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100"
+    "5,000 training images in 6 epochs (20 for adversarial training), an inner attack of 5 steps (7), Adam at 2e-3; "
+    "PGD-100 has 2 starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100"
 )
 MNIST_CPU = Setting(
     data="mnist",
