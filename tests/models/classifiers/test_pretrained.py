@@ -104,7 +104,7 @@ def broken(change: dict[str, Tensor | None]) -> dict[str, Tensor]:
 
 MISFITS = {
     "missing": (broken({"linear.weight": None}), r"'cnn': missing: linear\.weight; check"),
-    "not expected": (broken({"extra.bias": torch.zeros(1)}), r"'cnn': not expected: extra\.bias; check"),
+    "not expected": (broken({"conv9.bias": torch.zeros(1)}), r"'cnn': not expected: conv9\.bias; check"),
     "shape": (
         broken({"conv1.weight": torch.zeros(16, 1, 5, 5)}),
         r"wrong shape: conv1\.weight has shape \(16, 1, 5, 5\), expected \(16, 1, 3, 3\); check",
@@ -216,6 +216,10 @@ WRAPPED = {
     "sequential": lambda state: under("1.", state) | {"0.mean": torch.zeros(1), "0.std": torch.ones(1)},
     "average": lambda state: under("module.", state) | {"n_averaged": torch.tensor(5)},
     "list": lambda state: {"state_dict": [state]},
+    "with optimizer": lambda state: [state, {"state": {}, "param_groups": []}],
+    "compiled": lambda state: {"model": under("module._orig_mod.", state)},
+    "parallel part": lambda state: {key.replace("layer1.", "layer1.module."): state[key] for key in state},
+    "profiler": lambda state: state | {"total_ops": torch.zeros(1), "layer1.total_params": torch.zeros(1)},
     "ema": lambda state: {"state_dict_ema": state, "optimizer": {"state": {}}},
     "numpy": lambda state: {"state_dict": state, "best": np.float64(0.5), "epoch": np.int64(3), "log": np.ones(3)},
     "options": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, seeds=[1, 2])},
@@ -240,6 +244,13 @@ def test_load_weights_under_prefix_refuses_further_layers(tmp_path: Path) -> Non
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"not expected: stages\.3\.0\.conv1\.weight; check"):
         load_weights("resnet20", tmp_path / "w.pt", channels=1, **PLAIN)
+
+
+def test_load_weights_with_a_further_head_tells_of_it(tmp_path: Path) -> None:
+    torch.save(resnet_state() | {"criterion.centers": torch.zeros(2, 2)}, tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match=r"hold more, which the network does not use: criterion\.centers\."):
+        loaded = load_weights("resnet20", tmp_path / "w.pt", channels=1, **PLAIN)
+    assert same(net_of("resnet20"), loaded)
 
 
 def test_load_weights_that_hold_themselves_raises(tmp_path: Path) -> None:

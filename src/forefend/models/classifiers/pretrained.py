@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ _RENAMES = {
     "marabou": {"0.": "conv1.", "2.": "conv2.", "5.": "fc1.", "7.": "fc2.", "9.": "fc3."},
     "smallcnn": {"feature_extractor.": "", "classifier.": ""},
 }
-_BESIDE = ("mean", "std", "mu", "sigma", "new_mean", "new_std", "n_averaged")  # of wrappers, not of the network
+# Tensors of wrappers, profilers and BatchNorm that no prediction needs.
+_BESIDE = ("mean", "std", "mu", "sigma", "new_mean", "new_std", "n_averaged", "total_ops", "total_params")
+_WRAPPERS = {"module", "_orig_mod"}  # of DataParallel and torch.compile, anywhere in a name
 
 
 def load_weights(
@@ -64,11 +67,11 @@ def load_weights(
     # The meta device draws no random numbers.
     with torch.device("meta"):
         network = architecture(**options)
-        state = _without_wrapper(state, list(network.state_dict()))
+        state = without_wrapper(state, list(network.state_dict()))
         network = architecture(**options, classes=_classes(network, state, classes, path.name))
     _check_channels(network, state, path.name)
     _check_normalization(mean, std, next(network.parameters()))
-    _fill(network, state, f"{path.name} does not hold the weights of {name!r}")
+    fill(network, state, f"{path.name} does not hold the weights of {name!r}")
     return Normalized(network, mean, std).eval()
 
 
@@ -82,17 +85,38 @@ def _rename(state: dict[str, Tensor], renames: dict[str, str]) -> dict[str, Tens
     return renamed
 
 
-def _without_wrapper(state: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-    """Return the tensors under the shortest prefix that has the first and the last of the network's names.
+def without_wrapper(state: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors without the shortest prefix that has the first and the last of the network's names.
 
     Training code saves a network inside a wrapper (`module.`, `model.`, `1.`), at times beside a second copy of it, a
-    normalization and a counter.
+    normalization and a counter, which are left out.
+
+    Args:
+        state: the tensors of a file by name.
+        names: the names of the network's tensors.
     """
+    if not any(_WRAPPERS & set(name.split(".")) for name in names):
+        state = {".".join(part for part in key.split(".") if part not in _WRAPPERS): state[key] for key in state}
     first, last = names[0], names[-1]
     found = [key.removesuffix(first) for key in state if f".{key}".endswith(f".{first}")]
-    prefix = min((prefix for prefix in found if prefix + last in state), key=len, default="")
-    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    copies = sorted((prefix for prefix in found if prefix + last in state), key=len) or [""]
+    own = {
+        key.removeprefix(copies[0]): tensor for key, tensor in state.items() if not key.startswith(tuple(copies[1:]))
+    }
     return {key: tensor for key, tensor in own.items() if key in names or key.rpartition(".")[2] not in _BESIDE}
+
+
+def _matters(key: str, names: Iterable[str]) -> bool:
+    """Whether a tensor that the network lacks shows that it is another network: it is inside one of its parts.
+
+    `layer1.2.conv1.weight` is inside `layer1`, and `layer4.0.conv1.weight` continues `layer1`. A part of another name
+    is a second head, a criterion or the like.
+    """
+    return _part(key) in map(_part, names)
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0].rstrip("0123456789")
 
 
 def _check_channels(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
@@ -119,8 +143,18 @@ def _classes(network: nn.Module, state: dict[str, Tensor], expected: int | None,
     return found
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
-    """Load the weights; every name and shape must agree."""
+def fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
+    """Load the weights; every name and shape must agree.
+
+    Args:
+        network: the network, at times on the meta device; its tensors are replaced.
+        state: its tensors by name.
+        complaint: the begin of the error message.
+
+    Raises:
+        InputError: a tensor is missing, belongs to another network, has another shape or type, or is not finite. A
+            warning tells of a further head or the like.
+    """
     expected = network.state_dict()
     # Files from before torch 0.4.1 lack BatchNorm's count of batches, which evaluation does not read.
     state = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked")} | state
@@ -134,15 +168,21 @@ def _fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
         for key in expected
         if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
     ]
+    missing = [key for key in expected if key not in state]
+    others = [key for key in state if key not in expected]
     found = [
-        _some("missing", [key for key in expected if key not in state]),
-        _some("not expected", [key for key in state if key not in expected]),
+        _some("missing", missing),
+        _some("not expected", others if missing or any(_matters(key, expected) for key in others) else []),
         _some("wrong shape", shapes),
         _some("wrong type", integers),
     ]
     if any(found):
-        raise InputError(f"{complaint}: {'; '.join(filter(None, found))}; check the architecture, channels and size.")
-    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise InputError(
+            f"{complaint}: {'; '.join(filter(None, found))}; check the architecture, channels, classes and size."
+        )
+    if others:
+        warnings.warn(f"{_some('The weights hold more, which the network does not use', others)}.", stacklevel=3)
+    if not all(bool(state[key].isfinite().all()) for key in expected):
         raise InputError(f"{complaint}: some numbers are NaN or infinite; fetch the file again.")
     # Copies, as a file may hold one tensor under two names, or half the precision.
     own = {key: state[key].to(expected[key].dtype, copy=True).contiguous() for key in expected}

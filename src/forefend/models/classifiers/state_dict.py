@@ -14,7 +14,11 @@ from torch import Tensor
 
 from forefend.checks import InputError
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "state_dict_ema", "model_ema")
+# Where training code puts the state dict; of several in one file the first of this order is read.
+_NESTS = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "classifier", "model_state", "net_state_dict"),
+    *("weights", "params", "state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
 _PLAIN = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -106,8 +110,9 @@ def _read_torch(path: Path) -> Any:
 
 def _unwrap(saved: Any, path: Path) -> dict[str, Tensor]:
     for _ in range(8):  # a dictionary may hold itself
-        if isinstance(saved, list | tuple) and len(saved) == 1:
-            saved = saved[0]
+        if isinstance(saved, list | tuple):  # at times a network and its optimizer; of two networks none is chosen
+            networks = [part for part in saved if isinstance(part, Mapping) and "param_groups" not in part]
+            saved = networks[0] if len(networks) == 1 else None
         if not isinstance(saved, Mapping):
             break
         nested = next((saved[nest] for nest in _NESTS if isinstance(saved.get(nest), Mapping | list | tuple)), None)
