@@ -16,11 +16,11 @@ from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.attacks.wasserstein import ProjectedWasserstein
 from forefend.checks import choose
 from forefend.data import ImageDataset, from_tensors
-from forefend.evaluation.access import Access, Surrogate, through_bpda
+from forefend.evaluation.access import Access, Surrogate, Together, through_bpda
 from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.suites.papers import aaa_adaptive, bug_examples
 from forefend.evaluation.trial import Trial
-from forefend.losses import dlr
+from forefend.losses import Mean, ce, dlr
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2
 from forefend.threat_models.parsing import as_threat_model
@@ -58,6 +58,12 @@ def pgd(
     attack = PGD(given.threat, steps, step * given.threat.radius, **start)
     name = f"PGD-{steps}{f' x{restarts}' if restarts > 1 else ''}"
     return Trial(name, attack, given.threat, restarts, access=given.surrogate(), **how)
+
+
+def pgd_ensemble(given: Given, *, steps: int, step: float) -> Trial:
+    """PGD on the mean cross-entropy of the model and of the other classifiers behind its defense (RTFE, Eq. 8)."""
+    attack = PGD(given.threat, steps, step * given.threat.radius, loss=Mean(ce))
+    return Trial("PGD, ensemble", attack, given.threat, access=Access(Together(given.others)))
 
 
 def single_step(given: Given) -> Trial:
@@ -122,6 +128,7 @@ ATTACKS: dict[str, Callable[..., Trial]] = {
     "fgsm": single_step,
     "fwa": moved_mass,
     "pgd": pgd,
+    "pgd-ensemble": pgd_ensemble,
     "ti-bim": translated,
 }
 

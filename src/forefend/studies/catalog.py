@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from forefend.checks import choose
-from forefend.data import registry
-from forefend.studies import aaa
+from forefend.data import published
+from forefend.studies import aaa, rtfe
 from forefend.studies.measurements import Accuracy, CorruptedAccuracy, Outputs
 from forefend.studies.networks import Trained
 from forefend.studies.table import Table
 from forefend.studies.tasks import Place, Task, with_needs
 
-STUDIES: Mapping[str, Sequence[Table]] = {"aaa": aaa.TABLES}
+STUDIES: Mapping[str, Sequence[Table]] = {"aaa": aaa.TABLES, "rtfe": rtfe.TABLES}
 COMMITTED = Path("results/studies")  # below the repository
 
 
@@ -61,5 +61,5 @@ def _missing(tasks: Sequence[Task], place: Place) -> str:
         elif isinstance(task, Accuracy | CorruptedAccuracy | Outputs):
             names.add((task.pipeline.data, "test"))
     home = Path(place.data_dir or os.environ.get("FOREFEND_DATA", ".data"))
-    published = [(name, split) for name, split in sorted(names) if name in registry.SETS]
-    return next((name for name, split in published if not registry.find_files(name, split, home)), "")
+    wanted = [(name, split) for name, split in sorted(names) if name in published.SETS]
+    return next((name for name, split in wanted if not published.find_files(name, split, home)), "")

@@ -252,7 +252,7 @@ class Outputs(Task):
         if isinstance(network, Defended):
             with torch.no_grad():
                 shown |= {f"g({name})": network.defense(image).clamp(0, 1) for name, image in list(shown.items())}
-        tensors = {name: image.detach().cpu().contiguous() for name, image in shown.items()}
+        tensors = {name: image.detach().cpu().clone() for name, image in shown.items()}
         write(folder / "images.safetensors", save(tensors))
 
     def images(self, place: Place) -> dict[str, Tensor]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
-from forefend.checks import InputError, choose
+from forefend.checks import choose
 from forefend.studies.attacks import AttackSpec
 from forefend.studies.measurements import Accuracy, Count, Measurement, Outputs, Pipeline
 from forefend.studies.networks import Published, Source, Trained
@@ -45,19 +47,21 @@ class Setting:
     seeds: Sequence[int] = (0,)
     differs: str = ""
 
-    def classifier(self, name: str, recipe: str = "natural") -> Source:
+    def classifier(self, name: str, recipe: str = "natural", seed: int = 0, **changes: Any) -> Source:
         """The classifier of a name: published weights, or a training of its architecture.
 
         Args:
             name: the paper's name.
             recipe: that trains it; other ones than `natural` train the architecture of published weights anew.
+            seed: of a training; another one gives an independent classifier.
+            changes: hyper-parameters of the recipe.
         """
         network = choose(name, self.networks, "network of this study")
         if isinstance(network, Published):
             if recipe == "natural":
                 return network
             network = network.architecture
-        return Trained(recipe, self.data, self.train, network, self.settings(recipe))
+        return Trained(recipe, self.data, self.train, network, self.settings(recipe, **changes), seed=seed)
 
     def settings(self, recipe: str, **changes: Any) -> dict[str, Any]:
         """The hyper-parameters of a recipe; those that attack have the threat model."""
@@ -65,16 +69,28 @@ class Setting:
         return threat | dict(self.recipes.get(recipe, {})) | changes
 
     def preprocessor(self, recipe: str, architecture: str, guides: Sequence[Source], **changes: Any) -> list[Trained]:
-        """The training of a preprocessor with each seed."""
-        settings = self.settings(recipe, **changes)
-        network = choose(architecture, self.networks, "network of this study")
-        if isinstance(network, Published):
-            raise InputError(f"{architecture} is a published classifier, expected the architecture of a preprocessor.")
+        """The training of a preprocessor before frozen guides, with each seed."""
+        settings, network = self.settings(recipe, **changes), self.architecture(architecture)
         return [Trained(recipe, self.data, self.train, network, settings, guides, seed=seed) for seed in self.seeds]
+
+    def joint(self, recipe: str, architecture: str, classifier: str) -> list[Trained]:
+        """The training of a preprocessor together with a classifier from scratch, with each seed."""
+        settings, network, joint = self.settings(recipe), self.architecture(architecture), self.architecture(classifier)
+        made = partial(Trained, recipe, self.data, self.train, network, settings, joint=joint)
+        return [made(seed=seed) for seed in self.seeds]
+
+    def architecture(self, name: str) -> str:
+        """The architecture of a name, also of published weights."""
+        network = choose(name, self.networks, "network of this study")
+        return network.architecture if isinstance(network, Published) else network
 
 
 def measured(
-    setting: Setting, classifier: Source, attack: str, defenses: Sequence[Trained | None] = (None,)
+    setting: Setting,
+    classifier: Source,
+    attack: str,
+    defenses: Sequence[Trained | None] = (None,),
+    others: Mapping[str, Source] = MappingProxyType({}),
 ) -> list[list[Measurement]]:
     """The accuracy of a classifier under an attack, for each seed of a defense.
 
@@ -83,10 +99,12 @@ def measured(
         classifier: the classifier.
         attack: its name in the setting; `Natural` for clean images.
         defenses: the defense with each seed; None for the classifier alone.
+        others: further classifiers that the attack uses, by name.
     """
     spec = None if attack == "Natural" else choose(attack, setting.attacks, "attack of this study")
     images = setting.few.get(attack, setting.test)
-    return [[Accuracy(Pipeline(classifier, setting.data, images, defense), spec)] for defense in defenses]
+    pipelines = [Pipeline(classifier, setting.data, images, defense) for defense in defenses]
+    return [[Accuracy(pipeline, spec, dict(others) if spec else {})] for pipeline in pipelines]
 
 
 def accuracy(counts: Sequence[Count]) -> float:
