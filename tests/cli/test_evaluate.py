@@ -69,13 +69,6 @@ def test_evaluate_defense_without_run_config(here: Path) -> None:
     assert {cell.radius for cell in cells if cell.attack != "none"} == {8 / 255}
 
 
-def test_evaluate_run_without_its_guide_names_it(here: Path) -> None:
-    done(f"{training('rtfe')} --out run")
-    config = here / "run" / "config.json"
-    config.write_text(config.read_text().replace(str(guide()), "runs/moved"))
-    assert "The guide runs/moved of this run's training is not there" in refused("evaluate run --images 20")
-
-
 def table(printed: str) -> str:
     """The table at the end of an evaluation, without the progress before it."""
     return printed[printed.index("classifier  ") :]

@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         device=options.device,
         allow_weak=options.allow_weak_classifier,
+        runs=options.runs,
         log=partial(print, flush=True),
     )
     print(comparison)

@@ -56,9 +56,9 @@ def _run(folder: Path, seed: int) -> None:
     config = training_config(rtfe, train, seed) | {
         "classifiers": names,
         "natural": natural.settings(),
-        "guides": [{"name": name, "spec": str(folder / name), "mean": None, "std": None} for name in GUIDES],
+        "guides": [{"name": name, "spec": name, "mean": None, "std": None} for name in GUIDES],
     }
-    run = run_folder.start(folder, config)
+    run = run_folder.start(folder, config, may_change=("guides",))  # older versions wrote other paths
     print(f"[1/3] {len(train)} handwritten digits: training {', '.join(names)} naturally", flush=True)
     classifiers = {
         name: train_classifier(folder / name, name, train, natural, seed=seed, device="cpu") for name in names

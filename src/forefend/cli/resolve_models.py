@@ -23,6 +23,7 @@ from forefend.runtime.files import folder_name
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import parse_threat_model
 from forefend.training.resolve_classifiers import resolve_classifier
+from forefend.training.run_guides import guides_of_run
 
 
 def named_classifier(options: Any, spec: str, mean: Any = None, std: Any = None) -> NamedClassifier:
@@ -56,7 +57,7 @@ def evaluated_models(options: Any) -> tuple[list[EvaluatedModel], str]:
         models = [EvaluatedModel(c.name, c.network) for c in _distinct([own, *named])]
         return models, config["settings"].get("threat", "Linf:8/255")
     defense = load(folder)
-    guides = [guide_of_run(options, guide) for guide in config.get("guides", [])]
+    guides = guides_of_run(folder, split_loader(options), runs=options.runs, given=named)
     pairs = [model for c in _distinct([*guides, *named]) for model in with_and_without(defense, c.name, c.network)]
     models = _joint_classifier(options, defense) + pairs
     if not models:
@@ -71,29 +72,6 @@ def _joint_classifier(options: Any, defense: Defense) -> list[EvaluatedModel]:
         return []
     network = Defended(defense, named_classifier(options, str(folder)).network)
     return [EvaluatedModel(f"{Path(options.run).name}'s own", network, defended=True, seen=True)]
-
-
-def guide_of_run(options: Any, guide: dict[str, Any]) -> NamedClassifier:
-    """Resolve a guide in the config of a run.
-
-    Raises:
-        InputError: it is another classifier than the one that the run was trained with, or its folder or card is not
-            there.
-    """
-    spec = guide["spec"]
-    if os.sep in spec and ":" not in spec and not Path(spec).exists():
-        raise InputError(
-            f"The guide {spec} of this run's training is not there: call forefend from the folder of the training, or "
-            "move the guide too."
-        )
-    found = named_classifier(options, spec, guide["mean"], guide["std"])
-    expected = guide.get("fingerprint")
-    if expected not in (None, found.config()["fingerprint"]):
-        raise InputError(
-            f"The guide {spec} is no longer the classifier of this run's training (fingerprint {expected}): "
-            "restore it, or evaluate with --classifiers on a copy of the defense outside its run."
-        )
-    return found
 
 
 def _distinct(named: Sequence[NamedClassifier]) -> list[NamedClassifier]:

@@ -40,6 +40,7 @@ from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, st
 from forefend.training.config import TrainingConfig, uses_single_steps
 from forefend.training.crafting import ATTACK_COPIES
 from forefend.training.inner_attacks import ATTA, INNER_ATTACKS
+from forefend.training.run_guides import copy_guides, guide_entries
 from forefend.training.trainer import fit
 
 AUGMENTATIONS: dict[str, Augment | None] = {"none": None, "crop-flip": random_crop_flip}
@@ -143,7 +144,7 @@ def _run(name: str, options: Any) -> Path:
     found: Found = {role: _find(role, options) for role in recipe.roles if role in ("guides", "source", "classifier")}
     networks = _networks(recipe.roles, found, images, options)
     recipe.configure_optimizers(networks)  # refuses wrong networks before anything is written
-    manifest["guides"] = [guide.config() for guide in found.get("guides", [])]
+    manifest["guides"] = guide_entries(found.get("guides", []), folder)
     with accelerator.main_process_first():
         run = run_folder.start(folder, manifest, may_change=may_change)
     words = [f"{role} {network}" for role, network in given.items()]
@@ -262,6 +263,7 @@ def _save(
     if isinstance(trained, Defense):  # it has also seen the classifier that its training started from
         seen = [{"name": named.name, "fingerprint": fingerprint(named.network)} for named in start]
         Defense(trained.preprocessor, replace(trained.card, guides=trained.card.guides + seen)).save(folder)
+        copy_guides(found.get("guides", []), folder, images)
     if "classifier" in options or "source" in options:
         architecture = start[0].architecture if start else options.classifier
         place = folder / "classifier" if isinstance(trained, Defense) else folder

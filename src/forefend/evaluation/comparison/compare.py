@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
 from forefend.training.compute_budget import training_flops
-from forefend.training.resolve_classifiers import resolve_classifier
+from forefend.training.run_guides import guides_of_run
 
 
 @gradients_enabled()
@@ -69,6 +68,7 @@ def compare(
     batch_size: int = 250,
     device: str | None = None,
     allow_weak: bool = False,
+    runs: str | Path = "runs",
     log: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Compare the defense of a run with baselines at equal training compute.
@@ -93,6 +93,7 @@ def compare(
         batch_size: images attacked at once.
         device: `cpu` or `cuda`; by default the best available.
         allow_weak: accept a classifier that is near chance on clean images.
+        runs: a folder of other runs, in which guides of a moved run may lie.
         log: receives lines about the progress and the estimated cost.
 
     Returns:
@@ -105,7 +106,9 @@ def compare(
     check_settings(denoiser, sigma=sigma, copies=copies, lr=lr)
     started, defense = _load_run(Path(run))
     images, train_images = _images(started, data, "test"), _images(started, train_data, "train")
-    guides = _guides(started, defense, {"train": train_images, "test": images})
+    guides = guides_of_run(started.folder, {"train": train_images, "test": images}.__getitem__, runs=runs)
+    if not guides:
+        raise InputError(f"{started.folder} has no frozen guide: compare a run that was trained with guides.")
     chosen = _choose(guides, classifier)
     if not (threat or defense.card.threat):
         raise InputError("The run was trained without a threat model: give one, such as Linf:8/255.")
@@ -157,21 +160,6 @@ def _images(run: Run, given: Any, split: str) -> ImageDataset:
         images = as_image_dataset(given)
     few = split == "train" and config["images"] < len(images)
     return sample(images, config["images"], config["seed"]) if few else images
-
-
-def _guides(run: Run, defense: Defense, images: Mapping[str, ImageDataset]) -> list[NamedClassifier]:
-    """Load the guides of the run, which must be unchanged since."""
-    found = []
-    for guide in run.config.get("guides", []):
-        named = resolve_classifier(guide["spec"], images.__getitem__, mean=guide["mean"], std=guide["std"])
-        if not defense.has_seen(named.network):
-            raise InputError(
-                f"The guide {guide['spec']} is no longer the classifier that this run learned from: restore it."
-            )
-        found.append(replace(named, name=guide["name"]))
-    if not found:
-        raise InputError(f"{run.folder} has no frozen guide: compare a run that was trained with guides.")
-    return found
 
 
 def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassifier:
