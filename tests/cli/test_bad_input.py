@@ -82,7 +82,7 @@ def test_evaluate_with_invalid_device_trains_nothing(here: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name, words in (("gpu", "There is no device called 'gpu'"), ("cuda", "torch finds no CUDA device here")):
         assert words in refused(
-            f"evaluate --classifiers mlp --data digits --images 20 --threat Linf:0.1 --device {name}"
+            f"evaluate --classifiers mlp --train-missing --data digits --images 20 --threat Linf:0.1 --device {name}"
         )
         assert files(here) == []
 
@@ -340,7 +340,7 @@ def test_evaluate_with_wrong_argument_raises(wrong: dict[str, Any]) -> None:
 
 
 def test_refused_training_trains_no_guide(here: Path) -> None:
-    line = "train rtfe --data digits --guides mlp --epochs 1 --steps 1"
+    line = "train rtfe --data digits --guides mlp --train-missing --epochs 1 --steps 1"
     for option, words in (
         ("--ema 2", "The decay ema is 2"),
         ("--inner-attack atta --threat L2:0.5", "ATTA is L2:0.5, expected l∞"),

@@ -96,16 +96,20 @@ def test_evaluate_marks_unseen_classifier(here: Path) -> None:
     }
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_train_again_changes_nothing(here: Path) -> None:
     line = f"{training('rtfe')} --out run"
     done(line)
-    before = {name: (here / "run" / name).read_bytes() for name in files(here / "run")}
+    before = contents(here / "run")
     again = done(line)
     assert "epoch 1" not in again
-    assert {name: (here / "run" / name).read_bytes() for name in files(here / "run")} == before
+    assert contents(here / "run") == before
     sentence = refused(f"{line} --seed 1")
     assert sentence.startswith("run belongs to another configuration (seed was 0, now 1)")
-    assert {name: (here / "run" / name).read_bytes() for name in files(here / "run")} == before
+    assert contents(here / "run") == before
 
 
 def test_train_after_sigterm_resumes(here: Path) -> None:

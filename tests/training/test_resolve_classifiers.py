@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.command_line import done
 from helpers.toy_networks import same
 
 from forefend import data
@@ -32,7 +35,7 @@ def resolve(spec: str, runs: Path, **options: object) -> NamedClassifier:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with a small MLP that was trained on demand."""
     folder = tmp_path_factory.mktemp("runs")
-    resolve("mlp", folder)
+    resolve("mlp", folder, train_missing=True)
     return folder
 
 
@@ -48,7 +51,34 @@ def test_resolve_architecture_trains_it_once(
     assert clean_accuracy(again.name, again.network, digits("test")) > 0.6
     assert not capsys.readouterr().out
     with pytest.raises(AssertionError, match="trained again"):
-        resolve("mlp", runs, seed=1)
+        resolve("mlp", runs, seed=1, train_missing=True)
+
+
+def test_resolve_missing_classifier_says_what_trains_it(tmp_path: Path) -> None:
+    """The command that it names makes the classifier that the same text then stands for."""
+    with pytest.raises(InputError) as error:
+        resolve("mlp", tmp_path)
+    folder = tmp_path / "natural-digits-mlp-s0"
+    (line,) = re.findall("`forefend (.*)`", str(error.value))
+    assert line == f"train natural --data digits --classifier mlp --epochs 10 --out {folder}"
+    assert "mlp is an architecture, and none was trained on digits yet" in str(error.value)
+    assert not list(tmp_path.iterdir())
+    done(f"{line} --images 60")
+    assert resolve("mlp", tmp_path).spec == str(folder)
+    with pytest.raises(InputError, match=r"`forefend train trades --data x.npz --size 8 .* --seed 3 --out"):
+        resolve("cnn@trades", tmp_path, data="--data x.npz --size 8", seed=3)
+
+
+def test_training_a_missing_classifier_tells_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resolve_classifiers, "train_classifier", lambda folder, *_, **__: shutil.copytree(made, folder))
+    made = tmp_path / "made"
+    save_classifier(made, new_classifier("mlp", digits("train"), 0), "mlp", digits("train"))
+    resolve("mlp", tmp_path / "runs", train_missing=True)
+    first, *more = capsys.readouterr().out.splitlines()
+    assert re.match(r"training mlp on digits first \(natural, 10 epochs of 300 images, about \d+ s\), saved in ", first)
+    assert not more
 
 
 def test_resolve_architecture_trains_on_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +91,7 @@ def test_resolve_architecture_trains_on_device(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(resolve_classifiers, "accelerator_on", record)
     for device in (None, "cpu"):
         with pytest.raises(KeyboardInterrupt):
-            resolve("mlp", tmp_path, device=device)
+            resolve("mlp", tmp_path, device=device, train_missing=True)
     assert devices == [None, "cpu"]
 
 

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     print(f"{time.monotonic() - started:.0f} s; picture: {folder}/picture.png, records: {folder}/records.jsonl\nnext:")
     word = sys.argv[0] if Path(sys.argv[0]).name == "forefend" else "python -m forefend"
     print(f"  {word} evaluate {folder} --suite quick --threat Linf:0.15")
-    print(f"  {word} train rtfe --data digits --guides mlp resnet20 --threat Linf:0.15 --epochs 20")
+    print(f"  {word} train rtfe --data digits --guides mlp resnet20 --train-missing --threat Linf:0.15 --epochs 20")
     print(f"  {word} recipes")
     return 0
 

@@ -150,7 +150,10 @@ class Parser(jsonargparse.ArgumentParser):
         group.add_argument("--mean", **number, help="normalization of architecture:weights, one number or C")
         group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 mean none")
         group.add_argument("--allow-weak-classifier", action="store_true", help="accept a classifier near chance")
-        group.add_argument("--runs", type=str, default="runs", help="folder of classifiers trained on demand")
+        group.add_argument("--runs", type=str, default="runs", help="folder of runs, for a trained ARCHITECTURE")
+        group.add_argument(
+            "--train-missing", action="store_true", help="train an ARCHITECTURE that was not trained yet"
+        )
 
 
 def with_threat(words: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,12 @@ def split_loader(options: Any) -> Callable[[str], ImageDataset]:
         channels=options.channels,
         download=options.download,
     )
+
+
+def data_options(options: Any) -> str:
+    """The options of a command line that name the images."""
+    given = {name: options[name] for name in ("data", "data_dir", "size", "channels") if options[name] is not None}
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def sample_images(images: ImageDataset, options: Any) -> ImageDataset:

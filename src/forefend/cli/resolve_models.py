@@ -13,7 +13,7 @@ from torch import nn
 
 from forefend import data
 from forefend.checks import InputError
-from forefend.cli.resolve_data import run_config, split_loader
+from forefend.cli.resolve_data import data_options, run_config, split_loader
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.models.classifiers.model_card import NamedClassifier
@@ -41,6 +41,9 @@ def named_classifier(options: Any, spec: str, mean: Any = None, std: Any = None)
         runs=options.runs,
         augment=data.augmentation(options.data),
         device=options.device,
+        download=options.download,
+        train_missing=options.train_missing,
+        data=data_options(options),
     )
 
 

@@ -1,12 +1,16 @@
-"""The operations of a training run, and the training that a number of operations allows."""
+"""The operations and the time of a training run, and the training that a number of operations allows."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from accelerate import Accelerator
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset, split
@@ -83,11 +87,41 @@ def allowance(budget: float, per_image: float, images: int) -> Allowance:
     return Allowance(epochs, used, epochs * used * per_image)
 
 
+def training_seconds(recipe: Recipe, images: ImageDataset, networks: Networks, accelerator: Accelerator) -> float:
+    """Estimate how long a training takes, from the time of two steps.
+
+    Args:
+        recipe: the training method, with its epochs.
+        images: training images.
+        networks: the networks; copies of them are trained.
+        accelerator: device and processes of the training.
+    """
+    batch = images.subset(torch.arange(min(recipe.batch_size, len(images))))
+    seconds = []
+    for epochs in (1, 3):  # the difference leaves out what both do once
+        train = _short_training(recipe, batch, networks, epochs, accelerator)
+        start = time.perf_counter()
+        train()
+        seconds.append(time.perf_counter() - start)
+    return max(0.0, seconds[1] - seconds[0]) / 2 * math.ceil(len(images) / len(batch)) * recipe.epochs
+
+
 def _flops(recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int) -> int:
     """Operations of a training on one batch, with one step an epoch."""
+    return count_compute(_short_training(recipe, batch, networks, epochs)).flops
+
+
+def _short_training(
+    recipe: Recipe, batch: ImageDataset, networks: Networks, epochs: int, accelerator: Accelerator | None = None
+) -> Callable[[], object]:
+    """Return a function that trains copies of the networks on one batch, silently, with one step an epoch."""
     changes = {"epochs": epochs} | ({"hold_out": 0.0} if recipe.hold_out else {})
     short: Recipe = replace(recipe, **changes)  # type: ignore[type-var]
     copies = {role: deep_copy(getattr(networks, role)) for role in ("preprocessor", "classifier", "discriminator")}
     twin = replace(networks, **copies)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return count_compute(lambda: fit(short, batch, twin, config=TrainingConfig(monitor=None))).flops
+
+    def train() -> None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            fit(short, batch, twin, accelerator=accelerator, config=TrainingConfig(monitor=None))
+
+    return train

@@ -152,7 +152,7 @@ def _parts(spec: str) -> tuple[str, Path]:
 
 
 def _relative(spec: str, folder: Path) -> str:
-    """Return a spec whose path, if it lies inside or beside the run or was given as relative, is relative to the run."""
+    """Return a spec with its path relative to the run, unless it is absolute and not beside the run."""
     prefix, path = _parts(spec)
     if not path.exists():
         return spec
