@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from forefend.checks import InputError
 from forefend.data import image_file
-from forefend.data.image_file import decode
+from forefend.data.image_file import decode, dimensions
 
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
@@ -177,3 +179,58 @@ def test_decode_without_memory_raises_memory_error(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(image_file, "_convert", full)
     with pytest.raises(MemoryError):
         decode(paint(tmp_path / "p.png", noise(8, 8)), 8)
+
+
+def test_decode_pixels_of_0_and_1_are_black_and_white(tmp_path: Path) -> None:
+    bits = np.zeros((8, 8), np.uint8)
+    bits[:, 4:] = 1
+    for name in ("p.png", "p.bmp", "p.tif"):
+        assert decode(paint(tmp_path / name, bits), 8)[:, 0].tolist() == [[0] * 4 + [255] * 4] * 3
+    Image.fromarray(bits).save(tmp_path / "one.png", bits=1)
+    assert decode(tmp_path / "one.png", None, channels=1)[0, 0].tolist() == [0] * 4 + [255] * 4
+    assert decode(paint(tmp_path / "black.png", 0 * bits), 8).max() == 0
+    assert decode(paint(tmp_path / "dark.png", 2 * bits), 8).max() == 2
+
+
+def test_decode_deep_png_in_color_keeps_its_high_bytes(tmp_path: Path) -> None:
+    """A PNG of 16 bits in each of three channels, written by hand: Pillow writes none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    pixels = np.full((4, 4, 3), 0x80FF, ">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(content)
+    assert decode(tmp_path / "deep.png", 4).unique().tolist() == [0x80]
+
+
+MODES = {
+    ".png": "1 L LA P RGB RGBA",
+    ".jpg": "1 L RGB CMYK YCbCr",
+    ".webp": "1 L LA P RGB RGBA CMYK YCbCr",
+    ".bmp": "1 L P RGB RGBA",
+    ".tif": "1 L LA P RGB RGBA CMYK YCbCr",
+    ".gif": "1 L LA P RGB RGBA",
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, of in MODES.items() for mode in of.split()])
+def test_decode_reads_every_mode_of_every_format(suffix: str, mode: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6), (255, 255, 255)).convert(mode).save(tmp_path / f"p{suffix}")
+    assert decode(tmp_path / f"p{suffix}", None).shape == (3, 6, 8)
+    assert decode(tmp_path / f"p{suffix}", None).min() >= 250
+    assert decode((tmp_path / f"p{suffix}").read_bytes(), 4, channels=1).shape == (1, 4, 4)
+
+
+def test_dimensions_of_turned_image_are_those_of_the_decoded_one(tmp_path: Path) -> None:
+    for orientation in range(9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for suffix in (".jpg", ".png", ".webp", ".tif"):
+            path = tmp_path / f"p{suffix}"
+            Image.new("RGB", (8, 6)).save(path, exif=exif)
+            assert dimensions(path) == decode(path, None).shape[1:]
+    with pytest.raises(InputError, match=r"none\.png is not a readable image"):
+        dimensions(tmp_path / "none.png")

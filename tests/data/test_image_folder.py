@@ -201,3 +201,70 @@ def test_train_and_evaluate_gray_folder(tmp_path: Path, monkeypatch: pytest.Monk
         "evaluate --classifiers mlp:run/weights.safetensors --mean 0 --std 1 --data pics --size 8 --suite curve "
         "--threat Linf:0.1 --out c"
     )
+
+
+def test_read_class_folders_alone_are_split_by_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for row in range(40):
+        paint(tmp_path / f"pets/{'cat' if row % 2 else 'dog'}/{row}.png", flat(row))
+    train, test = load(tmp_path / "pets", "train"), load(tmp_path / "pets", "test")
+    assert (train.classes, train.shape) == (("cat", "dog"), (3, 10, 12))
+    assert sorted(train.index.tolist() + test.index.tolist()) == list(range(40))
+    assert 3 < len(test) < 14
+    said = f"pets is not split into train and test: {len(test)} of 40 images are taken as test by a hash of their names"
+    assert said in capsys.readouterr().out
+    paint(tmp_path / "pets/cat/0a.png", flat(200))
+    before, after = (sorted(x.unique().tolist()) for x in (pixels(test), pixels(load(tmp_path / "pets", "test"))))
+    assert set(before) <= set(after)
+    (tmp_path / "pets").rename(tmp_path / "moved")
+    assert torch.equal(pixels(load(tmp_path / "moved", "test")), pixels(load(tmp_path / "moved", "test")))
+    assert len(load(tmp_path / "moved", "test")) == len(after)
+
+
+def pixels(images: Any) -> torch.Tensor:
+    return images.batch(torch.arange(len(images)))[0]
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("training", "validation"), ("train", "valid")])
+def test_read_knows_the_usual_names_of_splits(train: str, test: str, tmp_path: Path) -> None:
+    for row, name in enumerate(("a", "b")):
+        paint(tmp_path / train / name / "1.png", flat(10 + row))
+        paint(tmp_path / test / name / "1.png", flat(20 + row))
+    assert pixels(load(tmp_path, "train"))[:, 0, 0, 0].mul(255).round().tolist() == [10, 11]
+    assert pixels(load(tmp_path, "test"))[:, 0, 0, 0].mul(255).round().tolist() == [20, 21]
+
+
+def test_read_pictures_of_several_sizes_needs_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paint(tmp_path / "pets/test/a/1.png", flat(1))
+    paint(tmp_path / "pets/test/b/2.png", np.zeros((300, 200, 3), np.uint8))
+    with pytest.raises(InputError, match="has pictures of 2 sizes, from 10x12 to 300x200: give one in pixels, such as"):
+        load(tmp_path / "pets", "test")
+    assert load(tmp_path / "pets", "test", size=8).shape == (3, 8, 8)
+    said = "pets: the shorter side of each picture becomes 8 pixels, and the center is cropped."
+    assert said in capsys.readouterr().out
+    paint(tmp_path / "pets/test/b/2.png", flat(2))
+    images = load(tmp_path / "pets", "test")
+    assert images.shape == (3, 10, 12)
+    paint(tmp_path / "pets/test/b/2.png", np.zeros((10, 13, 3), np.uint8))
+    with pytest.raises(InputError, match=r"b/2\.png is now \(3, 10, 13\), and was \(3, 10, 12\): restore it"):
+        pixels(images)
+
+
+def test_read_what_is_no_folder_of_classes_raises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paint(tmp_path / "flat/1.png", flat(1))
+    with pytest.raises(InputError, match=r"flat has no class folders: expected flat/<class>/<image>\.jpg, or a table"):
+        load(tmp_path / "flat", "test")
+    (tmp_path / "flat/labels.csv").write_text("1.png,a\n")
+    with pytest.raises(InputError, match=r"or give the table of its pictures, .*flat/labels\.csv"):
+        load(tmp_path / "flat", "test")
+    paint(tmp_path / "one/test/a/1.png", flat(1))
+    with pytest.raises(InputError, match="one/test has one class, 'a', expected two or more"):
+        load(tmp_path / "one", "test")
+    (tmp_path / "one/test/b").mkdir()
+    assert load(tmp_path / "one", "test").classes == ("a", "b")
+    assert "has class folders without images (b): they keep their class numbers" in capsys.readouterr().out
+    (tmp_path / "pets.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"pets\.zip is a file, expected .*: unpack it, and give its folder"):
+        load(tmp_path / "pets.zip", "test")
+    (tmp_path / "pets.bin").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"pets\.bin is a file, expected digits, cifar-10"):
+        load(tmp_path / "pets.bin", "test")

@@ -111,3 +111,46 @@ def test_read_pipe_raises(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine.npz")
     with pytest.raises(InputError, match="pipe or device"):
         load(tmp_path / "mine.npz", "test")
+
+
+ALIASES = [
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "Y_train", "X_test", "Y_test"),
+    ("train_images", "train_labels", "val_images", "val_labels"),
+    ("images_train", "labels_train", "images_test", "labels_test"),
+    ("train_data", "train_targets", "validation_data", "validation_targets"),
+]
+
+
+@pytest.mark.parametrize("names", ALIASES)
+def test_load_knows_the_usual_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = save(tmp_path, **dict(zip(names, (X, Y, X[:2], Y[:2, None]), strict=True)))
+    train, test = load(path, "train"), load(path, "test")
+    assert (train.labels.tolist(), test.labels.tolist()) == (Y.tolist(), Y[:2].tolist())
+    assert train.classes == test.classes == ("0", "1", "2")
+    assert torch.equal(pixels(test), pixels(train)[:2])
+
+
+def test_load_prefers_test_to_validation_images(tmp_path: Path) -> None:
+    path = save(
+        tmp_path,
+        val_images=X,
+        val_labels=Y,
+        test_images=X[:1],
+        test_labels=Y[:1],
+        class_names=np.array(["a", "b", "c"]),
+    )
+    assert len(load(path, "test")) == 1
+    assert load(path, "test").classes == ("a", "b", "c")
+    assert len(load(save(tmp_path, images=X, labels=Y), "test")) == 4
+
+
+def test_load_ambiguous_names_or_too_large_images_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"several columns of test images \(x_test, test_images\), expected one"):
+        load(save(tmp_path, x_test=X, test_images=X, y_test=Y), "test")
+    np.savez(tmp_path / "mine.npz", X, Y)
+    with pytest.raises(InputError, match="no arrays x_test and y_test, but arr_0, arr_1: save the images"):
+        load(tmp_path / "mine.npz", "test")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 300}))
+    with pytest.raises(InputError, match=r"The images x of .* GB are available: save them as uint8"):
+        load(save(tmp_path, x=X, y=Y), "test")

@@ -18,8 +18,8 @@ def find_column(names: Iterable[str], usual: Iterable[str], what: str, where: st
     Raises:
         InputError: several are; `what` and `where` are for the message.
     """
-    names, usual = list(names), set(usual)
-    found = [name for name in names if name.lower() in usual]
+    known = set(usual)
+    found = [name for name in names if name.lower() in known]
     if len(found) > 1:
         raise several_columns(found, what, where)
     return found[0] if found else None

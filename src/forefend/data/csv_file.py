@@ -58,12 +58,12 @@ def read(path: Path, split: str, size: int | None, channels: int | None = None) 
 def _rows(path: Path) -> tuple[list[_Row], bool]:
     """Return the rows of a table, and whether it has a column of splits."""
     lines = _lines(path)
-    if not lines:
-        raise InputError(f"{path} has no rows, expected the path and the label of a picture in each.")
-    if any(cell.lower().endswith(SUFFIXES) for cell in lines[0][1]):
+    if lines and any(cell.lower().endswith(SUFFIXES) for cell in lines[0][1]):
         columns = [0, 1, *([2] if len(lines[0][1]) > 2 else [])]
     else:
-        columns = _header(lines.pop(0)[1], path)
+        columns = _header(lines.pop(0)[1], path) if lines else []
+    if not lines:
+        raise InputError(f"{path} has no rows, expected the path and the label of a picture in each.")
     rows = [_row(path, line, cells, columns) for line, cells in lines]
     lines_of = dict[Path, int]()
     for row in rows:

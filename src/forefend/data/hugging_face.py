@@ -11,8 +11,10 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from forefend.checks import InputError, import_extra
+from forefend.data import torch_dataset
 from forefend.data.columns import IMAGES, LABELS, find_column, no_column, several_columns
 from forefend.data.dataset import ImageDataset, check_several, from_tensors, numbered_classes
 from forefend.data.encoded_images import encoded_images
@@ -68,7 +70,11 @@ def read_object(
     chosen = find_split(tables, split)
     if chosen is None:
         raise InputError(f"{where} has the splits {', '.join(tables)}, expected {split}: rename one, or choose it.")
-    table = tables[chosen].with_format(None)
+    if tables[chosen].format["type"] == "custom":  # the user's own transform
+        pairs = torch_dataset.read(DataLoader(tables[chosen], batch_size=64), size, channels)
+        return from_tensors(name, *pairs, classes=class_names(tables[chosen]) or None, split=split)
+    tables = {name: table.with_format(None) for name, table in tables.items()}
+    table = tables[chosen]
     column = _column(table.features, "Image", IMAGES, "images", where)
     label = _column(table.features, "ClassLabel", LABELS, "labels", where)
     classes, numbers = _classes(tables, label, where)
@@ -82,6 +88,12 @@ def read_object(
     pictures = _Column(table.select_columns([column]).cast_column(column, feature), column, where)
     index = torch.arange(len(labels))
     return encoded_images(name, split, pictures, labels, index, classes, where=where, size=size, channels=channels)
+
+
+def class_names(table: Any) -> tuple[str, ...]:
+    """Return the names in the only column of class labels; none without it."""
+    found = [feature.names for feature in table.features.values() if type(feature).__name__ == "ClassLabel"]
+    return tuple(found[0]) if len(found) == 1 else ()
 
 
 @final

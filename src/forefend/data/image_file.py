@@ -49,8 +49,11 @@ def decode(picture: Path | bytes, size: int | None, channels: int = 3, title: st
 
 
 def dimensions(picture: Path | bytes, title: str = "") -> tuple[int, int]:
-    """Return height and width of a picture, turned as its EXIF orientation says, without decoding it."""
+    """Return height and width of a picture, turned as its EXIF orientation says; only TIFF is decoded for it."""
     with _opened(picture, title or str(picture)) as image:
+        if image.format == "TIFF":  # Pillow turns it itself, its size at another time in each version
+            _turn(image)
+            return image.height, image.width
         width, height = image.size
         with suppress(*_DAMAGED_EXIF):
             if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter

@@ -150,6 +150,8 @@ def _class_names(given: Any) -> tuple[str, ...]:
     """Return the class names that a torch Dataset holds as torchvision's do; none without them."""
     while not hasattr(given, "classes") and hasattr(given, "dataset"):  # a DataLoader, a Subset
         given = given.dataset
+    if hugging_face.is_dataset(given):
+        return hugging_face.class_names(given)
     names = getattr(given, "classes", None)
     is_named = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
     return tuple(names) if names and is_named else ()
