@@ -16,10 +16,12 @@ from forefend.attacks import (
     ATTACKS,
     PGD,
     AutoAttack,
+    Boundary,
     CarliniWagner,
     DiverseInput,
     FrankWolfeWasserstein,
     GaussianBlur,
+    HopSkipJump,
     Iterative,
     Momentum,
     Noise,
@@ -48,7 +50,9 @@ LINF, EUCLID, EARTH = Linf(0.1), L2(1.0), Wasserstein(0.3, window=3)
 FAST: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 30},
     "autoattack": {"classes": 4, "queries": 5},
+    "boundary": {"queries": 100},
     "cw": {"searches": 3, "iterations": 30, "lr": 0.05},
+    "hop-skip-jump": {"queries": 200, "samples": 20},
     "square": {"steps": 30, "horizon": 30},
     "wasserstein": {"steps": 5, "step_size": 0.02},
     "wasserstein-fw": {"steps": 5},
@@ -57,6 +61,7 @@ OUTSIDE = {"n-fgsm"}  # its images leave the threat model
 ONLY_WHOLE_BATCHES = {"autoattack"}  # pyautoattack draws random numbers for the whole batch
 LONG = {"autoattack"}  # seconds each: most of its cases are slow tests
 NO_ASCENT = {"noise"}
+NO_GRADIENT = ("square", "boundary", "hop-skip-jump")
 
 
 def supported(name: str) -> Iterator[tuple[str, Any]]:
@@ -125,6 +130,8 @@ SETTINGS: list[tuple[Any, dict[str, list[Any]]]] = [
     (AutoAttack(LINF, 10), {"threat": [L2(0.1)], "classes": [3], "version": ["rand"], "queries": [7]}),
     (NFGSM(LINF), {"threat": [Linf(0.2)], "noise": [1.0], "relative_step": [1.25], "loss": [margin]}),
     (Noise(LINF), {"threat": [Linf(0.2)]}),
+    (HopSkipJump(LINF), {"threat": [L2(0.1)], "queries": [7], "samples": [9], "gamma": [0.5]}),
+    (Boundary(LINF), {"threat": [L2(0.1)], "queries": [7], "spherical_step": [0.2], "source_step": [0.1]}),
 ]
 
 
@@ -242,8 +249,8 @@ class NaNLogits(NaNGradient):
 @pytest.mark.parametrize("name", cases_of(*NO_ASCENT))
 def test_nan_loss_or_gradient_is_refused_with_the_image(name: str, kind: type[NaNGradient]) -> None:
     """Sign steps would turn NaN into no step, and the image would pass for robust."""
-    if kind is NaNGradient and name.startswith("square"):
-        pytest.skip("Square uses no gradient")
+    if kind is NaNGradient and name.startswith(NO_GRADIENT):
+        pytest.skip("it uses no gradient")
     f, (_, x, _, rng) = kind().eval(), problem(4)
     x[2] += 0.9 - x[2].mean()
     y = f.linear(x).argmax(1)

@@ -14,6 +14,7 @@ from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.base import Attack, Iterative, input_gradient
 from forefend.attacks.bug_examples import bug_loss, bugs, shared_features
 from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, cw_search_c100, cw_single_c100
+from forefend.attacks.decision_based import Boundary, HopSkipJump, Nearest
 from forefend.attacks.eot_bpda import bpda, bpda_defended, eot
 from forefend.attacks.feature_space import (
     AnotherClass,
@@ -38,9 +39,11 @@ from forefend.attacks.wasserstein import FrankWolfeWasserstein, ProjectedWassers
 ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd": APGD,
     "autoattack": AutoAttack,
+    "boundary": Boundary,
     "cw": CarliniWagner,
     "di-fgsm": di_fgsm,
     "fgsm": fgsm,
+    "hop-skip-jump": HopSkipJump,
     "mi-fgsm": mi_fgsm,
     "n-fgsm": NFGSM,
     "noise": Noise,
@@ -53,12 +56,12 @@ ATTACKS: dict[str, Callable[..., Any]] = {
 
 # fmt: off
 __all__ = [
-    "APGD", "ATTACKS", "NFGSM", "PGD", "AnotherClass", "Attack", "AutoAttack", "CarliniWagner", "DiverseInput",
-    "Features", "FrankWolfeWasserstein", "GaussianBlur", "Iterative", "Momentum", "Noise",
-    "ProjectedWasserstein", "Square", "WithTarget", "at_random", "at_x", "bpda", "bpda_defended", "bug_loss",
-    "bugs", "carlini_wagner", "clean", "cw_search_c100", "cw_single_c100", "di_fgsm", "eot", "feature_attack",
-    "fgsm", "from_x", "input_gradient", "label_and_image", "latent", "latent_attack", "mi_fgsm",
-    "misclassified", "never", "noise_at_radius", "noise_corner", "random_start", "reconstruction",
+    "APGD", "ATTACKS", "NFGSM", "PGD", "AnotherClass", "Attack", "AutoAttack", "Boundary", "CarliniWagner",
+    "DiverseInput", "Features", "FrankWolfeWasserstein", "GaussianBlur", "HopSkipJump", "Iterative", "Momentum",
+    "Nearest", "Noise", "ProjectedWasserstein", "Square", "WithTarget", "at_random", "at_x", "bpda",
+    "bpda_defended", "bug_loss", "bugs", "carlini_wagner", "clean", "cw_search_c100", "cw_single_c100", "di_fgsm",
+    "eot", "feature_attack", "fgsm", "from_x", "input_gradient", "label_and_image", "latent", "latent_attack",
+    "mi_fgsm", "misclassified", "never", "noise_at_radius", "noise_corner", "random_start", "reconstruction",
     "reconstruction_attack", "shared_features", "small_noise", "targeted_dlr", "ti_bim",
 ]
 # fmt: on
