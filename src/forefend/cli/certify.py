@@ -40,7 +40,7 @@ def _run(options: Any) -> str:
         smoothing.check_radius(radius)
     radii = options.radii or [radius for radius in RADII if radius < smoothing.largest_radius]
     images = resolve_data.evaluation_images(options)
-    models, _ = resolve_models.evaluated_models(options)
+    models, _ = resolve_models.evaluated_models(options, images)
     resolve_models.check_accuracy(models, options)
     resolve_models.move_to_device([model.network for model in models], options.device)
     names = resolve_models.joined_names(models)

@@ -43,7 +43,7 @@ def _reports(options: Any) -> list[CheckReport]:
     choose_threads()
     run = Run(Path(options.run)) if options.run else None
     images = resolve_data.evaluation_images(options)
-    models, trained = resolve_models.evaluated_models(options)
+    models, trained = resolve_models.evaluated_models(options, images)
     models = [model for model in models if model.defended] or models
     threat = resolve_models.given_threats(options.threat and [options.threat], trained)[0]
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"

@@ -32,7 +32,7 @@ def _run(options: Any) -> str:
 
     choose_threads()
     images = resolve_data.evaluation_images(options)
-    models, _ = resolve_models.evaluated_models(options)
+    models, _ = resolve_models.evaluated_models(options, images)
     resolve_models.check_accuracy(models, options)
     resolve_models.move_to_device([model.network for model in models], options.device)
     folder = _folder(options, resolve_models.joined_names(models))

@@ -59,7 +59,7 @@ def _run(options: Any, command: list[str]) -> str:
     pgd = pgd_options(options)
     suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else choose(options.suite, SUITES, "suite")
     images = resolve_data.evaluation_images(options)
-    models, trained = resolve_models.evaluated_models(options)
+    models, trained = resolve_models.evaluated_models(options, images)
     resolve_models.check_accuracy(models, options)
     threats = resolve_models.given_threats(options.threat, trained)
     surrogates = resolve_models.surrogate_classifiers(options)

@@ -53,9 +53,16 @@ def evaluation_images(options: Any) -> ImageDataset:
     """Load a sample of the test images, by default of the data set that the run was trained on."""
     config = run_config(options)
     options.data = options.data or config.get("data")
-    options.size = options.size or config.get("size")
-    options.channels = options.channels or config.get("channels")
+    if not is_other_data(options, config) or Path(str(options.data)).exists():  # pictures are read as the run's were
+        options.size = options.size or config.get("size")
+        options.channels = options.channels or config.get("channels")
     return sample_images(split_loader(options)("test"), options)
+
+
+def is_other_data(options: Any, config: Mapping[str, Any]) -> bool:
+    """Whether `--data` names another data set than that of the run's training; its folder may have moved."""
+    trained, given = config.get("data") or "", options.data or ""
+    return bool(trained and given) and Path(trained).name != Path(given).name
 
 
 def run_config(options: Any) -> Mapping[str, Any]:

@@ -13,9 +13,11 @@ from torch import nn
 
 from forefend import data
 from forefend.checks import InputError
-from forefend.cli.resolve_data import data_options, run_config, split_loader
+from forefend.cli.resolve_data import data_options, is_other_data, run_config, split_loader
+from forefend.data import ImageDataset
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
+from forefend.evaluation.model_checks import check_defense, check_model
 from forefend.models.classifiers.model_card import NamedClassifier
 from forefend.models.defense import Defended, Defense, load
 from forefend.runtime.distributed import check_device
@@ -47,25 +49,52 @@ def named_classifier(options: Any, spec: str, mean: Any = None, std: Any = None)
     )
 
 
-def evaluated_models(options: Any) -> tuple[list[EvaluatedModel], str]:
-    """Classifiers with and without the run's defense, and the threat model of its training."""
+def evaluated_models(options: Any, images: ImageDataset) -> tuple[list[EvaluatedModel], str]:
+    """Classifiers with and without the run's defense, and the threat model of its training.
+
+    On images of another data set than the run's, the classifiers of `--classifiers` are those of that set, and the
+    run's own are left out.
+
+    Raises:
+        InputError: nothing was named, or the images do not fit the defense.
+    """
+    defense = load(options.run) if options.run and not _is_classifier(options.run) else None
+    if defense:
+        check_defense(defense, images)
     named = [named_classifier(options, spec) for spec in options.classifiers]
     if not options.run:
         if not named:
             raise InputError("Nothing to evaluate: name a run, or a classifier with --classifier architecture:weights.")
         return [EvaluatedModel(c.name, c.network) for c in _distinct(named)], "Linf:8/255"
     folder, config = Path(options.run), run_config(options)
-    if (folder / "classifier.json").exists():
+    if defense is None:
         own = named_classifier(options, str(folder))
         models = [EvaluatedModel(c.name, c.network) for c in _distinct([own, *named])]
         return models, config["settings"].get("threat", "Linf:8/255")
-    defense = load(folder)
-    guides = guides_of_run(folder, split_loader(options), runs=options.runs, given=named)
+    other = bool(named) and is_other_data(options, config)
+    guides = [] if other else guides_of_run(folder, split_loader(options), runs=options.runs, given=named)
+    if is_other_data(options, config):
+        _check_guides(guides, images)
     pairs = [model for c in _distinct([*guides, *named]) for model in with_and_without(defense, c.name, c.network)]
-    models = _joint_classifier(options, defense) + pairs
+    models = pairs if other else _joint_classifier(options, defense) + pairs
     if not models:
         raise InputError(f"{folder} has no classifier to defend: name one with --classifiers.")
     return models, defense.card.threat
+
+
+def _check_guides(guides: Sequence[NamedClassifier], images: ImageDataset) -> None:
+    for guide in guides:
+        try:
+            check_model(guide.network, images, guide.name)
+        except InputError as error:
+            raise InputError(
+                f"The guide {guide.name} of this run does not classify the images of {images.name}: name classifiers "
+                "of that data set with --classifiers, which are then judged alone."
+            ) from error
+
+
+def _is_classifier(run: str) -> bool:
+    return Path(run, "classifier.json").exists()
 
 
 def _joint_classifier(options: Any, defense: Defense) -> list[EvaluatedModel]:

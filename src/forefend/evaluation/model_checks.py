@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, check_classifier, check_images, check_labels
+from forefend.checks import InputError, check_classifier, check_images, check_labels, check_preprocessor
 from forefend.data import ImageDataset
 from forefend.evaluation.access import View
 from forefend.evaluation.attack_runner import run_all_steps
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite
+from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize, out_of_memory
@@ -47,6 +48,23 @@ def check_model(network: nn.Module, images: ImageDataset, name: str) -> Tensor:
     with torch.no_grad():
         check_classifier(network, x, len(images.classes), name)
     return x
+
+
+def check_defense(defense: Defense, images: ImageDataset) -> None:
+    """Refuse images that a defense cannot process; a preprocessor of convolutions takes other sizes than its own.
+
+    Raises:
+        InputError: the channels or the size do not fit.
+    """
+    channels = defense.card.settings.get("channels")
+    if channels not in (None, images.shape[0]):
+        raise InputError(
+            f"The defense was trained for images of {channels} channels, and those of {images.name} have "
+            f"{images.shape[0]}: choose a data set with {channels}, or read pictures from a folder with that number."
+        )
+    x, _, _ = images.batch(torch.arange(1))
+    with torch.no_grad():
+        check_preprocessor(defense, x.to(device_of(defense)))
 
 
 def check_suite(network: nn.Module, suite: Suite, x: Tensor, name: str) -> None:
