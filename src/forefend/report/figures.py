@@ -72,6 +72,8 @@ def heat_map(points: Sequence[Any], path: Path) -> None:
             axis.text(place, line, f"{value:.1f}", ha="center", va="center", color=color, fontsize="small")
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(rows)), rows)
+    above = axis.secondary_xaxis("top")
+    above.set_xticks(range(len(columns)), [f"{low:.1f}–{high:.1f}" for low, high in limits], fontsize="small")
     _write(figure, path)
 
 

@@ -184,17 +184,18 @@ class Trained(Task):
             channels, size, _ = images.shape
             make = partial(discriminators.build, self.recipe, channels=channels, size=size)
             found["discriminator"] = initialized(make, self.seed)
-        if "source" in recipe.roles and self.start is not None:
-            source = self.start.named(place).network
-            found["classifier"] = initialized(partial(with_new_head, source, len(images.classes)), self.seed)
-        elif "classifier" in recipe.roles:
+        if {"source", "classifier"} & {*recipe.roles}:
             found["classifier"] = self._classifier(images, place)
         return Networks(**found)
 
     def _classifier(self, images: ImageDataset, place: Place) -> nn.Module:
-        if self.start is not None:
-            return copy.deepcopy(self.start.named(place).network)
-        return new_classifier(self.joint or self.architecture, images, self.seed)
+        """The classifier to train: new, a copy of the one to continue from, or that one with a new head."""
+        if self.start is None:
+            return new_classifier(self.joint or self.architecture, images, self.seed)
+        source = self.start.named(place).network
+        if "source" in self.built.roles:
+            return initialized(partial(with_new_head, source, len(images.classes)), self.seed)
+        return copy.deepcopy(source)
 
 
 Source = Published | Trained

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from forefend.checks import choose
+from forefend.recipes import RECIPES
 from forefend.studies.attacks import AttackSpec
 from forefend.studies.measurements import Accuracy, Count, Measurement, Outputs, Pipeline
 from forefend.studies.networks import Published, Source, Trained
@@ -65,7 +66,7 @@ class Setting:
 
     def settings(self, recipe: str, **changes: Any) -> dict[str, Any]:
         """The hyper-parameters of a recipe; those that attack have the threat model."""
-        threat = {} if recipe in ("natural", "denoised-smoothing") else {"threat": self.threat}
+        threat = {"threat": self.threat} if hasattr(choose(recipe, RECIPES, "recipe"), "threat") else {}
         return threat | dict(self.recipes.get(recipe, {})) | changes
 
     def preprocessor(self, recipe: str, architecture: str, guides: Sequence[Source], **changes: Any) -> list[Trained]:
