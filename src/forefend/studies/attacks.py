@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -50,14 +50,22 @@ class Given:
 
 
 def pgd(
-    given: Given, *, steps: int, step: float, restarts: int = 1, until_lost: bool = False, random: bool = True
+    given: Given,
+    *,
+    steps: int,
+    step: float,
+    restarts: int = 1,
+    until_lost: bool = False,
+    random: bool = True,
+    eot: int = 0,
 ) -> Trial:
-    """PGD; its step is a share of the radius, and until_lost evaluates every iterate."""
+    """PGD; its step is a share of the radius, until_lost evaluates every iterate, and eot averages random outputs."""
     start: dict[str, Any] = {} if random else {"start": from_x}
     how: dict[str, Any] = {"run": stop_at_success} if until_lost else {}
     attack = PGD(given.threat, steps, step * given.threat.radius, **start)
     name = f"PGD-{steps}{f' x{restarts}' if restarts > 1 else ''}"
-    return Trial(name, attack, given.threat, restarts, access=given.surrogate(), **how)
+    access = replace(given.surrogate(), eot_samples=eot)
+    return Trial(name, attack, given.threat, restarts, access=access, **how)
 
 
 def pgd_ensemble(given: Given, *, steps: int, step: float) -> Trial:

@@ -10,13 +10,19 @@ import torch
 
 from forefend.checks import choose
 from forefend.data import published
-from forefend.studies import aaa, rtfe, transfer
+from forefend.studies import aaa, jatp, robustifier, rtfe, transfer
 from forefend.studies.measurements import Accuracy, CorruptedAccuracy, Outputs
 from forefend.studies.networks import Trained
 from forefend.studies.table import Table
 from forefend.studies.tasks import Place, Task, with_needs
 
-STUDIES: Mapping[str, Sequence[Table]] = {"aaa": aaa.TABLES, "rtfe": rtfe.TABLES, "transfer": transfer.TABLES}
+STUDIES: Mapping[str, Sequence[Table]] = {
+    "aaa": aaa.TABLES,
+    "jatp": jatp.TABLES,
+    "robustifier": robustifier.TABLES,
+    "rtfe": rtfe.TABLES,
+    "transfer": transfer.TABLES,
+}
 COMMITTED = Path("results/studies")  # below the repository
 
 

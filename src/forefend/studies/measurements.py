@@ -21,6 +21,7 @@ from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
 from forefend.models.defense import Defended
 from forefend.models.freezing import frozen
+from forefend.models.noise_averaging import MeanOverNoise
 from forefend.runtime.distributed import accelerator_on
 from forefend.runtime.files import read_versioned, write, write_versioned
 from forefend.runtime.rng import KeyedRNG
@@ -63,17 +64,22 @@ class Pipeline:
         data: the name of the data set.
         images: size of the stratified sample of test images; None for all.
         defense: the training of its preprocessor; None for the classifier alone.
+        sigma: standard deviation of the noise on each copy of an image, whose predictions are averaged; 0 for none.
+        copies: number of noisy copies.
     """
 
     classifier: Source
     data: str
     images: int | None
     defense: Trained | None = None
+    sigma: float = 0.0
+    copies: int = 0
 
     def config(self) -> dict[str, Any]:
         """Everything that the verdicts depend on besides the attack."""
         own = {"classifier": self.classifier.config(), "data": self.data, "images": self.images}
-        return own | {"defense": as_json(self.defense)}
+        smoothed = {"sigma": self.sigma, "copies": self.copies} if self.copies else {}
+        return own | {"defense": as_json(self.defense)} | smoothed
 
     def name(self) -> str:
         """Its name in folders."""
@@ -94,6 +100,8 @@ class Pipeline:
             return EvaluatedModel(named.name, named.network.to(device))
         defense = self.defense.defense(place)
         network = Defended(defense, named.network).to(device)
+        if self.copies:
+            return EvaluatedModel(f"{named.name} smoothed", MeanOverNoise(network, self.sigma, self.copies).eval())
         return EvaluatedModel(named.name, network, defended=True, seen=defense.has_seen(named.network))
 
 

@@ -69,19 +69,22 @@ def _draw(table: Table, found: output.Found, picture: Picture | None, place: Pla
     measured = [cell for cell in found.outcomes if cell.counts]
     if table.draw and measured:
         table.draw(measured, out / "figure")
-    if picture:
-        rows: dict[str, Tensor] = {}
-        for title, task in picture.rows.items():
-            if task.seconds(place) is not None:
-                images = task.images(place)
-                rows |= {f"{kind}, {title}" if kind != "x" else "x": _kind(images, kind) for kind in picture.kinds}
-        if rows:
-            figures.grid(rows, out / "table")
+    rows: dict[str, Tensor] = {}
+    for title, task in picture.rows.items() if picture else ():
+        if task.seconds(place) is not None:
+            images = task.images(place)
+            rows |= dict(_row(images, kind, title) for kind in picture.kinds)  # type: ignore[union-attr]
+    if rows:
+        figures.grid(rows, out / "figure")
 
 
-def _kind(images: dict[str, Tensor], kind: str) -> Tensor:
+def _row(images: dict[str, Tensor], kind: str, title: str) -> tuple[str, Tensor]:
+    """The title and the first ten images of a kind; of a difference, the title tells the mean over all images."""
     first, minus, second = kind.partition(" − ")
-    return (images[first] - images[second]).abs() if minus else images[first]
+    if not minus:
+        return "x" if kind == "x" else f"{kind}, {title}", images[first][:10]
+    difference = (images[first] - images[second]).abs()
+    return f"|{kind}|, {title}: mean {255 * float(difference.mean()):.1f} / 255", difference[:10]
 
 
 def list_tables(place: Place, paper: str | None = None) -> str:

@@ -129,10 +129,16 @@ def mean_accuracy(counts: Sequence[Count]) -> float:
     return fmean(count.accuracy() for count in counts)
 
 
+def lowest_accuracy(counts: Sequence[Count]) -> float:
+    """The lowest of the accuracies in percent."""
+    return min(count.accuracy() for count in counts)
+
+
 VALUES: dict[str, Callable[[Sequence[Count]], float]] = {
     "accuracy": accuracy,
     "difference": difference,
     "fooling rate": fooling_rate,
+    "lowest accuracy": lowest_accuracy,
     "mean accuracy": mean_accuracy,
 }
 OVER_SEEDS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "min": min}
