@@ -56,8 +56,8 @@ def test_check_images_in_range_passes(x: Tensor) -> None:
         (GREY.byte(), ["uint8", "x.float() / 255"]),
         (GREY[0], ["(3, 4, 4)", "(B, C, H, W)", "x[None]"]),
         (GREY[:0], ["no images"]),
-        (GREY.movedim(1, 3), ["4 channels", "1 or 3", "(2, 4, 4, 3)"]),
-        (GREY[:, :2], ["2 channels", "1 or 3"]),
+        (GREY.movedim(1, 3), ["4 channels, expected 3", "(2, 4, 4, 3)"]),
+        (GREY[:, :2].movedim(1, 3), ["4 channels, expected 2"]),
         (changed(math.nan), ["NaN"]),
         (changed(math.inf), ["infinite"]),
         (changed(-math.inf), ["infinite"]),
@@ -71,6 +71,11 @@ def test_check_images_of_other_input_names_the_problem(x: Any, words: list[str])
     message = message_of(check_images, x)
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 3, 3, 3), (2, 13, 8, 8), (2, 2, 5, 7), (2, 4, 9, 6), (2, 8, 8, 8)])
+def test_check_images_of_any_channels_passes(shape: tuple[int, ...]) -> None:
+    check_images(torch.zeros(shape))
 
 
 def test_check_images_with_other_channels_names_both() -> None:

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -99,17 +99,21 @@ def as_integer(given: Any, name: str) -> int:
 
 
 def check_images(x: Tensor, channels: int | None = None) -> None:
-    """Refuse images that are not `(B, C, H, W)` floats in [0, 1]; `channels` None is 1 or 3."""
+    """Refuse images that are not `(B, C, H, W)` floats in [0, 1]; `channels` None is any number that is not last."""
     _check_form(x)
     if x.shape[0] == 0:
         raise InputError("The batch holds no images, expected at least one.")
-    wanted = (1, 3) if channels is None else (channels,)
-    if x.shape[1] not in wanted:
+    if is_channels_last(x.shape) if channels is None else x.shape[1] != channels:
         raise InputError(
-            f"Images have {x.shape[1]} channels, expected {' or '.join(map(str, wanted))}: "
+            f"Images have {x.shape[1]} channels, expected {channels or x.shape[3]}: "
             f"the batch must be (B, C, H, W), and is {tuple(x.shape)}."
         )
     check_range(x)
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Return whether four lengths are those of images `(B, H, W, C)`: one or three last, or two equal ones before."""
+    return shape[1] not in (1, 3) and (shape[3] in (1, 3) or shape[1] == shape[2] != shape[3])
 
 
 def _check_form(x: Tensor) -> None:

@@ -144,7 +144,6 @@ IMAGES: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN": (lambda: pixels(_3=float("nan")), "hold NaN or infinite pixels"),
     "int32": (lambda: (pixels() * 255).int(), "int32"),
     "rank": (lambda: pixels()[0], "expected (B, C, H, W): one image is x[None]"),
-    "channels": (lambda: pixels().expand(4, 2, SIZE, SIZE), "Images have 2 channels, expected 1 or 3"),
     "none": (lambda: pixels()[:0], "holds no images"),
     "a list": (lambda: pixels().tolist(), "list"),
 }

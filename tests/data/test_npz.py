@@ -154,3 +154,11 @@ def test_load_ambiguous_names_or_too_large_images_raises(tmp_path: Path, monkeyp
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 300}))
     with pytest.raises(InputError, match=r"The images x of .* GB are available: save them as uint8"):
         load(save(tmp_path, x=X, y=Y), "test")
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_load_square_images_of_any_channels(channels: int, tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randint(0, 256, (4, channels, 6, 6), dtype=np.uint8)
+    expected = torch.from_numpy(x).float() / 255
+    for layout in (x, x.transpose(0, 2, 3, 1)):
+        assert torch.equal(pixels(load(save(tmp_path, x=layout, y=Y), "test")), expected)

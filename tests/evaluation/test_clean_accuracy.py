@@ -10,7 +10,7 @@ import torch
 from helpers.toy_networks import toy_images
 from torch import Tensor, nn
 
-from forefend.data import ImageDataset
+from forefend.data import ImageDataset, from_tensors
 from forefend.evaluation import records, results
 from forefend.evaluation.clean_accuracy import CleanPredictions
 from forefend.evaluation.evaluate import evaluate
@@ -22,7 +22,7 @@ from forefend.threat_models.lp import Linf
 
 
 def made(predicted: list[int], labels: list[int], classes: int = 4) -> CleanPredictions:
-    return CleanPredictions(dict(enumerate(predicted)), dict(enumerate(labels)), classes)
+    return CleanPredictions(dict(enumerate(predicted)), dict(enumerate(labels)), tuple(map(str, range(classes))))
 
 
 LABELS = [0, 1, 2, 3] * 10
@@ -44,6 +44,17 @@ def test_faults_name_chance_and_one_class(predicted: list[int], words: list[str]
     found = made(predicted, LABELS).faults("net")
     assert len(found) == len(words)
     assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+
+
+def test_faults_name_a_class_that_has_a_name(tmp_path: Path) -> None:
+    found = CleanPredictions(dict.fromkeys(range(8), 1), dict(enumerate([0, 1] * 4)), ("cat", "dog")).faults("net")
+    assert "predicts class 1 (dog) for 8 of 8 clean images" in found[1]
+    images = from_tensors("pets", torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]), classes=("cat", "dog"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    evaluate(network, images, [], folder=tmp_path, allow_weak=True)
+    assert results.load(tmp_path).classes == ["cat", "dog"]
+    evaluate(network, images.batch(torch.arange(4))[:2], [], folder=tmp_path / "n", allow_weak=True)
+    assert "classes" not in (tmp_path / "n/summary.json").read_text()
 
 
 def test_faults_one_class_of_one_class_data_is_none() -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forefend.checks import InputError, as_labels, check_images, check_labels
+from forefend.checks import InputError, as_labels, check_images, check_labels, is_channels_last
 from forefend.data.splits import check_split
 from forefend.runtime.files import is_writable
 
@@ -115,7 +115,7 @@ def from_tensors(
     Args:
         name: the name of the set in records.
         x: `(N, C, H, W)`, or `(N, H, W, C)` where only that is possible, torch or numpy, float in
-            [0, 1], uint8 in 0 … 255 or bool; C is 1 or 3. uint8 stays uint8 in memory.
+            [0, 1], uint8 in 0 … 255 or bool. uint8 stays uint8 in memory.
         y: `(N,)`, integers.
         classes: names or number of the classes, or a function that tells their number by the first
             images; None numbers them 0 … max(y), and requires labels that start at 0.
@@ -151,8 +151,8 @@ def from_tensors(
 
 
 def channels_first(x: Any) -> Any:
-    """Return images `(N, H, W, C)` as `(N, C, H, W)` where the channels, 1 or 3, can only be last; others unchanged."""
-    if getattr(x, "ndim", 0) != 4 or x.shape[1] in (1, 3) or x.shape[3] not in (1, 3):
+    """Return images `(N, H, W, C)` as `(N, C, H, W)` where the channels can only be last; others unchanged."""
+    if getattr(x, "ndim", 0) != 4 or not is_channels_last(x.shape):
         return x
     return x.permute(0, 3, 1, 2).contiguous() if isinstance(x, Tensor) else x.transpose(0, 3, 1, 2)
 

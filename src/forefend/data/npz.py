@@ -31,8 +31,8 @@ def read(path: Path, split: str) -> ImageDataset:
 
     Other usual names, such as `X_train`, `train_images` and `train_labels`, are known too; validation
     images are the test images of an archive that has no others. Images are `(N, H, W)`,
-    `(N, C, H, W)` or `(N, H, W, C)` with C 1 or 3, uint8, or floats in [0, 1]. Labels are `(N,)` or
-    `(N, 1)` integers. An optional array `classes` names the classes.
+    `(N, C, H, W)` or `(N, H, W, C)`, with C 1 or 3 unless they are square, uint8, or floats in
+    [0, 1]. Labels are `(N,)` or `(N, 1)` integers. An optional array `classes` names the classes.
     """
     try:
         check_regular(path)
@@ -97,11 +97,14 @@ def _checked(x: NDArray[Any]) -> NDArray[Any]:
     """Return images as `(N, C, H, W)`."""
     if x.ndim == 3:
         return x[:, None]
-    if x.ndim == 4 and (x.shape[1] in (1, 3)) != (x.shape[3] in (1, 3)):
-        return channels_first(x)
+    if x.ndim == 4:
+        first, last = x.shape[1] in (1, 3), x.shape[3] in (1, 3)
+        square = (x.shape[2] == x.shape[3]) != (x.shape[1] == x.shape[2])
+        if first != last or (square and not first):
+            return channels_first(x)
     raise InputError(
-        f"The images have shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, and only one of "
-        "the two possible."
+        f"The images have shape {x.shape}, expected (N, C, H, W) or (N, H, W, C) with C 1 or 3, or square, and "
+        "only one of the two possible."
     )
 
 

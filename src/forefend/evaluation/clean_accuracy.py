@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +27,12 @@ class CleanPredictions:
     Args:
         predicted: by dataset index.
         labels: the true classes, by dataset index.
-        classes: the number of classes.
+        classes: the names of the classes.
     """
 
     predicted: Mapping[int, int]
     labels: Mapping[int, int]
-    classes: int
+    classes: Sequence[str]
 
     def misclassified(self) -> dict[int, bool]:
         """Return whether each image is misclassified, by dataset index."""
@@ -41,7 +41,11 @@ class CleanPredictions:
     def per_class(self) -> list[int]:
         """Return how many images each class is predicted for."""
         numbers = torch.tensor(list(self.predicted.values()), dtype=torch.int64)
-        return numbers.bincount(minlength=self.classes).tolist()
+        return numbers.bincount(minlength=len(self.classes)).tolist()
+
+    def _shown(self, number: int) -> str:
+        """Return the number of a class, with its name where it has one."""
+        return f"{number} ({self.classes[number]})" if is_named(self.classes) else str(number)
 
     def faults(self, name: str, alone: CleanPredictions | None = None) -> list[str]:
         """Return what shows that a model does not work on clean images, a sentence each.
@@ -51,15 +55,16 @@ class CleanPredictions:
             alone: the predictions of its classifier without the defense; None if there is none.
         """
         found, n = [], len(self.predicted)
-        accuracy, chance = _right(self) / n, 1 / self.classes
-        if is_near_chance(accuracy, self.classes):
+        accuracy, chance = _right(self) / n, 1 / len(self.classes)
+        if is_near_chance(accuracy, len(self.classes)):
             found.append(f"{name} gets {accuracy:.1%} of {n} clean images right, near chance ({chance:.1%}).")
         counts = self.per_class()
-        top = max(range(self.classes), key=counts.__getitem__)
+        top = max(range(len(self.classes)), key=counts.__getitem__)
         true = sum(self.labels[index] == top for index in self.predicted)
         if counts[top] > ONE_CLASS * n >= true:
             found.append(
-                f"{name} predicts class {top} for {counts[top]} of {n} clean images, and {true} are of that class."
+                f"{name} predicts class {self._shown(top)} for {counts[top]} of {n} clean images, and {true} are of "
+                "that class."
             )
         if alone and (common := alone.predicted.keys() & self.predicted.keys()):
             after, before = (_right(these, common) for these in (self, alone))
@@ -74,6 +79,11 @@ class CleanPredictions:
 def _right(these: CleanPredictions, images: Iterable[int] | None = None) -> int:
     indices = these.predicted if images is None else images
     return sum(these.predicted[index] == these.labels[index] for index in indices)
+
+
+def is_named(classes: Sequence[str]) -> bool:
+    """Return whether classes have names that are not just their numbers."""
+    return list(classes) != list(map(str, range(len(classes))))
 
 
 def labels_of(images: ImageDataset) -> dict[int, int]:
@@ -96,7 +106,7 @@ def clean_predictions(network: nn.Module, images: ImageDataset, batch_size: int 
 
     parts = AdaptiveBatchSize(batch_size).map(torch.arange(len(images)), predict)
     found = {index: predicted for part in parts for index, predicted in part.items()}
-    return CleanPredictions(found, labels_of(images), len(images.classes))
+    return CleanPredictions(found, labels_of(images), images.classes)
 
 
 def classifier_alone(network: nn.Module, images: ImageDataset) -> CleanPredictions | None:

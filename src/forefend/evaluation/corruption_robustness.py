@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, as_integer, predictions
-from forefend.data.registry import as_image_dataset
 from forefend.evaluation import corruption_conditions, corruption_results, records
 from forefend.evaluation.corruption_conditions import Condition
 from forefend.evaluation.corruption_results import CorruptionResults, CorruptionRow
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import manifest_of
 from forefend.evaluation.model_checks import check_model, unchanged
@@ -59,8 +59,8 @@ def corruptions(
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: clean test images: a pair (x, y), a torch Dataset or DataLoader, or what
-            `forefend.data.load` returns.
+        data: clean test images: a pair (x, y), a torch Dataset or DataLoader, a Hugging Face Dataset,
+            or what `forefend.data.load` returns.
         corruptions: their names, as in `forefend.data.corruptions.CORRUPTIONS`; None for all that
             fit the images.
         severities: of 1 to 5.
@@ -76,14 +76,15 @@ def corruptions(
     Raises:
         InputError: models, images or corruptions cannot be used, or the folder holds other results.
     """
-    images, names = as_image_dataset(data), corruptions or ()
+    models, names = as_models(models), corruptions or ()
+    images = images_for(models, data)
     if published:
         root = Path(published)
         size = None if any(root.glob("*.npy")) else images.shape[1]
         conditions = corruption_conditions.published(root, images, names, severities, size)
     else:
         conditions = corruption_conditions.generated(images, names, severities)
-    return measure(as_models(models), conditions, folder=folder, seed=seed, batch_size=batch_size)
+    return measure(models, conditions, folder=folder, seed=seed, batch_size=batch_size)
 
 
 @gradients_enabled()

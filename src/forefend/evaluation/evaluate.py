@@ -11,9 +11,10 @@ from torch import nn
 
 from forefend.checks import InputError, as_integer, choose
 from forefend.data import ImageDataset
-from forefend.data.registry import as_image_dataset
 from forefend.evaluation import records, results
+from forefend.evaluation.clean_accuracy import is_named
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
@@ -50,8 +51,8 @@ def evaluate(
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what
-            `forefend.data.load` returns.
+        data: test images: a pair (x, y), a torch Dataset or DataLoader, a Hugging Face Dataset, or
+            what `forefend.data.load` returns.
         suite: the name of a suite, or a list of trials; an empty list measures clean accuracy
             alone.
         threat: the threat models that a named suite attacks in, as objects or names; unused for a
@@ -115,7 +116,8 @@ def prepare(
 
     The arguments and exceptions are those of `evaluate`. Nothing is written, and no attack is run.
     """
-    models, images = as_models(models), as_image_dataset(data)
+    models = as_models(models)
+    images = images_for(models, data)
     seed, batch_size = as_integer(seed, "seed"), as_integer(batch_size, "batch_size")
     if isinstance(suite, str):
         suite = choose(suite, SUITES, "suite")(Terms(as_threat_models(threat), len(images.classes)))
@@ -181,7 +183,7 @@ class Evaluation:
     def run(self, *, allow_weak: bool = False) -> Results:
         """Attack all models and return the results; write the summary where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
-        found = Results()
+        found = Results(classes=self.images.classes if is_named(self.images.classes) else ())
         with hold(self.folder):
             if self.folder:
                 self.manifest.check(self.folder)  # again, as another evaluation may have ended in the meantime

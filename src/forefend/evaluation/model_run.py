@@ -137,4 +137,4 @@ class Run:
             batch_size=self.batch_size,
             summary=lambda found: f"{sum(found[i] != labels[i] for i in found)} of {len(found)} misclassified",
         )
-        return CleanPredictions(found, labels, len(images.images.classes))
+        return CleanPredictions(found, labels, images.images.classes)

@@ -65,6 +65,7 @@ class Results(list[Result]):
         results: the results.
         warnings: signs that a model does not work on clean images, a sentence each.
         predictions: by title of the model, how many clean images each class is predicted for.
+        classes: the names of the classes, where they are known.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Results(list[Result]):
         results: Iterable[Result] = (),
         warnings: Iterable[str] = (),
         predictions: Mapping[str, Sequence[int]] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__(results)
-        self.warnings, self.predictions = list(warnings), dict(predictions or {})
+        self.warnings, self.predictions, self.classes = list(warnings), dict(predictions or {}), list(classes)
 
     def __str__(self) -> str:
         return self.to_text(rows_of)
@@ -197,6 +199,7 @@ def save(folder: Path, results: Iterable[Result]) -> None:
     content: dict[str, Any] = sealed([asdict(result) for result in results])
     if isinstance(results, Results):
         content |= {"warnings": results.warnings, "predictions": results.predictions}
+        content |= {"classes": results.classes} if results.classes else {}
     write_versioned(folder / "summary.json", content)
 
 
@@ -215,7 +218,9 @@ def load(folder: Path) -> Results:
     records.read(folder / "records.jsonl")  # names lines that were edited
     rows = read_rows(folder / "summary.json", Result)
     held = read_versioned(folder / "summary.json")
-    more = {name: held[name] for name in ("warnings", "predictions") if isinstance(held, dict) and name in held}
+    more = {
+        name: held[name] for name in ("warnings", "predictions", "classes") if isinstance(held, dict) and name in held
+    }
     return Results((Result(**row) for row in rows), **more)
 
 

@@ -79,5 +79,7 @@ def corrupt(name: str, x: Tensor, severity: int, *, rng: KeyedRNG | None = None)
     rng = as_rng(rng, x)
     corruption = find_corruption(name)
     check_images(x)
+    if x.shape[1] not in (1, 3):
+        raise InputError(f"Images have {x.shape[1]} channels, expected 1 or 3: corruptions are made for photographs.")
     check_severity(severity)
     return corruption(x, severity, rng=rng.fold_in(purpose=f"{rng.purpose}|{name}|{severity}"))

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import check_numbers, predictions
-from forefend.data.registry import as_image_dataset
 from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate, Certificates
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.model_checks import unchanged
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
@@ -123,8 +123,8 @@ def certify(
 
     Args:
         models: a network from images in [0, 1] to logits, or models with names.
-        data: test images: a pair (x, y), a torch Dataset or DataLoader, or what
-            `forefend.data.load` returns.
+        data: test images: a pair (x, y), a torch Dataset or DataLoader, a Hugging Face Dataset, or
+            what `forefend.data.load` returns.
         sigma: standard deviation of the noise, in [0, 1]-pixel units.
         n: noisy copies of an image that prove its radius.
         n0: noisy copies that select the class beforehand.
@@ -141,7 +141,8 @@ def certify(
         RuntimeError: a network changed meanwhile.
     """
     config = SmoothingConfig(sigma, n, n0, alpha, seed)
-    models, images = as_models(models), DigestedImages(as_image_dataset(data))
+    models = as_models(models)
+    images = DigestedImages(images_for(models, data))
     found = Certificates([], config)
     with (
         unchanged(models),

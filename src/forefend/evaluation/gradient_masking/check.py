@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from forefend.attacks.autoattack import flags
 from forefend.checks import InputError, check_classifier, check_images, check_labels
 from forefend.data import ImageDataset
-from forefend.data.registry import as_image_dataset
 from forefend.evaluation.clean_accuracy import classifier_alone, clean_predictions
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
+from forefend.evaluation.given_images import images_for
 from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
 from forefend.evaluation.gradient_masking.check_report import CheckReport
 from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS, results_of
@@ -83,7 +83,7 @@ def check(
         InputError: the threat model, the images, the model or the folder cannot be used.
     """
     (model,) = as_models(model)
-    images, threat = as_image_dataset(data), as_threat_model(threat)
+    images, threat = images_for([model], data), as_threat_model(threat)
     validate(model, images, threat, batch_size=batch_size, budget=budget)
     folder = Path(folder) if folder else None
     recorded = records if isinstance(records, RecordedAccuracy) else None

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import forefend as ff
+from forefend.checks import InputError
+from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.given_images import images_for
+
+X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def network(classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+
+
+def of(given: Any, classes: int = 10) -> tuple[str, ...]:
+    return images_for([EvaluatedModel("mine", network(classes))], given).classes
+
+
+@pytest.mark.parametrize("y", [torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([3, 5, 3, 5, 4, 5]), torch.full((6,), 7)])
+@pytest.mark.parametrize("form", [lambda y: (X, y), lambda y: TensorDataset(X, y)])
+def test_bare_images_have_a_class_for_each_logit(form: Any, y: Tensor) -> None:
+    assert of(form(y)) == tuple(map(str, range(10)))
+
+
+def test_labels_beyond_the_logits_or_from_1_raise() -> None:
+    for y in (torch.arange(6), torch.arange(6) - 1):
+        with pytest.raises(InputError, match=r"expected 0 … 4 for 5 classes: check that labels start at 0"):
+            of((X, y), 5)
+    with pytest.raises(InputError, match=r"range over 1 … 6, expected 0 … 5"):
+        of((X, torch.arange(6) + 1), 6)
+
+
+def test_named_classes_are_kept() -> None:
+    images = ff.data.from_tensors("mine", X, torch.tensor([0, 1] * 3), classes=("cat", "dog"))
+    assert of(images) == ("cat", "dog")
+    with pytest.raises(InputError, match=r"returns shape \(2, 10\), expected \(2, 2\)"):
+        ff.evaluate(network(), images, [], allow_weak=True)
+
+
+def test_every_measurement_takes_images_that_lack_classes() -> None:
+    model, y = network().train(), torch.tensor([3, 5, 3, 5, 4, 5])
+    assert [found.n for found in ff.evaluate(model, (X, y), [], allow_weak=True)] == [6]
+    assert len(ff.certify(model, (X, y), n=20, n0=10, alpha=0.1)) == 6
+    assert ff.corruptions(model, (X, y), corruptions=["brightness"], severities=[1])
+    assert model.training
+
+
+def test_network_that_changes_itself_is_restored() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.inner(x)
+
+    counting = Counting()
+    with pytest.raises(InputError, match="mine changes its own buffers"):
+        images_for([EvaluatedModel("mine", counting)], (X, torch.zeros(6, dtype=torch.int64)))
+    assert counting.calls == 0
