@@ -168,7 +168,7 @@ def _bare_weights(folder: Path) -> str:
 
 
 WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
-    "typo": (lambda f: "cnnn", "no run, JSON card or architecture called 'cnnn': did you mean 'cnn'?"),
+    "typo": (lambda f: "cnnn", "no run, JSON card, source or architecture called 'cnnn': did you mean 'cnn'?"),
     "unfinished run": (_unfinished_run, "run holds no classifier: it has no classifier.json"),
     "no card": (lambda f: str(f / "none.json"), "no "),
     "no weights": (lambda f: f"cnn:{f / 'none.pth'}", "none.pth"),

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import jsonargparse
 import yaml  # type: ignore[import-untyped]
@@ -141,14 +141,16 @@ class Parser(jsonargparse.ArgumentParser):
         group.add_argument("--data-dir", type=str | None, help="folder of data sets (else FOREFEND_DATA, else .data)")
         group.add_argument("--size", type=int | None, help="height and width to which pictures are resized and cropped")
         group.add_argument("--channels", type=int | None, help="1 to read pictures as gray (else RGB)")
-        group.add_argument("--download", action="store_true", help="download a data set that is missing")
+        group.add_argument("--download", action="store_true", help="download a data set or weights that are missing")
 
     def add_classifiers(self) -> None:
         """Add how classifiers are loaded."""
         group = self.add_argument_group("classifiers")
         number: dict[str, Any] = {"nargs": "+", "type": float}
-        group.add_argument("--mean", **number, help="normalization of architecture:weights, one number or C")
+        group.add_argument("--mean", **number, help="normalization that the source does not name, one number or C")
         group.add_argument("--std", **number, help="likewise; --mean 0 --std 1 mean none")
+        kinds = Literal["logits", "probabilities", "labels"]
+        group.add_argument("--outputs", type=kinds, default="logits", help="what a black box returns")
         group.add_argument("--allow-weak-classifier", action="store_true", help="accept a classifier near chance")
         group.add_argument("--runs", type=str, default="runs", help="folder of runs, for a trained ARCHITECTURE")
         group.add_argument(

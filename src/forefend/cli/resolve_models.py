@@ -44,6 +44,7 @@ def named_classifier(options: Any, spec: str, mean: Any = None, std: Any = None)
         augment=data.augmentation(options.data),
         device=options.device,
         download=options.download,
+        outputs=options.outputs,
         train_missing=options.train_missing,
         data=data_options(options),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from forefend.data import ImageDataset, sample
 from forefend.models import classifiers, preprocessors
 from forefend.models.classifiers import Normalized
-from forefend.runtime.rng import KeyedRNG
+from forefend.runtime.rng import initialized as initialized
 
 
 def new_preprocessor(architecture: str, images: ImageDataset, seed: int) -> nn.Module:
@@ -29,13 +28,6 @@ def new_classifier(architecture: str, images: ImageDataset, seed: int) -> Normal
     mean, std = moments(images)
     build = partial(classifiers.build, architecture, channels=channels, classes=len(images.classes), size=size)
     return Normalized(initialized(build, seed), mean, std)
-
-
-def initialized(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a network with weights drawn from the seed, and restore torch's generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(KeyedRNG(torch.empty(0), seed, "initialise").integer() % 2**31)
-        return build()
 
 
 def moments(images: ImageDataset) -> tuple[list[float], list[float]]:

@@ -7,9 +7,10 @@ adding processes therefore change no result, and there is no state to save.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ _WEYL = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 _SINGLE = 2**-24  # float32 holds 24 bits
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -131,3 +133,10 @@ def _mix(bits: Tensor) -> Tensor:
     bits = (bits ^ _shift(bits, 30)) * _MIX_1
     bits = (bits ^ _shift(bits, 27)) * _MIX_2
     return bits ^ _shift(bits, 31)
+
+
+def initialized(build: Callable[[], Built], seed: int) -> Built:
+    """Build a network with weights drawn from the seed, and restore torch's generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KeyedRNG(torch.empty(0), seed, "initialise").integer() % 2**31)
+        return build()

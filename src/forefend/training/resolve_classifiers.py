@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -32,13 +33,14 @@ def resolve_classifier(
     spec: str,
     split: Callable[[str], ImageDataset],
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     runs: str | Path = "runs",
     seed: int = 0,
     augment: Augment | None = None,
     device: str | None = None,
     download: bool = False,
+    outputs: str = "logits",
     train_missing: bool = False,
     data: str | None = None,
 ) -> NamedClassifier:
@@ -49,13 +51,14 @@ def resolve_classifier(
             in `runs` that was trained on these images: naturally, or by the recipe after an @, as in
             `tinyresnet@trades`; `@random` is an untrained one.
         split: returns the images of `"train"` or `"test"`; it is only called where they are needed.
-        mean: normalization of `architecture:weights`.
+        mean: normalization of a source that does not name its own.
         std: likewise.
         runs: the folder of classifiers that were trained for their architecture.
         seed: of their training.
         augment: augmentation of their training.
         device: of their training, `cpu` or `cuda`; None for the fastest one available.
         download: fetch weights that are missing.
+        outputs: what a black box returns: `logits`, `probabilities` or `labels`.
         train_missing: train an architecture that was not trained yet, after printing what it costs.
         data: the options that name the images on the command line, for the message; by default their name.
 
@@ -65,7 +68,7 @@ def resolve_classifier(
     architecture, _, recipe = spec.partition("@")
     if architecture not in ARCHITECTURES or Path(spec).exists():
         shape = _shape(split) if needs_shape(spec) else {}
-        return load(spec, mean=mean, std=std, download=download, **shape)
+        return load(spec, mean=mean, std=std, download=download, outputs=outputs, **shape)
     images = split("train")
     if recipe == "random":
         return NamedClassifier(spec, spec, new_classifier(architecture, images, seed), architecture)
@@ -122,6 +125,6 @@ def train_classifier(
     return networks.classifier.eval()
 
 
-def _shape(split: Callable[[str], ImageDataset]) -> dict[str, int]:
+def _shape(split: Callable[[str], ImageDataset]) -> dict[str, Any]:
     images = split("test")
     return {"channels": images.shape[0], "size": images.shape[1], "classes": len(images.classes)}
