@@ -36,7 +36,9 @@ UNWRITABLE = (
 )
 # The library's errors name Python arguments, as `argument=value`; those of other names than the options.
 OPTIONS = {"allow_weak": "allow-weak-classifier", "monitor": "on-overfitting", "train_missing": "train-missing"}
-ARGUMENT = re.compile(r"\b(allow_weak|channels|download|mean|monitor|size|std|train_missing)=(?:True\b|Monitor\((\w+)\)|(\d+))")
+ARGUMENT = re.compile(
+    r"\b(allow_weak|channels|download|mean|monitor|size|std|train_missing)=(?:True\b|Monitor\((\w+)\)|(\d+))"
+)
 # Characters of tables and help in ASCII, for consoles that cannot encode them; others become "?".
 PLAIN = {"–": "-", "−": "-", "…": "...", "’": "'", "×": "x", "·": "*", "±": "+-", "→": "->", "≤": "<=", "≥": ">="}
 PLAIN |= {"∞": "inf", "α": "alpha", "β": "beta", "\u03b3": "gamma", "ε": "eps", "λ": "lambda", "Δ": "delta"}
