@@ -216,6 +216,8 @@ def test_onnx_file_is_a_black_box_with_its_normalization(tmp_path: Path) -> None
         load(path, channels=1, size=2)
     found = load(path, channels=1, size=2, mean=0.5, std=0.5)
     plain = load(path, channels=1, size=2, **PLAIN)
+    other = load(write_linear(tmp_path / "other.onnx", weights + 1, ("batch", 1, 2, 2)), channels=1, size=2, **PLAIN)
+    assert len({one.config()["fingerprint"] for one in (found, plain, other)}) == 3
     x = torch.rand(3, 1, 2, 2)
     assert torch.allclose(found.network(x), plain.network((x - 0.5) / 0.5))
 

@@ -73,6 +73,9 @@ class BlackBox(nn.Module):
         self.outputs, self.classes, self.digest = outputs, classes, digest
         self._score, self._name, self._batch_size = score, name, batch_size
         self._answered = False
+        # The fingerprint covers tensors alone, and two files or commands are two classifiers.
+        text = (digest or name).encode()
+        self.register_buffer("identity", torch.tensor(list(text), dtype=torch.uint8), persistent=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
         """Return a module of its own that asks the same function, which may be a session or a process."""
