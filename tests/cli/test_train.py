@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from helpers.command_line import done, refused
 from safetensors import safe_open
 from torch import Tensor
 
+from forefend.cli import train
+from forefend.cli.recommended import parse
 from forefend.cli.train import TRAINING_OPTIONS, training_options
 from forefend.models.defense import load
 from forefend.recipes import RECIPES
 from forefend.recipes.hyperparameters import hyperparameters_of
 from forefend.runtime import threads
 from forefend.training import catastrophic_overfitting, trainer
+from forefend.training.config import TrainingConfig
 
 TINY = (
     "train rtfe --data digits --images 40 --guides mlp@random --allow-weak-classifier --epochs 1 --steps 1 "
@@ -149,3 +153,42 @@ def test_train_resumes_with_number_of_threads_of_run(here: Path, monkeypatch: py
         assert seen == [2, 2]
     finally:
         torch.set_num_threads(number)
+
+
+def test_train_recommended_sets_defaults_and_says_so(here: Path) -> None:
+    line = TINY.replace("--steps 1", "--steps 4")
+    said = done(f"{line} --out runs/one --config recommended --ema 0.5 --keep-best 0.1")
+    assert "recommended: --attack-copy bf16 --precision bf16 --ema 0.99 --ema-statistics 50 --keep-best 0.05" in said
+    assert {name: value for name, value in run_config("runs/one").items() if name in TRAINING_OPTIONS} == {
+        "attack_copy": "bf16",
+        "precision": "bf16",
+        "ema": 0.5,
+        "ema_statistics": 50,
+        "keep_best": 0.1,
+        "inner_attack": "atta",
+        "atta_steps": [2, 3],
+        "atta_noise": 0.5,
+    }
+    assert load("runs/one").card.kept["images"] == 4
+    done(f"{line} --out runs/two --config=recommended --inner-attack n-fgsm")
+    assert not run_config("runs/two").keys() & {"atta_steps", "atta_noise"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recommended_options_make_the_recommended_config(name: str) -> None:
+    parser = train._parser(name, RECIPES[name])
+    build = partial(train._recipe, name)
+    options = parse(parser, ["--config", "recommended"], build)
+    recipe = build(options)
+    made, expected = training_options(recipe, options), TrainingConfig.recommended(recipe)
+    assert made.settings() == expected.settings()
+
+
+def test_train_says_what_is_not_recommended(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(train._parser("hgd", RECIPES["hgd"]), ["--config", "recommended"], partial(train._recipe, "hgd"))
+    assert "without --inner-attack: its attack is fixed" in capsys.readouterr().out
+
+
+def test_train_with_a_share_that_leaves_nothing_writes_nothing(here: Path) -> None:
+    assert "keep_best=0.01 holds out 0 of 40 training images" in refused(f"{TINY} --out never --keep-best 0.01")
+    assert not (here / "never").exists()

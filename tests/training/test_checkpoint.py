@@ -61,6 +61,7 @@ def test_load_restores_every_field_of_the_state(tmp_path: Path) -> None:
         plateau_epochs=4,
         best_score=2 / 3,
         best_weights={"0.weight": torch.rand(2, 2, dtype=torch.float64)},
+        best={"epoch": 3, "robust": 2 / 3},
         monitor_best=0.7,
         fallen_back=True,
     )

@@ -4,20 +4,25 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.spy_recipe import Spy
 from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, trained
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from forefend.checks import InputError
-from forefend.recipes import RTFE, Robustifier
+from forefend.recipes import RTFE, Adversarial, Natural, Robustifier
 from forefend.recipes.base import Batch, Networks, Trainable
 from forefend.recipes.state import TrainState
+from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.lp import Linf
 from forefend.training.ema import average_loaded, averaged, trained_networks
+from forefend.training.inner_attacks import ATTA
 
 SMALL = RTFE(Linf(0.1), steps=1, epochs=2, batch_size=16)
 
@@ -140,3 +145,76 @@ def test_fit_with_another_ema_does_not_resume(first: float | None, second: float
 def test_fit_with_invalid_ema_raises(decay: float) -> None:
     with pytest.raises(InputError, match="expected between 0 and 1"):
         train(SMALL, toy_images(), toy_cast(), ema=decay)
+
+
+def batches_of(networks: Networks, **options: object) -> list[Tensor]:
+    """Train, and return the images of every step and of every estimate."""
+    seen: list[Tensor] = []
+
+    def look(x: Tensor, rng: object) -> Tensor:
+        seen.append(x.clone())
+        return x
+
+    train(CLASSIFIER, toy_images(), networks, augment=look, **options)
+    return seen
+
+
+CLASSIFIER = Natural(epochs=2, batch_size=16)  # three steps an epoch
+
+
+def test_estimated_statistics_match_a_full_recomputation() -> None:
+    plain, estimated = toy_cast(), toy_cast()
+    train(CLASSIFIER, toy_images(), plain, ema=0.9)
+    seen = batches_of(estimated, ema=0.9, ema_statistics=4)
+    assert len(seen) == 6 + 4
+    assert all(map(torch.equal, seen[6:], seen[2:6]))  # the last four batches again
+    for own, theirs in zip(plain.classifier.parameters(), estimated.classifier.parameters(), strict=True):
+        assert torch.equal(own, theirs)
+    assert not torch.equal(plain.classifier[1].running_mean, estimated.classifier[1].running_mean)
+    update_bn(seen[2:6], plain.classifier)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(estimated.classifier[1], name), getattr(plain.classifier[1], name))
+    assert estimated.classifier[1].momentum == 0.1
+
+
+def test_estimated_statistics_are_those_of_attacked_images() -> None:
+    recipe = Adversarial(Linf(0.1), steps=2, epochs=1, batch_size=40)
+    plain, estimated = toy_cast(), toy_cast()
+    train(recipe, toy_images(), plain, ema=0.9)
+    train(recipe, toy_images(), estimated, ema=0.9, ema_statistics=1)
+    network, (x, y, index) = plain.classifier.eval(), toy_images().batch(torch.arange(40))
+    x_adv = recipe.inner_attack()(network, x, y, rng=KeyedRNG(index, 0, "train", step=0))
+    features = network[0](x_adv)
+    torch.testing.assert_close(estimated.classifier[1].running_mean, features.mean((0, 2, 3)))
+    torch.testing.assert_close(estimated.classifier[1].running_var, features.var((0, 2, 3)))
+
+
+def test_estimate_leaves_training_as_it_is(tmp_path: Path) -> None:
+    options = {"inner_attack": ATTA(), "keep_best": 0.1}
+    one, two = toy_cast(), toy_cast()
+    train(SMALL, toy_images(), one, ema=0.5, run=tmp_path / "one", **options)
+    train(SMALL, toy_images(), two, ema=0.5, ema_statistics=2, run=tmp_path / "two", **options)
+    stored = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("one", "two")]
+    for name, tensor in stored[0].items():
+        if name.startswith(("/trainables", "/average", "/state/perturbations")):
+            assert torch.equal(tensor, stored[1][name]), name
+
+
+def test_checkpoint_of_an_average_holds_the_weights_of_training_without(tmp_path: Path) -> None:
+    plain = train(SMALL, toy_images(), toy_cast())
+    train(SMALL, toy_images(), toy_cast(), ema=0.9, run=tmp_path)
+    stored = load_file(tmp_path / "checkpoint.safetensors")
+    for name, tensor in plain.preprocessor.state_dict().items():
+        assert torch.equal(tensor, stored[f"/trainables/preprocessor/networks/preprocessor/{name}"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ema": 0.9, "ema_statistics": 0}, "expected at least one batch"),
+        ({"ema_statistics": 5}, "belongs to an average"),
+    ],
+)
+def test_fit_with_invalid_ema_statistics_raises(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        train(SMALL, toy_images(), toy_cast(), **options)

@@ -19,6 +19,7 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.data.augmentation import augmentation, crop_flip
 from forefend.losses import margin
+from forefend.models.defense import pipelines
 from forefend.recipes import AAA, HGD, RECIPES, RTFE, Adversarial, Robustifier
 from forefend.recipes.base import Batch, Recipe
 from forefend.recipes.state import TrainState
@@ -28,6 +29,7 @@ from forefend.threat_models.lp import L2, Linf
 from forefend.training.batches import Batches
 from forefend.training.inner_attacks import (
     ATTA,
+    FGSMPGI,
     INNER_ATTACKS,
     AsPublished,
     AtLeast,
@@ -100,7 +102,7 @@ def test_uses_single_steps_of_each_inner_attack() -> None:
         name: [steps for steps in (1, 2, 7, 40) if not inner.uses_single_steps(steps)]
         for name, inner in INNER_ATTACKS.items()
     }
-    assert several == {"as-published": [2, 7, 40], "gradual": [40], "n-fgsm": [], "atta": []}
+    assert several == {"as-published": [2, 7, 40], "gradual": [40], "n-fgsm": [], "atta": [], "fgsm-pgi": []}
     assert not ATTA((2, 3)).uses_single_steps(1)
     assert not AtLeast().uses_single_steps(1)
 
@@ -224,9 +226,87 @@ def test_atta_with_negative_noise_raises() -> None:
         ATTA(noise=-0.5)
 
 
-def test_atta_with_l2_raises() -> None:
+@pytest.mark.parametrize("inner", [ATTA(), FGSMPGI()])
+def test_reused_perturbations_with_l2_raise(inner: InnerAttack) -> None:
     with pytest.raises(InputError, match=r"L2:0\.5, expected l∞"):
-        ATTA().check(L2(0.5))
+        inner.check(L2(0.5))
+
+
+def weighted(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """Two logits whose difference grows with each pixel by its weight; the gradient of `margin` is -2 weights."""
+
+    def f(x: Tensor) -> Tensor:
+        total = (x * weights).flatten(1).sum(1)
+        return torch.stack((total, -total), 1)
+
+    return f
+
+
+def test_fgsm_pgi_steps_along_the_gradient_and_stores_a_step_along_the_momentum() -> None:
+    x, y, rng = images()
+    state = TrainState(perturbations=torch.zeros(4, 2, 1, 4, 4, dtype=torch.float16))
+    inner = FGSMPGI(relative_step=0.5, decay=0.3)
+    up, down = torch.full((1, 4, 4), 5.0), torch.full((1, 4, 4), -5.0)
+    down[0, :2] = 2.0  # gradients of -4 in these eight pixels, of +10 in the others: of mean size 7
+    corner = x + 0.1 * (2 * rng.uniform(x) - 1).sign()
+    first = inner(ATTACK, batch(epoch=0), state)(weighted(up), x, y, rng=rng)  # the gradient is -10 everywhere
+    torch.testing.assert_close(first, x + (corner - x - 0.05).clamp(-0.1, 0.1))
+    assert state.perturbations is not None
+    torch.testing.assert_close(state.perturbations[:, 1].float(), torch.full_like(x, -1.0))
+    torch.testing.assert_close(state.perturbations[:, 0].float(), (first - x) / 0.1, rtol=0, atol=1e-3)
+    attack: Any = inner(ATTACK, batch(epoch=1), state)
+    second = attack(weighted(down), x, y, rng=rng)
+    gradient = torch.where(down < 0, 10 / 7, -4 / 7).expand_as(x)
+    torch.testing.assert_close(second, x + (first - x + 0.05 * gradient.sign()).clamp(-0.1, 0.1), rtol=0, atol=1e-4)
+    momentum = gradient - 0.3
+    torch.testing.assert_close(state.perturbations[:, 1].float(), momentum, rtol=0, atol=1e-3)
+    stored = (first - x + 0.05 * momentum.sign()).clamp(-0.1, 0.1) / 0.1
+    torch.testing.assert_close(state.perturbations[:, 0].float(), stored, rtol=0, atol=2e-3)
+    ((start, end),) = attack.pairs
+    torch.testing.assert_close(start, first, rtol=0, atol=1e-4)
+    assert torch.equal(end, second)
+
+
+def test_fgsm_pgi_momentum_decides_where_gradients_are_small() -> None:
+    x, y = 0.5 + torch.zeros(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
+    state = TrainState(perturbations=torch.zeros(4, 2, 1, 4, 4, dtype=torch.float16))
+    assert state.perturbations is not None
+    state.perturbations[:, 1] = 1.0
+    weights = torch.full((1, 4, 4), -5.0)
+    weights[0, 0] = 0.1  # a small gradient against the momentum
+    FGSMPGI()(ATTACK, batch(epoch=1), state)(weighted(weights), x, y, rng=KeyedRNG(torch.arange(4)))
+    torch.testing.assert_close(state.perturbations[:, 0].float(), torch.ones_like(x), rtol=0, atol=1e-3)
+
+
+def test_fgsm_pgi_penalty_is_the_squared_difference_of_logits() -> None:
+    networks, inner = toy_cast(), FGSMPGI(weight=10.0)
+    x, y, index = toy_images(4).batch(torch.arange(4))
+    state = TrainState(perturbations=inner.init_perturbations(toy_images(4)))
+    attack = inner(ATTACK, replace(batch(), index=index), state)
+    assert inner.penalty(attack, networks) is None  # before it ran
+    f = pipelines(networks.preprocessor, list(networks.guides))
+    x_adv = attack(lambda x: f(x)[0], x, y, rng=KeyedRNG(index))
+    ((start, end),) = attack.pairs  # type: ignore[attr-defined]
+    assert torch.equal(end, x_adv)
+    penalty = inner.penalty(attack, networks)
+    assert penalty is not None
+    expected = [10 * (a - b).square().mean() for a, b in zip(f(end), f(start), strict=True)]
+    torch.testing.assert_close(penalty, torch.stack(expected).mean())
+    assert penalty > 0
+    assert torch.autograd.grad(penalty, networks.preprocessor[0].weight)[0].abs().sum() > 0
+    assert FGSMPGI(weight=0.0).penalty(attack, networks) is None
+    assert AsPublished().penalty(attack, networks) is None
+
+
+def test_fit_adds_the_penalty_to_the_loss() -> None:
+    one, two = (trained(train(THAT_ASK[1], toy_images(), toy_cast(), inner_attack=FGSMPGI(weight=w))) for w in (0, 10))
+    assert not same(one, two)
+
+
+@pytest.mark.parametrize("options", [{"decay": 1.0}, {"decay": -0.1}, {"weight": -1.0}, {"decay": float("nan")}])
+def test_fgsm_pgi_with_an_invalid_number_raises(options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"of FGSM-PGI is .*, expected at least 0"):
+        FGSMPGI(**options)
 
 
 class Counting(InnerAttack):
@@ -256,7 +336,7 @@ def test_fit_wraps_the_inner_attack_at_every_step(recipe: Recipe) -> None:
 
 def test_batches_give_the_row_of_each_image() -> None:
     sample, rows = toy_images(1000).subset(torch.tensor([940, 7, 900, 8, 33])), list[int]()
-    batches = Batches(sample, None, 2, 2, 0, None, Accelerator(cpu=True))
+    batches = Batches(sample, 2, 2, 0, None, Accelerator(cpu=True))
     for step in range(batches.steps):
         one, _ = batches.at(step)
         assert torch.equal(sample.index[one.rows], one.index)

@@ -72,6 +72,7 @@ def weights(networks: Networks) -> list[Tensor]:
         ({"attack_copy": "fp32"}, "attack_copy was None, now 'fp32'"),
         ({"inner_attack": ATTA()}, "inner_attack was 'AsPublished', now 'ATTA(steps=(1,)"),
         ({"ema": 0.9}, "ema was None, now 0.9"),
+        ({"keep_best": 0.1}, "keep_best was None, now 0.1"),
         ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
     ],
 )
@@ -237,7 +238,8 @@ def test_fit_killed_repeatedly_gives_the_same_weights(tmp_path: Path) -> None:
         process.join()
     killed, whole = (torch.load(tmp_path / n / "weights.pt", weights_only=True) for n in ("killed", "whole"))
     assert same(list(killed.values()), list(whole.values()))
-    assert (folder / "train.jsonl").read_text() == (tmp_path / "whole" / "train.jsonl").read_text()
+    for name in ("train.jsonl", "kept.json"):
+        assert (folder / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
 def test_fit_in_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from forefend.checks import InputError, choose
 from forefend.cli.parser import Parser
+from forefend.cli.recommended import parse
 from forefend.cli.resolve_data import sample_images, split_loader
 from forefend.cli.resolve_models import named_classifier
 from forefend.data import ImageDataset, augmentation, sample
@@ -34,6 +35,7 @@ from forefend.runtime.distributed import accelerator_of
 from forefend.runtime.files import folder_name
 from forefend.runtime.folders import check_in_place, locked
 from forefend.runtime.threads import choose_threads
+from forefend.training import best_epoch
 from forefend.training.artifacts import training_config
 from forefend.training.batches import Augment
 from forefend.training.catastrophic_overfitting import ON_DETECTION, Monitor, stop
@@ -50,6 +52,8 @@ TRAINING_OPTIONS: dict[str, Any] = {
     "attack_copy": "none",
     "precision": "fp32",
     "ema": None,
+    "ema_statistics": None,
+    "keep_best": None,
     "inner_attack": "as-published",
     "atta_steps": [1],
     "atta_noise": 0.0,
@@ -66,9 +70,13 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     parser = _parser(name, choose(name, RECIPES, "recipe"))
-    folder = _run(name, parser.parse_args(arguments[1:]))
+    folder = _run(name, parse(parser, arguments[1:], partial(_recipe, name)))
     print(f"next:\n  forefend evaluate {folder} --suite quick --images 500")
     return 0
+
+
+def _recipe(name: str, options: Any) -> Recipe:
+    return build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
 
 
 def _parser(name: str, recipe: type[Recipe]) -> Parser:
@@ -111,7 +119,7 @@ def _add_training_options(parser: Parser) -> None:
         "augmentation": "auto (crop-flip for photographs, none for digits and clothes), crop-flip or none",
         "attack_copy": "networks that attacks see: none (the networks themselves), or copies in fp32 or bf16",
         "precision": "precision of the training step: fp32 or bf16",
-        "inner_attack": "as-published, gradual (fewer steps at first), n-fgsm or atta (reused perturbations)",
+        "inner_attack": "as-published, gradual (fewer steps at first), n-fgsm, atta or fgsm-pgi (reused perturbations)",
         "on_overfitting": "on catastrophic overfitting: stop or fall-back (continue with several steps)",
     }
     for name, meaning in choices.items():
@@ -119,6 +127,9 @@ def _add_training_options(parser: Parser) -> None:
     group.add_argument("--atta-steps", nargs="+", type=int, default=[1], help="steps of atta, in equal spans")
     group.add_argument("--atta-noise", type=float, default=0.0, help="noise on the starts of atta, in radii")
     group.add_argument("--ema", type=float | None, help="decay of an average of the weights, such as 0.995")
+    group.add_argument("--ema-statistics", type=int | None, help="batches that estimate BatchNorm for that average")
+    share = "share of the training images, held out to choose the epoch that resists PGD best (else the last)"
+    group.add_argument("--keep-best", type=float | None, help=share)
 
 
 def _run(name: str, options: Any) -> Path:
@@ -126,11 +137,13 @@ def _run(name: str, options: Any) -> Path:
     accelerator = accelerator_of(options.device)
     choose_threads()
     load = split_loader(options)
-    recipe = build(RECIPES[name], {s.name: options[s.name] for s in hyperparameters_of(RECIPES[name])})
+    recipe = _recipe(name, options)
     config = training_options(recipe, options)
     chosen_augmentation(options)
     config.check(recipe)  # before guides are trained on demand
     images = sample_images(load("train"), options)
+    if config.keep_best:
+        best_epoch.hold_out(images, config.keep_best, options.seed)  # refuses a share that leaves nothing
     given = {role: options[role] for role in recipe.roles if role != "guides"}
     manifest = training_config(recipe, images, options.seed) | given
     manifest |= {"data": options.data, "size": options.size, "channels": options.channels}
@@ -185,6 +198,8 @@ def training_options(recipe: Recipe, options: Any) -> TrainingConfig:
         attack_copy=choose(options.attack_copy, ATTACK_COPIES, "attack copy"),
         precision=options.precision,
         ema=options.ema,
+        ema_statistics=options.ema_statistics,
+        keep_best=options.keep_best,
         inner_attack=inner,
         monitor=Monitor(on_detection),
     )

@@ -36,6 +36,8 @@ class DefenseCard:
         data: name of the training data.
         guides: name and fingerprint of each guide, by which seen classifiers are recognized.
         ema: decay of the average over the training steps; None for the last weights.
+        kept: the epoch whose weights these are, and the accuracies on held-out training images that chose it; empty
+            for the last epoch, or where the recipe chooses one by a measure of its own.
     """
 
     architecture: str
@@ -45,6 +47,7 @@ class DefenseCard:
     data: str = ""
     guides: list[dict[str, str]] = field(default_factory=list)
     ema: float | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 class Defense(nn.Module):

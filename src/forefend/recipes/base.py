@@ -151,6 +151,7 @@ class Recipe(ABC):
     default_preprocessor: ClassVar[str] = "narrow-unet"  # architecture, as the command line names it
     default_guides: ClassVar[tuple[str, ...]] = ("tinyresnet",)
     inner_attack_replaceable: ClassVar[bool] = False  # whether `TrainingConfig.inner_attack` applies
+    keeps_best: ClassVar[bool] = False  # whether the paper keeps the best epoch, by a measure of its own
     min_steps: ClassVar[int] = 1  # of the inner attack
     loss_weights: ClassVar[tuple[str, ...]] = ()  # the fields that weight the terms of the loss, if all have one
 

@@ -52,6 +52,7 @@ class Robustifier(Recipe):
 
     roles = ("preprocessor", "guides")
     inner_attack_replaceable = True
+    keeps_best = True
     loss_weights = ("alpha", "beta", "gamma")
     default_guides = ("cnn", "tinyresnet")
 

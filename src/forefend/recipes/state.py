@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class TrainState:
         plateau_epochs: number of epochs since then.
         best_score: highest validation score so far.
         best_weights: the state dict of that epoch.
+        best: the number of that epoch and what was measured after it, if training keeps the best; else empty.
         monitor_best: highest robust accuracy that the monitor measured.
         fallen_back: whether training continues with several steps after catastrophic overfitting.
     """
@@ -36,5 +38,6 @@ class TrainState:
     plateau_epochs: int = 0
     best_score: float = -float("inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     monitor_best: float = 0.0
     fallen_back: bool = False

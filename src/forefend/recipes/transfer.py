@@ -110,6 +110,7 @@ class Transfer(Recipe):
 
     roles = ("source",)
     min_steps = 0
+    keeps_best = True
 
     threat: ThreatModel = Linf(8 / 256)
     steps: int = 7

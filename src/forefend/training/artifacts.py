@@ -16,7 +16,9 @@ from forefend.recipes import RECIPES
 from forefend.recipes.base import Networks, Recipe
 
 
-def defense_of(recipe: Recipe, data: ImageDataset, networks: Networks, ema: float | None) -> Defense:
+def defense_of(
+    recipe: Recipe, data: ImageDataset, networks: Networks, *, ema: float | None, kept: dict[str, Any]
+) -> Defense:
     """Return the trained preprocessor with its card, in eval mode; it shares the weights.
 
     A preprocessor of another class than forefend's has a card without an architecture and cannot be saved.
@@ -33,6 +35,7 @@ def defense_of(recipe: Recipe, data: ImageDataset, networks: Networks, ema: floa
         data=data.name,
         guides=known,
         ema=ema,
+        kept=kept,
     )
     return Defense(frozen(networks.preprocessor), card)
 

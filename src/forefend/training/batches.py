@@ -24,7 +24,6 @@ class Batches:
 
     Args:
         data: training images.
-        held: training images reserved for validation; None for none.
         batch_size: images a step, over all processes.
         epochs: passes over the data.
         seed: seed of order, augmentation and attacks.
@@ -33,7 +32,6 @@ class Batches:
     """
 
     data: ImageDataset
-    held: ImageDataset | None
     batch_size: int
     epochs: int
     seed: int
@@ -65,11 +63,10 @@ class Batches:
         share = len(own) * self.accelerator.num_processes / len(rows)
         return Batch(augment(x), y, index, step / self.steps, rng, epoch, own, augment), share
 
-    def held_out(self, step: int) -> Iterator[Batch]:
-        """The held-out images, not augmented; every process evaluates all of them, so that all decide alike."""
-        assert self.held is not None
-        for rows in torch.arange(len(self.held)).split(self.batch_size):
-            x, y, index = self._load(self.held, rows)
+    def held_out(self, images: ImageDataset, step: int) -> Iterator[Batch]:
+        """Held-out images, not augmented; every process evaluates all of them, so that all decide alike."""
+        for rows in torch.arange(len(images)).split(self.batch_size):
+            x, y, index = self._load(images, rows)
             # The random numbers are the same at every epoch, so that epochs are compared under the same attack.
             yield Batch(x, y, index, step / self.steps, KeyedRNG(index, self.seed, "validate"))
 

@@ -91,7 +91,7 @@ class Monitor:
             "fgsm": fgsm(threat, Mean(ce)),
             f"pgd-{self.steps}": PGD(threat, self.steps, threat.radius / 4, loss=Mean(ce)),
         }
-        return {name: _accuracy(attack, f, batch) for name, attack in attacks.items()}
+        return {name: accuracy_under(attack, f, batch) for name, attack in attacks.items()}
 
     def update(self, state: TrainState, accuracy: dict[str, float], epoch: int) -> None:
         """Compare with the best epoch so far, and call `on_detection` once.
@@ -110,7 +110,8 @@ class Monitor:
             )
 
 
-def _accuracy(attack: Attack, f: Callable[[Tensor], list[Tensor]], batch: Batch) -> float:
+def accuracy_under(attack: Attack, f: Callable[[Tensor], list[Tensor]], batch: Batch) -> float:
+    """Return the accuracy of all pipelines on a batch under an attack, in [0, 1]."""
     right: list[Tensor] = []
     for rows in torch.arange(len(batch.x), device=batch.x.device).split(64):
         x, y = batch.x[rows], batch.y[rows]

@@ -1,7 +1,8 @@
 """An exponential moving average of the weights, which generalizes better than the last ones.
 
 Source: Gowal et al., 2010.03593, and Rebuffi et al., 2103.01946, with decay 0.995 at every step. The warm-up is that
-of TensorFlow.
+of TensorFlow. The averaged weights are a network that no step has run, so that averaged BatchNorm statistics are not
+its own; Izmailov et al., 1803.05407, estimate them anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from forefend.recipes.base import Trainable
@@ -35,6 +37,30 @@ def averaged(trainables: Iterable[Trainable], decay: float) -> AveragedModel:
 def trained_networks(trainables: Iterable[Trainable]) -> nn.ModuleList:
     """The networks of all trainables as one module."""
     return nn.ModuleList(network for trainable in trainables for network in trainable.networks.values())
+
+
+def has_statistics(networks: nn.Module) -> bool:
+    """Whether a network keeps BatchNorm statistics."""
+    return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in networks.modules())
+
+
+@contextmanager
+def estimated_anew(networks: nn.Module) -> Iterator[None]:
+    """Let BatchNorm statistics become the mean over the batches that the networks see in the context, in training mode.
+
+    Until its first batch, a layer keeps its statistics for attacks, which see it in eval mode.
+    """
+    norms = [m for m in networks.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.momentum = None  # a plain mean
+        norm.num_batches_tracked.zero_()  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
 
 
 def load_average(average: AveragedModel, networks: nn.ModuleList) -> None:

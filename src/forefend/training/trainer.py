@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
-from forefend.attacks.base import Attack
-from forefend.checks import InputError, as_integer, check_type
+from forefend.checks import as_integer, check_type
 from forefend.data import ImageDataset, split
 from forefend.data.registry import as_image_dataset
 from forefend.models.freezing import frozen, gradients_enabled, restore_modes
-from forefend.recipes.base import Batch, Networks, Recipe, Trainable, no_attack
+from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.state import TrainState
 from forefend.runtime.distributed import accelerator_on, broadcast_weights, leave_group_at_exit
 from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run, run_in
 from forefend.runtime.signals import Interrupted, catch_signals
 from forefend.runtime.threads import use_threads
+from forefend.training import best_epoch
 from forefend.training.artifacts import defense_of
 from forefend.training.batches import Augment, Batches, to_accelerator
 from forefend.training.checkpoint import manifest
 from forefend.training.config import TrainingConfig
 from forefend.training.crafting import CraftingView
-from forefend.training.ema import average_loaded, averaged, load_average, trained_networks
-from forefend.training.inner_attacks import AtLeast
+from forefend.training.ema import averaged
+from forefend.training.loop import Loop
 from forefend.training.mixed_precision import mixed_precision
 from forefend.training.sanity import check_trainables, check_trained
 from forefend.training.training_log import TrainingLog
@@ -104,17 +101,17 @@ def fit(
         mixed_precision(networks, config.precision) as train,
     ):
         _run(loop, train, log, received, checkpoint_every)
-    if loop.average:
-        load_average(loop.average, loop.trained)
+        loop.finish(train)
+        log.end()
     recipe.on_train_end(networks, loop.state)
     if guides != [guide.state_digest() for guide in networks.guides]:
         raise RuntimeError("A guide changed during training, which is a defect: do not trust its weights.")
     if any(network is networks.preprocessor for network in loop.trained):
-        return defense_of(recipe, data, networks, config.ema)
+        return defense_of(recipe, data, networks, ema=config.ema, kept=loop.state.best)
     return frozen(networks.classifier)
 
 
-def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], checkpoint_every: float) -> None:
+def _run(loop: Loop, train: Networks, log: TrainingLog, received: list[int], checkpoint_every: float) -> None:
     """Take the remaining steps; end epochs, save checkpoints and stop where it is due."""
     saved, state, batches = time.monotonic(), loop.state, loop.batches
     title, main = type(loop.recipe).__name__, loop.accelerator.is_main_process
@@ -127,10 +124,10 @@ def _run(loop: _Loop, train: Networks, log: TrainingLog, received: list[int], ch
             if state.step == batches.steps or (log.run and (ended or stop or due)):  # before weights are kept
                 check_trained(loop.trained, loop.evaluated, loop.few, state.step)
             if ended:
-                accuracy = loop.end_epoch()
-                log.end_epoch(accuracy, progress)
-                if accuracy and loop.monitor:
-                    loop.monitor.update(state, accuracy, state.step // batches.per_epoch)
+                measured = loop.end_epoch(train)
+                log.end_epoch(measured, progress)
+                if "accuracy" in measured and loop.monitor:
+                    loop.monitor.update(state, measured["accuracy"], state.step // batches.per_epoch)
             if ended or stop or due:
                 loop.merge()
                 log.save()
@@ -148,20 +145,23 @@ def _loop(
     seed: int,
     augment: Augment | None,
     accelerator: Accelerator,
-) -> _Loop:
+) -> Loop:
     """Check the networks, and prepare data, optimizers and state."""
-    train, held = split(data, recipe.hold_out, seed) if recipe.hold_out else (data, None)
+    train, judging = best_epoch.hold_out(data, config.keep_best, seed) if config.keep_best else (data, None)
+    train, held = split(train, recipe.hold_out, seed) if recipe.hold_out else (train, None)
     train = to_accelerator(train, accelerator.device)
-    held = held and to_accelerator(held, accelerator.device)
-    batches = Batches(train, held, recipe.batch_size, recipe.epochs, seed, augment, accelerator)
+    held, judging = (part and to_accelerator(part, accelerator.device) for part in (held, judging))
+    batches = Batches(train, recipe.batch_size, recipe.epochs, seed, augment, accelerator)
     trainables = recipe.configure_optimizers(networks)
     check_trainables(trainables, networks.guides)
     few = batches.few(2).x
     networks.crafting().check(few, len(data.classes))
-    return _Loop(
+    return Loop(
         recipe=recipe,
         config=config,
         batches=batches,
+        held=held,
+        judging=judging,
         trainables=trainables,
         accelerator=accelerator,
         evaluated=networks.crafting(),
@@ -173,107 +173,6 @@ def _loop(
             per_image=recipe.init_state(train), perturbations=config.inner_attack.init_perturbations(train)
         ),
     )
-
-
-@dataclass
-class _Loop:
-    """The parts of a training run."""
-
-    recipe: Recipe
-    config: TrainingConfig
-    batches: Batches
-    trainables: dict[str, Trainable]
-    accelerator: Accelerator
-    evaluated: Networks  # frozen views for validation
-    view: CraftingView
-    few: Tensor  # images
-    average: AveragedModel | None
-    state: TrainState
-    before: dict[str, Tensor] = field(default_factory=dict)  # tensors of images at the last merge
-
-    def __post_init__(self) -> None:
-        self.trained = trained_networks(self.trainables.values())
-        self.monitor = self.config.monitor_for(self.recipe)
-
-    def step(self, train: Networks) -> None:
-        """Take one step: the recipe yields losses, and each trainable is updated in turn."""
-        state = self.state
-        if self.accelerator.num_processes > 1 and not self.before:
-            self.before = {name: tensor.clone() for name, tensor in self._image_tensors().items()}
-        batch, share = self.batches.at(state.step)
-        # Dropout uses torch's own generator: seeded by step, it needs no state in checkpoints.
-        torch.manual_seed(batch.rng.fold_in(purpose="torch", restart=self.accelerator.process_index).integer())
-        for network in self.trained:
-            network.train()
-        for name, loss in self.recipe.training_step(train, self.view.refresh(), batch, self._attack(batch), state):
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise InputError(f"The loss of the {name} is {value} at step {state.step}: lower lr.")
-            self._update(self.trainables[name], loss * share, batch.progress)
-            total, count = state.losses.get(name, (0.0, 0))
-            state.losses[name] = [total + value, count + 1]
-        if self.average:
-            self.average.update_parameters(self.trained)
-        state.step += 1
-
-    def merge(self) -> None:
-        """Give every process the changes that each has made to the tensors of its images."""
-        for name, tensor in self._image_tensors().items() if self.before else ():
-            old = self.before[name]
-            # Accelerators exchange only tensors on their device.
-            change = self.accelerator.reduce((tensor - old).to(self.accelerator.device), reduction="sum")
-            tensor.copy_(old + change.to(old.device))
-        self.before = {}
-
-    def end_epoch(self) -> dict[str, float]:
-        """Merge, validate, and return the accuracies that the monitor measures."""
-        self.merge()
-        with average_loaded(self.average, self.trained):
-            if self.batches.held is not None:
-                self.recipe.validate(self.evaluated, self.batches.held_out(self.state.step), self.state)
-            attack = self.recipe.inner_attack()
-            if self.monitor is None or attack is None:
-                return {}
-            return self.monitor.measure(self.evaluated, attack.threat, self.batches.few(self.monitor.images))
-
-    def any_process(self, *flags: bool) -> list[bool]:
-        """For each flag, whether it is set in any process, so that all processes act after the same step."""
-        if self.accelerator.num_processes == 1:
-            return list(flags)
-        given = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
-        return [bool(flag) for flag in self.accelerator.reduce(given, reduction="sum")]
-
-    def _attack(self, batch: Batch) -> Attack:
-        attack = self.recipe.inner_attack()
-        if attack is None:
-            return no_attack
-        return (AtLeast() if self.state.fallen_back else self.config.inner_attack)(attack, batch, self.state)
-
-    def _image_tensors(self) -> dict[str, Tensor]:
-        stored = self.state.perturbations
-        return self.state.per_image | ({} if stored is None else {"perturbations": stored})
-
-    def _update(self, trainable: Trainable, loss: Tensor, progress: float) -> None:
-        """Compute the gradients of this trainable alone, average them over processes, and take a step."""
-        parameters = trainable.parameters()
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
-        if self.accelerator.num_processes > 1:
-            self._average_over_processes([p.grad for p in parameters if p.grad is not None])
-            buffers = [b for network in trainable.networks.values() for b in network.buffers()]
-            self._average_over_processes([b for b in buffers if b.is_floating_point()])
-        for group in trainable.optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * trainable.schedule(progress) * self.state.lr_factor
-        trainable.optimizer.step()
-        trainable.optimizer.zero_grad(set_to_none=True)
-
-    def _average_over_processes(self, tensors: list[Tensor]) -> None:
-        if tensors:
-            flat = self.accelerator.reduce(torch.cat([t.flatten() for t in tensors]), reduction="mean")
-            for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-                tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager

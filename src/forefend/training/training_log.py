@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from forefend.recipes.base import Trainable
 from forefend.recipes.state import TrainState
+from forefend.runtime.files import write_versioned
 from forefend.runtime.folders import locked
 from forefend.runtime.formatting import duration
 from forefend.runtime.progress import Progress
@@ -72,16 +73,31 @@ class TrainingLog:
             path = self.run.checkpoint
             checkpoint.save(path, self.trainables, state, average=self.average, manifest=self.manifest)
 
-    def end_epoch(self, accuracy: Mapping[str, float], progress: Progress) -> None:
-        """Log the epoch's mean losses and the monitor's accuracies."""
+    def end_epoch(self, measured: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
+        """Log the epoch's mean losses, the monitor's accuracies and those on held-out images."""
         state, epoch = self.state, self.state.step // self.batches.per_epoch
         means = {name: total / count for name, (total, count) in state.losses.items()}
         state.losses.clear()
         if not self.accelerator.is_main_process:
             return
         if self.run:
-            self.run.log(epoch=epoch, step=state.step, loss=means, **({"accuracy": accuracy} if accuracy else {}))
+            self.run.log(epoch=epoch, step=state.step, loss=means, **measured)
         words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
-        words += "".join(f", {name} {share:.1%}" for name, share in accuracy.items())
+        words += "".join(f", {name} {share:.1%}" for name, share in measured.get("accuracy", {}).items())
+        if held := measured.get("held_out"):
+            words += f", robust on {held['images']} held-out images {held['robust']:.1%}"
         progress.note(words)
         progress.print(f"epoch {epoch}/{self.batches.epochs}: {words}, {duration(progress.remaining)} left")
+
+    def end(self) -> None:
+        """Say which epoch was kept, and how it was chosen; also in the folder of the run."""
+        best = self.state.best
+        if not best or not self.accelerator.is_main_process:
+            return
+        if self.run:
+            write_versioned(self.run.folder / "kept.json", {"kept": best})
+        print(
+            f"the weights of epoch {best['epoch']} of {self.batches.epochs} are kept: {best['robust']:.1%} robust, the "
+            f"highest, on {best['images']} held-out training images under {best['attack']}",
+            flush=True,
+        )
