@@ -159,7 +159,7 @@ def suite() -> list[Trial]:
 
 def guide() -> Any:
     """Return the guide, which is trained where it does not exist."""
-    return resolve_classifier(GUIDE, lambda split: data.load(DATA, split))
+    return resolve_classifier(GUIDE, lambda split: data.load(DATA, split), train_missing=True)
 
 
 if __name__ == "__main__":
