@@ -181,7 +181,10 @@ def check_logits(output: Any, count: int, classes: int) -> None:
     if tuple(output.shape) != (count, classes):
         hint = ""
         if output.ndim == 2 and output.shape[1] > classes:
-            hint = f"; if some have no image, use forefend.data.from_tensors(name, x, y, classes={output.shape[1]})"
+            hint = (
+                f"; if some have no image, use forefend.data.from_tensors(name, x, y, classes={output.shape[1]}), "
+                "or the array `classes` of an .npz file"
+            )
         raise InputError(
             f"The classifier returns shape {tuple(output.shape)}, expected ({count}, {classes}): "
             f"it must give one logit for each class of the data set{hint}."

@@ -80,6 +80,11 @@ def test_read_table_without_splits_is_split_by_hash(table: Path, capsys: pytest.
     said = f"mine.csv is not split into train and test: {len(test)} of 10 images are taken as test by a hash"
     assert said in capsys.readouterr().out
     kept = values(test)
+    few = table.with_name("few.csv")
+    few.write_text("".join(f"pics/{row}.png,{row % 2}\n" for row in range(10) if row + 1 not in kept))
+    for split in ("train", "test"):  # a training without any test images to come is refused, too
+        with pytest.raises(InputError, match=r"few\.csv is not split .* and . images are too few: add"):
+            load(few, split)
     table.write_text(table.read_text().replace("pics/9.png,1\n", ""))  # the others stay where they are
     assert values(load(table, "test")) == [value for value in kept if value != 10]
 

@@ -176,3 +176,17 @@ def test_read_damaged_folder_or_without_the_library_raises(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"needs datasets: pip install 'forefend\[datasets\]'"):
         load(tmp_path / "one", "train")
+
+
+def test_given_classes_take_precedence_and_logits_number_the_rest() -> None:
+    bare = table().remove_columns("label").add_column("label", [3, 5, 3, 5, 4, 5])
+    with pytest.raises(InputError, match="none is 0"):
+        as_image_dataset(bare)
+    assert as_image_dataset(bare, classes=7).classes == tuple("0123456")
+    assert as_image_dataset(bare, classes="abcdefgh").classes == tuple("abcdefgh")
+    assert as_image_dataset(table(), classes=["x", "y", "z"]).classes == ("x", "y", "z")
+    assert as_image_dataset(table(), classes=lambda x: 9).classes == tuple(NAMES)
+    with pytest.raises(InputError, match="0 … 1 for 2 classes"):
+        as_image_dataset(table(), classes=2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 8, 10))
+    assert [found.n for found in evaluate(network, bare, [], allow_weak=True)] == [6]

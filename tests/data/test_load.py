@@ -21,8 +21,9 @@ def test_load_unknown_name_suggests_nearest() -> None:
         load("cifar10", "test")
     with pytest.raises(InputError, match="no data set called ''"):
         load("", "test")
-    with pytest.raises(InputError, match="There is no file or folder of images no/such/folder"):
-        load("no/such/folder", "test")
+    for path in ("no/such/folder", "pets.zip"):
+        with pytest.raises(InputError, match=f"There is no file or folder of images {path}: check the path"):
+            load(path, "test")
 
 
 def test_load_with_wrong_split_or_size_raises() -> None:

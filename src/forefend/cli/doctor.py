@@ -23,6 +23,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "pillow": ("PIL", "data", "folders of pictures"),
     "scipy": ("scipy", "data", "SVHN, certificates"),
     "pooch": ("pooch", "data", "downloads"),
+    "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
 }
 
 

@@ -140,14 +140,24 @@ def from_tensors(
     if eight_bits:
         check_bytes(pixels)
     as_labels(labels, len(pixels))  # before their range: a missing label may be the only 0
-    if callable(classes):
-        classes = classes(pixels[:2] / 255 if eight_bits else pixels[:2].float())
-    if classes is None:
-        classes = numbered_classes(labels)
-    names = _numbers(classes) if isinstance(classes, int) else tuple(classes)
+    names = resolve_classes(classes, labels, lambda: pixels[:2] / 255 if eight_bits else pixels[:2].float())
     check_labels(labels, len(names), len(pixels))
     pixels = pixels.detach().cpu() if eight_bits else pixels.detach().float().cpu()
     return InMemoryDataset(name, split, pixels, labels, torch.arange(len(pixels)), names)
+
+
+def preferred(classes: Classes, names: tuple[str, ...]) -> Classes:
+    """Return the given number or names of classes, else those of the data, else a given function."""
+    return classes if isinstance(classes, Sequence | int) or not names else names
+
+
+def resolve_classes(classes: Classes, labels: Tensor, first: Callable[[], Tensor]) -> tuple[str, ...]:
+    """Return the names of classes that are given as for `from_tensors`; `first` returns the first images."""
+    if callable(classes):
+        classes = classes(first())
+    if classes is None:
+        classes = numbered_classes(labels)
+    return _numbers(classes) if isinstance(classes, int) else tuple(classes)
 
 
 def channels_first(x: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError, as_integer, check_labels
-from forefend.data.dataset import ImageDataset, check_set
+from forefend.data.dataset import check_set
 from forefend.data.image_file import MODES, decode, dimensions, load_pillow
 from forefend.data.notices import say
 
@@ -101,7 +101,7 @@ def encoded_images(
     where: str,
     size: int | None,
     channels: int | None,
-) -> ImageDataset:
+) -> EncodedImages:
     """Return the pictures at `index` as a dataset.
 
     Args:

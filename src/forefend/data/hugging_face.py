@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,10 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from forefend.checks import InputError, import_extra
+from forefend.checks import InputError, check_labels, import_extra
 from forefend.data import torch_dataset
 from forefend.data.columns import IMAGES, LABELS, find_column, no_column, several_columns
-from forefend.data.dataset import ImageDataset, check_several, from_tensors, numbered_classes
+from forefend.data.dataset import (
+    Classes,
+    ImageDataset,
+    check_several,
+    from_tensors,
+    numbered_classes,
+    preferred,
+    resolve_classes,
+)
 from forefend.data.encoded_images import encoded_images
 from forefend.data.memory import check_memory
 from forefend.data.splits import find_split, hash_split
@@ -57,11 +65,19 @@ def read(path: Path, split: str, size: int | None, channels: int | None) -> Imag
 
 
 def read_object(
-    given: Any, name: str, split: str, size: int | None, channels: int | None, *, where: str = "The Dataset"
+    given: Any,
+    name: str,
+    split: str,
+    size: int | None,
+    channels: int | None,
+    *,
+    classes: Classes = None,
+    where: str = "The Dataset",
 ) -> ImageDataset:
     """Return a Dataset, or the split of a DatasetDict, as an ImageDataset.
 
-    Images are decoded in batches, as `decode` describes, and arrays are read into memory.
+    Images are decoded in batches, as `decode` describes, and arrays are read into memory. A number
+    or names of `classes` take precedence over the names in the table, and those over a function.
 
     Raises:
         InputError: the split or a column is missing or ambiguous, or labels are no class numbers.
@@ -72,13 +88,16 @@ def read_object(
         raise InputError(f"{where} has the splits {', '.join(tables)}, expected {split}: rename one, or choose it.")
     if tables[chosen].format["type"] == "custom":  # the user's own transform
         pairs = torch_dataset.read(DataLoader(tables[chosen], batch_size=64), size, channels)
-        return from_tensors(name, *pairs, classes=class_names(tables[chosen]) or None, split=split)
+        return from_tensors(name, *pairs, classes=preferred(classes, class_names(tables[chosen])), split=split)
     tables = {name: table.with_format(None) for name, table in tables.items()}
     table = tables[chosen]
     column = _column(table.features, "Image", IMAGES, "images", where)
     label = _column(table.features, "ClassLabel", LABELS, "labels", where)
-    classes, numbers = _classes(tables, label, where)
-    labels = numbers[chosen]
+    names, numbers = _labels(tables, label, where)
+    labels, classes = numbers[chosen], preferred(classes, names)
+    if classes is None:
+        classes = numbered_classes(torch.cat(list(numbers.values())))
+        check_several(classes, where)
     if type(table.features[column]).__name__ != "Image":
         needed = len(table) * np.asarray(table[0][column]).size * 4 if len(table) else 0
         check_memory(needed, where, "save the images as pictures")
@@ -86,8 +105,12 @@ def read_object(
         return from_tensors(name, pixels, labels, classes=classes, split=split)
     feature = import_extra("datasets", "A Hugging Face data set", "datasets").Image(decode=False)
     pictures = _Column(table.select_columns([column]).cast_column(column, feature), column, where)
-    index = torch.arange(len(labels))
-    return encoded_images(name, split, pictures, labels, index, classes, where=where, size=size, channels=channels)
+    index, numbered = torch.arange(len(labels)), tuple(map(str, range(max([*labels.tolist(), 0]) + 1)))
+    held = classes if isinstance(classes, tuple) else numbered
+    images = encoded_images(name, split, pictures, labels, index, held, where=where, size=size, channels=channels)
+    named = resolve_classes(classes, labels, lambda: images.batch(index[:2])[0])
+    check_labels(labels, len(named))
+    return replace(images, classes=named)
 
 
 def class_names(table: Any) -> tuple[str, ...]:
@@ -132,21 +155,18 @@ def _column(features: Mapping[str, Any], kind: str, usual: Sequence[str], what: 
     return of_kind[0]
 
 
-def _classes(tables: Mapping[str, Any], label: str, where: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the names of the classes of all splits, and the class numbers of each split that has labels."""
+def _labels(tables: Mapping[str, Any], label: str, where: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the names of the classes, if they have some, and the class numbers of each split that has labels."""
     values = {split: list(table[label]) for split, table in tables.items() if label in table.features}
     feature = next(table.features[label] for table in tables.values() if label in table.features)
     seen = {type(value) for found in values.values() for value in found}
     if not seen <= {int} and not seen <= {str}:
         kinds = ", ".join(sorted(kind.__name__ for kind in seen))
         raise InputError(f"{where} has labels of type {kinds} in {label}, expected whole numbers or names.")
+    names = tuple(getattr(feature, "names", ()))
     if seen == {str}:
-        classes = tuple(sorted({value for found in values.values() for value in found}))
-        number = {name: row for row, name in enumerate(classes)}
+        names = tuple(sorted({value for found in values.values() for value in found}))
+        number = {name: row for row, name in enumerate(names)}
         values = {split: [number[value] for value in found] for split, found in values.items()}
-    numbers = {split: torch.tensor(found, dtype=torch.int64) for split, found in values.items()}
-    if seen != {str}:
-        named = getattr(feature, "names", None)
-        classes = tuple(named) if named else numbered_classes(torch.cat(list(numbers.values())))
-    check_several(classes, where)
-    return classes, numbers
+    check_several(names, where)
+    return names, {split: torch.tensor(found, dtype=torch.int64) for split, found in values.items()}

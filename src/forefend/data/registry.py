@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from forefend.checks import InputError, check_labels, unknown_name
 from forefend.data import hugging_face, published
-from forefend.data.dataset import Classes, ImageDataset, from_tensors
+from forefend.data.dataset import Classes, ImageDataset, from_tensors, preferred
 from forefend.data.splits import check_split
 
 # The module of each published set; it is imported when its set is read.
@@ -84,7 +83,7 @@ def load(
     if path.is_file():
         advice = "unpack it, and give its folder" if suffix in ARCHIVES else "give one of these"
         raise InputError(f"{name} is a file, expected {FORMS}: {advice}.")
-    if os.sep in name:
+    if os.sep in name or suffix:
         raise InputError(f"There is no file or folder of images {name}: check the path.")
     raise unknown_name(name, [*READERS, "digits"], "data set")
 
@@ -128,11 +127,10 @@ def as_image_dataset(
         check_labels(given.labels, len(given.classes), len(given))
         return given
     if hugging_face.is_dataset(given):
-        return hugging_face.read_object(given, name, split, size, channels)
+        return hugging_face.read_object(given, name, split, size, channels, classes=classes)
     if isinstance(given, Dataset | DataLoader):
-        named = _class_names(given)
+        classes = preferred(classes, _class_names(given))
         given = _module("torch_dataset").read(given, size, channels)
-        classes = named if named and not isinstance(classes, Sequence | int) else classes
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise InputError(
             f"A {type(given).__name__} was given as images, expected a pair (x, y), a torch Dataset or DataLoader, a "

@@ -46,11 +46,11 @@ def hash_split(keys: Sequence[str], split: str, where: str, remedy: str) -> Tens
         remedy: how to split it otherwise, the end of the message.
 
     Raises:
-        InputError: the split would hold no picture.
+        InputError: one of the splits would hold no picture.
     """
-    wanted = torch.tensor([_is_test(key) == (split == "test") for key in keys], dtype=torch.bool)
-    rows = wanted.nonzero()[:, 0]
-    if not len(rows):
+    tests = torch.tensor([_is_test(key) for key in keys], dtype=torch.bool)
+    rows = (tests if split == "test" else ~tests).nonzero()[:, 0]
+    if not 0 < len(rows) < len(keys):
         raise InputError(f"{where} is not split into train and test, and {len(keys)} images are too few: {remedy}.")
     say(
         f"{where} is not split into train and test: {len(rows)} of {len(keys)} images are taken as {split} by a hash "
