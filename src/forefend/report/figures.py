@@ -30,14 +30,14 @@ def bars(points: Sequence[Any], path: Path) -> None:
         axis.bar(places, heights, width, yerr=spreads if any(spreads) else None, label=column)
     axis.set_xticks([place + 0.4 - width / 2 for place in range(len(rows))], rows, rotation=45, ha="right")
     axis.grid(alpha=0.3, axis="y")
-    axis.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     _write(figure, path)
 
 
 def curves(points: Sequence[Any], path: Path) -> None:
     """Draw a curve for each row over the columns: ours solid with error bars, the paper's dashed."""
     rows, columns = _names(points)
-    figure = new_figure(7, 4.5)
+    figure = new_figure(9, 4.5)
     axis = figure.subplots()
     at = {(point.row, point.column): point for point in points}
     for number, row in enumerate(rows):
@@ -50,9 +50,8 @@ def curves(points: Sequence[Any], path: Path) -> None:
         if told:
             axis.plot(*zip(*told, strict=True), "--", color=f"C{number}", alpha=0.6, label=f"{row}, paper")
     axis.set_xticks(range(len(columns)), columns)
-    axis.set_ylabel("accuracy, %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     _write(figure, path)
 
 

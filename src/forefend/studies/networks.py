@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class Trained(Task):
     @cached_property
     def built(self) -> Recipe:
         """The recipe with its hyper-parameters."""
-        return build(choose(self.recipe, RECIPES, "recipe"), self.settings)
+        return _built(self.recipe, json.dumps(as_json(self.settings), sort_keys=True))
 
     def gradients(self, place: Place) -> float:
         """The gradients of all epochs: one of the weights and one for each step of the attack."""
@@ -196,6 +197,12 @@ class Trained(Task):
         if "source" in self.built.roles:
             return initialized(partial(with_new_head, source, len(images.classes)), self.seed)
         return copy.deepcopy(source)
+
+
+@cache
+def _built(recipe: str, settings: str) -> Recipe:
+    """Build a recipe once for all trainings with the same hyper-parameters, given as JSON."""
+    return build(choose(recipe, RECIPES, "recipe"), json.loads(settings))
 
 
 Source = Published | Trained

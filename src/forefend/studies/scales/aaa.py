@@ -33,7 +33,7 @@ DIGITS = Setting(
     recipes={
         "natural": {"epochs": 3},
         "adversarial": {"epochs": 2, "steps": 2, "relative_step": 0.5, "optimizer": "adam", "lr": 2e-3},
-        "aaa": {"epochs": 10, "steps": 2, "relative_step": 0.5, "batch_size": 32, "lr": 5e-3},
+        "aaa": {"epochs": 5, "steps": 1, "relative_step": 1.0, "batch_size": 32, "lr": 5e-3},
         "hgd": {"epochs": 4, "steps": 2, "relative_step": 0.5, "batch_size": 64},
     },
     attacks=_attacks("Linf:0.15", 5, 0.5, 1)
