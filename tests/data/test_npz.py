@@ -51,6 +51,7 @@ def test_load_splits_share_their_classes(tmp_path: Path) -> None:
         ({"x": X[:0], "y": Y[:0]}, "holds no images"),
         ({"x": X[:3], "y": Y}, "4 labels for 3 images"),
         ({"x": X, "y": Y[:0]}, "0 labels for 4 images"),
+        ({"x": X, "y": 0 * Y}, "mine.npz: It has one class, '0', expected two or more"),
         ({"x": X, "y": -Y}, "-2 … 0"),
         ({"x": X, "y": Y / 2}, "float64 of shape"),
         ({"x": X, "y": np.eye(4, dtype=int)}, r"shape \(4, 4\), expected integers"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forefend.checks import InputError
 from forefend.data.columns import find_column
-from forefend.data.dataset import ImageDataset, channels_first, from_tensors, numbered_classes
+from forefend.data.dataset import ImageDataset, channels_first, check_several, from_tensors, numbered_classes
 from forefend.data.memory import check_memory
 from forefend.data.splits import NAMES
 from forefend.runtime.files import check_regular
@@ -49,7 +49,9 @@ def read(path: Path, split: str) -> ImageDataset:
     except Exception as error:  # a damaged archive raises zip, zlib, value or type errors
         raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
     try:
-        return from_tensors(path.stem, _checked(x), y, classes=classes, split=split)
+        found = from_tensors(path.stem, _checked(x), y, classes=classes, split=split)
+        check_several(found.classes, "It")
+        return found
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
