@@ -24,6 +24,7 @@ from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import manifest_of
 from forefend.evaluation.model_checks import check_model, unchanged
+from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import (
     DigestedImages,
@@ -127,8 +128,11 @@ def measure(
     with unchanged(models), open_store(folder, "records", records.read) as store, torch_seed(seed):
         if folder and not process_group().rank:
             known.save(folder)
+        triples = zip(models, views, examined, strict=True)
+        outputs = [StableOutputs(view, one.x, model.name) for model, view, one in triples]
         for condition in conditions:
-            found.append(_Classification(models, views, identities, condition, store, seed, batch_size).verdicts())
+            one = _Classification(models, views, identities, condition, store, seed, batch_size, outputs)
+            found.append(one.verdicts())
             if found[0][0].keys() != found[-1][0].keys():
                 raise InputError(f"{condition} is of other images than {conditions[0]}: measure them apart.")
     forms = [(condition.corruption, condition.severity, condition.corrupt is not None) for condition in conditions]
@@ -154,6 +158,7 @@ class _Classification:
     store: ResultStore
     seed: int
     batch_size: int
+    outputs: Sequence[StableOutputs]
 
     def verdicts(self) -> list[dict[int, bool]]:
         """Return for each model whether each image is misclassified, by dataset index."""
@@ -167,6 +172,8 @@ class _Classification:
 
         def lines_of(found: dict[int, list[bool]]) -> list[Record]:
             lines = []
+            for each in self.outputs:
+                each.check()
             for number, (key, those) in enumerate(zip(keys, recorded, strict=True)):
                 if new := {i: verdicts[number] for i, verdicts in found.items() if i not in those}:
                     lines.append(record_of(key, trial, self.seed, new, images))

@@ -19,6 +19,7 @@ from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.manifest import Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
 from forefend.evaluation.model_run import Outcome, Run, Target
+from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_store
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
@@ -154,7 +155,7 @@ def _prepare(
                 "under one name."
             )
         on_device = [trial.on(device_of(view.network)) for trial in trials]
-        targets.append(Target(view, key, on_device, model.network, state))
+        targets.append(Target(view, key, on_device, model.network, state, examined.x))
     results.check_names([*(model.name for model in models), *(trial.name for trial in trials)])
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
@@ -213,7 +214,8 @@ class Evaluation:
             for target in self.targets:
                 pairs = zip(self.targets, found, strict=False)
                 alone = [each.clean for other, each in pairs if other.model.name == target.model.name]
-                run = Run(target, store, images, self.seed, self.batch_size)
+                outputs = StableOutputs(target.model.network, target.x, target.model.name)
+                run = Run(target, store, images, self.seed, self.batch_size, outputs)
                 found.append(run.outcome(allow_weak, alone[0] if alone and target.model.defended else None, warn))
             for target in self.targets:
                 if target.state != state_digest(target.original):

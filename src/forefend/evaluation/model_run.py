@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from forefend.checks import check_clean_accuracy, predictions
 from forefend.evaluation.attack_runner import Job, trial_seed
 from forefend.evaluation.clean_accuracy import CleanPredictions, classifier_alone, labels_of
 from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import DigestedImages, ResultStore, record_of
 from forefend.evaluation.results import CLEAN
@@ -32,6 +33,7 @@ class Target:
     trials: Suite  # as they run on its device
     original: nn.Module
     state: str  # the digest of the original, which must not change
+    x: Tensor  # one or two of the images
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Run:
     images: DigestedImages
     seed: int
     batch_size: int
+    outputs: StableOutputs
 
     def outcome(self, allow_weak: bool, alone: CleanPredictions | None, warn: Callable[[str], object]) -> Outcome:
         """Classify clean images, then attack those that are classified correctly.
@@ -91,10 +94,14 @@ class Run:
             index,
             self.store.verdicts(key, trial, self.seed, images),
             lambda rows: (dict(zip(*part, strict=True)) for part in run(rows)),
-            lambda found: [record_of(key, trial, self.seed, found, images)],
+            partial(self._lines, trial),
             batch_size=self.batch_size,
             summary=lambda found: f"{sum(found.values())} of {len(found)} misclassified",
         )
+
+    def _lines(self, trial: str, found: dict[int, bool], predicted: Iterable[int] = ()) -> list[Record]:
+        self.outputs.check()
+        return [record_of(self.target.key, trial, self.seed, found, self.images, predicted)]
 
     def _job(self, trial: Trial) -> Job:
         network = self.target.model.network
@@ -123,9 +130,9 @@ class Run:
             with trial_seed(CLEAN, index, self.seed), torch.no_grad():
                 return dict(zip(index.tolist(), predictions(network(x), index).tolist(), strict=True))
 
-        def line_of(found: dict[int, int]) -> Record:
+        def lines_of(found: dict[int, int]) -> list[Record]:
             verdicts = {index: predicted != labels[index] for index, predicted in found.items()}
-            return record_of(key, CLEAN, self.seed, verdicts, images, found.values())
+            return self._lines(CLEAN, verdicts, found.values())
 
         found = self.store.complete(
             f"{self.target.model.title}: {CLEAN}",
@@ -133,7 +140,7 @@ class Run:
             list(labels),
             self.store.predictions(key, CLEAN, self.seed, images),
             lambda rows: AdaptiveBatchSize(self.batch_size).map(rows, classify),
-            lambda found: [line_of(found)],
+            lines_of,
             batch_size=self.batch_size,
             summary=lambda found: f"{sum(found[i] != labels[i] for i in found)} of {len(found)} misclassified",
         )

@@ -24,6 +24,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.model_checks import unchanged
+from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
 from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -161,18 +162,24 @@ def certify(
         ]
         if folder and not process_group().rank:
             known.save(Path(folder))
-        for model, each, key in zip(models, smoothed, keys, strict=True):
+        for model, each, one, key in zip(models, smoothed, examined, keys, strict=True):
+            outputs = StableOutputs(each.network, one.x, model.name)
             found += store.complete(
                 f"{model.title}: certify",
                 images,
                 images.images.index.tolist(),
                 _recorded(store.lines, key, config, images),
                 partial(_certify, model.title, each, key, images),
-                lambda found: list(found.values()),
+                partial(_lines, outputs),
                 batch_size=1,
                 summary=lambda found: f"{len(found)} images certified",
             ).values()
     return found
+
+
+def _lines(outputs: StableOutputs, found: dict[int, Certificate]) -> list[Certificate]:
+    outputs.check()
+    return list(found.values())
 
 
 def _recorded(
