@@ -111,8 +111,13 @@ def test_evaluate_computes_damaged_lines_again(tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert evaluation_process.evaluated(tmp_path, 60) == expected
     said = capsys.readouterr().out
-    assert f"Line 2 of {path} is not used (it was edited" in said
-    assert "nor are 1 other lines" in said
+    assert f"Line 2 of {path} is moved to records.damaged.jsonl (it was edited" in said
+    assert "and 1 more like it" in said
+    damaged = (tmp_path / "records.damaged.jsonl").read_text().splitlines(keepends=True)
+    assert damaged == [lines[1], lines[3]]
+    assert evaluation_process.evaluated(tmp_path, 60) == expected
+    assert "Line" not in capsys.readouterr().out  # named once
+    assert set(judged(tmp_path).values()) == {1}
 
 
 def test_evaluate_in_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.runtime.files import read_records
+from forefend.runtime.files import DamagedLines, leave, read_records
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Record:
             raise InputError(f"it has {len(self.misclassified)} verdicts on {len(self.index)} images")
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, damaged: DamagedLines = leave) -> list[Record]:
     """Return all records in `path`, oldest first; an incomplete last line is dropped.
 
-    A line that is damaged or edited is left out, and a sentence is printed.
+    A line that is damaged or edited is left out, and `damaged` receives it.
 
     Raises:
         InputError: two lines contradict each other.
     """
     verdicts: dict[tuple[Any, ...], tuple[bool, int]] = {}
-    found = read_records(path, Record)
+    found = read_records(path, Record, damaged)
     for number, record in found:
         for index, wrong, digest in zip_longest(record.index, record.misclassified, record.images):
             case = record.model, record.trial, record.seed, index, digest

@@ -23,7 +23,7 @@ from forefend.runtime.progress import Progress
 
 SECONDS = 5.0  # between two lines where results come one by one; a kill loses no more than these
 Result = TypeVar("Result")
-Line = TypeVar("Line")
+Reader = Callable[[Path, files.DamagedLines], Sequence[Any]]  # reads the results in a file
 
 
 def key_of(network: str, images: ImageDataset) -> str:
@@ -172,34 +172,44 @@ def hold(folder: Path | None) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def open_store(folder: Path | None, stem: str, read: Callable[[Path], Sequence[Any]]) -> Iterator[ResultStore]:
+def open_store(folder: Path | None, stem: str, read: Reader) -> Iterator[ResultStore]:
     """Open the results in a folder; at the end all processes' results are in one file.
+
+    Damaged lines are set aside.
 
     Raises:
         InputError: another evaluation writes to the folder.
     """
     processes = process_group()
     with hold(folder):
-        lines = _gathered(folder, stem, processes, read) if folder else []
+        lines = _lines(folder, stem, processes, read) if folder else []
         yield ResultStore(folder, stem, lines, processes)
         if folder:
             processes.wait()
-            _gathered(folder, stem, processes, lambda path: [])
+            if not processes.rank:
+                _gather(folder, stem)
+            processes.wait()
 
 
-def _gathered(
-    folder: Path, stem: str, processes: ProcessGroup, read: Callable[[Path], Sequence[Line]]
-) -> Sequence[Line]:
-    """Put what several processes recorded into one file, and return its lines in every process."""
+def _lines(folder: Path, stem: str, processes: ProcessGroup, read: Reader) -> Sequence[Any]:
+    """Return the results in a folder, in every process."""
     whole = part_of(folder, stem, 0)
+    lines: Sequence[Any] = []
     if not processes.rank:
-        for path in sorted(folder.glob(f"{stem}-*.jsonl")):
-            files.append_lines(whole, b"".join(line + b"\n" for line in files.complete_lines(path)))
-            path.unlink()
+        _gather(folder, stem)
+        lines = read(whole, files.set_aside)
     processes.wait()
-    lines = read(whole)
+    if processes.rank:
+        lines = read(whole, files.leave)
     processes.wait()  # no process appends before all have read
     return lines
+
+
+def _gather(folder: Path, stem: str) -> None:
+    """Put what several processes recorded into one file."""
+    for path in sorted(folder.glob(f"{stem}-*.jsonl")):
+        files.append_lines(part_of(folder, stem, 0), b"".join(line + b"\n" for line in files.complete_lines(path)))
+        path.unlink()
 
 
 def part_of(folder: Path, stem: str, rank: int) -> Path:

@@ -21,6 +21,7 @@ from forefend.checks import InputError
 from forefend.runtime.folders import TEMPORARY, check_in_place, make_folder
 
 Record = TypeVar("Record")
+DamagedLines = Callable[[Path, Mapping[int, str]], None]  # the file, and by line number what is wrong
 FORMAT = 1  # of every JSON file and checkpoint; a change that older versions cannot read raises it
 
 
@@ -76,16 +77,37 @@ def complete_lines(path: Path) -> list[bytes]:
     return text[: text.rfind(b"\n") + 1].splitlines()
 
 
-def read_records(path: Path, kind: Callable[..., Record]) -> list[tuple[int, Record]]:
+def leave(path: Path, damaged: Mapping[int, str]) -> None:
+    """Name damaged lines of a file, by number with the reason; they stay where they are."""
+    _tell(path, damaged, "not used", "evaluate again to compute its images")
+
+
+def set_aside(path: Path, damaged: Mapping[int, str]) -> None:
+    """Move damaged lines into another file beside this one, so that later runs do not meet them."""
+    aside = path.with_suffix(f".damaged{path.suffix}")
+    _tell(path, damaged, f"moved to {aside.name}", "its images are computed again")
+    lines = [line + b"\n" for line in complete_lines(path)]
+    append_lines(aside, b"".join(lines[number - 1] for number in damaged))
+    write(path, b"".join(line for number, line in enumerate(lines, start=1) if number not in damaged))
+
+
+def _tell(path: Path, damaged: Mapping[int, str], what: str, effect: str) -> None:
+    number, reason = next(iter(damaged.items()))
+    others = f", and {len(damaged) - 1} more like it" if len(damaged) > 1 else ""
+    print(f"Line {number} of {path} is {what} ({reason}){others}: {effect}.", flush=True)
+
+
+def read_records(path: Path, kind: Callable[..., Record], damaged: DamagedLines = leave) -> list[tuple[int, Record]]:
     """Return the records that `append` wrote with their line numbers, oldest first.
 
-    A line that is damaged or edited is left out, and a sentence is printed. Files from before digests hold none.
+    A line that is damaged or edited is left out. Files from before digests hold none.
 
     Args:
         path: the file; it may not exist.
         kind: makes a record of the values of a line, and raises InputError or TypeError if they do not fit.
+        damaged: receives the lines that are left out: `leave` names them, and `set_aside` moves them.
     """
-    found, refused = list[tuple[int, Record]](), list[str]()
+    found, refused = list[tuple[int, Record]](), dict[int, str]()
     digests = False
     for number, line in enumerate(complete_lines(path), start=1):
         try:
@@ -96,11 +118,9 @@ def read_records(path: Path, kind: Callable[..., Record]) -> list[tuple[int, Rec
             found.append((number, kind(**content)))
             digests |= digest is not None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason = error if isinstance(error, InputError) else "it is not a record"
-            refused.append(f"Line {number} of {path} is not used ({reason})")
+            refused[number] = str(error) if isinstance(error, InputError) else "it is not a record"
     if refused:
-        others = f", nor are {len(refused) - 1} other lines" if len(refused) > 1 else ""
-        print(f"{refused[0]}{others}: the same command computes it again.", flush=True)
+        damaged(path, refused)
     return found
 
 

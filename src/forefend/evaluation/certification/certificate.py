@@ -16,7 +16,7 @@ from typing import final
 from forefend.checks import InputError
 from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.files import read_records
+from forefend.runtime.files import DamagedLines, leave, read_records
 from forefend.runtime.formatting import percent, text_table
 
 RADII = (0.0, 0.25, 0.5)  # where the papers' tables begin
@@ -104,12 +104,12 @@ def caption(config: SmoothingConfig) -> str:
     )
 
 
-def read(path: Path) -> list[Certificate]:
+def read(path: Path, damaged: DamagedLines = leave) -> list[Certificate]:
     """Return all certificates in `path`, oldest first; an incomplete last line is dropped.
 
-    A line that is damaged or edited is left out, and a sentence is printed.
+    A line that is damaged or edited is left out, and `damaged` receives it.
     """
-    return [found for _, found in read_records(path, Certificate)]
+    return [found for _, found in read_records(path, Certificate, damaged)]
 
 
 def certified(certificates: Sequence[Certificate], radius: float) -> int:
