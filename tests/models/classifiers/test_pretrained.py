@@ -276,3 +276,20 @@ def test_load_weights_of_odd_tensors_raises(kind: str, tmp_path: Path) -> None:
         in (refused(tmp_path / "w.pt"))
     )
     assert kind in refused(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [("mean", "std"), ("mu", "sigma"), ("normalizer.new_mean", "normalizer.new_std")]
+)
+def test_mean_and_std_beside_the_weights_are_compared(mean: str, std: str, tmp_path: Path) -> None:
+    net, path = net_of("cnn"), tmp_path / "w.pt"
+    beside = {mean: torch.full((1, 1, 1, 1), 0.2860), std: torch.full((1, 1, 1, 1), 0.3530)}
+    torch.save({f"model.{key}": value for key, value in net.state_dict().items()} | beside, path)
+    load_weights("cnn", path, channels=1, size=16, mean=[0.286], std=0.353)
+    with pytest.raises(InputError, match=r"w.pt stores the mean 0.286 beside its weights, and 0.5 was given"):
+        load_weights("cnn", path, channels=1, size=16, mean=0.5, std=0.353)
+    with pytest.raises(InputError, match=r"stores the std 0.353 beside its weights, and 1 was given"):
+        load_weights("cnn", path, channels=1, size=16, mean=0.286, std=1)
+    beside[mean] *= 255  # other units, which are not compared
+    torch.save(net.state_dict() | beside, path)
+    load_weights("cnn", path, channels=1, size=16, **PLAIN)

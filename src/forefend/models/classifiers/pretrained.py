@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ def load_weights(
     """
     path = Path(path)
     architecture = choose(name, ARCHITECTURES, "classifier architecture")
-    state = _rename(read_state(path), _RENAMES.get(name, {}))
+    state = read_state(path)
+    _check_stored(state, {"mean": mean, "std": std}, path.name)
+    state = _rename(state, _RENAMES.get(name, {}))
     given = {"channels": channels, "size": size}
     options: dict[str, Any] = {what: number for what, number in given.items() if number is not None}
     if _RENAMES.get(name) is _RESNET:
@@ -192,6 +194,26 @@ def fill(network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
 def _some(what: str, items: list[str]) -> str:
     shown = ", ".join(items[:3])
     return f"{what}: {shown}{f' and {len(items) - 3} more' if len(items) > 3 else ''}" if items else ""
+
+
+def _check_stored(state: dict[str, Tensor], given: Mapping[str, Any], file: str) -> None:
+    """Refuse another mean and std than those that the file holds beside the weights."""
+    for names in (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std")):
+        stored = [tensor.flatten() for name in names for key, tensor in state.items() if key.rpartition(".")[2] == name]
+        if len(stored) != 2 or stored[0].amin() < 0 or stored[0].amax() > 1:  # not both, or in other units than [0, 1]
+            continue
+        for (what, number), own in zip(given.items(), stored, strict=True):
+            value = torch.as_tensor(own if number is None else number, dtype=torch.float64).flatten()
+            alike = len(own) == len(value) or 1 in (len(own), len(value))
+            if alike and not torch.allclose(own.double(), value, rtol=0, atol=2e-3):
+                raise InputError(
+                    f"{file} stores the {what} {_numbers(own)} beside its weights, and {_numbers(value)} was given: "
+                    "give the stored one, or save the weights without it."
+                )
+
+
+def _numbers(values: Tensor) -> str:
+    return " ".join(f"{value:.4g}" for value in values.tolist())
 
 
 def _check_normalization(mean: Any, std: Any, first: Tensor) -> None:
