@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from helpers.torchrun import fail_unless_parted
-from helpers.toy_networks import toy_cast, toy_images
+from helpers.toy_networks import toy_cast, toy_images, with_roles_of
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -38,7 +38,7 @@ RECIPE = Remembering(threat=Linf(0.3), steps=4, epochs=6, batch_size=14)
 
 def radii(accelerator: Accelerator) -> Tensor:
     """Every image's radius after six epochs of three steps."""
-    fit(RECIPE, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator)
+    fit(RECIPE, toy_images(), with_roles_of(RECIPE, toy_cast(batch_norm=False)), accelerator=accelerator)
     return KEPT["radius"]
 
 
@@ -51,11 +51,12 @@ def stopped(folder: Path, accelerator: Accelerator) -> Tensor:
         return x
 
     with contextlib.suppress(Interrupted):
-        networks = toy_cast(batch_norm=False)
+        networks = with_roles_of(RECIPE, toy_cast(batch_norm=False))
         fit(RECIPE, toy_images(), networks, accelerator=accelerator, run=Run(folder), augment=ask)
         raise RuntimeError("training did not stop")
     accelerator.wait_for_everyone()
-    fit(RECIPE, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator, run=Run(folder))
+    networks = with_roles_of(RECIPE, toy_cast(batch_norm=False))
+    fit(RECIPE, toy_images(), networks, accelerator=accelerator, run=Run(folder))
     return KEPT["radius"]
 
 

@@ -72,8 +72,15 @@ def toy_cast(*, batch_norm: bool = True, guides: int = 2) -> Networks:
 def train(recipe: Recipe, images: ImageDataset, networks: Networks, **options: Any) -> Networks:
     """`fit` on the CPU whatever the machine has, with the options of TrainingConfig by name; returns the networks."""
     config = TrainingConfig(**{f.name: options.pop(f.name) for f in fields(TrainingConfig) if f.name in options})
-    fit(recipe, images, networks, accelerator=Accelerator(cpu=True), config=config, **options)
+    own = with_roles_of(recipe, networks)
+    fit(recipe, images, own, accelerator=Accelerator(cpu=True), config=config, **options)
     return networks
+
+
+def with_roles_of(recipe: Recipe, networks: Networks) -> Networks:
+    """The networks that a recipe has a role for; `fit` refuses others."""
+    roles = {"classifier" if role == "source" else role for role in recipe.roles}
+    return Networks(**{role: getattr(networks, role) for role in roles})
 
 
 def trained(networks: Networks) -> list[Tensor]:

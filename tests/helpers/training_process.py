@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from helpers.torchrun import fail_unless_parted
-from helpers.toy_networks import toy_cast, toy_images, train
+from helpers.toy_networks import toy_cast, toy_images, train, with_roles_of
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def pair(*, batch_norm: bool, accelerator: Accelerator, off: int = 0) -> Network
 
     All but the first begin with weights that are `off`.
     """
-    networks = toy_cast(batch_norm=batch_norm)
+    networks = with_roles_of(PAIR, toy_cast(batch_norm=batch_norm))
     with torch.no_grad():
         for tensor in (*networks.classifier.parameters(), *networks.classifier.buffers()):
             tensor += off * accelerator.process_index
@@ -67,10 +67,11 @@ def stopped(folder: Path, accelerator: Accelerator) -> Networks:
         return x
 
     with contextlib.suppress(Interrupted):
-        fit(PAIR, toy_images(), toy_cast(batch_norm=False), accelerator=accelerator, run=Run(folder), augment=ask)
+        networks = with_roles_of(PAIR, toy_cast(batch_norm=False))
+        fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder), augment=ask)
         raise RuntimeError("training did not stop")
     accelerator.wait_for_everyone()
-    networks = toy_cast(batch_norm=False)
+    networks = with_roles_of(PAIR, toy_cast(batch_norm=False))
     fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder))
     return networks
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.toy_networks import classifier, preprocessor, toy_images
+from helpers.toy_networks import classifier, discriminator, preprocessor, toy_images
 from torch import nn
 
 import forefend as ff
@@ -13,6 +13,7 @@ from forefend.checks import InputError
 from forefend.models.fingerprint import state_digest
 from forefend.recipes import AAA, JATP, NRP, RTFE, Adversarial, DenoisedSmoothing, Natural, Robustifier
 from forefend.recipes.base import Recipe
+from forefend.threat_models.lp import Linf
 
 SHORT: dict[str, Any] = {"epochs": 1, "steps": 1, "batch_size": 16}
 
@@ -101,3 +102,12 @@ def test_recipe_accepts_threat_model_by_name() -> None:
     assert RTFE(threat="L2:0.5").threat == ff.L2(0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected l∞"):
         NRP(threat="L2:0.5")  # type: ignore[arg-type]
+
+
+def test_fit_with_a_network_that_the_recipe_does_not_use_is_refused() -> None:
+    networks = ff.Networks(preprocessor(), [classifier()], discriminator=discriminator())
+    recipe = RTFE(Linf(0.1), steps=1, epochs=1)
+    with pytest.raises(ff.InputError, match="RTFE has no role for the discriminator given, only for guides and prep"):
+        ff.fit(recipe, toy_images(16), networks)
+    with pytest.raises(ff.InputError, match="Natural has no role for the guides given, only for classifier: remove it"):
+        ff.fit(Natural(epochs=1), toy_images(16), ff.Networks(guides=[classifier()], classifier=classifier()))

@@ -9,7 +9,24 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.models.guide import Guide
-from forefend.recipes.base import Networks, Trainable
+from forefend.recipes.base import Networks, Recipe, Trainable
+
+
+def check_roles(recipe: Recipe, networks: Networks) -> None:
+    """Refuse a network that the recipe does not use.
+
+    Raises:
+        InputError: a role is filled that the recipe does not have.
+    """
+    used = {"classifier" if role == "source" else role for role in recipe.roles}
+    given = {name: getattr(networks, name) for name in ("preprocessor", "classifier", "discriminator")}
+    filled = {name for name, network in given.items() if type(network) is not nn.Identity}
+    filled |= {"guides"} if networks.guides else set()
+    if unused := sorted(filled - used):
+        name = type(recipe).__name__
+        raise InputError(
+            f"{name} has no role for the {unused[0]} given, only for {' and '.join(sorted(used))}: remove it."
+        )
 
 
 def check_trainables(trainables: Mapping[str, Trainable], guides: Iterable[Guide]) -> None:

@@ -32,7 +32,7 @@ from forefend.training.crafting import CraftingView
 from forefend.training.ema import averaged
 from forefend.training.loop import Loop
 from forefend.training.mixed_precision import mixed_precision
-from forefend.training.sanity import check_trainables, check_trained
+from forefend.training.sanity import check_roles, check_trainables
 from forefend.training.training_log import TrainingLog
 
 
@@ -152,6 +152,7 @@ def _loop(
     train = to_accelerator(train, accelerator.device)
     held, judging = (part and to_accelerator(part, accelerator.device) for part in (held, judging))
     batches = Batches(train, recipe.batch_size, recipe.epochs, seed, augment, accelerator)
+    check_roles(recipe, networks)
     trainables = recipe.configure_optimizers(networks)
     check_trainables(trainables, networks.guides)
     few = batches.few(2).x
