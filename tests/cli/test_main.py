@@ -93,6 +93,8 @@ def test_train_help_shows_options_of_recipe() -> None:
     ("line", "words"),
     [
         ("trian", "command called 'trian': did you mean 'train'?"),
+        ("--versoin", "option called '--versoin': did you mean '--version'?"),
+        ("recipes rtef", "recipe called 'rtef': did you mean 'rtfe'?"),
         ("train rtef", "recipe called 'rtef': did you mean 'rtfe'?"),
         ("train rtfe --epohcs 1", "option --epohcs in forefend train rtfe: did you mean --epochs?"),
         ("recipes --jsn", "did you mean --json?"),
@@ -199,6 +201,23 @@ def test_train_with_wrong_config_file_is_refused(text: str, words: str, here: Pa
     (here / "options.yaml").write_text(text)
     assert words in refused("train rtfe --data digits --config options.yaml")
     assert "File does not exist" in refused("train rtfe --config nowhere.yaml")
+
+
+def test_recipes_of_a_name_prints_that_one() -> None:
+    out = done("recipes rtfe")
+    assert out.startswith(f"rtfe: {RECIPES['rtfe'].purpose()}\n    {RECIPES['rtfe'].source()}\n")
+    assert "networks: preprocessor, guides\n" in out
+    assert re.search(r"^    relative_step +0\.\d+ ", out, re.MULTILINE)
+    assert "jatp" not in out
+    assert list(json.loads(done("recipes mart trades --json"))) == ["mart", "trades"]
+
+
+def test_train_into_a_run_names_an_unknown_architecture(here: Path) -> None:
+    done(f"train ape-gan --guides {guide()} --images 40 --epochs 1 --out run")
+    for role in ("preprocessor", "discriminator"):
+        assert "architecture called 'cn': " in refused(f"train ape-gan --guides {guide()} --{role} cn --out run")
+    done("train natural --images 40 --epochs 1 --out plain")
+    assert "architecture called 'lenet': did" in refused("train natural --images 40 --classifier lenet --out plain")
 
 
 def test_recipes_json_has_every_hyperparameter() -> None:

@@ -76,7 +76,10 @@ def _run(words: list[str]) -> int:
         return 0
     try:
         if words[0] not in COMMANDS:
-            raise unknown_name(words[0], COMMANDS, "command")
+            option = words[0].startswith("-")
+            raise unknown_name(
+                words[0], ("--help", "--version") if option else COMMANDS, "option" if option else "command"
+            )
         with _interrupt_on_sigterm():
             return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
     except InputError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from forefend.cli.resolve_models import named_classifier
 from forefend.data import ImageDataset, augmentation, sample
 from forefend.data.augmentation import random_crop_flip
 from forefend.evaluation.clean_accuracy import clean_accuracy
-from forefend.models import classifiers, discriminators
+from forefend.models import classifiers, discriminators, preprocessors
 from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
 from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint
@@ -145,6 +145,7 @@ def _run(name: str, options: Any) -> Path:
     if config.keep_best:
         best_epoch.hold_out(images, config.keep_best, options.seed)  # refuses a share that leaves nothing
     given = {role: options[role] for role in recipe.roles if role != "guides"}
+    _check_architectures(given)
     manifest = training_config(recipe, images, options.seed) | given
     manifest |= {"data": options.data, "size": options.size, "channels": options.channels}
     manifest |= {name: options[name] for name, default in TRAINING_OPTIONS.items() if options[name] != default}
@@ -178,6 +179,19 @@ def _run(name: str, options: Any) -> Path:
         if accelerator.is_main_process:
             _save(trained, networks.classifier, images, folder, options, found)
     return folder
+
+
+def _check_architectures(given: Mapping[str, str]) -> None:
+    """Refuse an unknown architecture by its own name, before a folder is compared with it."""
+    known = {
+        "preprocessor": preprocessors.ARCHITECTURES | preprocessors.TRANSFORMS,
+        "discriminator": discriminators.ARCHITECTURES,
+    }
+    for role, name in given.items():
+        if role in known:
+            choose(name, known[role], f"{role} architecture")
+        elif ":" not in name and not Path(name).exists():  # neither weights, nor a run or card
+            choose(name.partition("@")[0], classifiers.ARCHITECTURES, "run, JSON card or architecture")
 
 
 def training_options(recipe: Recipe, options: Any) -> TrainingConfig:
