@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.command_line import done, files, guide, refused
+from helpers.command_line import done, files, guide, held_by_another, refused
 
 import forefend as ff
 from forefend import data
@@ -133,3 +133,10 @@ def test_suites_are_adapted_to_each_model() -> None:
     noisy, _ = baselines.with_eot(suites.SUITES["standard"](terms))
     assert all(trial.averages for trial in noisy)
     assert "rand" in str(noisy[0])
+
+
+def test_compare_into_a_folder_that_another_holds_is_refused(tmp_path: Path) -> None:
+    trained("run")
+    with held_by_another(tmp_path / "out"):
+        assert "Another process writes to out" in refused(f"compare run {OPTIONS} --out out")
+    assert not (tmp_path / "run" / "compare").exists()  # nothing was trained

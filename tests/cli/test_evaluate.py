@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from helpers.command_line import done, files, forefend, guide, refused
+from helpers.command_line import done, files, forefend, guide, held_by_another, refused
 
 from forefend.evaluation.results import load
 from forefend.recipes import RECIPES
@@ -54,7 +54,10 @@ def test_train_then_evaluate_every_recipe(name: str, here: Path) -> None:
     assert all(set(entry) == CELL and entry["n"] == 20 for entry in cells)
     assert any(entry["defended"] for entry in cells) == ("defense.json" in left)
     assert {entry["attack"] for entry in cells} == {"none", "FGSM", "PGD-20", "PGD-20 margin", "worst"}
-    assert str(load(here / "e")) in out
+    kept = load(here / "e")
+    assert all(out.count(warning) == 1 for warning in kept.warnings)
+    kept.warnings.clear()  # printed before the table
+    assert str(kept) in out
 
 
 def test_evaluate_defense_without_run_config(here: Path) -> None:
@@ -170,3 +173,18 @@ def test_train_takes_augmentation(here: Path) -> None:
     weights = [(here / name / "weights.safetensors").read_bytes() for name in ("auto", "crop-flip", "none")]
     assert weights[0] == weights[2] != weights[1]
     assert "called 'flip'" in refused(f"{line} --augmentation flip --out other")
+
+
+def test_evaluate_of_a_held_folder_is_refused_before_its_cost(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forefend.evaluation.parallel.cost_of", lambda *_, **__: pytest.fail("the cost was measured"))
+    with held_by_another(here / "e"):
+        line = "evaluate --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out e"
+        assert "Another process writes to e" in refused(line)
+    assert files(here / "e") == []
+
+
+def test_evaluate_names_one_model_and_warns_once() -> None:
+    out = done("evaluate --classifiers mlp@random --data digits --images 20 --allow-weak-classifier --out e")
+    assert re.search("^1 model, 20 images -> e$", out, re.MULTILINE)
+    assert out.count("near chance") == 1
+    assert "near chance" in done("report e")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import io
+import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,6 +58,18 @@ def refused(line: str) -> str:
 def files(folder: Path) -> list[str]:
     """The relative paths of everything in a folder."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def held_by_another(folder: Path) -> Iterator[None]:
+    """A folder with the lock that another process would have on it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @cache

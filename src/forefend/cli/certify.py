@@ -32,6 +32,7 @@ def _run(options: Any) -> str:
     from forefend.evaluation.certification.randomized_smoothing import certify
     from forefend.evaluation.certification.smoothing_config import SmoothingConfig
     from forefend.runtime.distributed import process_group
+    from forefend.runtime.formatting import counted
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
@@ -47,7 +48,7 @@ def _run(options: Any) -> str:
     folder = resolve_models.output_folder(options, "certificates", names, f"sigma{options.sigma:g}", f"s{options.seed}")
     first = not process_group().rank
     if first:
-        copies = options.n0 + options.n
-        print(f"{len(models)} models, {len(images)} images, {copies} noisy copies an image -> {folder}", flush=True)
+        sizes = f"{counted(len(models), 'model')}, {counted(len(images), 'image')}"
+        print(f"{sizes}, {options.n0 + options.n} noisy copies an image -> {folder}", flush=True)
     certificates = certify(models, images, **asdict(smoothing), folder=folder, batch_size=options.batch_size)
     return certificates.table(list(dict.fromkeys(radii))) if first else ""

@@ -28,6 +28,7 @@ def _run(options: Any) -> str:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation.corruption_robustness import corruptions
     from forefend.runtime.distributed import process_group
+    from forefend.runtime.formatting import counted
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
@@ -38,7 +39,7 @@ def _run(options: Any) -> str:
     folder = _folder(options, resolve_models.joined_names(models))
     speaks = not process_group().rank
     if speaks:
-        print(f"{len(models)} models, {len(images)} images -> {folder}", flush=True)
+        print(f"{counted(len(models), 'model')}, {counted(len(images), 'image')} -> {folder}", flush=True)
     results = corruptions(
         models,
         images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +47,7 @@ def _run(options: Any, command: list[str]) -> str:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation.evaluate import prepare
     from forefend.evaluation.parallel import processes_for
+    from forefend.evaluation.result_store import hold
     from forefend.evaluation.suites import SUITES, curve
     from forefend.evaluation.suites.selection import select_suite
     from forefend.evaluation.trial import Terms
@@ -68,13 +70,15 @@ def _run(options: Any, command: list[str]) -> str:
     folder = resolve_models.output_folder(options, "evaluations", *_protocol(options, threats, models, suite))
     evaluation = prepare(models, images, suite, folder=folder, seed=options.seed, batch_size=options.batch_size)
     ready()
-    count = processes_for(evaluation, options.processes)
-    if count > 1:
-        evaluation.known.save(folder)  # for the other processes
-    with joined(count, command):
+    with hold(folder), ExitStack() as processes:  # the folder before its cost is measured
+        count = processes_for(evaluation, options.processes)
+        if count > 1:
+            evaluation.known.save(folder)  # for the other processes
+        processes.enter_context(joined(count, command))
         results = evaluation.run(allow_weak=True)  # checked above, on more images
         if process_group().rank:
             return ""
+        results.warnings.clear()  # they were printed before the attacks
         shown = tables.cumulative(results) if options.cumulative else results
         return shown.to_text(tables.LAYOUTS["attacks" if options.attacks else "table"])
 

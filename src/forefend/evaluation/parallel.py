@@ -11,6 +11,7 @@ from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import Evaluation
 from forefend.models.freezing import device_of
 from forefend.runtime.distributed import process_group
+from forefend.runtime.formatting import counted
 from forefend.runtime.launch import may_start
 from forefend.runtime.threads import available_cores, processes_in_memory, torch_threads
 
@@ -47,7 +48,8 @@ def processes_for(evaluation: Evaluation, processes: int | None = None) -> int:
         with torch_threads(1):
             cost = cost_of(models, images, suite, batch_size=batch_size)
     shared = f", shared by {count} processes" if count > 1 else ""
-    print(f"{len(models)} models, {len(images)} images{shared} -> {evaluation.folder}", flush=True)
+    sizes = f"{counted(len(models), 'model')}, {counted(len(images), 'image')}"
+    print(f"{sizes}{shared} -> {evaluation.folder}", flush=True)
     print(cost.among(max(count, group.count)), flush=True)
     return count
 

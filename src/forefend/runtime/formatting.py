@@ -28,6 +28,15 @@ def percent(share: float, low: float, high: float, n: int | None = None) -> str:
     return f"{100 * share:.1f} [{100 * low:.1f}–{100 * high:.1f}]{count}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "model"), counted(2, "image")
+    ('1 model', '2 images')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Format a duration in seconds, minutes or hours.
 

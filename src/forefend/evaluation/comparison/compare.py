@@ -27,6 +27,7 @@ from forefend.evaluation.comparison.costs import prices
 from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
+from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN, WORST, Result
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, as_trials
@@ -41,8 +42,7 @@ from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
 from forefend.runtime.distributed import accelerator_of, process_group
 from forefend.runtime.files import folder_name
-from forefend.runtime.folders import make_folder
-from forefend.runtime.formatting import duration
+from forefend.runtime.formatting import counted, duration
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
@@ -120,24 +120,24 @@ def compare(
     log(f"{started.folder.name} took {training.budget / 1e9:.1f} GFLOP to train, the limit of each baseline")
     settings = f"{len(images)}-s{seed}-{denoiser}-sigma{sigma:g}-x{copies}-lr{lr:g}"
     folder = Path(folder) if folder else training.folder / f"{suite_name}-{_as_file_name(threat)}-{settings}"
-    make_folder(folder)  # raises before any training
-    models = [
-        ComparedModel("undefended", chosen.network, chosen.network, white_box_suite),
-        *transformed(chosen.network, train_images),
-        denoised_smoothing(training, denoiser, sigma=sigma, copies=copies),
-        fine_tuned(training, lr, recipe),
-        ComparedModel(OURS, Defended(defense, chosen.network), chosen.network, with_bpda, training.budget),
-    ]
-    for model in models:
-        model.network.to(accelerator.device)
-    log(f"{len(models)} models, {len(images)} images -> {folder}")
-    log(_cost(models, images, trials, batch_size))
-    outcomes = [_attack(model, images, trials, folder, seed=seed, batch_size=batch_size) for model in models]
     about: dict[str, Any] = {"run": str(run), "classifier": chosen.config(), "threat": str(threat)}
     about |= {"suite": suite_name, "seed": seed, "budget_flops": training.budget}
-    found = Comparison(_rows(models, outcomes, images, trials), _caption(about, images, guides), about)
-    if not process_group().rank:
-        found.save(folder)
+    with hold(folder):  # raises before any training
+        models = [
+            ComparedModel("undefended", chosen.network, chosen.network, white_box_suite),
+            *transformed(chosen.network, train_images),
+            denoised_smoothing(training, denoiser, sigma=sigma, copies=copies),
+            fine_tuned(training, lr, recipe),
+            ComparedModel(OURS, Defended(defense, chosen.network), chosen.network, with_bpda, training.budget),
+        ]
+        for model in models:
+            model.network.to(accelerator.device)
+        log(f"{counted(len(models), 'model')}, {counted(len(images), 'image')} -> {folder}")
+        log(_cost(models, images, trials, batch_size))
+        outcomes = [_attack(model, images, trials, folder, seed=seed, batch_size=batch_size) for model in models]
+        found = Comparison(_rows(models, outcomes, images, trials), _caption(about, images, guides), about)
+        if not process_group().rank:
+            found.save(folder)
     return found
 
 

@@ -26,23 +26,25 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.given_images import images_for
 from forefend.evaluation.gradient_masking.attack_suite import AttackSuite, CheckBudget
 from forefend.evaluation.gradient_masking.check_report import CheckReport
-from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS, results_of
+from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, WITH_GRADIENTS, Check, results_of
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
 from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
 from forefend.evaluation.model_checks import kept_state
+from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
 from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import write_versioned
+from forefend.runtime.formatting import counted
 from forefend.runtime.rng import torch_seed
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.parsing import as_threat_model
 
-Evaluate = Callable[[ImageDataset, Suite], list[dict[int, bool]]]
+Evaluate = Callable[..., list[dict[int, bool]]]  # of images and suite
 
 FULL: Final = CheckBudget()
 
@@ -89,37 +91,57 @@ def check(
     recorded = records if isinstance(records, RecordedAccuracy) else None
     if not isinstance(records, RecordedAccuracy) and records:
         recorded = recorded_accuracy(read_records(records, exclude=folder), model, images, threat)
-    if folder:
-        _start_folder(folder)
-    if log:
-        log(f"{model.name}: {len(images)} images{f', records -> {folder}' if folder else ''}")
+    log = log or (lambda line: None)
+    with hold(folder):
+        if folder:
+            _start_folder(folder)
+        log(f"{model.name}: {counted(len(images), 'image')}{f', records -> {folder}' if folder else ''}")
+        evaluate = partial(verdicts, model, folder=folder, seed=seed)
+        checks, evidence = _measured(
+            model, images, threat, recorded, surrogates or {}, evaluate, batch_size, budget, log
+        )
+        report = CheckReport(results_of(checks, evidence), model.name, str(threat), len(images))
+        if folder and not process_group().rank:
+            report.save(folder / "check.json")
+    return report
+
+
+def _measured(
+    model: EvaluatedModel,
+    images: ImageDataset,
+    threat: ThreatModel,
+    recorded: RecordedAccuracy | None,
+    surrogates: Mapping[str, nn.Module],
+    evaluate: Evaluate,
+    batch_size: int,
+    budget: CheckBudget,
+    log: Callable[[str], None],
+) -> tuple[Sequence[Check], Evidence]:
+    """Return which checks apply, and all that they are about."""
     evidence = _without_attacks(model, images, threat, recorded, budget.samples, batch_size)
     facts = evidence.facts
     checks = list(GENERAL)
-    if facts["logits"] and not facts["mixes"]:  # evaluation refuses other models
-        # A model may draw once a batch: small batches keep one draw from deciding the result.
-        size = min(batch_size, 8) if facts["random"] else batch_size
-        evaluate = partial(verdicts, model, folder=folder, seed=seed, batch_size=size)
-        attacks = AttackSuite(threat, budget, bool(facts["random"]))
-        suite = attacks.black_box_trials(surrogates or {})
-        suite += attacks.bypass_trials() if isinstance(model.network, Defended) else []
-        last: list[Trial] = []
-        if facts["has_gradient"]:
-            classes = evidence.classes
-            suite = [*attacks.white_box_trials(classes), *suite, *attacks.curve_trials(images.shape)]
-            last = [attacks.reference_trial(classes)]
-        if log:
-            with torch_seed(0):
-                log(str(cost_of([model], images, [*suite, *last], size).among(process_group().count)))
-        evidence = _with_outcomes(evidence, suite, evaluate(images, suite), threat)
-        checks += WITH_ATTACKS
-        for trial in last:
-            evidence = _with_reference(evidence, trial, images, evaluate)
-            checks += WITH_GRADIENTS
-    report = CheckReport(results_of(checks, evidence), model.name, str(threat), len(images))
-    if folder and not process_group().rank:
-        report.save(folder / "check.json")
-    return report
+    if not facts["logits"] or facts["mixes"]:  # evaluation refuses such models
+        return checks, evidence
+    # A model may draw once a batch: small batches keep one draw from deciding the result.
+    size = min(batch_size, 8) if facts["random"] else batch_size
+    evaluate = partial(evaluate, batch_size=size)
+    attacks = AttackSuite(threat, budget, bool(facts["random"]))
+    suite = attacks.black_box_trials(surrogates)
+    suite += attacks.bypass_trials() if isinstance(model.network, Defended) else []
+    last: list[Trial] = []
+    if facts["has_gradient"]:
+        classes = evidence.classes
+        suite = [*attacks.white_box_trials(classes), *suite, *attacks.curve_trials(images.shape)]
+        last = [attacks.reference_trial(classes)]
+    with torch_seed(0):
+        log(str(cost_of([model], images, [*suite, *last], size).among(process_group().count)))
+    evidence = _with_outcomes(evidence, suite, evaluate(images, suite), threat)
+    checks += WITH_ATTACKS
+    for trial in last:
+        evidence = _with_reference(evidence, trial, images, evaluate)
+        checks += WITH_GRADIENTS
+    return checks, evidence
 
 
 def _without_attacks(
