@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate import Accelerator
-from helpers.toy_networks import toy_cast, toy_images
+from helpers.toy_networks import toy_cast, toy_images, with_roles_of
 from torch import nn
 
 from benchmarks.speed.benchmarks import recipes
@@ -47,7 +47,7 @@ def test_image_gradients_of_fit_exclude_the_training_step(precision: str | None)
     config = TrainingConfig(attack_copy=precision)
     with recipes.image_gradients() as passes:
         recipe = RTFE(threat=Linf(0.1), steps=4, epochs=2, batch_size=8)
-        fit(recipe, toy_images(16), toy_cast(), accelerator=Accelerator(cpu=True), config=config)
+        fit(recipe, toy_images(16), with_roles_of(recipe, toy_cast()), accelerator=Accelerator(cpu=True), config=config)
     assert passes["gradients"] == 4 * 2 * 16
 
 

@@ -19,6 +19,7 @@ from forefend.cli import resolve_models
 from forefend.data import ImageDataset, sample
 from forefend.data import load as load_images
 from forefend.data.dataset import image_digests
+from forefend.evaluation import result_store
 from forefend.evaluation.gradient_masking import check as library
 from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.gradient_masking.check_report import CheckReport
@@ -235,7 +236,7 @@ def test_interrupted_check_has_marked_its_folder(here: Path, monkeypatch: pytest
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None:
     """Make the command run as one of two processes."""
-    for module in (distributed, library):
+    for module in (distributed, library, result_store):
         monkeypatch.setattr(module, "process_group", lambda: ProcessGroup(rank, 2))
 
 

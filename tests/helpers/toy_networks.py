@@ -79,6 +79,8 @@ def train(recipe: Recipe, images: ImageDataset, networks: Networks, **options: A
 
 def with_roles_of(recipe: Recipe, networks: Networks) -> Networks:
     """The networks that a recipe has a role for; `fit` refuses others."""
+    if not hasattr(recipe, "roles"):
+        return networks
     roles = {"classifier" if role == "source" else role for role in recipe.roles}
     return Networks(**{role: getattr(networks, role) for role in roles})
 

@@ -93,7 +93,8 @@ def test_natural_training_costs_known_flops() -> None:
 
 def test_predicted_cost_is_that_of_training() -> None:
     images, recipe = toy_networks.toy_images(24), RTFE(epochs=5, batch_size=8, steps=2)
-    foretold = training_flops(recipe, images, toy_networks.toy_cast())
+    networks = toy_networks.with_roles_of(recipe, toy_networks.toy_cast())
+    foretold = training_flops(recipe, images, networks)
     taken = count_compute(lambda: toy_networks.train(recipe, images, toy_networks.toy_cast())).flops
     assert foretold == pytest.approx(taken, rel=0.01)  # fit first checks the networks on two images
 
@@ -115,8 +116,9 @@ def test_predicted_cost_averages_alternating_guides() -> None:
 
 def test_predicted_cost_excludes_held_out_images() -> None:
     recipe, images = AAA(epochs=2, batch_size=8, steps=1, hold_out=0.25), toy_networks.toy_images(16)
-    per_image = flops_per_image(recipe, images, toy_networks.toy_cast())
-    assert training_flops(recipe, images, toy_networks.toy_cast()) == per_image * 12 * 2
+    networks = toy_networks.with_roles_of(recipe, toy_networks.toy_cast())
+    per_image = flops_per_image(recipe, images, networks)
+    assert training_flops(recipe, images, networks) == per_image * 12 * 2
 
 
 @given(st.floats(1, 1e15), st.floats(0.5, 1e9), st.integers(1, 60000))

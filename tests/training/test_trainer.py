@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers.spy_recipe import Spy
-from helpers.toy_networks import preprocessor, same, toy_cast, toy_images, train, trained
+from helpers.toy_networks import preprocessor, same, toy_cast, toy_images, train, trained, with_roles_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -197,7 +197,7 @@ def test_fit_returns_the_defense_it_trained(tmp_path: Path) -> None:
 
 
 def test_fit_of_a_foreign_preprocessor_returns_what_cannot_be_saved(tmp_path: Path) -> None:
-    defense = fit(SMALL, toy_images(), toy_cast(), accelerator=CPU)
+    defense = fit(SMALL, toy_images(), with_roles_of(SMALL, toy_cast()), accelerator=CPU)
     assert isinstance(defense, Defense)
     with pytest.raises(InputError, match=r"^Sequential is not a preprocessor of forefend"):
         defense.save(tmp_path)
@@ -205,7 +205,7 @@ def test_fit_of_a_foreign_preprocessor_returns_what_cannot_be_saved(tmp_path: Pa
 
 
 def test_fit_returns_the_classifier_in_eval_mode() -> None:
-    networks = toy_cast()
+    networks = with_roles_of(Natural(), toy_cast())
     classifier = fit(Natural(epochs=1), toy_images(), networks, accelerator=CPU)
     assert not classifier.training
     for ours, own in zip(classifier.parameters(), networks.classifier.parameters(), strict=True):
@@ -214,8 +214,8 @@ def test_fit_returns_the_classifier_in_eval_mode() -> None:
 
 def test_fit_accepts_a_pair_of_tensors_as_training_images() -> None:
     x, y, _ = toy_images().batch(torch.arange(40))
-    one, other = toy_cast(), toy_cast()
     recipe = Robustifier(Linf(0.1), steps=1, epochs=1, batch_size=16, hold_out=0.2)
+    one, other = (with_roles_of(recipe, toy_cast()) for _ in range(2))
     fit(recipe, (x, y), one, accelerator=CPU)
     fit(recipe, toy_images(), other, accelerator=CPU)
     assert same(trained(one), trained(other))

@@ -18,6 +18,8 @@ def check_roles(recipe: Recipe, networks: Networks) -> None:
     Raises:
         InputError: a role is filled that the recipe does not have.
     """
+    if not hasattr(recipe, "roles"):  # a recipe that no command trains need not name them
+        return
     used = {"classifier" if role == "source" else role for role in recipe.roles}
     given = {name: getattr(networks, name) for name in ("preprocessor", "classifier", "discriminator")}
     filled = {name for name, network in given.items() if type(network) is not nn.Identity}
