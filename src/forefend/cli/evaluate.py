@@ -80,7 +80,7 @@ def _run(options: Any, command: list[str]) -> str:
             return ""
         results.warnings.clear()  # they were printed before the attacks
         shown = tables.cumulative(results) if options.cumulative else results
-        return shown.to_text(tables.LAYOUTS["attacks" if options.attacks else "table"])
+        return shown.to_text(tables.chosen_layout(options))
 
 
 def pgd_options(options: Any) -> dict[str, Any]:

@@ -112,6 +112,9 @@ class Parser(jsonargparse.ArgumentParser):
         """Add what the table of an evaluation shows."""
         self.add_argument("--attacks", action="store_true", help="show every attack, not only the worst of each image")
         self.add_argument(
+            "--changes", action="store_true", help="show fooling rates, and how far attack and preprocessor move images"
+        )
+        self.add_argument(
             "--cumulative", action="store_true", help="count an image misclassified at a radius at every larger one"
         )
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     found = [results.load(_evaluation(path) if options.seeds else path) for path in paths]
     if options.cumulative:
         found = [tables.cumulative(one) for one in found]
-    layout = tables.LAYOUTS["attacks" if options.attacks else "table"]
+    layout = tables.chosen_layout(options)
     if options.seeds:
         rows = tables.over_seeds(found)
         print(formatting.markdown_table(*rows) if options.markdown else formatting.text_table(*rows))

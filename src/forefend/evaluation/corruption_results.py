@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, final
 
-from forefend.evaluation.results import CLEAN, read_rows, sealed
+from forefend.evaluation.result_rows import read_rows, sealed
+from forefend.evaluation.results import CLEAN
 from forefend.evaluation.statistics import Z95, wilson
 from forefend.runtime.files import write_versioned
 from forefend.runtime.formatting import markdown_table, percent, text_table

@@ -26,6 +26,7 @@ from forefend.evaluation.manifest import manifest_of
 from forefend.evaluation.model_checks import check_model, unchanged
 from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.records import Record
+from forefend.evaluation.result_rows import check_names
 from forefend.evaluation.result_store import (
     DigestedImages,
     ResultStore,
@@ -33,7 +34,6 @@ from forefend.evaluation.result_store import (
     open_store,
     record_of,
 )
-from forefend.evaluation.results import check_names
 from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group

@@ -20,6 +20,7 @@ from forefend.evaluation.manifest import Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
 from forefend.evaluation.model_run import Outcome, Run, Target
 from forefend.evaluation.output_stability import StableOutputs
+from forefend.evaluation.result_rows import check_names
 from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_store
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
@@ -156,7 +157,7 @@ def _prepare(
             )
         on_device = [trial.on(device_of(view.network)) for trial in trials]
         targets.append(Target(view, key, on_device, model.network, state, examined.x))
-    results.check_names([*(model.name for model in models), *(trial.name for trial in trials)])
+    check_names([*(model.name for model in models), *(trial.name for trial in trials)])
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
     return Evaluation(targets, images, trials, folder, seed, batch_size, manifest, known)
@@ -194,6 +195,8 @@ class Evaluation:
                 found += row.count(labels, outcome.verdicts)
                 found.warnings += outcome.warnings
                 found.predictions[model.title] = outcome.clean.per_class()
+                pairs = zip(labels, outcome.movement, strict=True)
+                found.movement[model.title] = {results.label_of(*label): moved for label, moved in pairs if moved}
             if self.folder and not process_group().rank:
                 results.save(self.folder, found)
                 self.manifest.save(self.folder)

@@ -26,6 +26,7 @@ class Record:
         images: a digest of each image and its label; a record without digests is counted, and not
             resumed from.
         predicted: the class predicted for each image, on clean images of an evaluation.
+        moved: for a defended model, how far each image was moved: the differences of `Movement`.
     """
 
     model: str
@@ -35,10 +36,11 @@ class Record:
     misclassified: list[bool]
     images: list[str] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
+    moved: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         types = {"model": str, "trial": str, "seed": int, "index": list, "misclassified": list, "images": list}
-        types["predicted"] = list
+        types |= {"predicted": list, "moved": list}
         for name, kind in types.items():
             if type(getattr(self, name)) is not kind:
                 raise InputError(f"its {name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
@@ -46,6 +48,8 @@ class Record:
             for value in getattr(self, name):
                 if type(value) is not kind:
                     raise InputError(f"its {name} holds {value!r:.40}, expected values of type {kind.__name__}")
+        if any(type(row) is not list or len(row) != 3 or {*map(type, row)} - {float, int} for row in self.moved):
+            raise InputError("its moved holds other values than three numbers for each image")
         if len(self.misclassified) != len(self.index) or len(self.images) not in (0, len(self.index)):
             raise InputError(f"it has {len(self.misclassified)} verdicts on {len(self.index)} images")
 

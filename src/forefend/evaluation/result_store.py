@@ -138,6 +138,10 @@ class ResultStore:
         """Return the recorded classes of images that have not changed since."""
         return self._recorded_values(key, trial, seed, images, lambda record: record.predicted)
 
+    def moved(self, key: str, trial: str, seed: int, images: DigestedImages) -> dict[int, list[float]]:
+        """Return how far images that have not changed since were moved."""
+        return self._recorded_values(key, trial, seed, images, lambda record: record.moved)
+
     def _recorded_values(
         self,
         key: str,
@@ -160,10 +164,15 @@ def record_of(
     verdicts: Mapping[int, bool],
     images: DigestedImages,
     predicted: Iterable[int] = (),
+    moved: Mapping[int, list[float]] | None = None,
 ) -> Record:
-    """Return the line that records some verdicts, on clean images with the predicted classes."""
+    """Return the line that records some verdicts, on clean images with the predicted classes.
+
+    `moved` is how far each image was moved, where it is known of all.
+    """
     digests = [images.digest(i) for i in verdicts]
-    return Record(key, trial, seed, list(verdicts), list(verdicts.values()), digests, list(predicted))
+    known = [moved[i] for i in verdicts] if moved and moved.keys() >= verdicts.keys() else []
+    return Record(key, trial, seed, list(verdicts), list(verdicts.values()), digests, list(predicted), known)
 
 
 def hold(folder: Path | None) -> AbstractContextManager[None]:

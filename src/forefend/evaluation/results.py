@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from forefend.checks import InputError
 from forefend.evaluation import records
+from forefend.evaluation.movement import Movement, from_json
+from forefend.evaluation.result_rows import read_rows, sealed
 from forefend.evaluation.statistics import wilson
-from forefend.runtime.files import content_digest, read_versioned, write_versioned
+from forefend.runtime.files import read_versioned, write_versioned
 from forefend.runtime.formatting import markdown_table, percent, text_table
 from forefend.threat_models.base import format_radius
 
 CLEAN = "none"
 WORST = "worst"
-ROUNDING = 1e-9  # by which a stored share may leave its range
-Layout = Callable[[Sequence["Result"]], tuple[list[str], list[list[str]]]]  # heading and rows of a table
+Layout = Callable[["Results"], tuple[list[str], list[list[str]]]]  # heading and rows of a table
 Curve = list[tuple[float, frozenset[int]]]  # radius and misclassified images
 
 
@@ -66,6 +66,7 @@ class Results(list[Result]):
         warnings: signs that a model does not work on clean images, a sentence each.
         predictions: by title of the model, how many clean images each class is predicted for.
         classes: the names of the classes, where they are known.
+        movement: by title of a defended model and `label_of` an attack, how far images are moved.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Results(list[Result]):
         warnings: Iterable[str] = (),
         predictions: Mapping[str, Sequence[int]] | None = None,
         classes: Sequence[str] = (),
+        movement: Mapping[str, Mapping[str, Movement]] | None = None,
     ) -> None:
         super().__init__(results)
         self.warnings, self.predictions, self.classes = list(warnings), dict(predictions or {}), list(classes)
+        self.movement = dict(movement or {})
 
     def __str__(self) -> str:
         return self.to_text(rows_of)
@@ -90,6 +93,20 @@ class Results(list[Result]):
         """Return the warnings and the table in Markdown; the layout is `rows_of` by default."""
         warnings = [f"**Warning:** {warning}" for warning in self.warnings]
         return "\n\n".join([*warnings, markdown_table(*(layout or rows_of)(self)), caption(self)])
+
+    def fooling_rate(self, result: Result) -> float | None:
+        """Return the share of the images classified correctly without an attack whose prediction it changes.
+
+        None if no image is classified correctly, or the clean accuracy is missing.
+        """
+        model = (result.classifier, result.defended, result.seed)
+        clean = [r.accuracy for r in self if r.attack == CLEAN and (r.classifier, r.defended, r.seed) == model]
+        return 1 - result.accuracy / clean[0] if clean and clean[0] else None
+
+    def moved(self, result: Result) -> Movement | None:
+        """Return how far the images of a result are moved; None where that was not measured."""
+        title = f"{result.classifier}{' defended' * result.defended}"
+        return self.movement.get(title, {}).get(label_of(result.attack, result.norm, result.radius))
 
     def worst(self, classifier: str | None = None, *, defended: bool | None = None) -> Result:
         """Return the lowest accuracy, of all results or of one classifier.
@@ -172,6 +189,11 @@ def columns_of(results: Sequence[Result]) -> list[tuple[str, float]]:
     return sorted({(r.norm, r.radius) for r in results})
 
 
+def label_of(attack: str, norm: str, radius: float) -> str:
+    """Return the text that tells the attacks of an evaluation apart."""
+    return f"{attack} {column_title(norm, radius)}"
+
+
 def column_title(norm: str, radius: float) -> str:
     """Return the heading of a column."""
     return f"{norm} {format_radius(radius)}" if norm else "clean"
@@ -200,6 +222,8 @@ def save(folder: Path, results: Iterable[Result]) -> None:
     if isinstance(results, Results):
         content |= {"warnings": results.warnings, "predictions": results.predictions}
         content |= {"classes": results.classes} if results.classes else {}
+        moved = {title: {name: asdict(one) for name, one in own.items()} for title, own in results.movement.items()}
+        content |= {"movement": moved} if any(moved.values()) else {}
     write_versioned(folder / "summary.json", content)
 
 
@@ -218,63 +242,7 @@ def load(folder: Path) -> Results:
     records.read(folder / "records.jsonl")  # names lines that were edited
     rows = read_rows(folder / "summary.json", Result)
     held = read_versioned(folder / "summary.json")
-    more = {
-        name: held[name] for name in ("warnings", "predictions", "classes") if isinstance(held, dict) and name in held
-    }
-    return Results((Result(**row) for row in rows), **more)
-
-
-def sealed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return rows for a JSON file, with a digest that tells an edited file."""
-    return {"results": rows, "digest": content_digest(rows)}
-
-
-def read_rows(path: Path, kind: type) -> list[dict[str, Any]]:
-    """Read the list `results` of a JSON file, with the fields of the dataclass `kind`.
-
-    Raises:
-        InputError: there is no such file, or it holds something else.
-    """
-    held = read_versioned(path)
-    rows = held.get("results") if isinstance(held, dict) else held  # a list before formats
-    wanted = {f.name for f in fields(kind)}
-    if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != wanted for row in rows):
-        raise InputError(f"{path} holds no list of results: evaluate again to write it anew.")
-    edited = isinstance(held, dict) and "digest" in held and held["digest"] != sealed(rows)["digest"]
-    for row in rows:
-        if fault := _fault_of(row) or ("its digest differs" if edited else None):
-            raise InputError(f"{path} was edited or damaged ({fault}): evaluate again to write it anew.")
-    return rows
-
-
-def _fault_of(row: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the values of a result, None if nothing is."""
-    for name, value in row.items():
-        number = type(value) in (int, float) and math.isfinite(value)
-        if name in ("accuracy", "low", "high", "cumulative") and not (number and -ROUNDING <= value <= 1 + ROUNDING):
-            return f"{name} is {value!r}, expected a number in [0, 1]"
-        if name == "n" and not (type(value) is int and value >= 1):
-            return f"n is {value!r}, expected an integer of at least 1"
-        if name == "radius" and not (number and value >= 0):
-            return f"radius is {value!r}, expected a number of at least 0"
-        if name in ("classifier", "attack", "norm", "corruption") and not is_plain_name(value):
-            return f"{name} is {value!r}, expected a name of printable characters without < > |"
-    if not row["low"] - ROUNDING <= row["accuracy"] <= row["high"] + ROUNDING:
-        return f"accuracy is {row['accuracy']}, expected a number from low {row['low']} to high {row['high']}"
-    return None
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Refuse names of models and trials that a table cannot show.
-
-    Raises:
-        InputError: a name holds markup or characters that cannot be printed.
-    """
-    for name in names:
-        if not is_plain_name(name):
-            raise InputError(f"The name {name!r} has characters that tables cannot show: leave out < > | and controls.")
-
-
-def is_plain_name(name: Any) -> bool:
-    """Whether a name can be printed in a table, also in Markdown."""
-    return isinstance(name, str) and name.isprintable() and not set(name) & set("<>|")
+    held = held if isinstance(held, dict) else {}
+    more = {name: held[name] for name in ("warnings", "predictions", "classes") if name in held}
+    moved = {title: from_json(own) for title, own in held.get("movement", {}).items()}
+    return Results((Result(**row) for row in rows), **more, movement=moved)

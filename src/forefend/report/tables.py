@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from forefend.checks import InputError
 from forefend.evaluation import results
@@ -28,13 +29,31 @@ def attacks_of(found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
+def changes_of(found: Results) -> tuple[list[str], list[list[str]]]:
+    """Return heading and rows: for each attack its fooling rate in %, and the mean |Δ| in 8-bit pixel values (JATP).
+
+    The columns Δ are of the attack, x to x_adv; of the output, x to g(x_adv); of the preprocessor, x_adv to g(x_adv).
+    """
+    heading = ["classifier", "defense", "attack", "radius", "accuracy", "fooling rate"]
+    heading += ["Δ attack /255", "Δ output /255", "Δ preprocessor /255"]
+    rows = []
+    for result in found:
+        fooled, moved = found.fooling_rate(result), found.moved(result)
+        distances = (moved.attack, moved.output, moved.preprocessor) if moved else ()
+        figures = [f"{255 * distance:.2f}" for distance in distances] or ["–"] * 3
+        rate = "–" if fooled is None or not result.norm else f"{100 * fooled:.1f}"
+        what = [result.classifier, "yes" if result.defended else "no", result.attack]
+        rows.append([*what, column_title(result.norm, result.radius), f"{100 * result.accuracy:.1f}", rate, *figures])
+    return heading, rows
+
+
 def cumulative(found: Results) -> Results:
     """Return results in which an image misclassified at a radius is misclassified at every larger one (RTFE)."""
     changed = []
     for result in found:
         low, high = wilson(round(result.cumulative * result.n), result.n)
         changed.append(replace(result, accuracy=result.cumulative, low=low, high=high))
-    return Results(changed, found.warnings, found.predictions, found.classes)
+    return Results(changed, found.warnings, found.predictions, found.classes, found.movement)
 
 
 def over_seeds(found: Sequence[Sequence[Result]]) -> tuple[list[str], list[list[str]]]:
@@ -62,9 +81,14 @@ def over_seeds(found: Sequence[Sequence[Result]]) -> tuple[list[str], list[list[
     return heading, rows
 
 
-def markdown(found: Sequence[Result], layout: Layout = rows_of) -> str:
+def markdown(found: Results, layout: Layout = rows_of) -> str:
     """Return a table in Markdown; `layout` is `rows_of` or `attacks_of`."""
     return markdown_table(*layout(found)) + "\n\n" + caption(found)
+
+
+def chosen_layout(options: Any) -> Layout:
+    """Return the layout that the options of a command name."""
+    return LAYOUTS["changes" if options.changes else "attacks" if options.attacks else "table"]
 
 
 def renewed(document: str, root: Path) -> str:
@@ -93,7 +117,7 @@ def renewed(document: str, root: Path) -> str:
     return re.sub(pattern, block, document, flags=re.DOTALL)
 
 
-LAYOUTS: dict[str, Layout] = {"table": rows_of, "attacks": attacks_of}
+LAYOUTS: dict[str, Layout] = {"table": rows_of, "attacks": attacks_of, "changes": changes_of}
 
 
 def headline(names: Sequence[str], root: Path) -> str:

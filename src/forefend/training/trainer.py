@@ -32,7 +32,7 @@ from forefend.training.crafting import CraftingView
 from forefend.training.ema import averaged
 from forefend.training.loop import Loop
 from forefend.training.mixed_precision import mixed_precision
-from forefend.training.sanity import check_roles, check_trainables
+from forefend.training.sanity import check_roles, check_trainables, check_trained
 from forefend.training.training_log import TrainingLog
 
 
