@@ -23,7 +23,7 @@ from forefend.evaluation.result_store import part_of
 from forefend.runtime import distributed, files
 from forefend.runtime.distributed import ProcessGroup, process_group
 from forefend.runtime.folders import locked
-from forefend.training.trainer import _Loop
+from forefend.training.loop import Loop
 
 
 @given(rows=st.integers(0, 60), size=st.integers(1, 20), count=st.integers(1, 5))
@@ -60,7 +60,7 @@ def test_what_is_learnt_of_images_is_exchanged_on_the_device_and_stays_where_it_
     told = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
     kept = {"kept": torch.ones(2)}
     loop: Any = SimpleNamespace(before={"kept": torch.ones(2)}, _image_tensors=lambda: kept, accelerator=told)
-    _Loop.merge(loop)
+    Loop.merge(loop)
     assert exchanged == [torch.device("meta")]
     assert kept["kept"].tolist() == [2, 7]
 
