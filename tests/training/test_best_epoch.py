@@ -11,9 +11,8 @@ from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, tr
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.models.guide import Guide
 from forefend.recipes import HGD, RECIPES, RTFE, Adversarial, Natural, Robustifier
-from forefend.recipes.base import Batch, Networks
+from forefend.recipes.base import Batch
 from forefend.runtime.files import read_versioned
 from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
@@ -23,17 +22,18 @@ from forefend.training import best_epoch
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
+PROBE = toy_images(8).batch(torch.arange(8))[0]
 SMALL = RTFE(Linf(0.1), steps=1, epochs=4, batch_size=16)
 
 
 class Scores:
-    """A measure of each epoch that is given beforehand; it keeps the weights and the images that it is handed."""
+    """A measure of each epoch that is given beforehand; it keeps the images, and the answer of the first guide."""
 
     def __init__(self, *robust: float) -> None:
-        self.robust, self.weights, self.index = iter(robust), list[Tensor](), list[Tensor]()
+        self.robust, self.logits, self.index = iter(robust), list[Tensor](), list[Tensor]()
 
-    def __call__(self, networks: Networks, threat: ThreatModel, batches: Iterable[Batch]) -> dict[str, Any]:
-        self.weights.append(networks.preprocessor[0].weight.clone())
+    def __call__(self, f: Any, threat: ThreatModel, batches: Iterable[Batch]) -> dict[str, Any]:
+        self.logits.append(f(PROBE)[0])
         self.index.append(torch.cat([batch.index for batch in batches]))
         return {"clean": 1.0, "robust": next(self.robust), "images": len(self.index[-1]), "attack": "none"}
 
@@ -45,8 +45,9 @@ def test_fit_keeps_the_epoch_of_highest_robust_accuracy(
     scores = Scores(*robust)
     monkeypatch.setattr(best_epoch, "judged", scores)
     networks = train(SMALL, toy_images(), toy_cast(), keep_best=0.2, ema=0.5, run=tmp_path)
-    assert len({float(weight.sum()) for weight in scores.weights}) == 4
-    assert torch.equal(networks.preprocessor[0].weight, scores.weights[best - 1])
+    assert len({float(logits.sum()) for logits in scores.logits}) == 4
+    answer = networks.guides[0](networks.preprocessor.eval()(PROBE))
+    torch.testing.assert_close(answer, scores.logits[best - 1], rtol=0, atol=0)
     kept = read_versioned(tmp_path / "kept.json")["kept"]
     assert kept == {"epoch": best, "clean": 1.0, "robust": max(robust), "images": 8, "attack": "none"}
 
@@ -98,12 +99,11 @@ def test_judged_counts_images_within_the_radius_as_broken() -> None:
         for rows in torch.arange(6).split(4):
             yield Batch(x[rows], y[rows], rows, 0.0, KeyedRNG(rows))
 
-    for networks in (Networks(guides=[Guide(Threshold())]), Networks(classifier=Threshold())):
-        found = best_epoch.judged(networks, Linf(0.1), batches())
-        assert found["clean"] == pytest.approx(5 / 6)
-        assert found["robust"] == pytest.approx(3 / 6)
-        assert found["images"] == 6
-        assert found["attack"].startswith("PGD-10(Linf:0.1, step=0.025")
+    found = best_epoch.judged(lambda x: [Threshold()(x)], Linf(0.1), batches())
+    assert found["clean"] == pytest.approx(5 / 6)
+    assert found["robust"] == pytest.approx(3 / 6)
+    assert found["images"] == 6
+    assert found["attack"].startswith("PGD-10(Linf:0.1, step=0.025")
 
 
 def test_fit_logs_each_epoch_and_writes_the_card(tmp_path: Path) -> None:
@@ -159,5 +159,13 @@ def test_default_config_leaves_the_manifest_as_it_was() -> None:
 
 @pytest.mark.parametrize("recipe", [HGD(Linf(0.1), steps=1, epochs=1), Adversarial(Linf(0.1), steps=1, epochs=1)])
 def test_fit_keeps_the_best_epoch_of_other_recipes(recipe: Any, tmp_path: Path) -> None:
-    train(recipe, toy_images(), toy_cast(guides=1), keep_best=0.2, run=tmp_path)
-    assert read_versioned(tmp_path / "kept.json")["kept"]["images"] == 8
+    networks = train(recipe, toy_images(), toy_cast(guides=1), keep_best=0.2, run=tmp_path)
+    kept = read_versioned(tmp_path / "kept.json")["kept"]
+    assert kept["images"] == 8
+    _, held = best_epoch.hold_out(toy_images(), 0.2, 0)
+    x, y, _ = held.batch(torch.arange(8))
+    if isinstance(recipe, HGD):
+        x, f = networks.preprocessor.eval()(x), networks.guides[0]
+    else:  # the guides and the preprocessor are not those of this recipe
+        f = networks.classifier.eval()
+    assert kept["clean"] == float((f(x).argmax(1) == y).double().mean())

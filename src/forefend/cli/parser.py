@@ -41,13 +41,13 @@ class Parser(jsonargparse.ArgumentParser):
     `--config` reads options from YAML and `--print_config` prints them.
     """
 
-    def __init__(self, command: str, description: str) -> None:
+    def __init__(self, command: str, description: str, config: str = "YAML file of options") -> None:
         super().__init__(
             prog=f"forefend {command}",
             description=description,
             formatter_class=_HelpFormatter,
         )
-        self.add_argument("--config", action="config", help="YAML file of options")
+        self.add_argument("--config", action="config", help=config)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the parser's message as one sentence.

@@ -80,7 +80,8 @@ def _recipe(name: str, options: Any) -> Recipe:
 
 
 def _parser(name: str, recipe: type[Recipe]) -> Parser:
-    parser = Parser(f"train {name}", recipe.purpose())
+    config = "YAML file of options, or recommended: those that we would take, as defaults"
+    parser = Parser(f"train {name}", recipe.purpose(), config)
     parser.add_data()
     parser.add_classifiers()
     parser.add_argument("--images", type=int | None, help="size of a stratified sample of the training images")

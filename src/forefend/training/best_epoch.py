@@ -5,17 +5,16 @@ Robust accuracy often falls in late epochs while the training loss still does (R
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset, split
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
-from forefend.recipes.base import Batch, Networks, no_attack
+from forefend.recipes.base import Batch, no_attack
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.training.catastrophic_overfitting import accuracy_under
@@ -43,19 +42,17 @@ def hold_out(images: ImageDataset, share: float, seed: int) -> tuple[ImageDatase
     return split(images, share, seed)
 
 
-def judged(networks: Networks, threat: ThreatModel, batches: Iterable[Batch]) -> dict[str, Any]:
+def judged(f: Callable[[Tensor], list[Tensor]], threat: ThreatModel, batches: Iterable[Batch]) -> dict[str, Any]:
     """Measure the accuracy on held-out images, clean and under PGD, over all guides.
 
     Args:
-        networks: the networks in crafting form; the pipelines of the preprocessor and each guide are attacked, or the
-            classifier in training where there is no guide.
+        f: images to the logits of each guide behind the preprocessor, or of the classifier in training.
         threat: the recipe's threat model.
         batches: the images.
 
     Returns:
         The accuracies `clean` and `robust`, in [0, 1], the number of `images` and the `attack`.
     """
-    f = pipelines(networks.preprocessor, list(networks.guides) or [networks.classifier])
     attack = PGD(threat, STEPS, threat.radius / 4, loss=Mean(ce))
     clean, robust, images = 0.0, 0.0, 0
     for batch in batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -15,8 +16,7 @@ from forefend.attacks.pgd import PGD
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.losses import Mean, mse
-from forefend.models.defense import pipelines
-from forefend.recipes.base import Batch, Networks
+from forefend.recipes.base import Batch
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel
 from forefend.training.warm_starts import PriorGuided, WarmStarted
@@ -35,12 +35,12 @@ class InnerAttack(ABC):
     def uses_single_steps(self, steps: int) -> bool:
         """Whether part of training uses a single step, where the paper's attack takes `steps`."""
 
-    def penalty(self, attack: Attack, train: Networks) -> Tensor | None:
+    def penalty(self, attack: Attack, f: Callable[[Tensor], list[Tensor]]) -> Tensor | None:
         """Return what is added to the loss of the weights after this attack; None for nothing.
 
         Args:
             attack: the attack that was returned for the batch, after it ran.
-            train: the networks in training form.
+            f: images to the logits of each guide behind the preprocessor, or of the classifier, in training form.
         """
         return None
 
@@ -219,12 +219,11 @@ class FGSMPGI(InnerAttack):
         assert state.perturbations is not None
         return PriorGuided(attack, batch, state.perturbations, batch.epoch % self.reset == 0, self.decay)
 
-    def penalty(self, attack: Attack, train: Networks) -> Tensor | None:
+    def penalty(self, attack: Attack, f: Callable[[Tensor], list[Tensor]]) -> Tensor | None:
         """Return the difference between the logits at both ends of the step; gradients flow through both."""
         pairs = attack.pairs if isinstance(attack, PriorGuided) else []
         if not self.weight or not pairs:
             return None
-        f = pipelines(train.preprocessor, list(train.guides) or [train.classifier])
         return self.weight * torch.cat([Mean(mse)(f(x_adv), f(start)) for start, x_adv in pairs]).mean()
 
     def uses_single_steps(self, steps: int) -> bool:
