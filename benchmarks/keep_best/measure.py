@@ -144,6 +144,8 @@ def attack(name: str, seed: int) -> None:
     path = folder / "records.jsonl"
     without_digests = [replace(record, images=[]) for record in records.read(path)]
     files.write(path, b"".join(map(files.json_line, without_digests)))
+    for file in ("evaluation.json", "models.json"):  # trials and images are those of the protocol
+        (folder / file).unlink()
 
 
 def suite() -> list[Trial]:
