@@ -11,7 +11,7 @@ from helpers.command_line import done, refused
 from torch import nn
 
 from forefend.checks import InputError
-from forefend.data import load, sample
+from forefend.data import load, notices, sample
 from forefend.data.dataset import dataset_digest
 from forefend.data.image_file import SUFFIXES
 from forefend.evaluation.evaluate import evaluate
@@ -238,6 +238,7 @@ def test_read_pictures_of_several_sizes_needs_one(tmp_path: Path, capsys: pytest
     paint(tmp_path / "pets/test/b/2.png", np.zeros((300, 200, 3), np.uint8))
     with pytest.raises(InputError, match="has pictures of 2 sizes, from 10x12 to 300x200: give one in pixels, such as"):
         load(tmp_path / "pets", "test")
+    notices.say.cache_clear()
     assert load(tmp_path / "pets", "test", size=8).shape == (3, 8, 8)
     said = "pets: the shorter side of each picture becomes 8 pixels, and the center is cropped."
     assert said in capsys.readouterr().out
