@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.evaluation.gradient_masking.check import check as check
     from forefend.evaluation.gradient_masking.check_report import CheckReport as CheckReport
     from forefend.evaluation.gradient_masking.check_report import CheckResult as CheckResult
+    from forefend.evaluation.inspection import Inspection as Inspection
+    from forefend.evaluation.inspection import inspect as inspect
     from forefend.evaluation.results import Result as Result
     from forefend.evaluation.results import Results as Results
     from forefend.evaluation.trial import Trial as Trial
@@ -102,6 +104,7 @@ _SOURCES = {
     "evaluation.evaluated_model": ("EvaluatedModel",),
     "evaluation.gradient_masking.check": ("check",),
     "evaluation.gradient_masking.check_report": ("CheckReport", "CheckResult"),
+    "evaluation.inspection": ("Inspection", "inspect"),
     "evaluation.results": ("Result", "Results"),
     "evaluation.trial": ("Trial",),
     "models.defense": ("Defended", "Defense", "DefenseCard", "load"),

@@ -19,6 +19,7 @@ from forefend.checks import InputError, unknown_name
 # command: (module, purpose). The module of the given command is imported alone: --help is instant.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("forefend.cli.demo", "train and attack a defense for handwritten digits, in a minute"),
+    "inspect": ("forefend.cli.inspect", "say what was understood of a classifier"),
     "train": ("forefend.cli.train", "train a preprocessor, or a classifier, with one of the recipes"),
     "evaluate": ("forefend.cli.evaluate", "measure a run or a classifier under a suite of attacks"),
     "check": ("forefend.cli.check", "check a robust accuracy for gradient masking"),

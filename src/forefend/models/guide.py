@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from forefend.checks import InputError, unknown_name
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import check_module, frozen
+
+MOST_WRAPPERS = 4  # of size, normalization and output, each of which holds its `network`
 
 
 class Guide(nn.Module):
@@ -87,10 +90,10 @@ def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor,
 
 def _tap(classifier: nn.Module, name: str) -> nn.Module:
     modules = dict(classifier.named_modules())
-    for prefix in ("", "network."):  # a wrapper does not change the names of taps
-        if prefix + name in modules:
-            return modules[prefix + name]
-    raise unknown_name(name, (m.removeprefix("network.") for m in modules if m), "tap in this classifier")
+    for wrappers in range(MOST_WRAPPERS + 1):  # they do not change the names of taps
+        if "network." * wrappers + name in modules:
+            return modules["network." * wrappers + name]
+    raise unknown_name(name, (re.sub(r"^(network\.)+", "", m) for m in modules if m), "tap in this classifier")
 
 
 def _keep(activations: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Tensor], None]:

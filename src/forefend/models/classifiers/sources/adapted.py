@@ -25,7 +25,7 @@ class Adapted(nn.Module):
     def __init__(self, network: nn.Module, shape: tuple[int, int, int] | None) -> None:
         super().__init__()
         self.network = network
-        self._shape = shape
+        self.shape = shape
         self._layers: FeatureLayers | None = None
 
     @property
@@ -35,14 +35,17 @@ class Adapted(nn.Module):
         Raises:
             InputError: the shape of the images is unknown, or there are no such layers.
         """
+        own = getattr(self.network, "feature_layers", None)
+        if isinstance(own, FeatureLayers):
+            return own.inside("network")
         if self._layers is None:
-            if self._shape is None:
+            if self.shape is None:
                 raise InputError(
                     "The feature layers of this classifier are not known without the shape of its images: give "
                     "channels and size where it is loaded."
                 )
             tensor = next(self.network.parameters(), torch.empty(0))
-            x = torch.zeros(1, *self._shape, device=tensor.device)
+            x = torch.zeros(1, *self.shape, device=tensor.device)
             self._layers = find_feature_layers(self, x)
         return self._layers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from typing import Any
 
@@ -22,7 +23,8 @@ def import_vision(module: str, purpose: str) -> Any:
     Raises:
         InputError: the package is missing or cannot be loaded.
     """
-    if module.partition(".")[0] != "transformers":  # which can do without
+    needed = module.partition(".")[0] != "transformers"  # which fails beside a torchvision that fails, not without one
+    if needed or importlib.util.find_spec("torchvision") is not None:
         _import_torchvision(purpose)
     return import_extra(module, purpose, "vision")
 
