@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.evaluation.inspection import inspect as inspect
     from forefend.evaluation.results import Result as Result
     from forefend.evaluation.results import Results as Results
+    from forefend.evaluation.transferability.matrix import TransferMatrix as TransferMatrix
+    from forefend.evaluation.transferability.transfer import transfer as transfer
     from forefend.evaluation.trial import Trial as Trial
     from forefend.models import classifiers as classifiers
     from forefend.models import preprocessors as preprocessors
@@ -106,6 +108,8 @@ _SOURCES = {
     "evaluation.gradient_masking.check_report": ("CheckReport", "CheckResult"),
     "evaluation.inspection": ("Inspection", "inspect"),
     "evaluation.results": ("Result", "Results"),
+    "evaluation.transferability.matrix": ("TransferMatrix",),
+    "evaluation.transferability.transfer": ("transfer",),
     "evaluation.trial": ("Trial",),
     "models.defense": ("Defended", "Defense", "DefenseCard", "load"),
     "models.fingerprint": ("fingerprint",),

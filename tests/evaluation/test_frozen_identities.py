@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from forefend.attacks.pgd import PGD
+from forefend.evaluation.access import Access, CraftedOn
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Terms, Trial
 from forefend.runtime.rng import KeyedRNG
@@ -115,6 +117,14 @@ def surrogate() -> nn.Module:
         for parameter in network.parameters():
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
     return network
+
+
+def test_images_of_a_source_have_the_random_starts_of_its_white_box() -> None:
+    identity = "PGD-20(Linf:8/255, step=1/255, loss=ce, start=random_start) in Linf:8/255"
+    attack, view = PGD("Linf:8/255", 20, 1 / 255), CraftedOn(surrogate(), "net")
+    trial = Trial("PGD-20 from net", attack, Linf("8/255"), access=Access(view))
+    assert str(trial) == f"{identity} [crafted on net b8e8f57678ba9722]"
+    assert trial.rng_key == f"{identity} [white_box]"
 
 
 def all_trials() -> dict[str, Trial]:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("forefend.cli.inspect", "say what was understood of a classifier"),
     "train": ("forefend.cli.train", "train a preprocessor, or a classifier, with one of the recipes"),
     "evaluate": ("forefend.cli.evaluate", "measure a run or a classifier under a suite of attacks"),
+    "transfer": ("forefend.cli.transfer", "measure how images crafted on other models mislead defended ones"),
     "check": ("forefend.cli.check", "check a robust accuracy for gradient masking"),
     "certify": ("forefend.cli.certify", "prove an l2 radius for each image by randomized smoothing"),
     "compare": ("forefend.cli.compare", "compare a defense with baselines at equal training compute"),

@@ -121,6 +121,12 @@ def surrogate_classifiers(options: Any) -> dict[str, nn.Module]:
     return {c.name: c.network for c in _distinct([named_classifier(options, spec) for spec in options.surrogates])}
 
 
+def bare_classifiers(models: Sequence[EvaluatedModel]) -> dict[str, nn.Module]:
+    """The classifiers of evaluated models by name, without the defense."""
+    inside = {model.name: model.network.classifier for model in models if isinstance(model.network, Defended)}
+    return inside | {model.name: model.network for model in models if not model.defended}
+
+
 def given_threats(given: Sequence[str] | None, trained: str) -> list[ThreatModel]:
     """The threat models of `--threat`, each once; by default the one of the run's training.
 

@@ -59,6 +59,28 @@ class Surrogate:
 
 
 @dataclass(frozen=True)
+class CraftedOn:
+    """A view of a source, whose adversarial images are crafted once and shown to every model.
+
+    They are the images of a white-box attack on the source: random numbers do not depend on the source.
+
+    Args:
+        network: images in [0, 1] to logits.
+        name: its name in tables and records.
+    """
+
+    network: nn.Module
+    name: str
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return the source for any model."""
+        return self.network
+
+    def __str__(self) -> str:
+        return f"crafted on {self.name} {fingerprint(self.network)}"
+
+
+@dataclass(frozen=True)
 class Together:
     """A view of the model and of further classifiers, behind the defense of the model if it has one.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.base import Attack
 from forefend.checks import InputError
-from forefend.evaluation.access import Access, Function, Surrogate
+from forefend.evaluation.access import Access, CraftedOn, Function, Surrogate
 from forefend.evaluation.attack_runner import Job, Run, Verdicts, run_all_steps, stop_at_success
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.threat_models.base import ThreatModel
@@ -97,10 +97,11 @@ class Trial:
     def rng_key(self) -> str:
         """The key of the trial's random numbers: its identity without copies and earlier stages.
 
-        An image therefore has the same random starts in a cheaper evaluation.
+        An image therefore has the same random starts in a cheaper evaluation, and on every source.
         """
         run = run_all_steps if self.stages else self.run
-        return str(replace(self, access=replace(self.access, precision=None), run=run))
+        access = Access() if isinstance(self.access.view, CraftedOn) else replace(self.access, precision=None)
+        return str(replace(self, access=access, run=run))
 
 
 Suite = Sequence[Trial]
@@ -119,10 +120,10 @@ def with_copies(suite: Suite, precision: str = "bf16") -> list[Trial]:
     return [trial._with_copies(precision) for trial in suite]
 
 
-def surrogates_of(suite: Suite) -> list[Surrogate]:
-    """Return the surrogates of the trials, each once."""
+def surrogates_of(suite: Suite) -> list[Surrogate | CraftedOn]:
+    """Return the surrogates and sources of the trials, each once."""
     views = [trial.access.view for trial in suite] + [stage.access.view for trial in suite for stage in trial.stages]
-    return list({id(view.network): view for view in views if isinstance(view, Surrogate)}.values())
+    return list({id(view.network): view for view in views if isinstance(view, Surrogate | CraftedOn)}.values())
 
 
 def as_trials(suite: Iterable[Trial]) -> list[Trial]:

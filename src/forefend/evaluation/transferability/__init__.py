@@ -1,0 +1,1 @@
+"""How adversarial images that are crafted on one model mislead others behind a defense."""
