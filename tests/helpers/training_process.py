@@ -23,6 +23,8 @@ from forefend.runtime.rng import KeyedRNG
 from forefend.runtime.run_folder import Run
 from forefend.runtime.signals import Interrupted
 from forefend.threat_models.lp import Linf
+from forefend.training.config import TrainingConfig
+from forefend.training.inner_attacks import FGSMPGI
 from forefend.training.trainer import fit
 
 RECIPE = RTFE(Linf(0.1), steps=1, epochs=4, batch_size=4)
@@ -76,6 +78,14 @@ def stopped(folder: Path, accelerator: Accelerator) -> Networks:
     return networks
 
 
+def best(accelerator: Accelerator) -> Networks:
+    """The best epoch of an average whose statistics are estimated anew, with perturbations that are reused."""
+    networks = with_roles_of(PAIR, toy_cast())
+    options = TrainingConfig(ema=0.9, ema_statistics=2, keep_best=0.2, inner_attack=FGSMPGI())
+    fit(PAIR, toy_images(), networks, accelerator=accelerator, config=options)
+    return networks
+
+
 def main(folder: Path) -> None:
     """What one of two processes does: train both networks, and one with a stop; write down what came out."""
     accelerator = accelerator_on()
@@ -84,6 +94,7 @@ def main(folder: Path) -> None:
         "batchnorm": pair(batch_norm=True, accelerator=accelerator),
         "apart": pair(batch_norm=True, accelerator=accelerator, off=3),
         "stopped": stopped(folder, accelerator),
+        "best": best(accelerator),
     }
     for name, networks in casts.items():
         save_file(networks.classifier.state_dict(), folder / f"{name}-{accelerator.process_index}.safetensors")

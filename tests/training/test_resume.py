@@ -283,7 +283,7 @@ def test_fit_in_two_processes_matches_one(tmp_path: Path) -> None:
     first, second = (
         {
             name: load_file(tmp_path / f"{name}-{number}.safetensors")
-            for name in ("plain", "batchnorm", "apart", "stopped")
+            for name in ("plain", "batchnorm", "apart", "stopped", "best")
         }
         for number in (0, 1)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from forefend.checks import InputError
@@ -85,7 +85,7 @@ class Loop:
                 self.recipe.validate(self.evaluated, self.batches.held_out(self.held, state.step), state)
             if self.judging is not None and attack is not None:
                 images = self.batches.held_out(self.judging, state.step)
-                measured["held_out"] = best_epoch.judged(self._pipelines(self.evaluated), attack.threat, images)
+                measured["held_out"] = best_epoch.judged(_pipelines(self.evaluated), attack.threat, images)
                 best_epoch.keep(state, measured["held_out"], self.trained, state.step // self.batches.per_epoch)
             if self.monitor is not None and attack is not None:
                 few = self.batches.few(self.monitor.images)
@@ -107,12 +107,6 @@ class Loop:
         given = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
         return [bool(flag) for flag in self.accelerator.reduce(given, reduction="sum")]
 
-    def _pipelines(self, networks: Networks) -> Callable[[Tensor], list[Tensor]]:
-        """The classifier in training, or the guides; behind the preprocessor, if that is trained."""
-        roles = {role for trainable in self.trainables.values() for role in trainable.networks}
-        g = networks.preprocessor if "preprocessor" in roles else nn.Identity()
-        return pipelines(g, [networks.classifier] if "classifier" in roles else list(networks.guides))
-
     def _losses(self, train: Networks, batch: Batch, state: TrainState) -> Steps:
         """Yield the losses of one step of the recipe, with what the inner attack adds."""
         # Dropout uses torch's own generator: seeded by step, it needs no state in checkpoints.
@@ -123,7 +117,7 @@ class Loop:
         inner = AtLeast() if state.fallen_back else self.config.inner_attack
         attack = no_attack if published is None else inner(published, batch, state)
         for name, loss in self.recipe.training_step(train, self.view.refresh(), batch, attack, state):
-            penalty = inner.penalty(attack, self._pipelines(train))
+            penalty = inner.penalty(attack, _pipelines(train))
             yield name, loss if penalty is None else loss + penalty
 
     @torch.no_grad()
@@ -166,3 +160,8 @@ class Loop:
             flat = self.accelerator.reduce(torch.cat([t.flatten() for t in tensors]), reduction="mean")
             for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
+
+
+def _pipelines(networks: Networks) -> Callable[[Tensor], list[Tensor]]:
+    """Images to the logits of each guide behind the preprocessor, or of the classifier where there is no guide."""
+    return pipelines(networks.preprocessor, list(networks.guides) or [networks.classifier])
