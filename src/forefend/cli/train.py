@@ -21,7 +21,7 @@ from forefend.data import ImageDataset, augmentation, sample
 from forefend.data.augmentation import random_crop_flip
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.models import classifiers, discriminators, preprocessors
-from forefend.models.classifiers.model_card import NamedClassifier, save_classifier
+from forefend.models.classifiers.model_card import NamedClassifier, check_trainable, save_classifier
 from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
@@ -258,6 +258,8 @@ def _find(role: str, options: Any) -> list[NamedClassifier]:
     if role == "classifier" and specs[0] in classifiers.ARCHITECTURES:
         return []
     found = [named_classifier(options, spec) for spec in specs]
+    if role != "guides":
+        check_trainable(found[0])
     if role != "source" and not options.allow_weak_classifier:  # a source may have other classes
         images = sample(split_loader(options)("train"), 500, seed=0)
         for named in found:

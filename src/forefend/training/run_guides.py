@@ -84,9 +84,9 @@ def copy_guides(guides: Sequence[NamedClassifier], folder: Path, images: ImageDa
             save_classifier(
                 place / folder_name(f"{guide.name}-{print_[:4]}"), guide.network, guide.architecture, images
             )
-        elif Path(guide.spec).is_file():
+        elif (path := _parts(guide.spec)[1]).is_file():
             place.mkdir(exist_ok=True)
-            shutil.copy(guide.spec, place)
+            shutil.copy(path, place)
 
 
 def _accepted(entry: Mapping[str, Any], learned: Mapping[str, set[str]]) -> set[str] | None:
@@ -146,8 +146,8 @@ def _by_content(folder: Path, runs: Path) -> Iterator[str]:
 
 
 def _parts(spec: str) -> tuple[str, Path]:
-    """Return what stands before the path in a spec, such as `resnet20:`, and the path."""
-    prefix, colon, path = spec.partition(":")
+    """Return what stands before the path in a spec, such as `resnet20:` or `timm:resnet18:`, and the path."""
+    prefix, colon, path = spec.rpartition(":")
     return (prefix + colon, Path(path)) if colon and not Path(spec).exists() else ("", Path(spec))
 
 

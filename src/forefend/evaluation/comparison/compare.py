@@ -32,7 +32,7 @@ from forefend.evaluation.results import CLEAN, WORST, Result
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, as_trials
 from forefend.models import discriminators
-from forefend.models.classifiers import Normalized
+from forefend.models.classifiers import ARCHITECTURES, Normalized
 from forefend.models.classifiers.model_card import NamedClassifier, load_card
 from forefend.models.defense import Defended, Defense, load
 from forefend.models.fingerprint import fingerprint
@@ -168,7 +168,7 @@ def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassif
     if name is not None and name not in named:
         raise unknown_name(name, named, "guide of this run")
     chosen = guides[0] if name is None else named[name]
-    if not isinstance(chosen.network, Normalized):
+    if not isinstance(chosen.network, Normalized) or chosen.architecture not in ARCHITECTURES:
         raise InputError(f"{chosen.name} has no card, so it cannot be fine-tuned and saved: name another guide.")
     return chosen
 

@@ -13,6 +13,7 @@ from torch import nn
 from forefend.checks import InputError, unknown_name
 from forefend.data import ImageDataset
 from forefend.models.card_file import WEIGHTS, read_card_file, read_weights, write_card
+from forefend.models.classifiers.architectures import ARCHITECTURES
 from forefend.models.classifiers.normalized import Normalized
 from forefend.models.classifiers.pretrained import load_weights
 from forefend.models.fingerprint import fingerprint
@@ -118,6 +119,19 @@ def save_classifier(folder: Path, network: nn.Module, architecture: str, images:
         "size": size,
     }
     write_card(folder / "classifier.json", card, save(tensors, metadata={"format": "pt"}))
+
+
+def check_trainable(named: NamedClassifier) -> None:
+    """Refuse a classifier that could not be saved with a card after its training.
+
+    Raises:
+        InputError: it is of another library, or a network of the user's own.
+    """
+    if named.architecture not in ARCHITECTURES:
+        raise InputError(
+            f"{named.spec} is no architecture of forefend, and this recipe trains it: give it as a guide, or train it "
+            "in Python with forefend.fit."
+        )
 
 
 def _is_text(value: Any) -> bool:
