@@ -109,10 +109,11 @@ def _protocol(options: Any, threats: list[ThreatModel], models: Any, suite: Any)
     """All options that change the results, as parts of a folder's name."""
     from forefend.cli.resolve_models import joined_names
     from forefend.models.freezing import device_of
+    from forefend.threat_models.parsing import as_file_name
 
     falls = any(trial.on(device_of(model.network)) != trial for model in models for trial in suite)
     precision = "fp32" if falls else options.precision  # a suite may choose bf16 itself
-    radii = "-".join(str(threat).replace("/", "_").replace(":", "") for threat in threats)
+    radii = "-".join(map(as_file_name, threats))
     surrogates = [Path(spec).stem for spec in options.surrogates]
     sample = [str(options.images or "all"), f"s{options.seed}"]
     pgd = [f"{name.replace('_', '-')}{value:.4g}" for name, value in pgd_options(options).items()]

@@ -82,8 +82,8 @@ def _names(folders: list[str]) -> dict[str, str]:
 
 def _folder(options: Any, threat: str, names: str) -> Path:
     from forefend.cli.resolve_models import output_folder
+    from forefend.threat_models.parsing import as_file_name
 
     others = [Path(spec).stem for spec in [*options.surrogates, *options.surrogate_defense]]
-    radius = threat.replace("/", "_").replace(":", "")
-    parts = [names, *options.attacks, *others, radius, str(options.images or "all"), f"s{options.seed}"]
+    parts = [names, *options.attacks, *others, as_file_name(threat), str(options.images or "all"), f"s{options.seed}"]
     return output_folder(options, "transfer", *parts)

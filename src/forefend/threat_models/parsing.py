@@ -44,6 +44,11 @@ def as_threat_model(given: ThreatModel | str) -> ThreatModel:
     return given
 
 
+def as_file_name(threat: ThreatModel | str) -> str:
+    """Return the name of a threat model as a part of a file's or folder's name."""
+    return str(threat).replace("/", "_").replace(":", "")
+
+
 def as_threat_models(given: ThreatModel | str | Iterable[ThreatModel | str]) -> list[ThreatModel]:
     """Return a list of threat models from one or several, given as objects or by name."""
     if isinstance(given, Iterable) and not isinstance(given, str):

@@ -30,6 +30,7 @@ from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.denoised_smoothing import stability
 from forefend.runtime import run_folder
 from forefend.threat_models.base import ThreatModel
+from forefend.threat_models.parsing import as_file_name
 from forefend.training.artifacts import training_config
 from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
@@ -162,8 +163,7 @@ def fine_tuned(training: BaselineTraining, lr: float, like: Recipe) -> ComparedM
     inner: dict[str, Any] = {key: getattr(like, key) for key in ("steps", "relative_step") if getattr(like, key, 0)}
     recipe = Adversarial(threat=training.threat, lr=lr, **inner)
     networks = Networks(classifier=deep_copy(classifier.network))
-    threat = str(training.threat).replace("/", "_").replace(":", "")
-    folder = training.folder / f"adversarial-fine-tuning-{threat}-lr{lr:g}"
+    folder = training.folder / f"adversarial-fine-tuning-{as_file_name(training.threat)}-lr{lr:g}"
     flops = _train(training, folder, recipe, networks, {"classifier": classifier.architecture})
     own = load_card(folder / "classifier.json")
     return ComparedModel(f"adversarial fine-tuning (lr {lr:g})", own, own, white_box_suite, flops)

@@ -45,7 +45,7 @@ from forefend.runtime.files import folder_name
 from forefend.runtime.formatting import counted, duration
 from forefend.runtime.run_folder import Run
 from forefend.threat_models.base import ThreatModel
-from forefend.threat_models.parsing import as_threat_model
+from forefend.threat_models.parsing import as_file_name, as_threat_model
 from forefend.training.compute_budget import training_flops
 from forefend.training.run_guides import guides_of_run
 
@@ -119,7 +119,7 @@ def compare(
     training, recipe = _training(started, chosen, guides, threat, train_images, accelerator)
     log(f"{started.folder.name} took {training.budget / 1e9:.1f} GFLOP to train, the limit of each baseline")
     settings = f"{len(images)}-s{seed}-{denoiser}-sigma{sigma:g}-x{copies}-lr{lr:g}"
-    folder = Path(folder) if folder else training.folder / f"{suite_name}-{_as_file_name(threat)}-{settings}"
+    folder = Path(folder) if folder else training.folder / f"{suite_name}-{as_file_name(threat)}-{settings}"
     about: dict[str, Any] = {"run": str(run), "classifier": chosen.config(), "threat": str(threat)}
     about |= {"suite": suite_name, "seed": seed, "budget_flops": training.budget}
     with hold(folder):  # raises before any training
@@ -202,10 +202,6 @@ def _training(
     return BaselineTraining(
         classifier, threat, images, budget, config["seed"], config["data"], folder, accelerator
     ), recipe
-
-
-def _as_file_name(threat: ThreatModel) -> str:
-    return str(threat).replace("/", "_").replace(":", "")
 
 
 def _cost(models: Sequence[ComparedModel], images: ImageDataset, suite: Suite, batch_size: int) -> str:
