@@ -97,6 +97,8 @@ def test_train_help_shows_options_of_recipe() -> None:
         ("recipes rtef", "recipe called 'rtef': did you mean 'rtfe'?"),
         ("train rtef", "recipe called 'rtef': did you mean 'rtfe'?"),
         ("train rtfe --epohcs 1", "option --epohcs in forefend train rtfe: did you mean --epochs?"),
+        ("evaluate --epss 0.1", "did you mean --threat Linf:8/255?"),
+        ("evaluate --modle mlp", "did you mean --classifiers?"),
         ("recipes --jsn", "did you mean --json?"),
         ("evaluate --suite quik", "suite called 'quik': did you mean 'quick'?"),
         ("train rtfe --data digits --guides cn", "architecture called 'cn': did you mean 'cnn'?"),

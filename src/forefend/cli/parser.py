@@ -98,11 +98,10 @@ class Parser(jsonargparse.ArgumentParser):
         return parsed
 
     def _unknown_option(self, option: str) -> str:
-        known, elsewhere = self._known(), ELSEWHERE.get(option, "")
-        near = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
-        if elsewhere.split(" ")[0] in known:
-            near = [elsewhere]
-        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help."
+        known = self._known()
+        elsewhere = {name: ours for name, ours in ELSEWHERE.items() if ours.split(" ")[0] in known}
+        near = difflib.get_close_matches(option, [*known, *elsewhere], n=1, cutoff=0.5)
+        hint = f"did you mean {elsewhere.get(near[0], near[0])}?" if near else f"see {self.prog} --help."
         return f"There is no option {option} in {self.prog}: {hint}"
 
     def _known(self) -> list[str]:
