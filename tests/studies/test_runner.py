@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from helpers.toy_tasks import Toy
 
+from forefend.studies import catalog, workers
+from forefend.studies.reproduction import reproduce
 from forefend.studies.runner import perform_all
 from forefend.studies.tasks import Place, with_needs
+from forefend.studies.workers import Workers
 
 GUIDE = Toy("guide")
 DEFENSE = Toy("defense", (GUIDE,))
@@ -40,7 +43,7 @@ def test_each_task_is_performed_once_after_its_needs(place: Place) -> None:
 def test_a_failure_stops_only_what_needs_it(place: Place, processes: int) -> None:
     bad = Toy("bad", failure="refused")
     tasks = [Toy("behind", (bad,)), Toy("broken", failure="no gradient"), Toy("good", (Toy("first"),))]
-    failures = perform_all(tasks, place, processes)
+    failures = perform_all(tasks, place, workers.processes(2) if processes > 1 else workers.one_by_one, processes)
     assert failures == {
         bad.key: "It is refused: do otherwise.",
         tasks[0].key: "bad failed: It is refused: do otherwise.",
@@ -56,3 +59,40 @@ def test_a_task_interrupted_before_its_record_is_performed_again(place: Place) -
     (GUIDE.folder(place) / "task.json").unlink()
     perform_all([GUIDE], place)
     assert log(place) == ["guide", "guide"]
+
+
+def ray() -> Workers:
+    pytest.importorskip("ray")
+    return workers.on_ray()
+
+
+def slurm(place: Place) -> Workers:
+    pytest.importorskip("submitit")
+    return workers.on_slurm(place.runs / "slurm", "local")
+
+
+@pytest.mark.slow  # Ray takes half a minute to start
+def test_ray_repeats_a_task_whose_worker_was_killed(place: Place) -> None:
+    killed, bad = Toy("killed", (GUIDE,), failure="SIGKILL"), Toy("bad", failure="refused")
+    failures = perform_all([*ATTACKS, Toy("last", (killed,)), bad], place, ray(), None)
+    assert failures == {bad.key: "It is refused: do otherwise."}
+    done = log(place)
+    assert sorted(done) == ["bad", "clean", "defense", "guide", "killed", "killed", "last", "pgd"]
+    assert done.index("guide") < done.index("defense") < min(done.index("pgd"), done.index("clean"))
+
+
+@pytest.mark.slow  # each job starts an interpreter and torch
+def test_a_preempted_slurm_job_is_queued_again(place: Place) -> None:
+    failures = perform_all([Toy("preempted", (GUIDE,), failure="SIGUSR2")], place, slurm(place), None)
+    assert failures == {}
+    assert log(place) == ["guide", "preempted", "preempted"]
+
+
+@pytest.mark.slow
+def test_a_study_on_ray_finds_what_it_finds_here(place: Place) -> None:
+    table, only = catalog.find("transfer", "table-1"), ["pgd→pgd 18 / BB-PGD"]
+    runs = {name: Place(place.runs / name, device="cpu") for name in ("here", "ray")}
+    reproduce("transfer", table, "smoke", runs["here"], place.runs / "of here", only=only)
+    reproduce("transfer", table, "smoke", runs["ray"], place.runs / "of ray", only=only, workers=ray(), at_once=None)
+    for file in ("table.md", "records.jsonl"):
+        assert (place.runs / "of here" / file).read_text() == (place.runs / "of ray" / file).read_text()

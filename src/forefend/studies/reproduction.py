@@ -15,10 +15,19 @@ from forefend.studies import catalog, output
 from forefend.studies.runner import perform_all
 from forefend.studies.table import Cell, Picture, Table, outcome
 from forefend.studies.tasks import Place, Task, with_needs
+from forefend.studies.workers import Workers, one_by_one
 
 
 def reproduce(
-    paper: str, table: Table, scale: str, place: Place, out: Path, *, only: Sequence[str] = (), processes: int = 1
+    paper: str,
+    table: Table,
+    scale: str,
+    place: Place,
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    workers: Workers = one_by_one,
+    at_once: int | None = 1,
 ) -> str:
     """Run the cells of a table, write the table and its figure, and return the table in Markdown.
 
@@ -32,7 +41,8 @@ def reproduce(
         place: where tasks keep their results.
         out: the folder of the table.
         only: run only cells whose name holds one of these texts; none for all.
-        processes: how many tasks are performed at once.
+        workers: where tasks are performed.
+        at_once: how many tasks may be submitted and not ended; None for all whose needs are finished.
 
     Raises:
         InputError: an unknown scale, or no cell of these names.
@@ -43,7 +53,7 @@ def reproduce(
     make_folder(out)
     failures: dict[str, str] = {}
     try:
-        failures = perform_all(tasks, place, processes)
+        failures = perform_all(tasks, place, workers, at_once)
     finally:
         found = output.found_of(paper, table, scale, [outcome(cell, place, failures) for cell in cells])
         if cells:
