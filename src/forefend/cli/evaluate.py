@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,10 +20,9 @@ def main(arguments: list[str]) -> int:
     parser.add_models()
     parser.add_argument(
         "--suite",
-        type=str,
-        default="quick",
+        type=str | None,
         help="quick, standard, cascade, randomized, black-box, curve, or a paper's: rtfe, rtfe-strong-weak, jatp, aaa, "
-        "transfer, robustifier",
+        "transfer, robustifier (else quick, and black-box for a black box)",
     )
     parser.add_argument("--surrogates", nargs="+", type=str, default=[], help="classifiers for transfer attacks")
     parser.add_argument(
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: Any, command: list[str]) -> str:
     from forefend.checks import choose
     from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation import black_boxes
     from forefend.evaluation.evaluate import prepare
     from forefend.evaluation.parallel import processes_for
     from forefend.evaluation.result_store import hold
@@ -59,14 +60,19 @@ def _run(options: Any, command: list[str]) -> str:
     end_with_first()
     choose_threads()
     pgd = pgd_options(options)
-    suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else choose(options.suite, SUITES, "suite")
+    choose(options.suite or "quick", SUITES, "suite")
     images = resolve_data.evaluation_images(options)
     models, trained = resolve_models.evaluated_models(options, images)
-    resolve_models.check_accuracy(models, options)
+    options.suite = options.suite or black_boxes.default_suite(models)
+    suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else SUITES[options.suite]
     threats = resolve_models.given_threats(options.threat, trained)
+    terms = Terms(threats, len(images.classes), scores=black_boxes.gives_scores(models))
+    if black_boxes.any_of(models):  # before a surrogate is loaded, or anything asked
+        black_boxes.check_knowledge(models, suite_of(terms))
+    resolve_models.check_accuracy(models, options)
     surrogates = resolve_models.surrogate_classifiers(options)
     resolve_models.move_to_device([*(model.network for model in models), *surrogates.values()], options.device)
-    suite = select_suite(options.suite, suite_of, Terms(threats, len(images.classes), surrogates), options.precision)
+    suite = select_suite(options.suite, suite_of, replace(terms, surrogates=surrogates), options.precision)
     folder = resolve_models.output_folder(options, "evaluations", *_protocol(options, threats, models, suite))
     evaluation = prepare(models, images, suite, folder=folder, seed=options.seed, batch_size=options.batch_size)
     ready()
@@ -95,7 +101,9 @@ def pgd_options(options: Any) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     if given and options.suite != "curve":
         names = " and ".join(given)
-        raise InputError(f"The suite {options.suite} has its own {names}: choose the suite curve, or leave it out.")
+        raise InputError(
+            f"The suite {options.suite or 'quick'} has its own {names}: choose the suite curve, or leave it out."
+        )
     if "step_size" in given:
         try:
             given["step_size"] = float(Fraction(options.step_size))

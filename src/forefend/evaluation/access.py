@@ -38,6 +38,17 @@ def through_bpda(model: nn.Module) -> nn.Module:
     return bpda_defended(model)
 
 
+@labeled("black_box")
+def queries(model: nn.Module) -> Function:
+    """Return the answers of the model without gradient: the attacker can only ask."""
+
+    @torch.no_grad()
+    def answers(x: Tensor) -> Any:
+        return model(x)
+
+    return answers
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """A view of another classifier: the attacker hopes that its adversarial examples transfer.
@@ -106,7 +117,7 @@ class Access:
 
     Args:
         view: from the evaluated model to the attacked function: `white_box`, `oblivious`,
-            `through_bpda`, a `Surrogate`, or any function with a stable name.
+            `through_bpda`, `queries`, a `Surrogate`, or any function with a stable name.
         eot_samples: forward passes that one output averages (expectation over transformation); 0
             for none.
         precision: `fp32` or `bf16` to compute with an optimized copy of the view; None to compute

@@ -11,7 +11,7 @@ from torch import nn
 
 from forefend.checks import InputError, as_integer, choose
 from forefend.data import ImageDataset
-from forefend.evaluation import records, results
+from forefend.evaluation import black_boxes, records, results
 from forefend.evaluation.clean_accuracy import is_named
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.given_images import images_for
@@ -38,7 +38,7 @@ from forefend.threat_models.parsing import as_threat_models
 def evaluate(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,
-    suite: str | Iterable[Trial] = "quick",
+    suite: str | Iterable[Trial] | None = None,
     threat: str | ThreatModel | Sequence[str | ThreatModel] = "Linf:8/255",
     *,
     folder: str | Path | None = None,
@@ -56,7 +56,7 @@ def evaluate(
         data: test images: a pair (x, y), a torch Dataset or DataLoader, a Hugging Face Dataset, or
             what `forefend.data.load` returns.
         suite: the name of a suite, or a list of trials; an empty list measures clean accuracy
-            alone.
+            alone. None is `quick`, and `black-box` for black boxes.
         threat: the threat models that a named suite attacks in, as objects or names; unused for a
             list of trials.
         folder: where the records go; None keeps nothing.
@@ -107,7 +107,7 @@ def verdicts(
 def prepare(
     models: nn.Module | EvaluatedModel | Sequence[EvaluatedModel],
     data: Any,
-    suite: str | Iterable[Trial] = "quick",
+    suite: str | Iterable[Trial] | None = None,
     threat: str | ThreatModel | Sequence[str | ThreatModel] = "Linf:8/255",
     *,
     folder: str | Path | None = None,
@@ -121,8 +121,10 @@ def prepare(
     models = as_models(models)
     images = images_for(models, data)
     seed, batch_size = as_integer(seed, "seed"), as_integer(batch_size, "batch_size")
+    suite = black_boxes.default_suite(models) if suite is None else suite
     if isinstance(suite, str):
-        suite = choose(suite, SUITES, "suite")(Terms(as_threat_models(threat), len(images.classes)))
+        terms = Terms(as_threat_models(threat), len(images.classes), scores=black_boxes.gives_scores(models))
+        suite = choose(suite, SUITES, "suite")(terms)
     prepared = _prepare(models, images, as_trials(suite), Path(folder) if folder else None, seed, batch_size)
     if folder:
         prepared.manifest.check(Path(folder))
@@ -139,11 +141,13 @@ def _prepare(
 ) -> Evaluation:
     check_identities(trials)
     check_classes(trials, len(images.classes))
+    black_boxes.check_knowledge(models, trials)
     known = KnownModels([folder] if folder else [])
     for surrogate in surrogates_of(trials):
         examined = examine(frozen(surrogate.network), images, surrogate.name)
         known.remember_surrogate(examined, surrogate.name)
     targets: list[Target] = []
+    notes: list[str] = []
     for model in models:
         view, state = replace(model, network=channels_last_copy(model.network)), state_digest(model.network)
         examined = examine(view.network, images, model.name)
@@ -155,12 +159,13 @@ def _prepare(
                 f"{twin.model.name} and {model.name} are the same network in weights and outputs: evaluate it once, "
                 "under one name."
             )
-        on_device = [trial.on(device_of(view.network)) for trial in trials]
+        notes += black_boxes.notes_on(model, trials, len(images), examined.same_margin)
+        on_device = [black_boxes.as_seen(trial, model).on(device_of(view.network)) for trial in trials]
         targets.append(Target(view, key, on_device, model.network, state, examined.x))
     check_names([*(model.name for model in models), *(trial.name for trial in trials)])
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
-    return Evaluation(targets, images, trials, folder, seed, batch_size, manifest, known)
+    return Evaluation(targets, images, trials, folder, seed, batch_size, manifest, known, list(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class Evaluation:
     batch_size: int
     manifest: Manifest
     known: KnownModels  # with the models to evaluate
+    notes: Sequence[str] = ()  # what must be told of black boxes
 
     @property
     def models(self) -> list[EvaluatedModel]:
@@ -185,13 +191,15 @@ class Evaluation:
     def run(self, *, allow_weak: bool = False) -> Results:
         """Attack all models and return the results; write the summary where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
-        found = Results(classes=self.images.classes if is_named(self.images.classes) else ())
+        found = Results(warnings=self.notes, classes=self.images.classes if is_named(self.images.classes) else ())
+        for note in self.notes if not process_group().rank else ():
+            print(f"WARNING: {note}", flush=True)
         with hold(self.folder):
             if self.folder:
                 self.manifest.check(self.folder)  # again, as another evaluation may have ended in the meantime
             for target, outcome in zip(self.targets, self.outcomes(allow_weak=allow_weak, warn=print), strict=True):
                 model = target.model
-                row = Row(model.name, model.seen, model.defended, len(self.images), self.seed)
+                row = Row(black_boxes.shown_name(model), model.seen, model.defended, len(self.images), self.seed)
                 found += row.count(labels, outcome.verdicts)
                 found.warnings += outcome.warnings
                 found.predictions[model.title] = outcome.clean.per_class()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
 from forefend.evaluation.model_checks import check_model, gradient_of, kept_state, relative_difference, uniform_outputs
+from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.models.freezing import device_of
 from forefend.runtime.batch_size import AdaptiveBatchSize
@@ -30,6 +31,7 @@ from forefend.runtime.launch import is_started
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
 PROBES = 8  # random images, and as many of the evaluated ones
+SHARES = 9  # of mixtures of two images, for black boxes without margin, whose few labels would agree by chance
 SAME_OUTPUTS = 1e-3  # of the spread of logits: float noise of other machines and threads is smaller
 SAME_GRADIENTS = 0.1  # of the largest norm: a unit at the kink of its ReLU may fall on either side
 Answers = Mapping[str, list[float]]  # by name of a probe image: its logits, then the norm of its input gradient
@@ -48,6 +50,15 @@ class Examined:
     network: str
     answers: Answers | None
     x: Tensor
+
+    @property
+    def same_margin(self) -> float:
+        """The share of probe images whose margin of the first over the second class is the commonest one."""
+        if self.answers is None:
+            return 0.0
+        best = torch.tensor([row[:-1] for row in self.answers.values()]).topk(2).values
+        margins = [f"{margin:.5g}" for margin in (best[:, 0] - best[:, 1]).tolist()]
+        return max(map(margins.count, set(margins))) / len(margins)
 
 
 def examine(network: nn.Module, images: ImageDataset, name: str) -> Examined:
@@ -87,8 +98,26 @@ def answers_of(network: nn.Module, images: ImageDataset, name: str) -> Answers |
     if outputs is None:
         return None
     norms = torch.cat([part for x in batches for part in AdaptiveBatchSize(len(x)).map(x, partial(_norms, network))])
-    rows = torch.cat([outputs, norms[:, None]], 1).tolist()
+    answers = _rows(names, outputs, norms)
+    if black_box_in(network) and Examined("", answers, x).same_margin == 1:
+        mixed = _mixtures(x).to(device_of(network))
+        if (more := uniform_outputs(network, [mixed], name)) is None:
+            return None
+        answers |= _rows(image_digests(mixed.cpu(), torch.zeros(len(mixed))), more, torch.zeros(len(mixed)))
+    return answers
+
+
+def _rows(names: Sequence[str], outputs: Tensor, norms: Tensor) -> dict[str, list[float]]:
+    rows = torch.cat([outputs, norms[:, None].double()], 1).tolist()
     return {name: [float(f"{value:.6g}") for value in row] for name, row in zip(names, rows, strict=True)}
+
+
+def _mixtures(x: Tensor) -> Tensor:
+    """Return mixtures of each two images, and of each with its negative, between which the class changes."""
+    pairs = torch.combinations(torch.arange(len(x)))
+    first, second = torch.cat([x[pairs[:, 0]], x]), torch.cat([x[pairs[:, 1]], 1 - x])
+    shares = torch.arange(1, SHARES + 1, device=x.device) / (SHARES + 1)
+    return torch.lerp(first[:, None], second[:, None], shares.view(1, -1, 1, 1, 1).to(x.dtype)).flatten(0, 1)
 
 
 def _norms(network: nn.Module, x: Tensor) -> Tensor:

@@ -211,8 +211,10 @@ class Terms:
         threats: threat models, one for each radius.
         classes: the number of logits of the classifiers.
         surrogates: other classifiers, by name, whose adversarial examples may transfer.
+        scores: whether the classifiers give more than labels.
     """
 
     threats: Sequence[ThreatModel]
     classes: int = 10
     surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
+    scores: bool = True

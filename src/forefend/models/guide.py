@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, unknown_name
+from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import check_module, frozen
 
@@ -111,6 +112,20 @@ def pipeline_features(preprocessor: nn.Module, classifier: nn.Module, tap: str) 
         return read(classifier, preprocessor(x), [tap])[1][tap]
 
     return features
+
+
+def refuse_black_boxes(guides: Sequence[Guide]) -> None:
+    """Refuse guides without a gradient, which all training follows.
+
+    Raises:
+        InputError: one is a black box.
+    """
+    for guide in guides:
+        if box := black_box_in(guide):
+            raise InputError(
+                f"The guide {box.name} is a black box, and training follows a guide's gradient: train with another "
+                "classifier of the same data, and put the defense in front of the black box."
+            )
 
 
 def check_guides(guides: Sequence[Guide]) -> None:

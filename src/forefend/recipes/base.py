@@ -22,7 +22,7 @@ from forefend.checks import InputError, check_classifier, check_numbers, check_p
 from forefend.data import ImageDataset
 from forefend.losses import LABEL_LOSSES, PAIR_LOSSES
 from forefend.models.freezing import channels_last, frozen
-from forefend.models.guide import Guide
+from forefend.models.guide import Guide, refuse_black_boxes
 from forefend.recipes.state import TrainState
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
@@ -55,6 +55,7 @@ class Networks:
         if wrong:
             raise InputError(f"guides is or holds a {type(wrong[0]).__name__}, expected a list of torch modules.")
         guides = tuple(guide if isinstance(guide, Guide) else Guide(guide) for guide in given)
+        refuse_black_boxes(guides)
         object.__setattr__(self, "guides", guides)
 
     def crafting(self) -> Networks:

@@ -211,6 +211,10 @@ def _chance(evidence: Evidence) -> int:
 def results_of(checks: Iterable[Check], evidence: Evidence) -> list[CheckResult]:
     """Return the results of some checks; without an image to attack, attacks prove nothing."""
     results = {check: check(evidence) for check in checks}
+    if evidence.facts.get("black_box"):
+        for check in (each for each in results if each in OF_GRADIENTS + WITH_GRADIENTS):
+            measured = "not measured: a black box gives no gradient, and nothing is known of its inside"
+            results[check] = replace(results[check], status=SKIPPED, measured=measured)
     if evidence.misclassified and evidence.broken("none") == evidence.images:
         for check in (each for each in results if each in WITH_ATTACKS + WITH_GRADIENTS and results[each].passed):
             measured = "not measured: no clean image is classified correctly"
@@ -242,4 +246,14 @@ WITH_GRADIENTS: tuple[Check, ...] = (
     accuracy_falls_to_chance,
     accuracy_does_not_rise_with_the_radius,
     autoattack_agrees,
+)
+# Those beside WITH_GRADIENTS that compare with attacks along gradients, or look inside.
+OF_GRADIENTS: tuple[Check, ...] = (
+    recorded_attacks_see_the_defense,
+    no_optimization_inside,
+    gradients_are_not_zero,
+    noise_does_not_beat_attacks,
+    black_box_does_not_beat_white_box,
+    transfer_does_not_beat_white_box,
+    bpda_does_not_beat_white_box,
 )

@@ -14,6 +14,7 @@ from forefend.attacks.base import input_gradient
 from forefend.evaluation.access import Access
 from forefend.evaluation.model_checks import depends_on_batch, gives_logits, has_gradient, is_random, repeats
 from forefend.losses import Loss, ce, margin
+from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.freezing import device_of, frozen
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
@@ -113,6 +114,7 @@ def diagnose(
         "repeats": repeats(network, x[:16]),
         "mixes": depends_on_batch(network, x),
         "probed": len(x),
+        "black_box": black_box_in(network) is not None,
     }
     # All processes must take the same branch, even if random outputs gave them other facts.
     facts = process_group().all_of(facts)

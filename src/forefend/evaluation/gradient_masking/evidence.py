@@ -10,7 +10,7 @@ from forefend.evaluation.statistics import wilson
 
 WHITE_BOX = ("FGSM", "PGD-20", "PGD-20 margin", "PGD long", "APGD")  # names of the white-box trials
 _WITH_DEFENSE = re.compile(r"\[(eot (?:[2-9]|\d\d+) )?(?:white_box|through_bpda)(?: in (?:fp32|bf16))?\]")
-_GRADIENT_FREE = ("Square", "Noise")
+_GRADIENT_FREE = ("Square", "Noise", "HopSkipJump", "Boundary")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Evidence:
         curve: the same for PGD at each radius.
         recorded: the recorded accuracy; None if there is none.
         facts: results of the diagnostics: `has_gradient`, `random`, `logits`, `optimizes`, `repeats` (equal seeds give
-            equal outputs), `mixes` (images of a batch change each other's outputs), and the number of images `probed`,
-            of which `zero` have a zero gradient.
+            equal outputs), `mixes` (images of a batch change each other's outputs), `black_box`, and the number of
+            images `probed`, of which `zero` have a zero gradient.
         landscape: for each distance, the shares of images whose margin rises along the gradient and along a random
             direction.
         warnings: warnings that AutoAttack gave.

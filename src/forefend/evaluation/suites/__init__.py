@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from forefend.evaluation.access import Access, Surrogate, oblivious, through_bpda, white_box
+from forefend.evaluation.access import Access, Surrogate, oblivious, queries, through_bpda, white_box
 from forefend.evaluation.suites.general import black_box, cascade, curve, quick, randomized, standard
 from forefend.evaluation.suites.papers import (
     aaa,
@@ -25,7 +25,7 @@ SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "standard": lambda terms: standard(terms.threats, terms.classes),
     "cascade": lambda terms: cascade(terms.threats, terms.classes),
     "randomized": lambda terms: randomized(terms.threats, terms.classes),
-    "black-box": lambda terms: black_box(terms.threats, terms.surrogates),
+    "black-box": lambda terms: black_box(terms.threats, terms.surrogates, terms.scores),
     "curve": lambda terms: curve(terms.threats),
     "rtfe": lambda terms: rtfe(terms.threats),
     "rtfe-strong-weak": lambda terms: rtfe_strong_weak(terms.threats),
@@ -51,6 +51,7 @@ __all__ = [
     "curve",
     "jatp",
     "oblivious",
+    "queries",
     "quick",
     "randomized",
     "robustifier",

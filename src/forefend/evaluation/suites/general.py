@@ -9,10 +9,11 @@ from torch import nn
 
 from forefend.attacks.auto_pgd import APGD
 from forefend.attacks.autoattack import AutoAttack
+from forefend.attacks.decision_based import Boundary, HopSkipJump
 from forefend.attacks.momentum import mi_fgsm
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.attacks.square import Square
-from forefend.evaluation.access import Access, Surrogate, oblivious
+from forefend.evaluation.access import Access, Surrogate, oblivious, queries
 from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.trial import Cascade, Trial
 from forefend.losses import dlr, margin
@@ -60,18 +61,26 @@ def curve(threats: Threats, steps: int = 20, restarts: int = 2, step_size: float
 QUERIES = 1000  # AutoAttack uses 5000 of its own
 
 
-def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingProxyType({})) -> list[Trial]:
-    """Return Square with 1,000 queries, and transfer attacks from surrogates.
+def black_box(
+    threats: Threats, surrogates: Mapping[str, nn.Module] = MappingProxyType({}), scores: bool = True
+) -> list[Trial]:
+    """Return Square with 1,000 queries, HopSkipJump and Boundary with 2,000 each, and transfer attacks from surrogates.
 
-    No trial needs a gradient of the evaluated model.
+    No trial needs a gradient of the evaluated model. The queries for an image end at its first success.
 
     Args:
-        threats: threat models or their names.
+        threats: threat models or their names, in l∞ or l2.
         surrogates: other classifiers, by name.
+        scores: whether the models give more than labels; without scores, Square has nothing to climb and is left out.
     """
     threats = as_threat_models(threats)
-    square = [Trial("Square", Square(threat, QUERIES), threat, run=stop_at_success) for threat in threats]
-    return square + [
+    square = [_square(threat) for threat in threats if scores]
+    by_labels = [
+        Trial(name, attack(threat), threat, access=Access(queries))
+        for threat in threats
+        for name, attack in (("HopSkipJump", HopSkipJump), ("Boundary", Boundary))
+    ]
+    return [*square, *by_labels] + [
         Trial(f"{name} from {surrogate}", attack, threat, access=Access(Surrogate(network, surrogate)))
         for threat in threats
         for surrogate, network in surrogates.items()
@@ -82,6 +91,10 @@ def black_box(threats: Threats, surrogates: Mapping[str, nn.Module] = MappingPro
     ]
 
 
+def _square(threat: ThreatModel) -> Trial:
+    return Trial("Square", Square(threat, QUERIES), threat, run=stop_at_success)
+
+
 def standard(threats: Threats, classes: int = 10) -> list[Trial]:
     """Return AutoAttack's standard form, Square, and PGD-20 on the undefended classifier."""
     trials = []
@@ -89,7 +102,7 @@ def standard(threats: Threats, classes: int = 10) -> list[Trial]:
         pgd = PGD(threat, 20, 2.5 * threat.radius / 20)
         trials += [
             Trial("AutoAttack", AutoAttack(threat, classes), threat),
-            *black_box([threat]),
+            _square(threat),
             Trial("transfer from the classifier", pgd, threat, access=Access(oblivious)),
         ]
     return trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,9 +32,10 @@ class BlackBox(nn.Module):
         outputs: what `score` returns: `logits`, `probabilities` (their logarithms are the logits), or `labels` alone
             (the logits are 1 for the label and −1 for other classes).
         classes: the number of classes; needed for labels, otherwise checked where it is given.
-        name: its name in messages.
+        name: its name in messages, and where there is no digest a part of its identity in records.
         batch_size: the most images in one call of `score`; None for all that are asked for.
-        digest: digest of what answers, such as of a file, where there is one. It enters the identity in records.
+        digest: digest of what answers, such as of a file, where there is one. It is held as a buffer, and so enters
+            the fingerprint and the identity in records, beside what it answers.
 
     Raises:
         InputError: no function, an unknown kind of outputs, or labels without the number of classes.
@@ -88,6 +90,7 @@ class BlackBox(nn.Module):
             digest=self.digest,
         )
         copied.training, copied._answered = self.training, self._answered
+        copied.identity = copy.deepcopy(self.identity, memo)
         return copied
 
     @property
