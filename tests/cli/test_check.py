@@ -111,7 +111,7 @@ def test_check_of_black_box_records_fails_until_attacked(run: Path) -> None:
     assert (answer.code, answer.err) == (1, "")
     assert f"{guide().name}: 1 of 18 checks FAILED" in answer.out
     assert f"\n  {RECORDS}\n" in answer.out
-    assert "1 recorded attacks, none of them through the defense" in " ".join(answer.out.split())
+    assert "3 recorded attacks, none of them through the defense" in " ".join(answer.out.split())
     assert "what to do: evaluate with the suite standard" in answer.out
     assert (run / "check" / "records.jsonl").exists()
     ((found),) = written(run / "check").values()
