@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import done, refused
 
+from forefend.runtime.files import read_versioned
 from forefend.studies import catalog
 from forefend.studies.output import load
 
@@ -32,7 +33,14 @@ def test_table_5_at_smoke_scale_measures_every_cell(here: Path) -> None:  # nine
     found = load(folder)
     assert len(found.outcomes) == 40
     assert all(cell.n() == 40 and not cell.failed for cell in found.outcomes)
-    assert {path.name for path in folder.iterdir()} == {"records.jsonl", "table.csv", "table.json", "table.md"}
+    files = {"records.jsonl", "robustbench.json", "table.csv", "table.json", "table.md"}
+    assert {path.name for path in folder.iterdir()} == files
+    models = read_versioned(folder / "robustbench.json")["models"]
+    assert len(models) == 10  # five rows of two networks
+    first, cells = models[0], {(cell.row, cell.column): cell for cell in found.outcomes}
+    assert (first["name"], first["dataset"], first["architecture"]) == ("Natural training", "digits", "cnn")
+    assert first["clean_acc"] == f"{cells['Natural training', 'native, Natural'].ours():.2f}"
+    assert f"{cells['Natural training', 'native, PGD'].ours():.2f}" in first["attacks"].values()
     assert (folder / "table.md").read_text() in out
     again = done("reproduce aaa table-5 --scale smoke")
     assert finished(again) == []

@@ -18,6 +18,7 @@ from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import json_line, provenance, read_versioned, write, write_versioned
 from forefend.runtime.formatting import markdown_table
 from forefend.studies.measurements import Count, Measurement
+from forefend.studies.robustbench import entries
 from forefend.studies.table import Cell, Outcome, Table
 from forefend.studies.tasks import Place
 
@@ -66,6 +67,7 @@ def save(folder: Path, found: Found, cells: Sequence[Cell], place: Place) -> Non
     write(folder / "records.jsonl", b"".join(json_line(used[key]) for key in sorted(used)))
     content = asdict(found)
     write_versioned(folder / "table.json", content | {"about": provenance()})
+    write_versioned(folder / "robustbench.json", {"models": entries(found.paper, cells, place)})
     write(folder / "table.md", (markdown(found) + "\n").encode())
     write(folder / "table.csv", to_csv(found).encode())
 
