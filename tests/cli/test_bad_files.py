@@ -51,7 +51,10 @@ LABELS = np.arange(6)
         ({"x_test": GREY.astype(int), "y_test": LABELS}, "mine.npz: Images are int64"),
         ({"x_test": GREY[0], "y_test": LABELS}, "shape (8, 8)"),
         ({"x_train": GREY, "y_train": LABELS}, "holds no arrays x_test and y_test"),
-        ({"x_test": GREY, "y_test": np.arange(6)}, "returns shape (2, 10), expected (2, 6)"),
+        (
+            {"x_test": GREY, "y_test": LABELS, "classes": np.array(list("abcdef"))},
+            "returns shape (2, 10), expected (2, 6)",
+        ),
         ({"x_test": GREY, "y_test": np.arange(6) + 9}, "range over 9 … 14 and none is 0"),
         ({"x_test": GREY.repeat(3, 0).reshape(6, 3, 8, 8), "y_test": LABELS}, "Images of shape (3, 8, 8) do not fit"),
         ({"x_test": np.array([None]), "y_test": LABELS}, "not a readable .npz"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import done, files, forefend, guide, held_by_another, refused
 
+import forefend as ff
 from forefend.evaluation.results import load
 from forefend.recipes import RECIPES
 from forefend.runtime.run_folder import Run
@@ -188,3 +189,21 @@ def test_evaluate_names_one_model_and_warns_once() -> None:
     assert re.search("^1 model, 20 images -> e$", out, re.MULTILINE)
     assert out.count("near chance") == 1
     assert "near chance" in done("report e")
+
+
+def test_evaluate_table_of_some_classes_takes_the_others_from_the_logits(here: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    images = ff.data.load("digits", "test")
+    rows = (images.labels == 3).logical_or(images.labels == 0).nonzero()[:12, 0]
+    x, y, _ = images.batch(rows)
+    lines = []
+    for row, (picture, label) in enumerate(zip(x[:, 0], y.tolist(), strict=True)):
+        image.fromarray((picture * 255).round().byte().numpy()).save(f"{row}.png")
+        lines.append(f"{row}.png,{label},test\n")
+    Path("some.csv").write_text("".join(lines))
+    few = "--suite curve --steps 1 --restarts 1 --threat Linf:0.01"
+    done(f"evaluate --classifiers {guide()} --data some.csv --channels 1 {few} --out e")
+    clean = next(found for found in load(here / "e") if found.attack == "none")
+    network = ff.resolve_classifier(str(guide()), lambda split: images).network
+    right = network((x * 255).round() / 255).argmax(1) == y
+    assert (clean.n, clean.accuracy) == (12, right.sum().item() / 12)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,21 @@ def test_labels_beyond_the_logits_or_from_1_raise() -> None:
             of((X, y), 5)
     with pytest.raises(InputError, match=r"range over 1 … 6, expected 0 … 5"):
         of((X, torch.arange(6) + 1), 6)
+
+
+def test_numbered_classes_of_files_follow_the_logits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", x=X.numpy(), y=np.array([0, 2] * 3))
+    for images in (
+        ff.data.load(tmp_path / "few.npz", "test"),
+        ff.data.from_tensors("few", X, torch.tensor([0, 2] * 3)),
+    ):
+        assert (len(images.classes), len(of(images)), len(of(images, 3))) == (3, 10, 3)
+        assert len(of(images.subset(torch.arange(2)))) == 10
+        assert len(of(images, 2)) == 3  # which later checks refuse
+        with pytest.raises(InputError, match=r"returns shape \(2, 2\), expected \(2, 3\)"):
+            ff.evaluate(network(2), images, [], allow_weak=True)
+    named = ff.data.from_tensors("few", X, torch.tensor([0, 2] * 3), classes=4)
+    assert len(of(named)) == 4
 
 
 def test_named_classes_are_kept() -> None:

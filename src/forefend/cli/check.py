@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
 
 def _reports(options: Any) -> list[CheckReport]:
     from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation.given_images import images_for
     from forefend.evaluation.gradient_masking import check as library
     from forefend.runtime.distributed import process_group
     from forefend.runtime.threads import choose_threads
@@ -45,6 +46,7 @@ def _reports(options: Any) -> list[CheckReport]:
     images = resolve_data.evaluation_images(options)
     models, trained = resolve_models.evaluated_models(options, images)
     models = [model for model in models if model.defended] or models
+    images = images_for(models, images)
     threat = resolve_models.given_threats(options.threat and [options.threat], trained)[0]
     folder = Path(options.out) if options.out else (run.folder if run else Path(options.runs)) / "check"
     recorded = [_recorded(options, run, model, images, threat, folder) for model in models]

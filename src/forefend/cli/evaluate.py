@@ -47,6 +47,7 @@ def _run(options: Any, command: list[str]) -> str:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation import black_boxes
     from forefend.evaluation.evaluate import prepare
+    from forefend.evaluation.given_images import images_for
     from forefend.evaluation.parallel import processes_for
     from forefend.evaluation.result_store import hold
     from forefend.evaluation.suites import SUITES, curve
@@ -63,6 +64,7 @@ def _run(options: Any, command: list[str]) -> str:
     choose(options.suite or "quick", SUITES, "suite")
     images = resolve_data.evaluation_images(options)
     models, trained = resolve_models.evaluated_models(options, images)
+    images = images_for(models, images)
     options.suite = options.suite or black_boxes.default_suite(models)
     suite_of = (lambda terms: curve(terms.threats, **pgd)) if pgd else SUITES[options.suite]
     threats = resolve_models.given_threats(options.threat, trained)

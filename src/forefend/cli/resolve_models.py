@@ -17,6 +17,7 @@ from forefend.cli.resolve_data import data_options, is_other_data, run_config, s
 from forefend.data import ImageDataset
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
+from forefend.evaluation.given_images import images_for
 from forefend.evaluation.model_checks import check_defense, check_model
 from forefend.models.classifiers.model_card import NamedClassifier
 from forefend.models.defense import Defended, Defense, load
@@ -142,7 +143,7 @@ def check_accuracy(models: Sequence[EvaluatedModel], options: Any) -> None:
     """Refuse undefended classifiers that are near chance on 500 test images."""
     if options.allow_weak_classifier:
         return
-    images = data.sample(split_loader(options)("test"), 500, seed=0)
+    images = images_for(models, data.sample(split_loader(options)("test"), 500, seed=0))
     for model in models:
         if not model.defended:
             clean_accuracy(model.name, model.network, images)

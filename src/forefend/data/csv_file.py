@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,7 +40,10 @@ def read(path: Path, split: str, size: int | None, channels: int | None = None) 
     """
     load_pillow()
     rows, has_splits = _rows(path)
-    classes, labels = _classes(path, [row.label for row in rows])
+    written = [row.label for row in rows]
+    numbered = all(label.removeprefix("-").isdecimal() and label.isascii() for label in written)
+    classes, labels = (_numbered if numbered else _named)(path, written)
+    check_several(classes, str(path))
     if has_splits:
         splits = {row.split for row in rows}
         if (wanted := find_split(splits, split)) is None:
@@ -50,9 +53,10 @@ def read(path: Path, split: str, size: int | None, channels: int | None = None) 
         keys = [row.path.as_posix() for row in rows]
         index = hash_split(keys, split, str(path), "add a column split of train and test for another split")
     pictures = PictureFiles(tuple(path.parent / row.path for row in rows))
-    return encoded_images(
+    images = encoded_images(
         path.stem, split, pictures, labels[index], index, classes, where=str(path), size=size, channels=channels
     )
+    return replace(images, numbered=numbered)
 
 
 def _rows(path: Path) -> tuple[list[_Row], bool]:
@@ -115,21 +119,21 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: Sequence[int]) ->
     return _Row(line, Path(picture), label, splits[0].lower() if splits else "")
 
 
-def _classes(path: Path, labels: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Return the names of the classes and the class number of each row."""
-    if all(label.removeprefix("-").isdecimal() and label.isascii() for label in labels):
-        numbers = torch.tensor([min(int(label), 2**62) for label in labels], dtype=torch.int64)
-        try:
-            classes = numbered_classes(numbers)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    else:
-        _check_no_floats(path, labels)
-        classes = tuple(sorted(set(labels)))
-        number = {name: row for row, name in enumerate(classes)}
-        numbers = torch.tensor([number[label] for label in labels])
-    check_several(classes, str(path))
-    return classes, numbers
+def _numbered(path: Path, labels: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Return the classes of labels that are whole numbers, and the class number of each row."""
+    numbers = torch.tensor([min(int(label), 2**62) for label in labels], dtype=torch.int64)
+    try:
+        return numbered_classes(numbers), numbers
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _named(path: Path, labels: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Return the classes of labels that are names, and the class number of each row."""
+    _check_no_floats(path, labels)
+    classes = tuple(sorted(set(labels)))
+    number = {name: row for row, name in enumerate(classes)}
+    return classes, torch.tensor([number[label] for label in labels])
 
 
 def _check_no_floats(path: Path, labels: Sequence[str]) -> None:

@@ -66,7 +66,8 @@ class ImageDataset(Protocol):
 class InMemoryDataset:
     """Images in one tensor, `(N, C, H, W)`, uint8 or float32 in [0, 1].
 
-    uint8 takes a quarter of the memory of float32. Batches are on the device of `pixels`.
+    uint8 takes a quarter of the memory of float32. Batches are on the device of `pixels`. Classes are
+    `numbered` if only the labels tell how many there are.
     """
 
     name: str
@@ -75,6 +76,7 @@ class InMemoryDataset:
     labels: Tensor = field(repr=False)
     index: Tensor = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
+    numbered: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_set(self.name, self.split, self.classes, len(self.pixels))
@@ -109,7 +111,7 @@ def from_tensors(
     *,
     classes: Classes = None,
     split: str = "test",
-) -> ImageDataset:
+) -> InMemoryDataset:
     """Return a dataset of images and labels held in memory, on the CPU.
 
     Args:
@@ -140,10 +142,11 @@ def from_tensors(
     if eight_bits:
         check_bytes(pixels)
     as_labels(labels, len(pixels))  # before their range: a missing label may be the only 0
+    numbered = classes is None
     names = resolve_classes(classes, labels, lambda: pixels[:2] / 255 if eight_bits else pixels[:2].float())
     check_labels(labels, len(names), len(pixels))
     pixels = pixels.detach().cpu() if eight_bits else pixels.detach().float().cpu()
-    return InMemoryDataset(name, split, pixels, labels, torch.arange(len(pixels)), names)
+    return InMemoryDataset(name, split, pixels, labels, torch.arange(len(pixels)), names, numbered)
 
 
 def preferred(classes: Classes, names: tuple[str, ...]) -> Classes:

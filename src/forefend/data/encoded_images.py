@@ -48,7 +48,7 @@ class EncodedImages:
     """Images that a batch decodes; `index` is their row in `pictures`.
 
     `size` None keeps pictures as they are, all of one `shape`; a number resizes their shorter side
-    and crops the central square.
+    and crops the central square. Classes are `numbered` if only the labels tell how many there are.
     """
 
     name: str
@@ -59,6 +59,7 @@ class EncodedImages:
     classes: tuple[str, ...] = field(repr=False)
     shape: tuple[int, int, int]
     size: int | None
+    numbered: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_set(self.name, self.split, self.classes, len(self.labels))

@@ -95,6 +95,7 @@ def read_object(
     label = _column(table.features, "ClassLabel", LABELS, "labels", where)
     names, numbers = _labels(tables, label, where)
     labels, classes = numbers[chosen], preferred(classes, names)
+    numbered = classes is None
     if classes is None:
         classes = numbered_classes(torch.cat(list(numbers.values())))
         check_several(classes, where)
@@ -102,15 +103,15 @@ def read_object(
         needed = len(table) * np.asarray(table[0][column]).size * 4 if len(table) else 0
         check_memory(needed, where, "save the images as pictures")
         pixels = table.select_columns([column]).with_format("numpy")[:][column]
-        return from_tensors(name, pixels, labels, classes=classes, split=split)
+        return replace(from_tensors(name, pixels, labels, classes=classes, split=split), numbered=numbered)
     feature = import_extra("datasets", "A Hugging Face data set", "datasets").Image(decode=False)
     pictures = _Column(table.select_columns([column]).cast_column(column, feature), column, where)
-    index, numbered = torch.arange(len(labels)), tuple(map(str, range(max([*labels.tolist(), 0]) + 1)))
-    held = classes if isinstance(classes, tuple) else numbered
+    index, counted = torch.arange(len(labels)), tuple(map(str, range(max([*labels.tolist(), 0]) + 1)))
+    held = classes if isinstance(classes, tuple) else counted
     images = encoded_images(name, split, pictures, labels, index, held, where=where, size=size, channels=channels)
     named = resolve_classes(classes, labels, lambda: images.batch(index[:2])[0])
     check_labels(labels, len(named))
-    return replace(images, classes=named)
+    return replace(images, classes=named, numbered=numbered)
 
 
 def class_names(table: Any) -> tuple[str, ...]:

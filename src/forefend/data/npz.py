@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read(path: Path, split: str) -> ImageDataset:
     try:
         found = from_tensors(path.stem, _checked(x), y, classes=classes, split=split)
         check_several(found.classes, "It")
-        return found
+        return replace(found, numbered=not named)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
