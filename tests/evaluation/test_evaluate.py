@@ -205,7 +205,7 @@ class Lambda(nn.Module):
 WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "probabilities": (lambda x: Threshold()(x).softmax(1), "returns probabilities"),
     "a tuple": (lambda x: (Threshold()(x), x), "returns a tuple, expected one tensor of logits"),
-    "three classes": (lambda x: torch.randn(len(x), 3), r"shape \(2, 3\), expected \(2, 2\)"),
+    "one logit": (lambda x: torch.randn(len(x), 1), r"shape \(2, 1\), expected \(2, 2\)"),
     "NaN": (lambda x: Threshold()(x) * float("nan"), "NaN or infinite logits"),
     "the wrong way round": (lambda x: -Threshold()(x), "near chance"),
 }

@@ -243,7 +243,7 @@ def bad(network: Any = None, images: ImageDataset | None = None, **options: Any)
 
 REFUSED = {
     "batch_size is 0, expected at least 1": bad(batch_size=0),
-    "returns shape (2, 5), expected (2, 4)": bad(nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 5))),
+    "returns shape (2, 3), expected (2, 4)": bad(nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 3))),
     "do not fit net": bad(EvaluatedModel("net", nn.Conv2d(3, 1, 1))),
     "returns probabilities": bad(nn.Sequential(classifier(), nn.Softmax(1))),
     "the same image twice": bad(images=toy_images(4).subset(torch.tensor([0, 1, 1]))),
