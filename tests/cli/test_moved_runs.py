@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,49 @@ def test_config_of_an_older_version_is_evaluated(here: Path) -> None:
     shutil.rmtree(here / "moved" / "one")
     done(f"{OTHER} --out moved/one")
     assert "moved/one is no longer the classifier that this run learned from" in refused(f"evaluate moved {EVALUATE}")
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+NONE = "--mean 0 --std 1 --allow-weak-classifier"
+
+
+def test_exported_guide_moves_with_its_run(here: Path) -> None:
+    module = dict[str, Any]()
+    exec(FACTORY, module)
+    dynamic = ({0: torch.export.Dim("b", min=1)},)
+    exported = torch.export.export(module["net"]().eval(), (torch.rand(2, 1, 8, 8),), dynamic_shapes=dynamic)
+    torch.export.save(exported, "mine.pt2")
+    done(f"{TRAIN} --guides mine.pt2 {NONE} --out runs/theirs")
+    assert Run(here / "runs" / "theirs").config["guides"][0]["spec"] == "../../mine.pt2"
+    (here / "mine.pt2").unlink()
+    (here / "runs" / "theirs").rename(here / "moved")
+    assert "mine (guide)" in done(f"evaluate moved {EVALUATE} --allow-weak-classifier")
+
+
+def test_python_file_of_a_run_is_not_executed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may come from others: its config names a factory, and only one outside the run is called."""
+    (here / "mine.py").write_text(FACTORY)
+    done(f"{TRAIN} --guides mine.py:net {NONE} --out runs/theirs")
+    assert "net (guide)" in done(f"evaluate runs/theirs {EVALUATE} --allow-weak-classifier")
+    run = (here / "runs" / "theirs").rename(here / "theirs")
+    (here / "mine.py").rename(run / "evil.py")
+    (run / "evil.py").write_text(f"{FACTORY}\nraise SystemExit('executed')")
+    config = (run / "config.json").read_text()
+    for spec in ("evil.py:net", "evil:net", "process:touch executed"):
+        (run / "config.json").write_text(config.replace("mine.py:net", spec))
+        monkeypatch.chdir(run)
+        assert "is neither in that folder nor beside it" in refused(f"evaluate . {EVALUATE} --allow-weak-classifier")
+    assert not (run / "executed").exists()
+    (here / "mine.py").write_text(FACTORY)
+    line = f"evaluate . {EVALUATE} {NONE} --classifiers {here}/mine.py:net"
+    assert "net (guide)" in done(line)
 
 
 def test_large_guides_are_not_copied(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,11 @@ def copy_guides(guides: Sequence[NamedClassifier], folder: Path, images: ImageDa
             save_classifier(
                 place / folder_name(f"{guide.name}-{print_[:4]}"), guide.network, guide.architecture, images
             )
-        elif (path := _parts(guide.spec)[1]).is_file():
-            place.mkdir(exist_ok=True)
-            shutil.copy(path, place)
+            continue
+        for file in filter(Path.is_file, map(Path, guide.spec.split(":"))):
+            if file.suffix != ".py":
+                place.mkdir(exist_ok=True)
+                shutil.copy(file, place)
 
 
 def _accepted(entry: Mapping[str, Any], learned: Mapping[str, set[str]]) -> set[str] | None:
@@ -128,15 +130,20 @@ def _guide_of(
 
 
 def _by_path(spec: str, folder: Path, runs: Path) -> Iterator[str]:
-    """Yield the places of a path: in the run, beside it, where it was, and in `runs`."""
-    prefix, path = _parts(spec)
-    for base in (folder / COPIES, folder, folder.parent, runs):
-        for place in (base / path, base / path.name):
-            if place.exists():
-                yield f"{prefix}{place}"
-    if path == Path(spec) and len(path.parts) > 1 and not path.exists():
+    """Yield a guide's spec with its paths in the run, beside it and in `runs`, and then as it is.
+
+    A config may come from others: it starts no process, and no Python file of a run is executed.
+    """
+    if spec.startswith(("process:", "http:")):
         return
-    yield spec
+    first, colon, _ = spec.partition(":")
+    module = Path(first.replace(".", "/")) if colon and not first.endswith(".py") else Path(first)
+    if any(folder.resolve() in path.resolve().parents for path in (module, module.with_suffix(".py")) if colon):
+        return
+    for base in (folder / COPIES, folder, folder.resolve().parent, runs) if ".py:" not in spec else ():
+        yield from (moved for moved in _moved(spec, base) if moved != spec)
+    if ":" in spec or len(Path(spec).parts) == 1 or Path(spec).exists():
+        yield spec
 
 
 def _by_content(folder: Path, runs: Path) -> Iterator[str]:
@@ -145,21 +152,36 @@ def _by_content(folder: Path, runs: Path) -> Iterator[str]:
         yield from (str(card.parent) for card in sorted(base.glob("*/classifier.json")))
 
 
-def _parts(spec: str) -> tuple[str, Path]:
-    """Return what stands before the path in a spec, such as `resnet20:` or `timm:resnet18:`, and the path."""
-    prefix, colon, path = spec.rpartition(":")
-    return (prefix + colon, Path(path)) if colon and not Path(spec).exists() else ("", Path(spec))
+def _moved(spec: str, base: Path) -> list[str]:
+    """Return a spec with its paths, and with the names of its files, in another folder, if they are there."""
+    by_path = _with_paths(spec, lambda path: base / path if _names(spec, base / path) else path)
+    by_name = _with_paths(spec, lambda path: base / path.name if _names(spec, base / path.name) else path)
+    return [by_path, by_name]
+
+
+def _names(spec: str, path: Path) -> bool:
+    """Whether a part of a spec, put into a folder, names what is there: a file, or the folder of a classifier."""
+    return path.is_file() or (path.is_dir() and (":" not in spec or spec.startswith("hf:")))
+
+
+def _with_paths(spec: str, change: Callable[[Path], Path]) -> str:
+    """Return a spec with its paths changed, such as the last part of `resnet20:weights.pt` and of `timm:NAME:FILE`."""
+    first, *others = spec.split(":")
+    return ":".join(
+        [first, *(change(Path(part)).as_posix() for part in others)] if others else [change(Path(first)).as_posix()]
+    )
 
 
 def _relative(spec: str, folder: Path) -> str:
-    """Return a spec with its path relative to the run, unless it is absolute and not beside the run."""
-    prefix, path = _parts(spec)
-    if not path.exists():
-        return spec
-    beside = folder.resolve().parent in path.resolve().parents
-    if path.is_absolute() and not beside:
-        return spec
-    return prefix + Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    """Return a spec with its paths relative to the run, but for absolute ones that are not beside it, and code."""
+
+    def relative(path: Path) -> Path:
+        beside = folder.resolve().parent in path.resolve().parents
+        if not _names(spec, path) or (path.is_absolute() and not beside):
+            return path
+        return Path(os.path.relpath(path.resolve(), folder.resolve()))
+
+    return spec if ".py:" in spec else _with_paths(spec, relative)
 
 
 def _prints_of_defense(folder: Path) -> dict[str, set[str]]:
