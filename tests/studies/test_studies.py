@@ -7,7 +7,8 @@ import pytest
 
 from forefend.studies import catalog, output
 from forefend.studies.reproduction import reproduce
-from forefend.studies.table import SCALES, Table
+from forefend.studies.setting import SCALES
+from forefend.studies.table import Table
 from forefend.studies.tasks import Place, with_needs
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from forefend.report import figures
 from forefend.studies.measurements import CorruptedAccuracy, Measurement, Outputs, Pipeline
 from forefend.studies.networks import Source, Trained
 from forefend.studies.scales.aaa import CIFARS, FASHIONS, MNISTS
-from forefend.studies.table import SCALES, Cell, Picture, Setting, Table, measured
+from forefend.studies.setting import SCALES, Setting, measured
+from forefend.studies.table import Cell, Picture, Table
 
 LOSSES: dict[str, dict[str, float]] = {  # of the rows of tables 3, 4 and 5
     "AAA L_xent": {"mse_weight": 0.0},

@@ -11,7 +11,8 @@ from forefend.report import figures
 from forefend.studies.measurements import Measurement, Outputs, Pipeline
 from forefend.studies.networks import Source, Trained
 from forefend.studies.scales.jatp import ALPHAS, BETAS, CIFARS, STRATEGIES, SVHNS, TAPS
-from forefend.studies.table import SCALES, Cell, Picture, Setting, Table, measured
+from forefend.studies.setting import SCALES, Setting, measured
+from forefend.studies.table import Cell, Picture, Table
 
 ATTACKS = ("Natural", "PGD", "DLR", "AA", "FWA", "TI-BIM")
 TABLE_1 = {

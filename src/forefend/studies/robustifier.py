@@ -10,7 +10,8 @@ from forefend.report import figures
 from forefend.studies.measurements import Accuracy, Measurement, Outputs, Pipeline
 from forefend.studies.networks import Source, Trained
 from forefend.studies.scales.robustifier import DEFENDED, FEW_LAYERS, GRIDS, NORMS, Grid
-from forefend.studies.table import SCALES, Cell, Picture, Setting, Table, measured
+from forefend.studies.setting import SCALES, Setting, measured
+from forefend.studies.table import Cell, Picture, Table
 
 BEST = {"l∞": (74.2, 39.0, 38.4), "l2": (82.5, 57.3, 55.6)}  # clean, PGD, AA at β = 15, γ = 30 (S.3)
 SMOOTHED = {"clean": 72.0, "l∞": 32.0, "l2": 53.0}  # the dashed lines of Figure 1

@@ -12,7 +12,8 @@ from forefend.report import figures
 from forefend.studies.measurements import Measurement, Outputs, Pipeline
 from forefend.studies.networks import Source, Trained
 from forefend.studies.scales.rtfe import CIFARS_10, CIFARS_100, READINGS
-from forefend.studies.table import SCALES, Cell, Picture, Setting, Table, measured
+from forefend.studies.setting import SCALES, Setting, measured
+from forefend.studies.table import Cell, Picture, Table
 
 COLUMNS = ("ε = 0", "ε = 2", "ε = 4", "ε = 8")
 TABLE_1 = {
@@ -65,8 +66,8 @@ def _attacked(
     return measured(setting, classifier, attack, defenses, others or {})
 
 
-def _rtfe(setting: Setting, guide: str, **changes: Any) -> list[Trained]:
-    return setting.preprocessor("rtfe", "UNet", [setting.classifier(guide)], **changes)
+def _rtfe(setting: Setting, guide: str) -> list[Trained]:
+    return setting.preprocessor("rtfe", "UNet", [setting.classifier(guide)])
 
 
 def white_box(settings: Mapping[str, Setting]) -> list[Cell]:
@@ -280,8 +281,7 @@ TABLES = (
         "Other losses and another network",
         "section 3.2, footnote 1",
         _at(ablations),
-        note="The paper found the cross-entropy worse, pixel losses without effect, and the autoencoder worse on clean "
-        "images; it states no numbers.",
+        note="The paper found cross-entropy and autoencoder worse, pixel losses without effect; it states no numbers.",
     ),
     Table(
         "step-size",

@@ -1,111 +1,16 @@
-"""The parts of a study: its settings, and tables and figures as lists of cells."""
+"""Tables and figures as lists of cells, and what was found for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from types import MappingProxyType
-from typing import Any
 
 from forefend.checks import choose
-from forefend.recipes import RECIPES
-from forefend.studies.attacks import AttackSpec
-from forefend.studies.measurements import Accuracy, Count, Measurement, Outputs, Pipeline
-from forefend.studies.networks import Published, Source, Trained
+from forefend.studies.measurements import Count, Measurement, Outputs
+from forefend.studies.setting import SCALES
 from forefend.studies.tasks import Place, Task
-
-SCALES = ("smoke", "cpu", "paper")  # digits in seconds; real data and small networks; as published
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What stands for one data set of a paper at one scale.
-
-    Args:
-        data: the name of the data set.
-        train: size of the sample of training images; None for all.
-        test: size of the sample of test images; None for all.
-        threat: the threat model of training and of l∞ attacks.
-        networks: by the paper's name, an architecture, which is trained naturally, or published weights.
-        recipes: by recipe, the hyper-parameters that differ from its defaults, as plain values.
-        attacks: by the paper's name.
-        few: size of the sample of test images for some of the attacks.
-        seeds: of the defenses; the classifiers have seed 0.
-        differs: how this differs from the paper, in words; empty for the paper's setting.
-    """
-
-    data: str
-    train: int | None
-    test: int | None
-    threat: str
-    networks: Mapping[str, str | Published]
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
-    few: Mapping[str, int] = field(default_factory=dict)
-    seeds: Sequence[int] = (0,)
-    differs: str = ""
-
-    def classifier(self, name: str, recipe: str = "natural", seed: int = 0, **changes: Any) -> Source:
-        """The classifier of a name: published weights, or a training of its architecture.
-
-        Args:
-            name: the paper's name.
-            recipe: that trains it; other ones than `natural` train the architecture of published weights anew.
-            seed: of a training; another one gives an independent classifier.
-            changes: hyper-parameters of the recipe.
-        """
-        network = choose(name, self.networks, "network of this study")
-        if isinstance(network, Published):
-            if recipe == "natural":
-                return network
-            network = network.architecture
-        return Trained(recipe, self.data, self.train, network, self.settings(recipe, **changes), seed=seed)
-
-    def settings(self, recipe: str, **changes: Any) -> dict[str, Any]:
-        """The hyper-parameters of a recipe; those that attack have the threat model."""
-        threat = {"threat": self.threat} if hasattr(choose(recipe, RECIPES, "recipe"), "threat") else {}
-        return threat | dict(self.recipes.get(recipe, {})) | changes
-
-    def preprocessor(self, recipe: str, architecture: str, guides: Sequence[Source], **changes: Any) -> list[Trained]:
-        """The training of a preprocessor before frozen guides, with each seed."""
-        settings, network = self.settings(recipe, **changes), self.architecture(architecture)
-        return [Trained(recipe, self.data, self.train, network, settings, guides, seed=seed) for seed in self.seeds]
-
-    def joint(self, recipe: str, architecture: str, classifier: str) -> list[Trained]:
-        """The training of a preprocessor together with a classifier from scratch, with each seed."""
-        settings, network, joint = self.settings(recipe), self.architecture(architecture), self.architecture(classifier)
-        made = partial(Trained, recipe, self.data, self.train, network, settings, joint=joint)
-        return [made(seed=seed) for seed in self.seeds]
-
-    def architecture(self, name: str) -> str:
-        """The architecture of a name, also of published weights."""
-        network = choose(name, self.networks, "network of this study")
-        return network.architecture if isinstance(network, Published) else network
-
-
-def measured(
-    setting: Setting,
-    classifier: Source,
-    attack: str,
-    defenses: Sequence[Trained | None] = (None,),
-    others: Mapping[str, Source] = MappingProxyType({}),
-) -> list[list[Measurement]]:
-    """The accuracy of a classifier under an attack, for each seed of a defense.
-
-    Args:
-        setting: data and attacks.
-        classifier: the classifier.
-        attack: its name in the setting; `Natural` for clean images.
-        defenses: the defense with each seed; None for the classifier alone.
-        others: further classifiers that the attack uses, by name.
-    """
-    spec = None if attack == "Natural" else choose(attack, setting.attacks, "attack of this study")
-    images = setting.few.get(attack, setting.test)
-    pipelines = [Pipeline(classifier, setting.data, images, defense) for defense in defenses]
-    return [[Accuracy(pipeline, spec, dict(others) if spec else {})] for pipeline in pipelines]
 
 
 def accuracy(counts: Sequence[Count]) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 from forefend.report import figures
 from forefend.studies.networks import Trained
 from forefend.studies.scales.transfer import SOURCES, TARGETS
-from forefend.studies.table import SCALES, Cell, Setting, Table, measured
+from forefend.studies.setting import SCALES, Setting, measured
+from forefend.studies.table import Cell, Table
 
 COLUMNS = {"Natural": "Natural", "BB-FGSM": "FGSM", "BB-PGD": "PGD", "WB-FGSM": "FGSM", "WB-PGD": "PGD"}
 TABLE_1 = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.table import SCALES, Setting
+from forefend.studies.setting import SCALES, Setting
 
 
 def _attacks(threat: str, steps: int, step: float, restarts: int, **more: Any) -> dict[str, AttackSpec]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from forefend.studies.attacks import AttackSpec
 from forefend.studies.networks import Published
-from forefend.studies.table import SCALES, Setting
+from forefend.studies.setting import SCALES, Setting
 
 STRATEGIES = {"TRADES": "trades", "Standard": "adversarial", "MMA": "mma-simple", "MART": "mart"}
 ALPHAS, BETAS = (0.0, 1.0, 5.0, 10.0), (0.0, 1.0, 3.0, 10.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.table import SCALES, Setting
+from forefend.studies.setting import SCALES, Setting
+from forefend.training.config import TrainingConfig
 
 STEPS = {"Linf": (0.008 / 0.031, 0.004 / 0.031, 0.0015 / 0.031), "L2": (0.125, 0.0625, 0.025)}  # shares of the radius
 
@@ -77,9 +78,10 @@ FASHION = Setting(
         "denoised-smoothing": {"epochs": 8, "batch_size": 128},
     },
     few={"AA": 200, "smoothed PGD": 200},
+    training=TrainingConfig.recommended,
     differs="Fashion-MNIST at l∞ 0.1 and l2 1.5, 5,000 training images, one narrow U-Net for every scale factor, small "
-    "classifiers (ResNet-18: a residual network of 3 blocks), 6 epochs; PGD-20 with 2 starts in one step size; 1,000 "
-    "test images, 200 for AA and denoised smoothing",
+    "classifiers (ResNet-18: a residual network of 3 blocks), 6 epochs with the recommended options of training; "
+    "PGD-20 with 2 starts in one step size; 1,000 test images, 200 for AA and denoised smoothing",
 )
 CIFAR = Setting(
     data="cifar-10",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.table import SCALES, Setting
+from forefend.studies.setting import SCALES, Setting
 
 
 def _attacks(threat: str) -> dict[str, AttackSpec]:
