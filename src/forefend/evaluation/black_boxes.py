@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from forefend.checks import InputError
-from forefend.evaluation.access import Surrogate, queries, white_box
+from forefend.evaluation.access import CraftedOn, Surrogate, queries, white_box
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.classifiers.black_box import black_box_in
 
+TRANSFERRED = (Surrogate, CraftedOn)  # views of other networks, which need nothing of the model
 SATURATED = 0.5  # share of probe images with one and the same margin from which scores have none
 
 
@@ -42,7 +43,7 @@ def check_knowledge(models: Iterable[EvaluatedModel], suite: Suite) -> None:
     """
     for trial in suite:
         view = trial.access.view
-        if isinstance(view, Surrogate) and black_box_in(view.network):
+        if isinstance(view, TRANSFERRED) and black_box_in(view.network):
             raise InputError(
                 f"The surrogate {view.name} is a black box, and {trial.name} needs its gradient: name another network."
             )
@@ -50,7 +51,7 @@ def check_knowledge(models: Iterable[EvaluatedModel], suite: Suite) -> None:
         if not black_box_in(model.network):
             continue
         for trial in suite:
-            if trial.gradients() and not isinstance(trial.access.view, Surrogate):
+            if trial.gradients() and not isinstance(trial.access.view, TRANSFERRED):
                 raise InputError(
                     f"{model.name} is a black box, and {trial.name} needs its gradient: evaluate with --suite "
                     "black-box (suite='black-box'), and with --surrogates for transferred examples."
@@ -82,7 +83,7 @@ def notes_on(model: EvaluatedModel, suite: Suite, images: int, same_margin: floa
     """
     if not black_box_in(model.network):
         return []
-    own = [trial for trial in suite if not isinstance(trial.access.view, Surrogate)]
+    own = [trial for trial in suite if not isinstance(trial.access.view, TRANSFERRED)]
     most = sum(trial.forwards() for trial in own)
     found = [
         f"{model.name} is a black box: its accuracies are against a black-box attacker, who sees its answers alone. "
