@@ -158,12 +158,12 @@ def test_train_resumes_with_number_of_threads_of_run(here: Path, monkeypatch: py
 def test_train_recommended_sets_defaults_and_says_so(here: Path) -> None:
     line = TINY.replace("--steps 1", "--steps 4")
     said = done(f"{line} --out runs/one --config recommended --ema 0.5 --keep-best 0.1")
-    assert "recommended: --attack-copy bf16 --precision bf16 --ema 0.99 --ema-statistics 50 --keep-best 0.05" in said
+    assert "recommended: --attack-copy bf16 --precision bf16 --ema 0.99 --ema-statistics 20 --keep-best 0.05" in said
     assert {name: value for name, value in run_config("runs/one").items() if name in TRAINING_OPTIONS} == {
         "attack_copy": "bf16",
         "precision": "bf16",
         "ema": 0.5,
-        "ema_statistics": 50,
+        "ema_statistics": 20,
         "keep_best": 0.1,
         "inner_attack": "atta",
         "atta_steps": [2, 3],

@@ -23,8 +23,8 @@ class TrainingConfig:
         precision: precision of the networks in training, `fp32` or `bf16`; weights and losses are float32.
         ema: decay of an average of the weights over the steps, such as 0.995, which is validated and is the result;
             None for the last weights.
-        ema_statistics: number of training batches on which the BatchNorm statistics of that average are estimated
-            anew, whenever it is validated and at the end; None averages the statistics too.
+        ema_statistics: number of training batches, at most those of an epoch, on which the BatchNorm statistics of
+            that average are estimated anew whenever it is validated, and at the end; None averages them too.
         keep_best: share of the training images, in (0, 1), that is held out to measure robust accuracy after each
             epoch: the result is that of the best epoch. None for the last epoch.
         inner_attack: replacement of the recipe's inner attack.
@@ -54,7 +54,7 @@ class TrainingConfig:
             "attack_copy": "bf16",
             "precision": "bf16",
             "ema": 0.99,
-            "ema_statistics": 50,
+            "ema_statistics": 20,
             "keep_best": 0.05,
             "inner_attack": ATTA(steps=(2, 3), noise=0.5),
         }

@@ -123,7 +123,7 @@ class Loop:
     @torch.no_grad()
     def _estimate_statistics(self, train: Networks) -> None:
         """Estimate the BatchNorm statistics of the loaded average on the last batches, attacked as in training."""
-        count = min(self.config.ema_statistics or 0, self.state.step)
+        count = min(self.config.ema_statistics or 0, self.batches.per_epoch)
         if not count or not has_statistics(self.trained):
             return
         stored = {name: tensor.clone() for name, tensor in self._image_tensors().items()}
