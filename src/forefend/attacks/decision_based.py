@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 from forefend.attacks.base import ThreatField, attacking
-from forefend.attacks.decision_queries import Ended, Queries, seed_of
+from forefend.attacks.decision_queries import Queries, seed_of
 from forefend.checks import InputError, import_extra
 from forefend.losses import margin
 from forefend.runtime.rng import KeyedRNG, as_rng, torch_seed
 from forefend.threat_models.base import ThreatModel, broadcast_per_image
 from forefend.threat_models.lp import L2, Linf
+
+_NUMBERS = 2**25  # pixels of the images around those that HopSkipJump attacks together
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,8 @@ class DecisionBased(ABC):
         rng = as_rng(rng, x, str(self))
         with attacking(f, x, target, margin) as (f, x, target), torch.no_grad():
             asked = Queries(self, f, x, target, rng, inside)
-            with suppress(Ended):
-                asked(torch.arange(len(x), device=x.device), x)
-                asked.start()
+            asked(torch.arange(len(x), device=x.device), x)
+            asked.start()
             self._walk(asked)
         return Nearest(asked.x_adv, asked.distance, asked.count)
 
@@ -146,25 +148,16 @@ class HopSkipJump(DecisionBased):
         return f"HopSkipJump-{self.queries}({self.threat}, samples={self.samples}, gamma={self.gamma!r})"
 
     def _walk(self, asked: Queries) -> None:
-        norm = self.threat.norm.lower()
-        published: Any = _library("HopSkipJump").attacks.HopSkipJumpAttack
-
-        class Batched(published):  # type: ignore[misc]
-            def approximate_gradients(self, is_adversarial: Any, x_advs: Any, steps: int, delta: Any) -> Any:
-                """Ask for all images around the current one at once; foolbox asks one by one."""
-                return type(x_advs)(_direction(is_adversarial, x_advs, steps, delta.raw, norm))
-
-        attack = Batched(
-            steps=self.queries,
-            initial_gradient_eval_steps=self.samples,
-            max_gradient_eval_steps=self.queries,
-            gamma=self.gamma,
-            constraint=norm,
-        )
-        rows = asked.open()
-        for row in rows.split(1) if len(rows) else ():  # the directions of an image are drawn with a seed of its own
-            with torch_seed(seed_of(asked.rng.select(row.cpu()))):
-                _run(attack, asked, row)
+        rows, most = asked.open(), self.samples * self.queries**0.5 * asked.x[0].numel()
+        for part in rows.split(max(1, int(_NUMBERS / most))) if len(rows) else ():
+            attack = _hop_skip_jump(asked, part, self.threat.norm.lower())(
+                steps=self.queries,
+                initial_gradient_eval_steps=self.samples,
+                max_gradient_eval_steps=self.queries,
+                gamma=self.gamma * 1.01,  # no bisection ends at its bound itself, where rounding decides
+                constraint=self.threat.norm.lower(),
+            )
+            _run(attack, asked, part, ended=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,34 +197,56 @@ class Boundary(DecisionBased):
         attack = _library("Boundary").attacks.BoundaryAttack(
             steps=self.queries, spherical_step=self.spherical_step, source_step=self.source_step
         )
-        with suppress(Ended):
-            asked.bisect()
+        asked.bisect()
         if len(rows := asked.open()):
             with torch_seed(asked.rng.integer()):
-                _run(attack, asked, rows)
+                _run(attack, asked, rows, ended=False)
 
 
-def _direction(is_adversarial: Any, x_advs: Any, count: int, delta: Tensor, norm: str) -> Tensor:
-    """Return the estimated direction into the wrong classes, `(1, C, H, W)` of length 1 (the paper's Eq. 16)."""
-    x_adv: Tensor = x_advs.raw
-    like = x_adv.expand(count, *x_adv.shape[1:])
-    noise = torch.randn_like(like) if norm == "l2" else 2 * torch.rand_like(like) - 1
-    around = (x_adv + delta * noise / _length(noise)).clamp(0, 1)
-    votes = 2 * is_adversarial(type(x_advs)(around)).raw.to(x_adv.dtype) - 1
-    votes = votes - votes.mean() if votes.mean().abs() < 1 else votes
-    direction = (broadcast_per_image(votes) * (around - x_adv)).mean(0, keepdim=True)
-    return direction / _length(direction)
+def _hop_skip_jump(asked: Queries, rows: Tensor, norm: str) -> Any:
+    """Return foolbox's class for some rows, with random directions of each image, all of which are asked at once."""
+    published: Any = _library("HopSkipJump").attacks.HopSkipJumpAttack
+    estimates = itertools.count()
+
+    class Batched(published):  # type: ignore[misc]
+        def approximate_gradients(self, is_adversarial: Any, x_advs: Any, steps: int, delta: Any) -> Any:
+            rng = asked.rng.fold_in(purpose=f"{asked.rng.purpose}|direction {next(estimates)}")
+            seeds = [seed_of(rng.select(row)) for row in rows.cpu().split(1)]
+            return type(x_advs)(_directions(asked, rows, x_advs.raw, delta.raw, norm, steps, seeds))
+
+    return Batched
 
 
-def _length(x: Tensor) -> Tensor:
-    return broadcast_per_image(x.flatten(1).norm(dim=1).clamp_min(1e-12))
+def _directions(
+    asked: Queries, rows: Tensor, x_adv: Tensor, delta: Tensor, norm: str, count: int, seeds: list[int]
+) -> Tensor:
+    """Return the estimated directions into the wrong classes, `(B, C, H, W)` of length 1 (the paper's Eq. 16)."""
+    draw = torch.randn if norm == "l2" else torch.rand
+    noise = torch.stack([draw(count, *x_adv.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds])
+    noise = (noise if norm == "l2" else 2 * noise - 1).to(x_adv)
+    noise /= noise.flatten(2).norm(dim=2).clamp_min(1e-12).view(*noise.shape[:2], 1, 1, 1)
+    around = (x_adv[:, None] + delta.view(-1, 1, 1, 1, 1) * noise).clamp_(0, 1)
+    wrong = asked(rows.repeat_interleave(count), around.flatten(0, 1)).view(len(rows), count)
+    votes = 2 * wrong.to(x_adv.dtype) - 1
+    mean = votes.mean(1, keepdim=True)
+    votes = torch.where(mean.abs() < 1, votes - mean, votes)
+    directions = torch.einsum("bn,bnchw->bchw", votes, around - x_adv[:, None])
+    return directions / broadcast_per_image(directions.flatten(1).norm(dim=1).clamp_min(1e-12))
 
 
-def _run(attack: Any, asked: Queries, rows: Tensor) -> None:
-    """Run an attack of foolbox on some rows, from their misclassified images; every query is `asked`."""
+def _run(attack: Any, asked: Queries, rows: Tensor, *, ended: bool) -> None:
+    """Run an attack of foolbox on some rows, from their misclassified images; every query is `asked`.
+
+    Args:
+        attack: foolbox's.
+        asked: the queries.
+        rows: numbers of the images in the batch.
+        ended: the answer for images that are not asked for any more, with which the loops of the attack end.
+    """
     foolbox = _library("An attack")
     model: Any = foolbox.models.Model
     criterion: Any = foolbox.Criterion
+    last = asked.x_adv[rows].clone()  # of each row, the misclassified image asked for last, which is not asked again
 
     class Images(model):  # type: ignore[misc]
         """The images themselves, instead of logits: the criterion asks."""
@@ -246,12 +261,23 @@ def _run(attack: Any, asked: Queries, rows: Tensor) -> None:
             return "Asked()"
 
         def __call__(self, perturbed: Any, outputs: Any) -> Any:
+            nonlocal last
             images: Tensor = perturbed.raw
-            return type(perturbed)(asked(rows.expand(len(images)) if len(rows) == 1 else rows, images))
+            wrong = (images == last).flatten(1).all(1)
+            new = (~wrong & ~asked.ended[rows]).nonzero().flatten()
+            wrong[new] = asked(rows[new], images[new]) if len(new) else wrong[new]
+            last = torch.where(broadcast_per_image(wrong), images, last)
+            over = asked.ended[rows]
+            if bool(over.all()):
+                raise _Ended
+            return type(perturbed)(wrong | over if ended else wrong & ~over)
 
-    # An assertion fails for a classifier whose rounding differs between equal calls.
-    with suppress(Ended, AssertionError):
-        attack.run(Images(), asked.x[rows], Asked(), starting_points=asked.x_adv[rows].clone())
+    with suppress(_Ended):
+        attack.run(Images(), asked.x[rows], Asked(), starting_points=last.clone())
+
+
+class _Ended(Exception):  # noqa: N818
+    """The search has ended for all images of a run."""
 
 
 def _library(what: str) -> Any:

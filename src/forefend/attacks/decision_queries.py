@@ -31,10 +31,6 @@ class Asking(Protocol):
         """The most images that are asked for, for each image."""
 
 
-class Ended(Exception):  # noqa: N818
-    """The queries for all images that are asked for are used up, or the images are found."""
-
-
 @final
 class Queries:
     """The queries for a batch: which of some images are misclassified, and the nearest so far.
@@ -61,19 +57,14 @@ class Queries:
         """Return whether each image is misclassified, `(N,)` bool; False beyond the number of queries.
 
         Args:
-            rows: number in the batch of the clean image that each belongs to, `(N,)`.
+            rows: number in the batch of the clean image that each belongs to, `(N,)`, ascending.
             images: the images to ask for, `(N, C, H, W)`.
-
-        Raises:
-            Ended: the search has ended for all of `rows`.
         """
-        earlier = (rows[:, None] == rows).tril(-1).sum(1)  # images before it that belong to the same one
+        earlier = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)  # of the same clean one
         allowed = (~self.ended[rows] & (self.count[rows] + earlier < self.attack.queries)).nonzero().flatten()
         wrong = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         if len(allowed):
             wrong[allowed] = self._ask(rows[allowed], images[allowed])
-        if bool(self.ended[rows].all()):
-            raise Ended
         return wrong
 
     def _ask(self, rows: Tensor, images: Tensor) -> Tensor:
