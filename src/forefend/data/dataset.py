@@ -120,7 +120,8 @@ def from_tensors(
             [0, 1], uint8 in 0 … 255 or bool. uint8 stays uint8 in memory.
         y: `(N,)`, integers.
         classes: names or number of the classes, or a function that tells their number by the first
-            images; None numbers them 0 … max(y), and requires labels that start at 0.
+            images; None numbers them 0 … max(y), and requires labels that start at 0. An evaluation
+            then adds the classes that the model has more.
         split: "train" or "test"; validation images are only taken from "train".
 
     Raises:
