@@ -39,6 +39,7 @@ def test_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # minutes on a shared machine
 def test_example_protects_its_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     alone, defended = rows(capsys.readouterr().out)
