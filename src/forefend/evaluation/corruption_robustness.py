@@ -116,7 +116,7 @@ def measure(
         Path(folder) if folder else None,
     )
     views = [frozen(model.network) for model in models]
-    clean, known = conditions[0].images(), KnownModels([folder] if folder else [])
+    clean, known = conditions[0].images(), KnownModels([folder])
     examined = [examine(view, clean, model.name) for model, view in zip(models, views, strict=True)]
     identities = [known.identify(each, model.name) for model, each in zip(models, examined, strict=True)]
     keys = {model.title: key_of(identity, clean) for model, identity in zip(models, identities, strict=True)}
@@ -126,8 +126,7 @@ def measure(
         manifest.check(folder, "corruptions.json")
     found = []
     with unchanged(models), open_store(folder, "records", records.read) as store, torch_seed(seed):
-        if folder and not process_group().rank:
-            known.save(folder)
+        known.save(folder)
         triples = zip(models, views, examined, strict=True)
         outputs = [StableOutputs(view, one.x, model.name) for model, view, one in triples]
         for condition in conditions:

@@ -142,7 +142,7 @@ def _prepare(
     check_identities(trials)
     check_classes(trials, len(images.classes))
     black_boxes.check_knowledge(models, trials)
-    known = KnownModels([folder] if folder else [])
+    known = KnownModels([folder])
     for surrogate in surrogates_of(trials):
         examined = examine(frozen(surrogate.network), images, surrogate.name)
         known.remember_surrogate(examined, surrogate.name)
@@ -160,8 +160,9 @@ def _prepare(
                 "under one name."
             )
         notes += black_boxes.notes_on(model, trials, len(images), examined.same_margin)
+        outputs = StableOutputs(view.network, examined.x, model.name)
         on_device = [black_boxes.as_seen(trial, model).on(device_of(view.network)) for trial in trials]
-        targets.append(Target(view, key, on_device, model.network, state, examined.x))
+        targets.append(Target(view, key, on_device, model.network, state, outputs))
     check_names([*(model.name for model in models), *(trial.name for trial in trials)])
     keys = {target.model.title: target.key for target in targets}
     manifest = manifest_of(keys, images, [str(trial) for target in targets for trial in target.trials], seed)
@@ -219,14 +220,12 @@ class Evaluation:
         # torch's own generators are seeded, so that random models repeat; the caller's state is
         # restored.
         with open_store(self.folder, "records", records.read) as store, full_float32(), torch_seed(self.seed):
-            if self.folder and not process_group().rank:
-                self.known.save(self.folder)
+            self.known.save(self.folder)
             found: list[Outcome] = []
             for target in self.targets:
                 pairs = zip(self.targets, found, strict=False)
                 alone = [each.clean for other, each in pairs if other.model.name == target.model.name]
-                outputs = StableOutputs(target.model.network, target.x, target.model.name)
-                run = Run(target, store, images, self.seed, self.batch_size, outputs)
+                run = Run(target, store, images, self.seed, self.batch_size)
                 found.append(run.outcome(allow_weak, alone[0] if alone and target.model.defended else None, warn))
             for target in self.targets:
                 if target.state != state_digest(target.original):

@@ -153,8 +153,8 @@ class KnownModel:
 class KnownModels:
     """The models of earlier evaluations in some folders."""
 
-    def __init__(self, folders: Iterable[Path] = ()) -> None:
-        self._models = [model for folder in folders for model in _read(folder / "models.json")]
+    def __init__(self, folders: Iterable[Path | None] = ()) -> None:
+        self._models = [model for folder in folders if folder for model in _read(folder / "models.json")]
         self._earlier = tuple(self._models)
 
     def identify(self, model: Examined, name: str) -> str:
@@ -200,8 +200,10 @@ class KnownModels:
         self._models.append(KnownModel(model.network, digest, model.answers))
         return f"{model.network}:{digest}"
 
-    def save(self, folder: Path) -> None:
-        """Write the models into `models.json`, beside those that it holds by now."""
+    def save(self, folder: Path | None) -> None:
+        """Write the models into `models.json`, beside those that it holds by now; the first process does."""
+        if folder is None or process_group().rank:
+            return
         models = {(model.network, model.id): model for model in [*_read(folder / "models.json"), *self._models]}
         lines = [{**asdict(model), "answers": _as_text(model.answers)} for model in models.values()]
         write_versioned(folder / "models.json", {"models": lines})

@@ -34,7 +34,7 @@ class Target:
     trials: Suite  # as they run on its device
     original: nn.Module
     state: str  # the digest of the original, which must not change
-    x: Tensor  # one or two of the images
+    outputs: StableOutputs
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ class Run:
     images: DigestedImages
     seed: int
     batch_size: int
-    outputs: StableOutputs
 
     def outcome(self, allow_weak: bool, alone: CleanPredictions | None, warn: Callable[[str], object]) -> Outcome:
         """Classify clean images, then attack those that are classified correctly.
@@ -110,7 +109,7 @@ class Run:
     def _lines(
         self, trial: str, moved: MovedImages, found: dict[int, bool], predicted: Iterable[int] = ()
     ) -> list[Record]:
-        self.outputs.check()
+        self.target.outputs.check()
         return [record_of(self.target.key, trial, self.seed, found, self.images, predicted, moved.found)]
 
     def _movement(self, trial: str, moved: MovedImages, index: Sequence[int]) -> Movement | None:

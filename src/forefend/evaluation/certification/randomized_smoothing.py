@@ -28,7 +28,6 @@ from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.result_store import DigestedImages, key_of, open_store
 from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
-from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
@@ -152,7 +151,7 @@ def certify(
         open_store(Path(folder) if folder else None, "certificates", certificate.read) as store,
     ):
         smoothed = [SmoothedClassifier(model.network, config, batch_size) for model in models]
-        known = KnownModels([Path(folder)] if folder else [])
+        known = KnownModels([store.folder])
         examined = [
             examine(each.network, images.images, model.name) for model, each in zip(models, smoothed, strict=True)
         ]
@@ -160,8 +159,7 @@ def certify(
             key_of(known.identify(each, model.name), images.images)
             for model, each in zip(models, examined, strict=True)
         ]
-        if folder and not process_group().rank:
-            known.save(Path(folder))
+        known.save(store.folder)
         for model, each, one, key in zip(models, smoothed, examined, keys, strict=True):
             outputs = StableOutputs(each.network, one.x, model.name)
             found += store.complete(

@@ -12,13 +12,11 @@ from forefend.checks import predictions
 from forefend.evaluation import records
 from forefend.evaluation.attack_runner import obey, trial_seed
 from forefend.evaluation.evaluate import Evaluation
-from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.records import Record
 from forefend.evaluation.result_store import DigestedImages, ResultStore, open_store, record_of
 from forefend.evaluation.trial import Trial
 from forefend.models.freezing import device_of, gradients_enabled
 from forefend.runtime.batch_size import AdaptiveBatchSize
-from forefend.runtime.distributed import process_group
 from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
@@ -36,11 +34,9 @@ def craft_once(evaluation: Evaluation) -> None:
     """
     images = DigestedImages(evaluation.images)
     with open_store(evaluation.folder, "records", records.read) as store, full_float32(), torch_seed(evaluation.seed):
-        if evaluation.folder and not process_group().rank:
-            evaluation.known.save(evaluation.folder)
-        outputs = [StableOutputs(t.model.network, t.x, t.model.name) for t in evaluation.targets]
+        evaluation.known.save(evaluation.folder)
         for trial in evaluation.targets[0].trials:
-            _Crafting(evaluation, store, images, outputs, trial).complete()
+            _Crafting(evaluation, store, images, trial).complete()
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,6 @@ class _Crafting:
     evaluation: Evaluation
     store: ResultStore
     images: DigestedImages
-    outputs: Sequence[StableOutputs]
     trial: Trial
 
     def complete(self) -> None:
@@ -84,7 +79,7 @@ class _Crafting:
     def _lines(self, found: Mapping[int, Verdicts], recorded: Sequence[Mapping[int, bool]]) -> list[Record]:
         lines = []
         for place, target in enumerate(self.evaluation.targets):
-            self.outputs[place].check()
+            target.outputs.check()
             new = {number: each[place] for number, each in found.items() if number not in recorded[place]}
             if new:
                 lines.append(record_of(target.key, str(self.trial), self.evaluation.seed, new, self.images))
