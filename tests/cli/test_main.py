@@ -215,11 +215,13 @@ def test_recipes_of_a_name_prints_that_one() -> None:
 
 
 def test_train_into_a_run_names_an_unknown_architecture(here: Path) -> None:
-    done(f"train ape-gan --guides {guide()} --images 40 --epochs 1 --out run")
+    gan = f"train ape-gan --data digits --guides {guide()} --images 40 --epochs 1 --out run"
+    done(gan)
     for role in ("preprocessor", "discriminator"):
-        assert "architecture called 'cn': " in refused(f"train ape-gan --guides {guide()} --{role} cn --out run")
-    done("train natural --images 40 --epochs 1 --out plain")
-    assert "architecture called 'lenet': did" in refused("train natural --images 40 --classifier lenet --out plain")
+        assert "architecture called 'cn': " in refused(f"{gan} --{role} cn")
+    natural = "train natural --data digits --images 40 --epochs 1 --out plain"
+    done(natural)
+    assert "architecture called 'lenet': did" in refused(f"{natural} --classifier lenet")
 
 
 def test_recipes_json_has_every_hyperparameter() -> None:
