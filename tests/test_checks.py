@@ -209,3 +209,13 @@ def test_import_extra_tells_missing_from_broken(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match=r"Reading needs no_such_package: pip install 'forefend\[data\]'"):
         import_extra("no_such_package", "Reading", "data")
     assert import_extra("json.decoder", "Reading", "data").JSONDecoder
+
+
+def test_classifier_on_another_device_is_told_apart_from_a_wrong_size() -> None:
+    offset = torch.zeros(10, device="meta")
+
+    def classifier(x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3))[:, None] + offset
+
+    with pytest.raises(InputError, match=r"net is not on cpu alone, where the images are"):
+        check_classifier(classifier, torch.rand(2, 1, 8, 8), 10, "net")

@@ -271,9 +271,14 @@ def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
                 f"{name} has {kinds} weights, and images are {str(x.dtype).removeprefix('torch.')} ({reason}): convert "
                 "it with .float(), or let its forward convert images and logits."
             ) from error
+        if "same device" in reason or "expected device" in reason:
+            raise InputError(
+                f"{name} is not on {x.device.type} alone, where the images are ({reason}): move it there as "
+                "a whole, with its constants as buffers."
+            ) from error
         raise InputError(
             f"Images of shape {tuple(x.shape[1:])} do not fit {name} ({reason}): it was made for other channels or "
-            "another size."
+            "another size; read the images at its size, or resize inside the network."
         ) from error
 
 

@@ -164,6 +164,8 @@ WRONG = {
     "mine_of_tests:nothing": "returned a NoneType, expected a torch.nn.Module or a function",
     "mine_of_test.models:make": "There is no module mine_of_test.models: call forefend from the folder that holds it",
     "absent.py:make": "There is no file absent.py",
+    "models/net": "There is no file or folder models/net: check the path",
+    "net.pkl": "There is no file or folder net.pkl: check the path",
     "cnnn": "no run, JSON card, source or architecture called 'cnnn': did you mean 'cnn'?",
     "cnn": "is an architecture without weights: give cnn:WEIGHTS, or train it first",
     "https://example.org/net.pth": "is not on this machine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from os import PathLike
@@ -29,6 +30,7 @@ FORMS = (
     "a run's folder, a JSON card, architecture:weights, timm:NAME, torchvision:NAME, hf:ID, a .pt2 or .onnx file, "
     "module:factory, process:COMMAND or http://127.0.0.1:PORT/"
 )
+WEIGHTS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle", ".npz", ".h5")
 _SCHEMES = ("timm", "torchvision", "hf", "process", "http")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|.*\.py")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*")
@@ -155,6 +157,8 @@ def _unknown(spec: str, name: str) -> InputError:
             f"{spec} is a file of weights without an architecture: give ARCHITECTURE:{spec}, timm:NAME:{spec}, or "
             f"MODULE:FACTORY:{spec}."
         )
+    if ":" not in spec and (os.sep in spec or Path(spec).suffix in WEIGHTS):
+        return InputError(f"There is no file or folder {spec}: check the path.")
     bare = name.partition("@")[0]
     if bare in ARCHITECTURES:
         return InputError(f"{spec} is an architecture without weights: give {bare}:WEIGHTS, or train it first.")
