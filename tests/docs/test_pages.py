@@ -12,10 +12,9 @@ from types import ModuleType
 import pytest
 import yaml
 from helpers.command_line import done, forefend, guide
+from helpers.small_budgets import SMALL_CHECKS, ask_little
 
 import forefend as ff
-from forefend.attacks.auto_pgd import APGD
-from forefend.evaluation.gradient_masking.attack_suite import CheckBudget
 from forefend.evaluation.suites import SUITES
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +73,9 @@ def blocks(page: Path) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run the Python blocks of a page as one module, with a small budget for the gradient-masking checks."""
-    budget = CheckBudget(steps=20, restarts=1, queries=20, reference=lambda threat, *_: APGD(threat, 10))
-    monkeypatch.setattr(ff, "check", partial(ff.check, budget=budget), raising=False)
+    """Run the Python blocks of a page as one module, with small budgets for checks and queries."""
+    monkeypatch.setattr(ff, "check", partial(ff.check, budget=SMALL_CHECKS), raising=False)
+    ask_little(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
     def run(page: Path, **names: object) -> None:
