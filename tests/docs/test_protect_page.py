@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "torchvision": (write_torchvision, "tv (guide)"),
     "transformers": (write_transformers, "my-vit (guide)"),
     "torch.export": (write_program, "net (guide)"),
-    "ONNX": (write_onnx, "net (unseen"),
+    "ONNX": (write_onnx, "net (black box) (unseen)"),
     "A folder of photographs": (write_photographs, "mobile (guide)"),
 }
 
