@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError, unknown_name
 from forefend.models.classifiers.black_box import black_box_in
-from forefend.models.fingerprint import fingerprint, state_digest
+from forefend.models.fingerprint import fingerprint, raw_bytes, state_digest
 from forefend.models.freezing import check_module, frozen
 
 MOST_WRAPPERS = 4  # of size, normalization and output, each of which holds its `network`
@@ -20,6 +21,9 @@ MOST_WRAPPERS = 4  # of size, normalization and output, each of which holds its 
 
 class Guide(nn.Module):
     """A frozen view of a classifier: it shares the tensors and stays in eval mode.
+
+    Other weights are loaded into tensors of the guide's own: the classifier that was given is never changed. A guide
+    that was pickled has tensors of its own.
 
     Args:
         classifier: images `(B, C, H, W)` in [0, 1] to logits `(B, K)`; its modes and flags do not change.
@@ -31,8 +35,8 @@ class Guide(nn.Module):
         check_module(classifier, "a classifier")
         self.classifier = frozen(classifier)
         self.name = name
-        self._original = weakref.ref(classifier)  # to check that training did not change it
-        self.register_load_state_dict_pre_hook(_refuse_weights)  # type: ignore[no-untyped-call]
+        self._original = _Original(classifier)
+        self.register_load_state_dict_pre_hook(_keep_original)  # type: ignore[no-untyped-call]
         super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,8 +66,34 @@ class Guide(nn.Module):
         return fingerprint(self.classifier)
 
 
-def _refuse_weights(guide: nn.Module, *arguments: Any) -> None:
-    raise InputError("Weights cannot be loaded into a guide, which shares its classifier's tensors: make a new Guide.")
+class _Original:
+    """A weak reference to a guide's classifier, to check that nothing changed it; empty once the guide was pickled."""
+
+    def __init__(self, classifier: nn.Module | None = None) -> None:
+        self._reference = None if classifier is None else weakref.ref(classifier)
+
+    def __call__(self) -> nn.Module | None:
+        return None if self._reference is None else self._reference()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Original], tuple[()]]:
+        return _Original, ()
+
+
+def _keep_original(guide: nn.Module, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    """Give a guide tensors of its own before other weights are loaded into it."""
+    held = {prefix + name: tensor for name, tensor in guide.state_dict().items()}
+    if any(_differ(state[name], tensor) for name, tensor in held.items() if name in state):
+        for tensor in chain(guide.parameters(), guide.buffers()):
+            tensor.data = tensor.data.clone()
+        guide._original = _Original()  # type: ignore[assignment]
+
+
+def _differ(given: Any, held: Tensor) -> bool:
+    alike = isinstance(given, Tensor) and (given.dtype, given.shape) == (held.dtype, held.shape)
+    return not alike or raw_bytes(given) != raw_bytes(held)
 
 
 def read(classifier: nn.Module, x: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
