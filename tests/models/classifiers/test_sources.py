@@ -255,6 +255,19 @@ def test_hub_without_network_fails_in_a_sentence(monkeypatch: pytest.MonkeyPatch
         load("hf:nobody/nothing", **SMALL, download=True)
 
 
+def test_hub_file_is_verified_by_its_name_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = pytest.importorskip("huggingface_hub")
+    blob = tmp_path / hashlib.sha256(b"weights").hexdigest()
+    blob.write_bytes(b"weights")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "model.safetensors").symlink_to(blob)
+    monkeypatch.setattr(library, "snapshot_download", lambda name, **options: str(tmp_path / "snapshot"))
+    assert hub.folder_of_repository("a/b", ["*"], download=False) == tmp_path / "snapshot"
+    blob.write_bytes(b"other")
+    with pytest.raises(InputError, match=r"model\.safetensors is not the published file \(its SHA-256 differs\)"):
+        hub.folder_of_repository("a/b", ["*"], download=False)
+
+
 def test_missing_library_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(InputError, match=r"needs timm: pip install 'forefend\[vision\]'"):
