@@ -273,3 +273,34 @@ def test_surrogate_view_of_a_white_box_is_not_changed() -> None:
     assert [str(each) for target in prepared.targets for each in target.trials] == [str(trial)]
     with pytest.raises(InputError, match="FGSM needs its gradient"):
         prepare(labels(), levels(), quick(THREAT))
+
+
+def exactly_robust(weights: Tensor, bias: Tensor, x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """Whether no image of the l∞ ball within [0, 1] is misclassified by a linear classifier, `(B,)`."""
+    x = x.flatten(1).double()
+    low, high = (x - radius).clamp(0, 1) - x, (x + radius).clamp(0, 1) - x
+    apart = weights[None] - weights[y][:, None]  # (B, K, pixels): towards each other class
+    most = torch.maximum(apart * low[:, None], apart * high[:, None]).sum(2)
+    gaps = x @ weights.T + bias
+    gaps = gaps - gaps.gather(1, y[:, None]) + most
+    return gaps.scatter(1, y[:, None], -1.0).amax(1) < 0
+
+
+@pytest.mark.parametrize("outputs", ["labels", "probabilities"])
+def test_scikit_learn_model_is_judged_close_to_its_exact_accuracy(outputs: str) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, y, _ = ff.data.load("digits", "train").batch(torch.arange(400))
+    fitted = linear_model.LogisticRegression(max_iter=500).fit(x.flatten(1).numpy(), y.numpy())
+    answer = fitted.predict if outputs == "labels" else fitted.predict_proba
+    box = BlackBox(lambda x: answer(x.reshape(len(x), -1)), outputs=outputs, classes=10, name="logistic")
+    few = ff.data.sample(ff.data.load("digits", "test"), 20, seed=0)
+    images, labels_, _ = few.batch(torch.arange(20))
+    weights, bias = (torch.from_numpy(part).double() for part in (fitted.coef_, fitted.intercept_))
+    exact = float(exactly_robust(weights, bias, images, labels_, 0.1).double().mean())
+    threat = Linf(0.1)
+    suite = [Trial("HopSkipJump", HopSkipJump(threat), threat)]
+    if outputs == "probabilities":
+        suite = [Trial("Square", Square(threat, 1000), threat, run=stop_at_success)]
+    found = ff.evaluate(box, few, suite).worst().accuracy
+    assert exact <= found <= exact + (0.1 if outputs == "probabilities" else 0.2)  # labels need more queries
+    assert exact < 0.7

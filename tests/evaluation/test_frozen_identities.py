@@ -35,6 +35,14 @@ FROZEN = {
         0.11350905895233154,
         0.6426067352294922,
     ),
+    "HopSkipJump-2000(Linf:8/255, samples=100, gamma=1.0) in Linf:8/255 [black_box]": (
+        0.8514648675918579,
+        0.9867616891860962,
+    ),
+    "Boundary-2000(Linf:8/255, spherical=0.1, source=0.03) in Linf:8/255 [black_box]": (
+        0.6715556979179382,
+        0.7120389938354492,
+    ),
     "PGD-20(Linf:8/255, step=1/255, loss=ce, start=random_start) in Linf:8/255 [oblivious]": (
         0.8922435641288757,
         0.7949011325836182,

@@ -171,7 +171,7 @@ class Boundary(DecisionBased):
         threat: `L2` or `Linf` threat model with one radius, by name or as an object.
         queries: most images that are asked for, for each image.
         spherical_step: first length of a random step, as a share of the distance. foolbox begins with 0.01 in both,
-            and is after 2,000 queries twice as far from a linear boundary as with these.
+            which takes more queries to approach a linear boundary.
         source_step: first length of a step towards the clean image, likewise.
 
     Raises:

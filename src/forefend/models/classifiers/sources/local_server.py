@@ -6,6 +6,7 @@ import http.client
 import io
 import ipaddress
 import json
+import socket
 import weakref
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,6 +73,11 @@ class LocalServer:
                 f'file, or JSON {{"outputs": rows}} as {JSON}.'
             ) from None
 
+    def _acknowledge_at_once(self) -> None:
+        """Save the 40 ms that simple servers otherwise wait for between head and body of each answer."""
+        if self._connection.sock and hasattr(socket, "TCP_QUICKACK"):  # Linux; it holds for the next packets only
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     def close(self) -> None:
         """Close the connection; the next batch opens another."""
         self._connection.close()
@@ -82,6 +88,7 @@ class LocalServer:
         for attempt in range(2):
             try:
                 self._connection.request("POST", self._path, body, headers)
+                self._acknowledge_at_once()
                 response = self._connection.getresponse()
                 return response.status, response.headers.get("Content-Type", ""), response.read()
             except TimeoutError:
