@@ -17,7 +17,7 @@ MODEL, PGD = "digits/test:ab:cd", "PGD in Linf:0.1"
 
 
 def count(right: int, model: str = MODEL) -> Count:
-    return Count(model, [PGD], 0, 4, right)
+    return Count(model, [PGD], 0, 4, right, [])
 
 
 def outcome(*rights: int, paper: float | str | None = 60.0, **more: object) -> Outcome:
@@ -84,6 +84,21 @@ def test_a_table_is_counted_again_from_its_records(folder: Path) -> None:
     held = read_json(folder / "table.json")
     held["outcomes"][0]["counts"][0][0]["right"] = 3
     write_versioned(folder / "table.json", held)
+    with pytest.raises(InputError, match="differs from its records"):
+        load(folder)
+
+
+def test_how_far_images_moved_is_the_mean_of_the_records(folder: Path) -> None:
+    lines = (folder / "records.jsonl").read_bytes().splitlines(keepends=True)
+    attacked = Record(
+        MODEL, PGD, 0, [3, 5, 7], [False, True, False], moved=[[0.1, 0.2, 0.3], [0.2, 0.4, 0], [0.3, 0.3, 0]]
+    )
+    (folder / "records.jsonl").write_bytes(lines[0] + json_line(attacked))
+    moved = replace(outcome(2), value="moved behind defense", counts=[[replace(count(2), moved=[0.2, 0.3])]])
+    write_versioned(folder / "table.json", asdict(found(moved)))
+    assert load(folder).outcomes[0].ours() == pytest.approx(255 * 0.3)
+    wrong = replace(moved, counts=[[replace(count(2), moved=[0.2, 0.4])]])
+    write_versioned(folder / "table.json", asdict(found(wrong)))
     with pytest.raises(InputError, match="differs from its records"):
         load(folder)
 

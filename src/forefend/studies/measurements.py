@@ -42,6 +42,7 @@ class Count:
         seed: of the evaluation.
         n: the number of verdicts.
         right: how many of them are correct.
+        moved: the mean |Δ| of the attack, and behind the defense, where it was measured (see `Movement`).
     """
 
     model: str
@@ -49,6 +50,7 @@ class Count:
     seed: int
     n: int
     right: int
+    moved: Sequence[float] = ()
 
     def accuracy(self) -> float:
         """The share of correct verdicts in percent."""
@@ -170,8 +172,9 @@ class Accuracy(Measurement):
         found = evaluation.run(allow_weak=True)  # a low accuracy is a result here
         trial = str(evaluation.targets[0].trials[0]) if suite else CLEAN
         result = next(r for r in found if r.attack == (suite[0].name if suite else CLEAN))
-        right = round(result.accuracy * result.n)
-        _save(folder, Count(evaluation.targets[0].key, [trial], self.seed, result.n, right), found.warnings)
+        moved, right = found.moved(result), round(result.accuracy * result.n)
+        means = [moved.attack, moved.output] if moved else []
+        _save(folder, Count(evaluation.targets[0].key, [trial], self.seed, result.n, right, means), found.warnings)
 
 
 @dataclass(frozen=True)
@@ -276,7 +279,10 @@ def _save(folder: Path, count: Count, warnings: Sequence[str]) -> None:
 
 def _joined(count: Count, trial: str, found: Sequence[Record]) -> Record:
     """One record of all verdicts under a trial, by index, without digests."""
-    verdicts: dict[int, bool] = {}
+    verdicts, moved = dict[int, bool](), dict[int, list[float]]()
     for record in found:
         verdicts |= dict(zip(record.index, record.misclassified, strict=True))
-    return Record(count.model, trial, count.seed, sorted(verdicts), [verdicts[i] for i in sorted(verdicts)])
+        moved |= dict(zip(record.index, record.moved, strict=False))
+    index = sorted(verdicts)
+    kept = [moved[i] for i in index] if len(moved) == len(index) and trial != CLEAN else []
+    return Record(count.model, trial, count.seed, index, [verdicts[i] for i in index], moved=kept)

@@ -6,12 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from math import isclose
 from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
 from forefend.evaluation import records
+from forefend.evaluation.movement import mean_of
 from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.statistics import wilson
@@ -87,7 +89,7 @@ def load(folder: Path) -> Found:
         raise InputError(f"{folder}/table.json is no table of a study: run forefend reproduce again.") from None
     for outcome in outcomes:
         for count in (count for counts in outcome.counts for count in counts):
-            if _recount(count, verdicts) != count:
+            if not _same(_recount(count, verdicts), count):
                 raise InputError(
                     f"{folder}: the count of {outcome.row} / {outcome.column} differs from its records: run forefend "
                     "reproduce again."
@@ -100,6 +102,14 @@ def _outcome(cell: dict[str, Any]) -> Outcome:
     return Outcome(**{**cell, "counts": counts})
 
 
+def _same(found: Count | None, count: Count) -> bool:
+    """Whether two counts are equal; the order of a sum may change the last digits of its mean."""
+    if found is None or len(found.moved) != len(count.moved):
+        return False
+    close = all(isclose(one, other) for one, other in zip(found.moved, count.moved, strict=True))
+    return close and replace(found, moved=()) == replace(count, moved=())
+
+
 def _recount(count: Count, verdicts: dict[tuple[str, str, int], Record]) -> Count | None:
     """Count the verdicts again; None where one is missing."""
     keys = [(count.model, trial, count.seed) for trial in (CLEAN, *count.trials)]
@@ -107,7 +117,9 @@ def _recount(count: Count, verdicts: dict[tuple[str, str, int], Record]) -> Coun
         return None
     images, attacked = len(verdicts[keys[0]].index), [verdicts[key] for key in keys[1:]]
     right = sum(not wrong for record in attacked for wrong in record.misclassified)
-    return Count(count.model, count.trials, count.seed, images * len(attacked), right)
+    moved = mean_of(attacked[0].moved)
+    means = [moved.attack, moved.output] if moved and count.moved else []
+    return Count(count.model, count.trials, count.seed, images * len(attacked), right, means)
 
 
 def markdown(found: Found) -> str:
@@ -144,12 +156,13 @@ def _notes(found: Found) -> list[str]:
     seeds = sorted({len(o.counts) for o in measured})
     lines = [f"{found.unit[0].upper()}{found.unit[1:]}: **ours** (the paper's, difference); {found.place}."]
     if measured:
-        most = max(_half_width(count) for o in measured for run in o.counts for count in run)
+        widths = [_half_width(count) for o in measured for run in o.counts for count in run if "accuracy" in o.value]
+        interval = f", 95% interval of one accuracy at most ± {max(widths):.1f}" if widths else ""
         images = " or ".join(f"{size:,}" for size in sizes)
         several = (
             f", {' or '.join(map(str, seeds))} seeds (mean ± standard deviation)" if seeds != [1] else ", one seed"
         )
-        lines[0] += f" Scale {found.scale}: n = {images}{several}, 95% interval of one accuracy at most ± {most:.1f}."
+        lines[0] += f" Scale {found.scale}: n = {images}{several}{interval}."
     differences = dict.fromkeys(o.differs for o in found.outcomes if not o.quoted)
     for text in differences:
         own = [o for o in found.outcomes if o.differs == text and not o.quoted]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -39,12 +40,24 @@ def lowest_accuracy(counts: Sequence[Count]) -> float:
     return min(count.accuracy() for count in counts)
 
 
+def moved_by_attack(counts: Sequence[Count]) -> float:
+    """The mean |Δ| of attacked images, in 8-bit pixel values; NaN where it was not measured."""
+    return 255 * counts[0].moved[0] if counts[0].moved else nan
+
+
+def moved_behind_defense(counts: Sequence[Count]) -> float:
+    """The mean |Δ| from clean images to what the defense makes of attacked ones, likewise."""
+    return 255 * counts[0].moved[1] if counts[0].moved else nan
+
+
 VALUES: dict[str, Callable[[Sequence[Count]], float]] = {
     "accuracy": accuracy,
     "difference": difference,
     "fooling rate": fooling_rate,
     "lowest accuracy": lowest_accuracy,
     "mean accuracy": mean_accuracy,
+    "moved by attack": moved_by_attack,
+    "moved behind defense": moved_behind_defense,
 }
 OVER_SEEDS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "min": min}
 
