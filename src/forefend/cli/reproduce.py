@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Run the cells of a table, or list them, or list all tables."""
     parser = Parser("reproduce", "Run a table or figure of one of the five papers, with our numbers beside its own.")
-    parser.add_argument("paper", nargs="?", type=str | None, help="aaa, jatp, robustifier, rtfe or transfer")
+    parser.add_argument("paper", nargs="?", type=str | None, help="aaa, jatp, robustifier, rtfe, transfer or freezing")
     parser.add_argument("table", nargs="?", type=str | None, help="such as table-5 or figure-1")
     parser.add_argument("--scale", type=str, default="cpu", help="smoke (digits, seconds), cpu or paper (as published)")
     parser.add_argument("--list", action="store_true", help="list all tables, or the cells of one with their cost")

@@ -10,7 +10,7 @@ import torch
 
 from forefend.checks import choose
 from forefend.data import published
-from forefend.studies import aaa, jatp, robustifier, rtfe, transfer
+from forefend.studies import aaa, freezing, jatp, robustifier, rtfe, transfer
 from forefend.studies.measurements import Accuracy, CorruptedAccuracy, Outputs
 from forefend.studies.networks import Trained
 from forefend.studies.table import Table
@@ -18,6 +18,7 @@ from forefend.studies.tasks import Place, Task, with_needs
 
 STUDIES: Mapping[str, Sequence[Table]] = {
     "aaa": aaa.TABLES,
+    "freezing": freezing.TABLES,
     "jatp": jatp.TABLES,
     "robustifier": robustifier.TABLES,
     "rtfe": rtfe.TABLES,

@@ -19,15 +19,16 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.manifest import Manifest
 from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
-from forefend.models.defense import Defended
+from forefend.models.defense import Defended, Defense
 from forefend.models.freezing import frozen
 from forefend.models.noise_averaging import MeanOverNoise
 from forefend.runtime.distributed import accelerator_on
 from forefend.runtime.files import read_versioned, write, write_versioned
 from forefend.runtime.rng import KeyedRNG
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.networks import Source, Trained
+from forefend.studies.networks import Source
 from forefend.studies.tasks import Place, Task, as_json
+from forefend.studies.untrained import Preprocessor, trainings_of
 
 COUNTS = "count.json"
 
@@ -65,7 +66,7 @@ class Pipeline:
         classifier: where it comes from.
         data: the name of the data set.
         images: size of the stratified sample of test images; None for all.
-        defense: the training of its preprocessor; None for the classifier alone.
+        defense: its preprocessor; None for the classifier alone.
         sigma: standard deviation of the noise on each copy of an image, whose predictions are averaged; 0 for none.
         copies: number of noisy copies.
     """
@@ -73,7 +74,7 @@ class Pipeline:
     classifier: Source
     data: str
     images: int | None
-    defense: Trained | None = None
+    defense: Preprocessor | None = None
     sigma: float = 0.0
     copies: int = 0
 
@@ -89,7 +90,7 @@ class Pipeline:
 
     def needs(self) -> list[Task]:
         """The trainings of its networks."""
-        return [source for source in (self.classifier, self.defense) if isinstance(source, Task)]
+        return [*trainings_of(self.classifier), *trainings_of(self.defense)]
 
     def count(self, place: Place) -> int:
         """The number of test images."""
@@ -104,7 +105,8 @@ class Pipeline:
         network = Defended(defense, named.network).to(device)
         if self.copies:
             return EvaluatedModel(f"{named.name} smoothed", MeanOverNoise(network, self.sigma, self.copies).eval())
-        return EvaluatedModel(named.name, network, defended=True, seen=defense.has_seen(named.network))
+        seen = isinstance(defense, Defense) and defense.has_seen(named.network)
+        return EvaluatedModel(named.name, network, defended=True, seen=seen)
 
 
 class Measurement(Task):

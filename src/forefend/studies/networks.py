@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from forefend.checks import choose
-from forefend.data import ImageDataset, augmentation
+from forefend.data import ImageDataset, augmentation, sample
 from forefend.models import discriminators
 from forefend.models.classifiers.model_card import NamedClassifier, load_card, save_classifier
 from forefend.models.classifiers.pretrained import load_weights
@@ -29,6 +29,7 @@ from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_on
 from forefend.studies.tasks import Place, Task, as_json
 from forefend.training.artifacts import training_config
+from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
 from forefend.training.trainer import fit
 
@@ -83,6 +84,7 @@ class Trained(Task):
         start: the classifier whose training continues, or the source of transfer learning.
         joint: architecture of the classifier that is trained with the preprocessor, from scratch.
         training: options that do not depend on the recipe.
+        flops: the operations that it may take, which decide its epochs; 0 for those of the recipe.
         seed: of initialization, order, augmentation and attacks; the sample has seed 0.
     """
 
@@ -95,6 +97,7 @@ class Trained(Task):
     start: Published | Trained | None = None
     joint: str = ""
     training: TrainingConfig = TrainingConfig()  # noqa: RUF009 (frozen)
+    flops: float = 0.0
     seed: int = 0
 
     def title(self) -> str:
@@ -107,8 +110,10 @@ class Trained(Task):
 
     def config(self) -> dict[str, Any]:
         """Everything that the weights depend on, with all hyper-parameters."""
-        own = {"recipe": self.recipe, "settings": self.built.settings(), "training": self._training()}
+        own: dict[str, Any] = {"recipe": self.recipe, "settings": self.built.settings(), "training": self._training()}
         own |= {name: getattr(self, name) for name in ("data", "images", "architecture", "joint", "seed")}
+        if self.flops:
+            own["flops"] = self.flops
         return own | {"guides": as_json(list(self.guides)), "start": as_json(self.start)}
 
     def needs(self) -> Sequence[Task]:
@@ -132,6 +137,10 @@ class Trained(Task):
         recipe, images = self.built, place.images(self.data, "train", self.images)
         guides = [guide.named(place) for guide in self.guides]
         networks = self._networks(recipe, images, guides, place)
+        if self.flops:
+            paid = allowance(self.flops, flops_per_image(recipe, images, networks), len(images))
+            recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
+            images = sample(images, paid.images, seed=0)
         config = training_config(recipe, images, self.seed) | {"guides": [guide.config() for guide in guides]}
         config |= {"data": self.data, "architecture": self.architecture, "joint": self.joint}
         config |= {"start": as_json(self.start), "training": self._training()}

@@ -11,6 +11,7 @@ from forefend.studies.table import Cell
 from forefend.studies.tasks import Place
 
 PAPERS: Mapping[str, tuple[str, str, str]] = {  # authors, venue, link
+    "freezing": ("forefend", "", ""),
     "aaa": ("Vaishnavi et al.", "arXiv 2019", "https://arxiv.org/abs/1909.05921"),
     "jatp": ("Zhou et al.", "arXiv 2021", "https://arxiv.org/abs/2106.05453"),
     "robustifier": ("Norouzzadeh et al.", "ICML 2021 workshop", ""),

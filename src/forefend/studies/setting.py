@@ -13,6 +13,7 @@ from forefend.recipes.base import Recipe
 from forefend.studies.attacks import AttackSpec
 from forefend.studies.measurements import Accuracy, Measurement, Pipeline
 from forefend.studies.networks import Published, Source, Trained
+from forefend.studies.untrained import Preprocessor
 from forefend.training.config import TrainingConfig
 
 SCALES = ("smoke", "cpu", "paper")  # digits in seconds; real data and small networks; as published
@@ -38,6 +39,7 @@ class Setting:
         few: size of the sample of test images for some of the attacks.
         seeds: of the defenses; the classifiers have seed 0.
         training: from a recipe that attacks to the options of its training: `as_published`, or those recommended.
+        flops: the operations that each training but those of natural classifiers may take; 0 for no limit.
         differs: how this differs from the paper, in words; empty for the paper's setting.
     """
 
@@ -51,6 +53,7 @@ class Setting:
     few: Mapping[str, int] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
     training: Callable[[Recipe], TrainingConfig] = as_published
+    flops: float = 0.0
     differs: str = ""
 
     def classifier(self, name: str, recipe: str = "natural", seed: int = 0, **changes: Any) -> Source:
@@ -85,6 +88,7 @@ class Setting:
         return [self._trained(recipe, network, settings, joint=joint, seed=seed) for seed in self.seeds]
 
     def _trained(self, recipe: str, architecture: str, settings: Mapping[str, Any], **more: Any) -> Trained:
+        more |= {} if recipe == "natural" else {"flops": self.flops}
         made = Trained(recipe, self.data, self.train, architecture, settings, **more)
         return made if made.built.inner_attack() is None else replace(made, training=self.training(made.built))
 
@@ -98,7 +102,7 @@ def measured(
     setting: Setting,
     classifier: Source,
     attack: str,
-    defenses: Sequence[Trained | None] = (None,),
+    defenses: Sequence[Preprocessor | None] = (None,),
     others: Mapping[str, Source] = MappingProxyType({}),
 ) -> list[list[Measurement]]:
     """The accuracy of a classifier under an attack, for each seed of a defense.
