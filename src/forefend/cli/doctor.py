@@ -23,6 +23,11 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "pillow": ("PIL", "data", "folders of pictures"),
     "scipy": ("scipy", "data", "SVHN, certificates"),
     "pooch": ("pooch", "data", "downloads"),
+    "timm": ("timm", "vision", "classifiers timm:NAME"),
+    "torchvision": ("torchvision", "vision", "classifiers torchvision:NAME"),
+    "transformers": ("transformers", "vision", "classifiers hf:ID"),
+    "onnxruntime": ("onnxruntime", "onnx", "classifiers in ONNX files"),
+    "foolbox": ("foolbox", "blackbox", "HopSkipJump and Boundary, in the suite black-box"),
     "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
 }
 

@@ -30,6 +30,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "suite": {"autoattack": "standard", "aa": "standard", "pgd": "curve"},
     "data": {name.replace("-", ""): name for name in DATA_SETS},
 }
+FORMS = "a run, card, ARCHITECTURE:WEIGHTS, timm:NAME, torchvision:NAME, hf:ID, .pt2, .onnx, MODULE:FACTORY"
 # Names of options elsewhere, and what they are called here.
 ELSEWHERE = {"--attack": "--suite", "--dataset": "--data", "--model": "--classifiers", "--arch": "--classifiers"}
 ELSEWHERE |= {"--eps": "--threat Linf:8/255", "--norm": "--threat Linf:8/255", "--checkpoint": "--classifiers"}
@@ -120,7 +121,9 @@ class Parser(jsonargparse.ArgumentParser):
     def add_models(self) -> None:
         """Add the run and further classifiers to evaluate."""
         self.add_argument("run", nargs="?", type=str | None, help="folder of a run; omit it for bare classifiers")
-        self.add_argument("--classifiers", "--classifier", nargs="+", type=str, default=[], help="more classifiers")
+        self.add_argument(
+            "--classifiers", "--classifier", nargs="+", type=str, default=[], help=f"more classifiers: {FORMS}"
+        )
 
     def add_evaluation(self, *, out: str, images: int | None = None) -> None:
         """Add what every evaluation has; `out` names its files."""

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from torch import nn
 
 from forefend.checks import InputError, choose
-from forefend.cli.parser import Parser
+from forefend.cli.parser import FORMS, Parser
 from forefend.cli.recommended import parse
 from forefend.cli.resolve_data import sample_images, split_loader
 from forefend.cli.resolve_models import named_classifier
@@ -102,7 +102,7 @@ def _parser(name: str, recipe: type[Recipe]) -> Parser:
 def _add_networks(parser: Parser, name: str, recipe: type[Recipe]) -> None:
     group = parser.add_argument_group("networks")
     defaults = {
-        "guides": (list(recipe.default_guides), "frozen classifiers"),
+        "guides": (list(recipe.default_guides), f"frozen classifiers: {FORMS}"),
         "preprocessor": (recipe.default_preprocessor, "architecture of the preprocessor"),
         "discriminator": (name, "architecture of the discriminator"),
         "classifier": ("tinyresnet", "architecture to train, or classifier to continue from"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,17 @@ GIVEN: dict[str, Any] = {"mean": [0.5], "std": [0.25]}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Photographs where there are some, else generated pictures, of several sizes and shapes."""
-    files = sorted(Path("/work/shared/data/images").glob("*.jpg"))[:3]
-    if files:
+def pictures() -> list[Any]:
+    """The photographs in `images/` beside the published data where it is, else generated ones; of several shapes."""
+    files = sorted(Path(os.environ.get("FOREFEND_DATA", ".data"), "images").glob("*.jpg"))[: len(SIZES)]
+    if len(files) == len(SIZES):
         return [Image.open(file).convert("RGB").resize(size) for file, size in zip(files, SIZES, strict=True)]
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in SIZES]
     return [picture.resize(size, Image.Resampling.BICUBIC) for picture, size in zip(coarse, SIZES, strict=True)]
 
 
-SIZES = ((96, 96), (140, 90), (61, 83))
+SIZES = ((96, 96), (340, 290), (61, 83))
 
 
 def pixels_of(picture: Any) -> Tensor:
@@ -51,17 +52,18 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def check_against(found: NamedClassifier, theirs: Any, pictures: list[Any]) -> None:
-    """The classifier answers as its library's own pipeline, and gradients reach its images."""
-    inside = bare(found.network)
+    """The network inside sees what its library's own pipeline gives it, and gradients reach the images."""
+    inside, seen = bare(found.network), list[Tensor]()
+    hook = inside.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     for picture in pictures:
         x = pixels_of(picture).requires_grad_()
         logits = found.network(x)
-        with torch.no_grad():
-            expected = inside(theirs(picture)[None])
-        expected = getattr(expected, "logits", expected)
-        spread = float(expected.max() - expected.min())
-        assert float((logits.detach() - expected).abs().max()) < 0.05 * spread
+        expected = torch.as_tensor(theirs(picture))
+        spread = expected.std()  # of a normalized photograph; rounding to 8 bits is a hundredth of it
+        assert seen[-1].shape[1:] == expected.shape
+        assert float((seen[-1][0] - expected).abs().mean() / spread) < 0.01
         assert float(torch.autograd.grad(logits.square().sum(), x)[0].abs().sum()) > 0
+    hook.remove()
 
 
 @pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "resnet10t.c3_in1k", "test_vit.r160_in1k"])
@@ -143,6 +145,17 @@ def test_hugging_face_backbone_without_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_preprocessing_that_differs_from_the_source_is_refused() -> None:
+    plain = Preprocessing([0.5] * 3, [0.5] * 3, 32, (32, 32))
+    steps = [
+        torchvision.transforms.Resize(32),
+        torchvision.transforms.CenterCrop(32),
+        torchvision.transforms.ToTensor(),
+    ]
+    theirs = torchvision.transforms.Compose([*steps, torchvision.transforms.Normalize([0.5] * 3, [0.5] * 3)])
+    check_agreement(plain, theirs, 32, "this")
+    sharp = torchvision.transforms.Resize(32, torchvision.transforms.InterpolationMode.NEAREST)
+    with pytest.raises(InputError, match="its result differs"):
+        check_agreement(plain, torchvision.transforms.Compose([sharp, *theirs.transforms[1:]]), 32, "this")
     mirrored = torchvision.transforms.Compose(
         [torchvision.transforms.ToTensor(), torchvision.transforms.RandomHorizontalFlip(1.0)]
     )
