@@ -29,6 +29,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("onnxruntime", "onnx", "classifiers in ONNX files"),
     "foolbox": ("foolbox", "blackbox", "HopSkipJump and Boundary, in the suite black-box"),
     "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
+    "huggingface-hub": ("huggingface_hub", "hub", "defenses from and to huggingface.co"),
 }
 
 

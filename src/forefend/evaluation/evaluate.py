@@ -16,7 +16,7 @@ from forefend.evaluation.clean_accuracy import is_named
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.given_images import images_for
 from forefend.evaluation.identification import KnownModels, examine
-from forefend.evaluation.manifest import Manifest, manifest_of
+from forefend.evaluation.manifest import Counted, Manifest, manifest_of
 from forefend.evaluation.model_checks import check_classes, check_identities, check_suite
 from forefend.evaluation.model_run import Outcome, Run, Target
 from forefend.evaluation.output_stability import StableOutputs
@@ -25,6 +25,7 @@ from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import SUITES
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials, surrogates_of
+from forefend.models.defense import Defense
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import channels_last_copy, device_of, frozen, gradients_enabled
 from forefend.runtime.distributed import process_group
@@ -208,7 +209,7 @@ class Evaluation:
                 found.movement[model.title] = {results.label_of(*label): moved for label, moved in pairs if moved}
             if self.folder and not process_group().rank:
                 results.save(self.folder, found)
-                self.manifest.save(self.folder)
+                self.manifest.save(self.folder, [_counted(target) for target in self.targets])
         return found
 
     def outcomes(self, *, allow_weak: bool, warn: Callable[[str], object]) -> list[Outcome]:
@@ -233,3 +234,16 @@ class Evaluation:
                         f"{target.model.name} changed while it was attacked: its verdicts are not valid."
                     )
         return found
+
+
+def _counted(target: Target) -> Counted:
+    model, trials = target.model, target.trials
+    defense = getattr(model.network, "defense", None)
+    return Counted(
+        black_boxes.shown_name(model),
+        model.seen,
+        model.defended,
+        target.key,
+        defense.identity() if isinstance(defense, Defense) else "",
+        [(trial.name, trial.threat.norm, trial.threat.radius, str(trial)) for trial in trials],
+    )

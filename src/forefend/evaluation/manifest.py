@@ -13,6 +13,27 @@ from forefend.runtime.files import provenance, read_versioned, write_versioned
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What the rows of one model are counted from.
+
+    Args:
+        classifier: its name in tables.
+        seen: whether it was a guide of the defense.
+        defended: whether the defense was in front of it.
+        key: the key of its records.
+        defense: the identity of the defense; empty without one, and for a preprocessor without a card.
+        trials: name, norm, radius and identity of each trial.
+    """
+
+    classifier: str
+    seen: bool
+    defended: bool
+    key: str
+    defense: str
+    trials: Sequence[tuple[str, str, float, str]]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The models, trials, images and seed of an evaluation.
 
@@ -57,9 +78,10 @@ class Manifest:
                 "another folder, or evaluate the same and more."
             )
 
-    def save(self, folder: Path) -> None:
-        """Write `evaluation.json` into the folder."""
-        write_versioned(folder / "evaluation.json", {**asdict(self), "about": provenance()})
+    def save(self, folder: Path, counted: Sequence[Counted] = ()) -> None:
+        """Write `evaluation.json` into the folder, with what the rows of each model are counted from."""
+        about = provenance() | ({"counted": [asdict(model) for model in counted]} if counted else {})
+        write_versioned(folder / "evaluation.json", {**asdict(self), "about": about})
 
     def _missing(self, old: Manifest) -> Iterator[str]:
         """Yield what the old summary holds and the new one would not."""

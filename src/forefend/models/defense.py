@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.models import preprocessors
+from forefend.models import model_card, preprocessors, release
 from forefend.models.card_file import read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import check_module
 from forefend.models.guide import Guide
+from forefend.models.model_card import Measured
+from forefend.runtime.files import content_digest
 from forefend.runtime.labels import labeled
 
 
@@ -82,6 +85,11 @@ class Defense(nn.Module):
             own.add(fingerprint(network.network))
         return not own.isdisjoint(guide["fingerprint"] for guide in self.card.guides)
 
+    def identity(self) -> str:
+        """Return a digest of weights and architecture, by which evaluations name the defense that they measured."""
+        built = content_digest([self.card.architecture, self.card.settings])
+        return f"{fingerprint(self.preprocessor)}:{built}"
+
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defense.json` into `folder`.
 
@@ -94,6 +102,71 @@ class Defense(nn.Module):
         self._check_card()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.preprocessor.state_dict().items()}
         write_card(Path(folder) / "defense.json", asdict(self.card), save_tensors(tensors, metadata={"format": "pt"}))
+
+    def save_pretrained(self, folder: str | Path, *, measured: Sequence[Measured] = (), license: str = "") -> None:  # noqa: A002
+        """Write a folder to give away: weights, cards, `README.md`, and `release.json` with the digest of every file.
+
+        Args:
+            folder: a new folder, or one that this method wrote; no other file of it is touched.
+            measured: what `forefend.measured` read from evaluations; without it the model card states no accuracy.
+            license: SPDX name of the license of the weights, such as `apache-2.0`; empty for none.
+
+        Raises:
+            InputError: the card does not rebuild the preprocessor, a number is of another defense, or the folder holds
+                a run.
+        """
+        folder = Path(folder)
+        own = self.identity()
+        if other := next((one for one in measured if one.defense != own), None):
+            raise InputError(f"{other.source} measured another defense than this one: evaluate this defense.")
+        release.check_free(folder)
+        self.save(folder)
+        release.write_release(folder, model_card.files_of(asdict(self.card), measured, license), license)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
+    ) -> Defense:
+        """Load a folder that `save_pretrained` wrote, or fetch one from huggingface.co, in eval mode.
+
+        Args:
+            name: a folder, or a repository such as `owner/name`.
+            revision: branch, tag or commit of the repository.
+            token: an access token, for a private repository.
+            local_files_only: use the local cache alone.
+
+        Raises:
+            InputError: `load` refuses the folder, or the repository cannot be fetched.
+        """
+        if Path(name).is_dir():
+            return load(name)
+        options = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
+        return load(release.fetched(str(name), not local_files_only, **options))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        measured: Sequence[Measured] = (),
+        license: str = "",  # noqa: A002
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes to huggingface.co, and return the address of the commit.
+
+        Args:
+            repository: such as `owner/name`; it is created if it does not exist.
+            measured: as for `save_pretrained`.
+            license: likewise.
+            private: whether a new repository is private.
+            token: an access token with the right to write.
+
+        Raises:
+            InputError: `save_pretrained` refuses, or the upload fails.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, measured=measured, license=license)
+            return release.upload(Path(folder), repository, private, token)
 
     def _check_card(self) -> None:
         card, shapes = self.card, {name: tensor.shape for name, tensor in self.preprocessor.state_dict().items()}
@@ -177,16 +250,23 @@ def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[
     return f
 
 
-def load(folder: str | Path) -> Defense:
+def load(folder: str | Path, *, download: bool = False) -> Defense:
     """Load the defense of a run folder or of a folder written by `Defense.save`, in eval mode.
 
+    Args:
+        folder: the folder, or `hf:OWNER/NAME` for a repository of huggingface.co.
+        download: fetch a repository that is not in the local cache.
+
     Raises:
-        InputError: the folder holds no defense, its card was edited, or its weights are damaged, NaN, all zero, or
-            other weights.
+        InputError: the folder holds no defense, its card was edited, its weights are damaged, NaN, all zero, or
+            other weights, or a file differs from its digest in `release.json`.
     """
     if not isinstance(folder, str | PathLike):
         raise InputError(f"The folder of the defense is {folder!r}, expected a path: give that of a training run.")
+    if str(folder).startswith("hf:"):
+        folder = release.fetched(str(folder).removeprefix("hf:"), download)
     folder = Path(folder)
+    release.check_release(folder)
     if not (folder / "defense.json").exists():
         raise InputError(f"{folder} holds no defense.json: give a folder that forefend train or Defense.save wrote.")
     try:

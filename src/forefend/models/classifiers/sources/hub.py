@@ -36,21 +36,25 @@ def file_of_url(url: str, download: bool) -> Path:
     return path
 
 
-def folder_of_repository(name: str, patterns: Sequence[str], download: bool) -> Path:
+def folder_of_repository(
+    name: str, patterns: Sequence[str], download: bool, *, extra: str = "vision", **options: str
+) -> Path:
     """Return the folder of a repository of huggingface.co in the local cache.
 
     Args:
         name: such as `timm/resnet18.a1_in1k`.
         patterns: the files that are needed.
         download: fetch what is missing.
+        extra: what to install for it.
+        options: further arguments of `snapshot_download`, such as `revision`.
 
     Raises:
         InputError: it is not there and may not be downloaded, cannot be, or has another digest.
     """
-    hub = import_extra("huggingface_hub", f"{name} from the hub", "vision")
+    hub = import_extra("huggingface_hub", f"{name} from the hub", extra)
     cache = hub.constants.HF_HUB_CACHE
     try:
-        folder = Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
+        folder = Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=True, **options))
         found = any(folder.glob("*.safetensors"))
     except (hub.errors.LocalEntryNotFoundError, ValueError):
         found = False
@@ -58,7 +62,7 @@ def folder_of_repository(name: str, patterns: Sequence[str], download: bool) -> 
         _check_may_download(name, Path(cache), download)
         print(f"downloading {name} from huggingface.co into {cache}", flush=True)
         try:
-            folder = Path(hub.snapshot_download(name, allow_patterns=list(patterns)))
+            folder = Path(hub.snapshot_download(name, allow_patterns=list(patterns), **options))
         except Exception as error:  # of several HTTP libraries
             raise _unreachable(f"{name} on huggingface.co", error) from None
     for file in folder.glob("*.safetensors"):

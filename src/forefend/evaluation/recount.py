@@ -1,0 +1,73 @@
+"""Count the results of an evaluation again, from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forefend.checks import InputError
+from forefend.evaluation import records
+from forefend.evaluation.manifest import Counted
+from forefend.evaluation.records import Record
+from forefend.evaluation.results import CLEAN, Result, Row
+from forefend.runtime.files import read_versioned
+
+
+@dataclass(frozen=True)
+class Recount:
+    """The results of one model, counted again, and what they are counted from."""
+
+    model: Counted
+    results: Sequence[Result]
+
+
+def recount(folder: Path) -> list[Recount]:
+    """Count the results of each model of an evaluation from `records.jsonl`; `summary.json` is not read.
+
+    Raises:
+        InputError: the folder is of no evaluation or of an older version, or records are missing.
+    """
+    held = read_versioned(folder / "evaluation.json")
+    try:
+        models = [Counted(**model) for model in held["about"]["counted"]]
+        index, seed = [int(number) for number in held["index"].split()], held["seed"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{folder}/evaluation.json does not say which defense was measured: evaluate again, which reuses records."
+        ) from None
+    lines = records.read(folder / "records.jsonl")
+    return [Recount(model, _results(folder, model, index, seed, lines)) for model in models]
+
+
+def _results(
+    folder: Path, model: Counted, index: Sequence[int], seed: int, lines: Sequence[Record]
+) -> Sequence[Result]:
+    clean = _verdicts(lines, model.key, CLEAN, seed)
+    found = [_complete(folder, model.classifier, CLEAN, index, clean)]
+    lost = {number: True for number in index if clean[number]}
+    for name, _, _, identity in model.trials:
+        verdicts = _verdicts(lines, model.key, identity, seed) | lost
+        found.append(_complete(folder, model.classifier, name, index, verdicts))
+    labels = [(CLEAN, "", 0.0), *((name, norm, radius) for name, norm, radius, _ in model.trials)]
+    return Row(model.classifier, model.seen, model.defended, len(index), seed).count(labels, found)
+
+
+def _verdicts(lines: Sequence[Record], key: str, trial: str, seed: int) -> dict[int, bool]:
+    found: dict[int, bool] = {}
+    for line in lines:
+        if (line.model, line.trial, line.seed) == (key, trial, seed):
+            found |= dict(zip(line.index, line.misclassified, strict=True))
+    return found
+
+
+def _complete(
+    folder: Path, classifier: str, trial: str, index: Sequence[int], verdicts: dict[int, bool]
+) -> dict[int, bool]:
+    missing = len(set(index) - verdicts.keys())
+    if missing:
+        raise InputError(
+            f"{folder} has no record of {missing} of {len(index)} images of {classifier} under {trial}, and a model "
+            "card states only what is recorded: evaluate again."
+        )
+    return {number: verdicts[number] for number in index}
