@@ -123,8 +123,8 @@ def test_has_seen_ignores_an_identity_normalization(tmp_path: Path) -> None:
 def test_an_average_is_on_the_card() -> None:
     network = preprocessors.build("narrow-unet", **SMALL["narrow-unet"])
     recipe, networks = RTFE(Linf(0.1)), Networks(network, [classifier(1)])
-    assert defense_of(recipe, toy_images(), networks, 0.9).card.ema == 0.9
-    assert defense_of(recipe, toy_images(), networks, None).card.ema is None
+    assert defense_of(recipe, toy_images(), networks, ema=0.9, kept={}).card.ema == 0.9
+    assert defense_of(recipe, toy_images(), networks, ema=None, kept={}).card.ema is None
 
 
 def test_the_pair_is_in_the_mode_of_its_defense() -> None:
