@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +38,7 @@ class Setting:
         attacks: by the paper's name.
         few: size of the sample of test images for some of the attacks.
         seeds: of the defenses; the classifiers have seed 0.
+        continued: the recipes that continue the training of the natural classifier instead of starting anew.
         training: from a recipe that attacks to the options of its training: `as_published`, or those recommended.
         flops: the operations that each training but those of natural classifiers may take; 0 for no limit.
         differs: how this differs from the paper, in words; empty for the paper's setting.
@@ -52,6 +53,7 @@ class Setting:
     attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
     few: Mapping[str, int] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
+    continued: Collection[str] = ()
     training: Callable[[Recipe], TrainingConfig] = as_published
     flops: float = 0.0
     differs: str = ""
@@ -70,7 +72,8 @@ class Setting:
             if recipe == "natural":
                 return network
             network = network.architecture
-        return self._trained(recipe, network, self.settings(recipe, **changes), seed=seed)
+        start = self.classifier(name) if recipe in self.continued else None
+        return self._trained(recipe, network, self.settings(recipe, **changes), start=start, seed=seed)
 
     def settings(self, recipe: str, **changes: Any) -> dict[str, Any]:
         """The hyper-parameters of a recipe; those that attack have the threat model."""
