@@ -219,3 +219,12 @@ def test_classifier_on_another_device_is_told_apart_from_a_wrong_size() -> None:
 
     with pytest.raises(InputError, match=r"net is not on cpu alone, where the images are"):
         check_classifier(classifier, torch.rand(2, 1, 8, 8), 10, "net")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError])
+def test_classifier_that_refuses_a_size_in_its_own_way_is_told_in_a_sentence(kind: type[Exception]) -> None:
+    def classifier(x: Tensor) -> Tensor:
+        raise kind("Input height (8) doesn't match model (224).")
+
+    with pytest.raises(InputError, match=r"do not fit net \(Input height .*read the images at its size, or resize"):
+        check_classifier(classifier, torch.rand(2, 1, 8, 8), 10, "net")

@@ -14,6 +14,7 @@ timm, models = vision_library("timm"), vision_library("torchvision.models")
 
 KNOWN = {
     "resnet18": ("layer1", "layer2", "layer3", "layer4"),
+    "convnext_tiny": ("features.1", "features.3", "features.5", "features.7"),
     "mobilenet_v3_small": ("features.1", "features.3", "features.8", "features.12"),
 }
 
@@ -41,6 +42,12 @@ def test_blocks_of_a_transformer_are_divided_evenly() -> None:
     found = find_feature_layers(network, torch.zeros(1, 3, 32, 32))
     assert found.stages == ("blocks.0", "blocks.2", "blocks.3", "blocks.5")
     assert (found.features, found.third) == ("blocks.5", "blocks.3.mlp.fc2")
+
+
+def test_blocks_of_torchvision_transformer_are_its_layers() -> None:
+    network = models.VisionTransformer(32, 8, 4, 2, 16, 32, num_classes=10).eval()
+    found = find_feature_layers(network, torch.zeros(1, 3, 32, 32))
+    assert found.stages == tuple(f"encoder.layers.encoder_layer_{number}" for number in range(4))
 
 
 def test_network_without_features_is_refused() -> None:

@@ -76,7 +76,7 @@ def _maps(seen: Seen) -> Seen:
 
 def _ends_of_resolutions(maps: Seen) -> list[str]:
     names = [name for name, _ in maps]
-    resolutions = {name: shape[1:] for name, shape in maps}
+    resolutions = {name: _resolution(shape) for name, shape in maps}
     inside = {outer: [name for name in names if name.startswith(f"{outer}.")] for outer in names}
     held = {outer: {resolutions[name] for name in (outer, *inside[outer])} for outer in names}
     # The block that halves the image also holds maps of the resolution before it, which ends before the block.
@@ -92,9 +92,15 @@ def _ends_of_resolutions(maps: Seen) -> list[str]:
     return sorted(ends.values(), key=names.index)[-MOST_STAGES:]
 
 
+def _resolution(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return height and width of a map `(C, H, W)`, or `(H, W, C)` as inside Swin and ConvNeXt, of a square image."""
+    channels_last = shape[0] == shape[1] != shape[2]
+    return shape[:2] if channels_last else shape[1:]
+
+
 def _blocks(seen: Seen) -> list[str]:
     """Return four of a transformer's blocks, evenly spaced up to the last: they return tokens, `(B, N, C)`."""
-    numbered = [name for name, shape in seen if len(shape) == 2 and name.rpartition(".")[2].isdigit()]
+    numbered = [name for name, shape in seen if len(shape) == 2 and name[-1].isdigit()]
     depth = min((name.count(".") for name in numbered), default=0)
     blocks = [name for name in numbered if name.count(".") == depth]
     if len(blocks) < 2:

@@ -39,7 +39,7 @@ def torchvision_classifier(name: str, weights: str, wanted: Wanted) -> nn.Module
     wanted.check_channels(3, spec)
     if entry == "random" or (weights and not entry):
         shape = wanted.shape(spec)
-        return wanted.preprocessing().before(Adapted(_network(models, bare, weights, wanted), shape))
+        return wanted.preprocessing().before(Adapted(_network(models, bare, weights, wanted, shape[1]), shape))
     published = _weights_called(models, bare, entry)
     if not weights:
         wanted.check_classes(len(published.meta["categories"]), spec)
@@ -58,11 +58,13 @@ def _weights_called(models: Any, name: str, entry: str) -> Any:
     return known[entry or "DEFAULT"]
 
 
-def _network(models: Any, name: str, weights: str, wanted: Wanted) -> nn.Module:
+def _network(models: Any, name: str, weights: str, wanted: Wanted, size: int | None = None) -> nn.Module:
+    options = {"image_size": size} if size and name.startswith("vit_") else {}
+
     def build(classes: int) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the start of GoogLeNet takes long
-            network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+            network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
         return network
 
     if weights:
