@@ -130,6 +130,14 @@ def test_hugging_face_folder_gives_its_processor(name: str, pictures: list[Any],
     assert all(dict(found.network.named_modules())[layer] for layer in layers.stages)
 
 
+def test_hugging_face_processor_that_swaps_channels_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, small_resnet(), transformers.MobileViTImageProcessor())
+    with pytest.raises(
+        InputError, match=r"has a step that forefend cannot put inside the network \(its result differs\)"
+    ):
+        load(f"hf:{folder}", **SMALL)
+
+
 def test_hugging_face_folder_without_processor_asks_for_normalization(tmp_path: Path) -> None:
     folder = saved(tmp_path, small_resnet())
     with pytest.raises(InputError, match="normalization is missing"):
