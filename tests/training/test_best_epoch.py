@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, trained
+from helpers.toy_networks import Stopping, same, toy_cast, toy_images, train, trained, with_roles_of
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -107,14 +107,14 @@ def test_judged_counts_images_within_the_radius_as_broken() -> None:
 
 
 def test_fit_logs_each_epoch_and_writes_the_card(tmp_path: Path) -> None:
-    images, networks = toy_images(), toy_cast()
+    images, networks = toy_images(), with_roles_of(SMALL, toy_cast())
     config = TrainingConfig(keep_best=0.2)
     defense: Any = fit(SMALL, images, networks, run=tmp_path, config=config)
     lines = [line for line in (tmp_path / "train.jsonl").read_text().splitlines() if '"held_out"' in line]
     assert len(lines) == 4
     assert all('"images": 8' in line for line in lines)
     assert defense.card.kept == read_versioned(tmp_path / "kept.json")["kept"]
-    plain: Any = fit(SMALL, images, toy_cast(), config=TrainingConfig())
+    plain: Any = fit(SMALL, images, with_roles_of(SMALL, toy_cast()), config=TrainingConfig())
     assert plain.card.kept == {}
 
 
