@@ -36,6 +36,7 @@ tables: $(VENV)/.installed-dev
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.published
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.peers.compare
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.parity.page
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.fast.page
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.keep_best.page
 
 # Speed beside other libraries: make bench ARGS="--benchmarks attack memory"

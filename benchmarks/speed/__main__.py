@@ -34,7 +34,7 @@ def _measure(arguments: list[str]) -> int:
         nargs="+",
         type=str,
         default=[],
-        help="attack, 'early exit', verdict, training, roofline, growth, memory, recipes (default: all)",
+        help="attack, 'early exit', training, roofline, growth, memory, recipes (default: all)",
     )
     parser.add_argument("--rounds", type=int | None, help="measurements of each point (default: 5, or 3 with --quick)")
     parser.add_argument(

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from benchmarks.speed.benchmarks import (
     attacks,
-    cascade,
     early_stopping,
     memory,
     recipes,
@@ -35,7 +34,6 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "attack": attacks,
     "early exit": early_stopping,
-    "verdict": cascade,
     "training": training_step,
     "roofline": roofline,
     "growth": scaling,

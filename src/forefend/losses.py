@@ -54,6 +54,26 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return _best_other(logits, y) - _at(logits, y)
 
 
+@labeled("probability_margin")
+def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the largest probability of a wrong class minus that of the correct one, in [-1, 1].
+
+    It rises little where one class is certain, and has the zeros of `margin`. Source: the minimized
+    difference of probabilities of PMA (2411.15210).
+
+    Args:
+        logits: `(B, K)`.
+        y: labels, `(B,)` int64.
+
+    Returns:
+        `(B,)`.
+
+    >>> probability_margin(torch.tensor([[0.0, 0.0, -torch.inf]]), torch.tensor([2]))
+    tensor([0.5000])
+    """
+    return margin(logits.softmax(1), y)
+
+
 @labeled("dlr")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Return the difference of logits ratio: the margin over the range of the top three logits.
@@ -162,7 +182,7 @@ class Mean:
 
 
 # By the second argument: labels, or another output of the same shape.
-LABEL_LOSSES = (boosted_ce, ce, dlr, margin, soft_margin)
+LABEL_LOSSES = (boosted_ce, ce, dlr, margin, probability_margin, soft_margin)
 PAIR_LOSSES = (euclidean, huber_mean, huber_sum, huber_vector, kl, mae, mse, sse)
 
 

@@ -16,7 +16,6 @@ from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
 
 from forefend import data
-from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.pgd import PGD, fgsm, from_x
 from forefend.checks import InputError
 from forefend.data import ImageDataset
@@ -27,8 +26,7 @@ from forefend.evaluation.cost_estimate import cost_of
 from forefend.evaluation.evaluate import evaluate, verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.evidence import sees_defense
-from forefend.evaluation.suites import general
-from forefend.evaluation.trial import Cascade, Suite, Terms, Trial, with_copies
+from forefend.evaluation.trial import Cascade, Trial, with_copies
 from forefend.losses import margin
 from forefend.models.defense import Defended
 from forefend.models.optimized_copy import OptimizedCopy
@@ -214,25 +212,6 @@ def test_cascade_stages_of_equal_access_share_a_copy(monkeypatch: pytest.MonkeyP
     assert made.count(torch.bfloat16) == 1
 
 
-def test_cascade_identity_names_all_stages_and_one_access() -> None:
-    (trial,) = general.cascade([Linf("8/255")], 10)
-    names = [str(trial.attack), *(str(stage.attack) for stage in trial.stages)]
-    assert all(name in str(trial) for name in names)
-    assert [str(trial).index(name) for name in names] == sorted(str(trial).index(name) for name in names)
-    assert len(trial.stages) == 2
-    assert sees_defense(str(trial))
-    assert sees_defense(str(replace(trial, access=Access(through_bpda))))
-    assert not sees_defense(str(replace(trial, access=Access(oblivious))))
-    others = [
-        trial,
-        replace(trial, run=run_all_steps),
-        replace(trial, run=Cascade(trial.stages[:1])),
-        replace(trial, run=Cascade(trial.stages[::-1])),
-        *with_copies([trial], "fp32"),
-    ]
-    assert len(set(map(str, others))) == len(others)
-
-
 def test_cascade_stage_access_is_within_the_trial_s() -> None:
     guarded = Defended(nn.Identity(), conv_net())
     images = toy_images(40, seed=1, split="test")
@@ -247,25 +226,52 @@ def test_cascade_stage_access_is_within_the_trial_s() -> None:
     assert [isinstance(one, Defended) for one in seen] == [False]
 
 
-def test_with_copies_changes_early_stages_only() -> None:
-    (trial,) = general.cascade([THREAT], CLASSES)
-    (fp32,) = with_copies([trial], "fp32")
-    assert {stage.access for stage in trial.stages} == {Access(precision="bf16")}
-    assert {stage.access for stage in fp32.stages} == {Access(precision="fp32")}
-    assert (fp32.access, fp32.attack) == (Access(), trial.attack)
-    plain = chain(Last(THREAT), step(THREAT, 0.4), Trial("FGSM", fgsm(THREAT), THREAT))
-    assert [stage.access for stage in with_copies([plain])[0].stages] == [Access(precision="bf16"), Access()]
+@pytest.mark.parametrize("batch_size", [9, 100])
+def test_cascade_until_success_breaks_the_union_of_its_stages(batch_size: int) -> None:
+    threat = Linf(0.2)
+    first = Trial("first", PGD(threat, 2, threat.radius / 2), threat, run=stop_at_success)
+    last = Trial("last", PGD(threat, 2, threat.radius / 2, loss=margin), threat, run=stop_at_success)
+    images, settings = toy_images(80, seed=1, split="test"), {"batch_size": batch_size, "seed": 1}
+    alone = [broken_by(conv_net(), images, each, **settings) for each in (first, last)]
+    both = broken_by(conv_net(), images, replace(last, run=Cascade((first,), stop_at_success)), **settings)
+    assert both == alone[0] | alone[1]
+    assert alone[0] - alone[1]
+    assert alone[1] - alone[0]
+
+
+def test_cascade_identity_names_all_stages_and_one_access() -> None:
+    trial = chain(fgsm(THREAT), step(THREAT, 0.4), step(THREAT, 0.8))
+    names = [str(trial.attack), *(str(stage.attack) for stage in trial.stages)]
+    assert [str(trial).index(name) for name in names] == sorted(str(trial).index(name) for name in names)
+    assert sees_defense(str(trial))
+    assert not sees_defense(str(replace(trial, access=Access(oblivious))))
+    others = [
+        trial,
+        replace(trial, run=stop_at_success),
+        replace(trial, run=run_all_steps),
+        replace(trial, run=Cascade(trial.stages, stop_at_success)),
+        replace(trial, run=Cascade(trial.stages[:1])),
+        replace(trial, run=Cascade(trial.stages[::-1])),
+        *with_copies([trial], "fp32"),
+    ]
+    assert len(set(map(str, others))) == len(others)
 
 
 def test_cascade_cost_is_the_sum_of_its_stages() -> None:
-    (trial,) = general.cascade([THREAT], CLASSES)
-    alone = Trial("AutoAttack", AutoAttack(THREAT, CLASSES), THREAT)
-    assert trial.gradients() == 10 + 20 + alone.gradients()
-    assert trial.forwards() == alone.forwards() > 5000
+    (trial,) = suites.fast(THREAT, CLASSES)
+    assert trial.gradients() == 720
+    assert trial.forwards() == 2000
     averaged = replace(trial, access=Access(eot_samples=3))
     assert averaged.gradients() == 3 * trial.gradients()
     said = str(cost_of([EvaluatedModel("it", classifier())], toy_images(10), [trial], batch_size=5))
-    assert said.startswith(f"At most {trial.gradients()} gradients and {trial.forwards()} further forward passes")
+    assert said.startswith("At most 720 gradients and 2000 further forward passes")
+
+
+def test_with_copies_changes_early_stages_only() -> None:
+    plain = chain(Last(THREAT), step(THREAT, 0.4), Trial("FGSM", fgsm(THREAT), THREAT))
+    (fast,) = with_copies([plain])
+    assert [stage.access for stage in fast.stages] == [Access(precision="bf16"), Access()]
+    assert (fast.access, fast.attack) == (Access(), plain.attack)
 
 
 class Noisy(nn.Module):
@@ -279,15 +285,14 @@ class Rounded(nn.Module):
 
 
 def test_cascade_refuses_random_or_nondifferentiable_models() -> None:
-    suite = general.cascade([THREAT], 2)
-    with pytest.raises(InputError, match=r"cascade does not average.*randomized"):
-        evaluate(Noisy(), levels(), suite)
-    rand = replace(suite[0], attack=AutoAttack(THREAT, 2, version="rand"))
-    with pytest.raises(InputError, match=r"cascade stops at the first lucky one"):
-        evaluate(Noisy(), levels(), [rand])
+    with pytest.raises(InputError, match=r"fast does not average.*randomized"):
+        evaluate(Noisy(), levels(), "fast", THREAT)
+    averaged = chain(Last(THREAT), step(THREAT, 0.4), access=Access(eot_samples=2))
+    with pytest.raises(InputError, match=r"chain stops at the first lucky one"):
+        evaluate(Noisy(), levels(), [averaged])
     guarded = Defended(Rounded(), Threshold())
-    with pytest.raises(InputError, match="gives no gradient, and cascade needs one"):
-        evaluate(guarded, levels(), suite)
+    with pytest.raises(InputError, match="gives no gradient, and fast needs one"):
+        evaluate(guarded, levels(), "fast", THREAT)
     blind = chain(Last(THREAT), step(THREAT, 0.4))
     with pytest.raises(InputError, match="gives no gradient, and chain needs one"):
         evaluate(guarded, levels(), [blind])
@@ -299,22 +304,3 @@ def test_cascade_refuses_different_threat_models() -> None:
         chain(Last(THREAT), step(Linf(0.2), 0.4))
     with pytest.raises(InputError, match="at least one stage"):
         Cascade(())
-
-
-def both(network: nn.Module, images: ImageDataset, threat: ThreatModel) -> tuple[frozenset[int], frozenset[int]]:
-    """What the suite breaks, and what AutoAttack alone does, Square cut short."""
-    suite: Suite = suites.SUITES["cascade"](Terms([threat], len(images.classes)))
-    short = [replace(trial, attack=replace(trial.attack, queries=20)) for trial in suite]
-    alone = Trial("AutoAttack", short[0].attack, threat)
-    found = verdicts(EvaluatedModel("it", network), images, [*short, alone])
-    return broken(found[1]), broken(found[2])
-
-
-def test_cascade_verdicts_equal_autoattack() -> None:
-    pytest.importorskip("pyautoattack", reason="the extra eval is not installed")
-    cascade, alone = both(conv_net(), toy_images(12, seed=1, split="test"), Linf(0.19))
-    assert 0 < len(alone) < 12
-    assert cascade == alone
-    assert both(Threshold(), levels(), THREAT)[0] == broken_by(
-        Threshold(), levels(), Trial("FGSM", fgsm(THREAT), THREAT)
-    )

@@ -49,7 +49,7 @@ def test_evaluate_with_an_unknown_suite_suggests_one() -> None:
         ff.evaluate(Threshold(), (X, Y), "standart")
 
 
-@pytest.mark.parametrize("name", ["standard", "cascade"])
+@pytest.mark.parametrize("name", ["standard", "fast"])
 def test_evaluate_refuses_attacks_for_other_classes(name: str) -> None:
     suite = getattr(ff.suites, name)("Linf:8/255")
     with pytest.raises(InputError, match="made for 10 classes and the data has 2"):

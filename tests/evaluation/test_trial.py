@@ -114,6 +114,8 @@ def test_rng_key_contains_eot_and_view() -> None:
         == replace(plain, access=Access(eot_samples=3)).rng_key
     )
     assert replace(plain, run=Cascade((plain,))).rng_key == str(plain)
+    until = Cascade((plain,), stop_at_success)
+    assert replace(plain, run=until).rng_key == str(replace(plain, run=stop_at_success))
 
 
 def test_trial_on_device_without_bfloat16_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

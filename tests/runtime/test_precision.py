@@ -16,6 +16,8 @@ from torch import nn
 from forefend.checks import InputError
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import general
+from forefend.evaluation.suites.fast import fast
+from forefend.evaluation.trial import with_copies
 from forefend.models.optimized_copy import optimized_copy
 from forefend.recipes import RTFE
 from forefend.runtime.precision import full_float32, report_fallback, supported_dtype
@@ -190,21 +192,10 @@ def test_evaluate_command_reports_fallback(
     assert "in bf16" not in (folder / "records.jsonl").read_text()
 
 
-def test_cascade_folder_names_the_precision(without: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = "evaluate --classifiers mlp@random --data digits --images 8 --allow-weak-classifier --threat Linf:0.1"
-    done(f"{line} --suite cascade --device cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    done(f"{line} --suite cascade --device cpu")
-    assert sorted(path.name for path in Path("runs/evaluations").iterdir()) == [
-        *("digits-mlp-random-cascade-Linf0.1-8-s0", "digits-mlp-random-cascade-fp32-Linf0.1-8-s0"),
-    ]
-
-
-def test_cascade_reports_fallback_and_records_precision(
+def test_fast_reports_fallback_and_records_precision(
     without: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = general.cascade([Linf(0.05)], 4)
+    suite = with_copies(fast([Linf(0.05)], 4), "bf16")
     judge = partial(evaluate, classifier(), toy_images(8), suite, allow_weak=True)
     judge(folder=tmp_path / "without")
     assert capsys.readouterr().out.count(f"The copies that propose compute {SENTENCE}") == 1

@@ -17,6 +17,7 @@ from forefend.evaluation import parallel, trial
 from forefend.evaluation.cost_estimate import Cost
 from forefend.evaluation.evaluate import prepare
 from forefend.evaluation.suites import general
+from forefend.evaluation.suites.fast import fast
 from forefend.runtime import threads
 from forefend.runtime.threads import (
     available_cores,
@@ -132,8 +133,7 @@ def test_torch_threads_restores_threads() -> None:
         (general.quick(Linf(0.1)), 10.0, None, 1),  # not worth the start
         (general.quick(Linf(0.1)), 10.0, 3, 3),
         (general.quick(Linf(0.1)), 1000.0, 9, 4),  # there are four batches
-        (general.cascade([Linf(0.1)], 2), 1000.0, None, 1),  # the batches would depend on the machine
-        (general.cascade([Linf(0.1)], 2), 1000.0, 2, 2),
+        (fast([Linf(0.1)], 4), 1000.0, None, 2),
     ],
 )
 def test_processes_for_long_work_is_more_than_one(

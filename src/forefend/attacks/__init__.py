@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from forefend.attacks.apgd_rotation import APGDRotation
 from forefend.attacks.auto_pgd import APGD, misclassified, never, noise_at_radius, targeted_dlr
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.base import Attack, Iterative, input_gradient
+from forefend.attacks.budget import Budgeted
 from forefend.attacks.bug_examples import bug_loss, bugs, shared_features
 from forefend.attacks.carlini_wagner import CarliniWagner, carlini_wagner, cw_search_c100, cw_single_c100
 from forefend.attacks.decision_based import Boundary, HopSkipJump, Nearest
@@ -38,6 +40,7 @@ from forefend.attacks.wasserstein import FrankWolfeWasserstein, ProjectedWassers
 # Attacks by name, each made from a threat model. A new attack is one file and one line here.
 ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd": APGD,
+    "apgd-rotation": APGDRotation,
     "autoattack": AutoAttack,
     "boundary": Boundary,
     "cw": CarliniWagner,
@@ -56,13 +59,14 @@ ATTACKS: dict[str, Callable[..., Any]] = {
 
 # fmt: off
 __all__ = [
-    "APGD", "ATTACKS", "NFGSM", "PGD", "AnotherClass", "Attack", "AutoAttack", "Boundary", "CarliniWagner",
-    "DiverseInput", "Features", "FrankWolfeWasserstein", "GaussianBlur", "HopSkipJump", "Iterative", "Momentum",
-    "Nearest", "Noise", "ProjectedWasserstein", "Square", "WithTarget", "at_random", "at_x", "bpda",
-    "bpda_defended", "bug_loss", "bugs", "carlini_wagner", "clean", "cw_search_c100", "cw_single_c100", "di_fgsm",
-    "eot", "feature_attack", "fgsm", "from_x", "input_gradient", "label_and_image", "latent", "latent_attack",
-    "mi_fgsm", "misclassified", "never", "noise_at_radius", "noise_corner", "random_start", "reconstruction",
-    "reconstruction_attack", "shared_features", "small_noise", "targeted_dlr", "ti_bim",
+    "APGD", "ATTACKS", "NFGSM", "PGD", "APGDRotation", "AnotherClass", "Attack", "AutoAttack", "Boundary",
+    "Budgeted", "CarliniWagner", "DiverseInput", "Features", "FrankWolfeWasserstein", "GaussianBlur", "HopSkipJump",
+    "Iterative", "Momentum", "Nearest", "Noise", "ProjectedWasserstein", "Square", "WithTarget", "at_random",
+    "at_x", "bpda", "bpda_defended", "bug_loss", "bugs", "carlini_wagner", "clean", "cw_search_c100",
+    "cw_single_c100", "di_fgsm", "eot", "feature_attack", "fgsm", "from_x", "input_gradient", "label_and_image",
+    "latent", "latent_attack", "mi_fgsm", "misclassified", "never", "noise_at_radius", "noise_corner",
+    "random_start", "reconstruction", "reconstruction_attack", "shared_features", "small_noise", "targeted_dlr",
+    "ti_bim",
 ]
 # fmt: on
 

@@ -114,10 +114,21 @@ class APGD(Iterative):
             f, state["x_adv"], target, self.loss, attack=self, index=rng.index
         )
         with torch.no_grad():
-            is_adv = self.is_adv(prediction, target).to(x.device)
-            state = _updated(state, loss, gradient, is_adv)
-            state, gradient = self._adapted(state, gradient)
-            return self._stepped(state, gradient, x)
+            return self.follow(state, loss, gradient, self.is_adv(prediction, target).to(x.device), x)
+
+    def follow(self, state: State, loss: Tensor, gradient: Tensor, is_adv: Tensor, x: Tensor) -> State:
+        """Return the state after a step, given what was computed at its iterate.
+
+        Args:
+            state: the state before.
+            loss: of the iterate, `(B,)`.
+            gradient: of the loss with respect to the iterate, `(B, C, H, W)`.
+            is_adv: whether the iterate is adversarial, `(B,)` bool.
+            x: clean images.
+        """
+        state = _updated(state, loss, gradient, is_adv)
+        state, gradient = self._adapted(state, gradient)
+        return self._stepped(state, gradient, x)
 
     def finish(self, state: State) -> Tensor:
         """Return the last adversarial image, else the one of highest loss."""

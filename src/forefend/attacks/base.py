@@ -103,6 +103,14 @@ class Iterative(ABC):
         """Return the adversarial images, by default the last iterate."""
         return state["x_adv"]
 
+    def go_on(self, x: Tensor, x_adv: Tensor, rng: KeyedRNG) -> State:
+        """Return the start of an attack that goes on from images of an earlier one; by default it begins anew."""
+        return self.begin(x, rng)
+
+    def exhausted(self, state: State) -> Tensor | None:
+        """Return which images need no further step, `(B,)` bool; by default every image takes all steps."""
+        return None
+
 
 def at_step(rng: KeyedRNG, attack: Iterative, step: int | Tensor) -> KeyedRNG:
     """Return the random numbers for one step of an attack, different from those of its start.

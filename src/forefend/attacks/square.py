@@ -81,6 +81,10 @@ class Square(Iterative):
             "taken": torch.zeros(len(x), dtype=torch.int64, device=x.device),
         }
 
+    def go_on(self, x: Tensor, x_adv: Tensor, rng: KeyedRNG) -> State:
+        """Return the start at images of an earlier attack."""
+        return self.begin(x, rng) | {"x_best": x_adv}
+
     def advance(self, f: Callable[[Tensor], Any], state: State, x: Tensor, target: Any, *, rng: KeyedRNG) -> State:
         """Take one query."""
         x_best, best, taken = state["x_best"], state["best"], state["taken"]

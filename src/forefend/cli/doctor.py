@@ -18,7 +18,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "safetensors": ("safetensors", "", "weights"),
     "jsonargparse": ("jsonargparse", "", "command line"),
     "scikit-learn": ("sklearn", "demo", "the handwritten digits"),
-    "pyautoattack": ("pyautoattack", "eval", "AutoAttack, in the suites standard, cascade, randomized and jatp"),
+    "pyautoattack": ("pyautoattack", "eval", "AutoAttack, in the suites standard, randomized and jatp"),
     "matplotlib": ("matplotlib", "report", "pictures and curves"),
     "pillow": ("PIL", "data", "folders of pictures"),
     "scipy": ("scipy", "data", "SVHN, certificates"),

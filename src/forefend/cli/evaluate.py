@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--suite",
         type=str | None,
-        help="quick, standard, cascade, randomized, black-box, curve, or a paper's: rtfe, rtfe-strong-weak, jatp, aaa, "
+        help="quick, fast, standard, randomized, black-box, curve, or a paper's: rtfe, rtfe-strong-weak, jatp, aaa, "
         "transfer, robustifier (else quick, and black-box for a black box)",
     )
     parser.add_argument("--surrogates", nargs="+", type=str, default=[], help="classifiers for transfer attacks")

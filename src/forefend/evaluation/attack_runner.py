@@ -6,9 +6,9 @@ threat model allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -39,6 +39,8 @@ class Job:
         fetch: row numbers to images `(B, C, H, W)`, labels and dataset index.
         batch_size: images in a batch, halved when memory runs out.
         seed: the seed of the evaluation.
+        starts: images of an earlier attack, from which this one goes on, by dataset index; empty for none.
+        nearest: if given, receives the images that the attack ended with where it failed, by dataset index.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Job:
     fetch: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     batch_size: AdaptiveBatchSize
     seed: int
+    starts: Mapping[int, Tensor] = field(default_factory=dict)
+    nearest: dict[int, Tensor] | None = None
 
     def succeeds(self, x_adv: Tensor, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         """Return whether each image is misclassified, `(B,)`, after the threat model is checked."""
@@ -88,7 +92,8 @@ def stop_at_success(job: Job, rows: Tensor) -> Iterator[Verdicts]:
     """Attack each image until an iterate is misclassified; another image takes its place.
 
     Iterates that `f` misclassifies are evaluated by the model itself, so `f` may compute in low
-    precision. An image that is never misclassified has gone through every step of every restart.
+    precision. An image that is never misclassified has gone through every step of every
+    restart, unless the attack says before that it is exhausted.
 
     Args:
         job: what to run; its attack has steps, and `f` returns logits.
@@ -148,7 +153,11 @@ def _started(job: Job, attack: Iterative, rows: Tensor) -> _Pool | None:
         return None
     x, y, index = job.fetch(rows)
     zero = torch.zeros_like(index)
-    state = attack.begin(x, KeyedRNG(index, job.seed, job.name))
+    rng = KeyedRNG(index, job.seed, job.name)
+    if job.starts and isinstance(attack, Iterative):
+        state = attack.go_on(x, torch.stack([job.starts[number] for number in index.tolist()]), rng)
+    else:
+        state = attack.begin(x, rng)
     return _Pool(x, y, index, zero, zero, zero.bool(), state)
 
 
@@ -160,7 +169,9 @@ def _advanced(job: Job, attack: Iterative, pool: _Pool, rows: Tensor) -> _Pool:
     rng = at_step(KeyedRNG(pool.index, job.seed, job.name, pool.restart), attack, pool.step)
     state = attack.advance(f, pool.state, pool.x, pool.y, rng=rng)
     pool = replace(pool, state=state, step=pool.step + 1, misclassified=_by_iterates(job, pool, f.calls))
-    ended = ((pool.step == attack.steps) & ~pool.misclassified).nonzero().squeeze(1)
+    # An attack of one's own may have steps without being Iterative.
+    last, spent = pool.step == attack.steps, attack.exhausted(state) if isinstance(attack, Iterative) else None
+    ended = ((last if spent is None else last | spent) & ~pool.misclassified).nonzero().squeeze(1)
     return _restarted(job, attack, pool, ended) if len(ended) else pool
 
 
@@ -168,7 +179,11 @@ def _restarted(job: Job, attack: Iterative, pool: _Pool, ended: Tensor) -> _Pool
     """Evaluate the images whose attempt has ended and start the next attempt of the robust ones."""
     own = pool.select(ended)
     misclassified, restart, step = pool.misclassified.clone(), pool.restart.clone(), pool.step.clone()
-    misclassified[ended] = job.succeeds(attack.finish(own.state).detach(), own.x, own.y, own.index)
+    x_adv = attack.finish(own.state).detach()
+    misclassified[ended] = job.succeeds(x_adv, own.x, own.y, own.index)
+    if job.nearest is not None:
+        robust = ~misclassified[ended]
+        job.nearest.update(zip(own.index[robust].tolist(), x_adv[robust], strict=True))
     restart[ended] += 1
     again = ended[~misclassified[ended] & (restart[ended] < job.restarts)]
     step[again] = 0

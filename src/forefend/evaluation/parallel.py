@@ -37,9 +37,9 @@ def processes_for(evaluation: Evaluation, processes: int | None = None) -> int:
     on_gpu = any(device_of(model.network).type == "cuda" for model in models)
     count = processes or 1
     if not processes and cost.seconds > WORTH_STARTING:
-        # One process uses a whole GPU. Where a trial continues another one, the number of processes
-        # changes the batches and so the results of AutoAttack: only the user may choose it.
-        alone = on_gpu or any(trial.stages for trial in suite)
+        # One process uses a whole GPU. Where a trial cuts its batches from what another one leaves, the
+        # number of processes changes them and so the results of AutoAttack: only the user may choose it.
+        alone = on_gpu or any(trial.stages and not trial.until_success for trial in suite)
         count = 1 if alone else min(torch.get_num_threads(), processes_in_memory())
     count = min(count, math.ceil(len(images) / batch_size)) if may_start() else 1
     if processes and may_start():

@@ -28,7 +28,7 @@ class Trial:
         restarts: attempts with different starts; an image is misclassified if one attempt succeeds.
         access: what the attacker computes with.
         run: `run_all_steps` evaluates the image that the attack returns, as the papers do;
-            `stop_at_success` evaluates every iterate; a `Cascade` attacks only the images that are
+            `stop_at_success` evaluates every iterate; a `Cascade` does so on the images that are
             robust against other trials.
 
     Raises:
@@ -47,19 +47,25 @@ class Trial:
         if other := next((threat for threat in threats if str(threat) != str(self.threat)), None):
             raise InputError(f"{self.name} is evaluated in {self.threat} but attacks in {other}: use one threat model.")
         iterative = all(hasattr(self.attack, step) for step in ("begin", "advance", "finish"))
-        if self.run is stop_at_success and not iterative:
+        if self.until_success and not iterative:
             raise InputError(f"{self.name} has no steps to stop at: use run=run_all_steps.")
 
     def __str__(self) -> str:
         """The identity in records: equal in every process, different for different settings."""
         times = f" x{self.restarts}" if self.restarts > 1 else ""
-        how = " until lost" if self.run is stop_at_success else f" after {self.run}" if self.stages else ""
+        how = f" after {self.run}" if self.stages else ""
+        how += " until lost" if self.until_success else ""
         return f"{self.attack}{times} in {self.threat} [{self.access}]{how}"
 
     @property
     def stages(self) -> tuple[Trial, ...]:
         """The earlier stages of a cascade; none for other trials."""
         return self.run.stages if isinstance(self.run, Cascade) else ()
+
+    @property
+    def until_success(self) -> bool:
+        """Whether every iterate of the trial's own attack is evaluated, and the first success ends it."""
+        return stop_at_success in (self.run, self.run.last if isinstance(self.run, Cascade) else None)
 
     @property
     def averages(self) -> bool:
@@ -83,7 +89,8 @@ class Trial:
         return self._with_access(self.access.on(device), tuple(stage.on(device) for stage in self.stages))
 
     def _with_access(self, access: Access, stages: tuple[Trial, ...]) -> Trial:
-        return replace(self, access=access, run=Cascade(stages) if stages else self.run)
+        run = replace(self.run, stages=stages) if isinstance(self.run, Cascade) else self.run
+        return replace(self, access=access, run=run)
 
     def _with_copies(self, precision: str) -> Trial:
         if self.stages:
@@ -99,7 +106,7 @@ class Trial:
 
         An image therefore has the same random starts in a cheaper evaluation, and on every source.
         """
-        run = run_all_steps if self.stages else self.run
+        run = self.run.last if isinstance(self.run, Cascade) else self.run
         access = Access() if isinstance(self.access.view, CraftedOn) else replace(self.access, precision=None)
         return str(replace(self, access=access, run=run))
 
@@ -142,23 +149,26 @@ def as_trials(suite: Iterable[Trial]) -> list[Trial]:
     return trials
 
 
+_TOGETHER = 8  # batches that a cascade takes through its stages at a time
+
+
 @dataclass(frozen=True, repr=False)
 class Cascade:
-    """Run other trials first, and the trial itself only on the images that they do not break.
+    """Run other trials first, and the trial itself on the images that they do not break.
 
-    Each stage draws the random numbers that it would draw as a trial of its own. The last stage
-    cuts its batches from the remaining images in their order, whatever the batches of earlier
-    stages were. Its verdicts therefore do not depend on where an evaluation in one process was
-    interrupted.
+    Each stage draws the random numbers that it would draw as a trial of its own. An attack that can
+    go on from an image, such as Square, goes on from what the stage before it came nearest with.
 
     Args:
         stages: the earlier trials, cheapest first; their access is relative to that of the trial.
+        last: how the trial itself is run. `run_all_steps` cuts its batches from the images that remain.
 
     Raises:
         InputError: there is no stage.
     """
 
     stages: tuple[Trial, ...]
+    last: Run = run_all_steps
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -177,7 +187,18 @@ class Cascade:
             rows: row numbers of the images.
         """
         functions: list[tuple[Access, Function]] = []  # stages with the same access share one copy
+        for stage in self.stages:
+            if all(access != stage.access for access, _ in functions):
+                functions.append((stage.access, stage.access(job.f)))  # type: ignore[arg-type]
+        # The images that stages leave are held in memory; what a last stage to the end gets is not cut.
+        size = _TOGETHER * job.batch_size.size if self.last is stop_at_success else max(len(rows), 1)
+        for part in rows.split(size):
+            yield from self._part(job, part, functions)
+
+    def _part(self, job: Job, rows: Tensor, functions: Sequence[tuple[Access, Function]]) -> Iterator[Verdicts]:
+        """Run the stages on some of the images, and the trial on those that they leave."""
         row_of: dict[int, int] = {}
+        starts: dict[int, Tensor] = {}
 
         def fetch(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             x, y, index = job.fetch(part)
@@ -185,22 +206,19 @@ class Cascade:
             return x, y, index
 
         for stage in self.stages:
-            f = next((f for access, f in functions if access == stage.access), None)
-            if f is None:
-                f = stage.access(job.f)  # type: ignore[arg-type]
-                functions.append((stage.access, f))
+            f = next(f for access, f in functions if access == stage.access)
+            nearest: dict[int, Tensor] = {}
             own = replace(job, name=stage.rng_key, attack=stage.attack, restarts=stage.restarts, f=f, fetch=fetch)
-            # A batch size of its own: memory that one stage lacks must not cut the batches of
-            # another.
-            own = replace(own, batch_size=AdaptiveBatchSize(job.batch_size.size))
+            # A batch size of its own: memory that one stage lacks must not cut the batches of another.
+            own = replace(own, batch_size=AdaptiveBatchSize(job.batch_size.size), starts=starts, nearest=nearest)
             broken: set[int] = set()
             for index, misclassified in stage.run(own, rows):
                 found = [number for number, wrong in zip(index, misclassified, strict=True) if wrong]
                 broken.update(row_of[number] for number in found)
                 if found:
                     yield found, [True] * len(found)
-            rows = rows[torch.tensor([row not in broken for row in rows.tolist()], dtype=torch.bool)]
-        yield from run_all_steps(job, rows)
+            rows, starts = rows[torch.tensor([row not in broken for row in rows.tolist()], dtype=torch.bool)], nearest
+        yield from self.last(replace(job, starts=starts), rows)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from forefend.evaluation.access import Access, Surrogate, oblivious, queries, through_bpda, white_box
-from forefend.evaluation.suites.general import black_box, cascade, curve, quick, randomized, standard
+from forefend.evaluation.suites.fast import fast
+from forefend.evaluation.suites.general import black_box, curve, quick, randomized, standard
 from forefend.evaluation.suites.papers import (
     aaa,
     aaa_adaptive,
@@ -22,8 +23,8 @@ from forefend.evaluation.trial import Cascade, Suite, Terms, Trial, with_copies
 
 SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "quick": lambda terms: [trial for threat in terms.threats for trial in quick(threat)],
+    "fast": lambda terms: fast(terms.threats, terms.classes),
     "standard": lambda terms: standard(terms.threats, terms.classes),
-    "cascade": lambda terms: cascade(terms.threats, terms.classes),
     "randomized": lambda terms: randomized(terms.threats, terms.classes),
     "black-box": lambda terms: black_box(terms.threats, terms.surrogates, terms.scores),
     "curve": lambda terms: curve(terms.threats),
@@ -47,8 +48,8 @@ __all__ = [
     "aaa_carlini_wagner",
     "black_box",
     "bug_examples",
-    "cascade",
     "curve",
+    "fast",
     "jatp",
     "oblivious",
     "queries",

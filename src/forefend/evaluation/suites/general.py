@@ -1,4 +1,4 @@
-"""General suites: quick and standard attacks, black-box attacks, curves, and a cascade."""
+"""General suites: quick and standard attacks, black-box attacks, and curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from torch import nn
 
-from forefend.attacks.auto_pgd import APGD
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.decision_based import Boundary, HopSkipJump
 from forefend.attacks.momentum import mi_fgsm
@@ -15,8 +14,8 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.attacks.square import Square
 from forefend.evaluation.access import Access, Surrogate, oblivious, queries
 from forefend.evaluation.attack_runner import stop_at_success
-from forefend.evaluation.trial import Cascade, Trial
-from forefend.losses import dlr, margin
+from forefend.evaluation.trial import Trial
+from forefend.losses import margin
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model, as_threat_models
 
@@ -123,29 +122,4 @@ def randomized(threats: Threats, classes: int = 10, samples: int = 20) -> list[T
             Trial(f"PGD-20 eot {samples}", pgd, threat, access=Access(eot_samples=samples)),
             Trial("AutoAttack rand", AutoAttack(threat, classes, version="rand"), threat),
         ]
-    return trials
-
-
-def cascade(threats: Threats, classes: int = 10) -> list[Trial]:
-    """Return PGD-10 and APGD-20 until success, and AutoAttack on the images that remain.
-
-    Bf16 copies propose in the first two stages, and the model itself decides. An image is
-    misclassified if one of the three succeeds. Every image that AutoAttack alone breaks is
-    therefore broken here, except by the chance that depends on which images share a batch. Robust
-    images cost as much as under AutoAttack alone.
-    """
-    trials = []
-    for threat in as_threat_models(threats):
-        apgd = APGD(threat, 20, loss=dlr if classes > 2 else margin)
-        stages = (
-            Trial(
-                "PGD-10",
-                PGD(threat, 10, threat.radius / 4),
-                threat,
-                access=Access(precision="bf16"),
-                run=stop_at_success,
-            ),
-            Trial("APGD-20", apgd, threat, access=Access(precision="bf16"), run=stop_at_success),
-        )
-        trials.append(Trial("cascade", AutoAttack(threat, classes), threat, run=Cascade(stages)))
     return trials
