@@ -175,7 +175,7 @@ class Accuracy(Measurement):
         trial = str(evaluation.targets[0].trials[0]) if suite else CLEAN
         result = next(r for r in found if r.attack == (suite[0].name if suite else CLEAN))
         moved, right = found.moved(result), round(result.accuracy * result.n)
-        means = [moved.attack, moved.output] if moved else []
+        means = [moved.attack, moved.output] if moved and suite else []
         _save(folder, Count(evaluation.targets[0].key, [trial], self.seed, result.n, right, means), found.warnings)
 
 
