@@ -16,16 +16,20 @@ from pathlib import Path
 
 from benchmarks.fast.cases import CASES
 from benchmarks.fast.counting import Passes
+from benchmarks.fast.measure import FACTORS
+from benchmarks.fast.optimality import cumulative, optimality
 from benchmarks.pages import accuracy, renew
 from forefend.evaluation import records
 from forefend.evaluation.results import CLEAN
 from forefend.runtime import files
 from forefend.runtime.formatting import markdown_table
+from forefend.threat_models.lp import Linf
 
 ROOT, PUBLISHED = Path("results/fast"), Path("results/published")
 REFERENCE, OURS = "autoattack", "fast"
 # AutoAttack on these was recorded before; its cost was counted on fewer images.
 RECORDED = {"trades-mnist": "trades-mnist-smallcnn-robust", "fastat-mnist": "fastat-mnist-fgsm-robust"}
+CURVES = ("quick", OURS, "robustifier", "rtfe", REFERENCE)  # suites at several radii
 WORSE, SHARE, TIMES = 0.003, 0.1, 5.0  # targets: accuracy above AutoAttack's, share of its passes, and times faster
 Verdicts = dict[int, bool]
 
@@ -78,6 +82,10 @@ def blocks(root: Path) -> dict[str, str]:
         "breaks alone",
     ]
     return {
+        "optimality": markdown_table(
+            ["case", "suite", "optimality", *(f"at {factor:g} ε" for factor in FACTORS), "gradients", "forward passes"],
+            (row for name in CASES for row in curve_rows(root / name / "curve", name)),
+        ),
         "verdicts": markdown_table(heading, (row for name, pair in found.items() for row in rows(name, *pair))),
         "targets": markdown_table(
             ["case", "robust, difference", "gradients", "forward passes", "faster", ""],
@@ -149,6 +157,30 @@ def target_row(name: str, reference: Measured, ours: Measured) -> list[str]:
     gradients, forwards = ("–" if each is None else f"{each:.1%}" for each in shares[:2])
     faster = "–" if shares[2] is None else f"{1 / shares[2]:.1f} ×"
     return [name, f"{100 * difference:+.1f}", gradients, forwards, faster, "" if met else "**missed**"]
+
+
+def curve_rows(folder: Path, name: str) -> Iterator[list[str]]:
+    """Yield the optimality, the accuracy at each radius and the cost of each suite that has finished on a case."""
+    finished = {suite: found for suite in CURVES if (found := of(folder / suite))}
+    images = next((len(found.broken) for found in finished.values()), 0)
+    curves = {suite: curve_of(folder / suite, CASES[name].threat.radius) for suite in finished}
+    best = cumulative(list(curves.values()))
+    for suite, found in finished.items():
+        accuracies = [f"{100 * (1 - len(curves[suite][factor]) / images):.1f}" for factor in FACTORS]
+        cost = [f"{(found.per_image(part) or 0):.0f}" for part in ("gradients", "forwards")]
+        shown = f"{100 * optimality(curves[suite], best, images):.1f}"
+        yield [name, "AutoAttack" if suite == REFERENCE else suite, shown, *accuracies, *cost]
+
+
+def curve_of(folder: Path, radius: float) -> dict[float, frozenset[int]]:
+    """Return the images that a suite breaks at each factor of the radius, those misclassified clean at 0."""
+    broken: dict[float, set[int]] = {factor: set() for factor in (0.0, *FACTORS)}
+    for record in records.read(folder / "records.jsonl"):
+        wrong = {index for index, each in zip(record.index, record.misclassified, strict=True) if each}
+        at = next((f for f in FACTORS if f" in {Linf(f * radius)} [" in record.trial), 0.0)
+        for factor in broken if record.trial == CLEAN else (at,):
+            broken[factor] |= wrong
+    return {factor: frozenset(found) for factor, found in broken.items()}
 
 
 def share(ours: Measured, reference: Measured, part: str) -> float | None:

@@ -15,6 +15,7 @@ from forefend.attacks import (
     APGD,
     ATTACKS,
     PGD,
+    APGDRotation,
     AutoAttack,
     Boundary,
     CarliniWagner,
@@ -49,6 +50,7 @@ LINF, EUCLID, EARTH = Linf(0.1), L2(1.0), Wasserstein(0.3, window=3)
 # Settings that keep the tests of a slow attack fast; a new attack runs with its defaults.
 FAST: dict[str, dict[str, Any]] = {
     "apgd": {"steps": 30},
+    "apgd-rotation": {"classes": 4, "lengths": (6, 9), "repeats": 2},
     "autoattack": {"classes": 4, "queries": 5},
     "boundary": {"queries": 100},
     "cw": {"searches": 3, "iterations": 30, "lr": 0.05},
@@ -126,6 +128,10 @@ SETTINGS: list[tuple[Any, dict[str, list[Any]]]] = [
     (
         FrankWolfeWasserstein(EARTH, 5),
         {"threat": [Wasserstein(0.1)], "steps": [6], "entropy": [0.2], "loss": [margin], "start": [at_random]},
+    ),
+    (
+        APGDRotation(LINF, 4, (6, 9), 2),
+        {"threat": [L2(0.1)], "classes": [3], "lengths": [(6,), (9, 6)], "repeats": [1]},
     ),
     (AutoAttack(LINF, 10), {"threat": [L2(0.1)], "classes": [3], "version": ["rand"], "queries": [7]}),
     (NFGSM(LINF), {"threat": [Linf(0.2)], "noise": [1.0], "relative_step": [1.25], "loss": [margin]}),

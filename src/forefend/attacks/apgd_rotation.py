@@ -70,6 +70,7 @@ class APGDRotation(Iterative):
     classes: int = 10
     lengths: tuple[int, ...] = (20, 40)
     repeats: int = 12
+    loss = staticmethod(ce)  # of the first run; all take labels
 
     def __post_init__(self) -> None:
         if self.classes < 2:

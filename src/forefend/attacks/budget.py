@@ -11,7 +11,7 @@ from torch import Tensor
 
 from forefend.attacks.base import Iterative, State
 from forefend.checks import InputError
-from forefend.losses import margin
+from forefend.losses import Loss, margin
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel, broadcast_per_image
 
@@ -55,6 +55,12 @@ class Budgeted(Iterative):
         """The threat model of the attack."""
         threat: ThreatModel = self.attack.threat  # type: ignore[attr-defined]
         return threat
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss of the attack, which tells that its target must be labels."""
+        loss: Loss | None = getattr(self.attack, "loss", None)
+        return loss
 
     @property
     def classes(self) -> int:
