@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("forefend.cli.compare", "compare a defense with baselines at equal training compute"),
     "corruptions": ("forefend.cli.corruptions", "measure accuracy on corrupted images"),
     "reproduce": ("forefend.cli.reproduce", "run a table or figure of one of the papers beside its numbers"),
+    "export": ("forefend.cli.export", "write a defense as ONNX or .pt2, or as a folder with a model card"),
+    "latency": ("forefend.cli.latency", "time classifiers with and without a defense"),
     "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),
     "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),
     "doctor": ("forefend.cli.doctor", "list installed packages, and how to install missing ones"),

@@ -181,7 +181,7 @@ def _inspection(network: nn.Module, x: Tensor, images: ImageDataset | None, name
         dtype=", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in network.parameters()})) or "none",
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         fingerprint=fingerprint(network),
-        latency={str(size): _latency(network, x, size) for size in BATCHES},
+        latency={str(size): milliseconds(network, x, size) for size in BATCHES},
         device=str(x.device),
         notes=(),
     )
@@ -252,7 +252,7 @@ def _bare(names: Any) -> Any:
     return re.sub(r"^(network\.)+", "", names) if isinstance(names, str) else tuple(map(_bare, names))
 
 
-def _latency(network: nn.Module, x: Tensor, size: int) -> float:
+def milliseconds(network: nn.Module, x: Tensor, size: int) -> float:
     """Return the median time of one image in milliseconds, in batches of a size."""
     batch = x.repeat(size // len(x) + 1, 1, 1, 1)[:size]
     times: list[float] = []

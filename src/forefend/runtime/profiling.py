@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
@@ -105,3 +107,50 @@ def _seconds(function: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()  # calls return before the GPU has finished
     return time.perf_counter() - began
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Call a function once and return the most bytes of computed tensors that it holds at a time.
+
+    Tensors that exist before are not counted, nor is memory inside one operation. Views count once.
+    """
+    tracker = _LiveTensors()
+    with tracker:
+        function()
+    return tracker.peak
+
+
+@final
+class _LiveTensors(TorchDispatchMode):
+    """Count the bytes of the tensors that operations return, until Python releases them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._holders: dict[int, tuple[int, int]] = {}  # by storage: tensors that hold it, and its bytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_storage(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and (_storage(value) in self._holders or _storage(value) not in given):
+                self._hold(value)
+        self.peak = max(self.peak, sum(size for _, size in self._holders.values()))
+        return result
+
+    def _hold(self, value: Tensor) -> None:
+        storage = _storage(value)
+        holders, _ = self._holders.get(storage, (0, 0))
+        self._holders[storage] = holders + 1, value.untyped_storage().nbytes()
+        weakref.finalize(value, self._release, storage)
+
+    def _release(self, storage: int) -> None:
+        holders, size = self._holders[storage]
+        if holders == 1:
+            del self._holders[storage]
+        else:
+            self._holders[storage] = holders - 1, size
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()

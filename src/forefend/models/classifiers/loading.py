@@ -20,7 +20,8 @@ from forefend.models.classifiers.pretrained import load_weights
 from forefend.models.classifiers.sources.exported_program import exported_classifier
 from forefend.models.classifiers.sources.factory import factory_classifier
 from forefend.models.classifiers.sources.hugging_face import hugging_face_classifier
-from forefend.models.classifiers.sources.preprocessing import Numbers
+from forefend.models.classifiers.sources.onnx_session import metadata_of
+from forefend.models.classifiers.sources.preprocessing import Numbers, told_by
 from forefend.models.classifiers.sources.timm_models import timm_classifier
 from forefend.models.classifiers.sources.torchvision_models import torchvision_classifier
 from forefend.models.classifiers.sources.wanted import Wanted
@@ -148,7 +149,7 @@ def _of_scheme(kind: str, rest: str, spec: str, wanted: Wanted) -> NamedClassifi
 
 def _onnx(path: Path, wanted: Wanted) -> nn.Module:
     network = onnx_classifier(path, outputs=wanted.outputs, classes=wanted.classes)
-    return wanted.preprocessing().before(network)
+    return wanted.preprocessing(told_by(metadata_of(path))).before(network)
 
 
 def _unknown(spec: str, name: str) -> InputError:

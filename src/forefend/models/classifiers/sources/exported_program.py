@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.models.classifiers.sources.adapted import Adapted, logits_in
+from forefend.models.classifiers.sources.preprocessing import PIXELS, told_by
 from forefend.models.classifiers.sources.wanted import Wanted
 
 _PICKLED = ("custom_obj_", "opaque_obj_")  # objects in an archive that only pickled code restores
@@ -30,12 +31,14 @@ def exported_classifier(path: Path, wanted: Wanted) -> nn.Module:
     Raises:
         InputError: the file is missing, damaged, needs pickled code, or takes other images.
     """
-    program = _load(path)
+    said = {PIXELS: ""}  # torch fills it
+    program = _load(path, said)
     shape = _input_shape(program, path, wanted)
     batch = shape[0] if isinstance(shape[0], int) else None
     images = tuple(number if isinstance(number, int) else None for number in shape[1:])
     fixed = images if None not in images else wanted.known_shape()
-    return wanted.preprocessing().before(Adapted(Exported(program.module(), batch), fixed))  # type: ignore[arg-type]
+    adapted = Adapted(Exported(program.module(), batch), fixed)  # type: ignore[arg-type]
+    return wanted.preprocessing(told_by(said)).before(adapted)
 
 
 @final
@@ -68,7 +71,7 @@ class Exported(nn.Module):
         return torch.cat(parts)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, said: dict[str, str]) -> Any:
     if not path.is_file():
         raise InputError(f"There is no file {path}: check the path.")
     try:
@@ -82,7 +85,7 @@ def _load(path: Path) -> Any:
             )
         with _without_pickle(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own formats
-            return torch.export.load(path)
+            return torch.export.load(path, extra_files=said)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged archive may raise any type

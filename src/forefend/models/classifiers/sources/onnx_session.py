@@ -106,3 +106,9 @@ def file_digest(path: Path) -> str:
     for name in sorted(beside):
         digest.update((path.parent / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what an ONNX file says of itself, by name."""
+    onnx = import_extra("onnx", _WHAT, "onnx")
+    return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from forefend.models.classifiers.resized import Resized
 
 Numbers = float | Sequence[float]
 ROUNDING = 1 / 255  # mean difference by rounding to 8 bits, and by Pillow's clipping between its two passes
+PIXELS, UNIT = "forefend.pixels", "[0, 1]"  # in a file: the pixels that its input takes
 LARGE = 400  # height and width of a picture that every source shrinks
 
 
@@ -118,3 +119,8 @@ def _picture(size: int) -> np.ndarray[Any, Any]:
     waves = np.stack([np.sin(5 * x + 3 * y), np.cos(7 * y), np.sin(9 * x * y)], 2)
     noise = np.random.default_rng(0).uniform(0, 64, waves.shape)
     return (60 + 60 * waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def told_by(metadata: Mapping[str, str]) -> Preprocessing | None:
+    """Return the preprocessing that a file says is left to do: none, for one that forefend exported."""
+    return Preprocessing(0.0, 1.0) if metadata.get(PIXELS) == UNIT else None
