@@ -23,7 +23,7 @@ PAPERS: Mapping[str, tuple[str, str, str]] = {  # authors, venue, link
 def entries(paper: str, cells: Sequence[Cell], place: Place) -> list[dict[str, Any]]:
     """Return an entry for each network of which an accuracy under attack is measured, with the keys of RobustBench.
 
-    `attacks` has the accuracy under each attack by its identity, since few are RobustBench's AutoAttack.
+    `attacks` has accuracy and number of images by identity of the attack, since few are RobustBench's AutoAttack.
 
     Args:
         paper: the name of the study.
@@ -37,15 +37,16 @@ def entries(paper: str, cells: Sequence[Cell], place: Place) -> list[dict[str, A
             if not isinstance(task, Accuracy) or task.seconds(place) is None:
                 continue
             about = {"link": link, "authors": authors, "venue": venue, "additional_data": False}
-            entry = found.setdefault(content_digest(task.pipeline.config()), _entry(task, cell.row) | about)
+            network = {name: value for name, value in task.pipeline.config().items() if name != "images"}
+            entry = found.setdefault(content_digest(network), _entry(task, cell.row) | about)
             count = task.count(place)
             if task.attack is None:
                 entry["clean_acc"] = f"{count.accuracy():.2f}"
-            else:
-                entry["attacks"][count.trials[0]] = f"{count.accuracy():.2f}"
-                if task.attack.name == "autoattack":
-                    entry["autoattack_acc"] = f"{count.accuracy():.2f}"
-                entry["norm"], _, entry["eps"] = task.attack.threat.partition(":")
+                continue
+            entry["norm"], _, entry["eps"] = task.attack.threat.partition(":")
+            entry["attacks"][count.trials[0]] = {"accuracy": f"{count.accuracy():.2f}", "n": count.n}
+            if task.attack.name == "autoattack":
+                entry["autoattack_acc"] = f"{count.accuracy():.2f}"
     return [entry for entry in found.values() if entry["attacks"]]
 
 
@@ -57,4 +58,4 @@ def _entry(task: Accuracy, row: str) -> dict[str, Any]:
     }
     trained = {"recipe": defense.recipe if defense else getattr(pipeline.classifier, "recipe", "published")}
     passes = {"number_forward_passes": str(max(1, pipeline.copies))}
-    return {"name": row, "dataset": pipeline.data, **network, **trained, **passes, "attacks": dict[str, str]()}
+    return {"name": row, "dataset": pipeline.data, **network, **trained, **passes, "attacks": dict[str, Any]()}
