@@ -89,7 +89,7 @@ _PAGE = """---
 
 # {name}
 
-A preprocessor for [forefend](https://pypi.org/project/forefend/): it is put in front of a frozen image classifier
+A preprocessor for forefend: it is put in front of a frozen image classifier
 to protect it from adversarial examples. It maps images `(B, C, H, W)` in [0, 1] to images of the same shape.
 
 ```python
