@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.vision_libraries import vision_library
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from forefend.checks import InputError
@@ -201,6 +202,15 @@ def test_weights_from_disk_are_read_through_their_wrappers(tmp_path: Path) -> No
         load(f"timm:resnet10t:{tmp_path / 'best.pt.tar'}", channels=3, size=32, **GIVEN)
     with pytest.raises(InputError, match=r"wrong shape: fc\.weight has shape \(7, 96\), expected \(10, 96\)"):
         load(f"timm:test_resnet:{tmp_path / 'best.pt.tar'}", **SMALL, **GIVEN)
+
+
+def test_number_of_classes_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=7)
+    state = network.state_dict() | {"zz.centers": torch.zeros(5)}
+    save_file(dict(state), tmp_path / "w.safetensors")  # sorted by name: the head is not last
+    with pytest.warns(UserWarning, match=r"hold more, which the network does not use: zz\.centers"):
+        found = load(f"timm:test_resnet:{tmp_path / 'w.safetensors'}", channels=3, size=32, **GIVEN)
+    assert torch.equal(bare(found.network).fc.weight, network.fc.weight)
 
 
 @pytest.mark.parametrize(

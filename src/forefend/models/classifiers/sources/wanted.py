@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,7 +90,7 @@ def with_weights(build: Callable[[int], nn.Module], file: str | Path, spec: str,
     if "://" in str(file):
         raise InputError(f"{file} is an address, expected a file on disk: download it, and give its path.")
     state = read_state(Path(file))
-    network = initialized(lambda: build(classes or _classes(state)), 0)
+    network = initialized(lambda: build(classes or _classes(build, state)), 0)
     return filled(network, state, Path(file).name, spec)
 
 
@@ -106,6 +105,11 @@ def filled(network: nn.Module, state: dict[str, Tensor], file: str, spec: str) -
     return network
 
 
-def _classes(state: dict[str, Any]) -> int:
-    """Return the length of the last bias, which is that of the last layer in every library here."""
-    return next((len(tensor) for tensor in reversed(state.values()) if tensor.ndim == 1), 2)
+def _classes(build: Callable[[int], nn.Module], state: dict[str, Tensor]) -> int:
+    """Return the number of classes of the weights: the length of the last tensor that follows that number.
+
+    The order of a file says nothing, as safetensors sort by name.
+    """
+    shapes = {name: tensor.shape for name, tensor in initialized(lambda: build(2), 0).state_dict().items()}
+    own = {name: t for name, t in without_wrapper(state, list(shapes)).items() if name in shapes and t.ndim}
+    return next((len(own[name]) for name in reversed(shapes) if name in own and own[name].shape != shapes[name]), 2)
