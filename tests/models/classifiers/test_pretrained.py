@@ -55,6 +55,14 @@ def test_nesting_and_prefixes_are_taken_off(nest: list[str], prefix: str, tmp_pa
     assert same(net, load_weights("cnn", path, channels=1, size=16, **PLAIN))
 
 
+def test_weights_beside_their_average_are_read_with_a_warning(tmp_path: Path) -> None:
+    net, path = net_of("cnn"), tmp_path / "w.pth.tar"
+    average = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save({"state_dict_ema": average, "state_dict": net.state_dict(), "model_ema": None}, path)
+    with pytest.warns(UserWarning, match="holds state_dict and state_dict_ema: state_dict is read"):
+        assert same(net, load_weights("cnn", path, channels=1, size=16, **PLAIN))
+
+
 @pytest.mark.parametrize("projection", [False, True])
 def test_the_shortcut_of_a_resnet_is_read_from_its_keys(projection: bool, tmp_path: Path) -> None:
     net, path = net_of("resnet20", projection=projection), tmp_path / "w.th"

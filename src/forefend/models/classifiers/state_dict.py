@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, final
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from forefend.checks import InputError
 
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # Where training code puts the state dict; of several in one file the first of this order is read.
 _NESTS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "classifier", "model_state", "net_state_dict"),
-    *("weights", "params", "state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+    *("weights", "params", *_AVERAGES),
 )
 _PLAIN = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -115,7 +117,9 @@ def _unwrap(saved: Any, path: Path) -> dict[str, Tensor]:
             saved = networks[0] if len(networks) == 1 else None
         if not isinstance(saved, Mapping):
             break
-        nested = next((saved[nest] for nest in _NESTS if isinstance(saved.get(nest), Mapping | list | tuple)), None)
+        nests = [nest for nest in _NESTS if isinstance(saved.get(nest), Mapping | list | tuple) and saved[nest]]
+        _tell_of_averages(nests, path)
+        nested = saved[nests[0]] if nests else None
         if nested is None:
             state = {str(key): value for key, value in saved.items() if isinstance(value, Tensor)}
             if state:
@@ -125,3 +129,12 @@ def _unwrap(saved: Any, path: Path) -> dict[str, Tensor]:
         f"The weights file {path.name} holds no state dict, expected names with tensors, bare or under one of "
         f"{', '.join(_NESTS)}: save torch.save(network.state_dict(), path)."
     )
+
+
+def _tell_of_averages(nests: Sequence[str], path: Path) -> None:
+    """Warn where a file holds the weights and an average of them, of which other libraries read the average."""
+    if nests and nests[0] not in _AVERAGES and (averages := [nest for nest in nests if nest in _AVERAGES]):
+        warnings.warn(
+            f"{path.name} holds {nests[0]} and {averages[0]}: {nests[0]} is read; save the other alone to load it.",
+            stacklevel=4,
+        )
