@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -119,6 +120,21 @@ def fails():
 
 def nothing():
     return None
+
+class Late(torch.nn.Module):
+    def forward(self, x):
+        import late_of_tests
+        return x.flatten(1)[:, :late_of_tests.CLASSES]
+
+def late():
+    import late_of_tests
+    return Late()
+
+def late_in_forward():
+    return Late()
+
+def ends():
+    raise SystemExit(3)
 """
 
 
@@ -126,7 +142,12 @@ def nothing():
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "mine_of_tests.py").write_text(FACTORY)
     (tmp_path / "beside.py").write_text("CLASSES = 3\n")
+    (tmp_path / "late_of_tests.py").write_text("CLASSES = 3\n")
+    (tmp_path / "unfinished_of_tests.py").write_text("def make(:\n")
+    (tmp_path / "fails_of_tests.py").write_text("import torch\ntorch.load('absent.pth')\n")
+    (tmp_path / "needs_of_tests.py").write_text("import absent_of_tests\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
     return str(tmp_path / "mine_of_tests.py")
 
 
@@ -146,6 +167,15 @@ def test_factory_reads_weights_of_a_file(factory: str, tmp_path: Path) -> None:
     assert found.network(torch.ones(1, 1, 8, 8)).tolist() == [[64.0] * 3]
 
 
+@pytest.mark.parametrize("name", ["late", "late_in_forward"])
+def test_factory_may_import_a_module_beside_it_when_called(
+    name: str, factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "late_of_tests", raising=False)
+    monkeypatch.chdir(tmp_path.parent)
+    assert load(f"{factory}:{name}", **SHAPE, **PLAIN).network(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
 def test_factory_of_a_function_is_a_black_box(factory: str) -> None:
     found = load(f"{factory}:score", **SHAPE)
     assert isinstance(found.network, BlackBox)
@@ -162,6 +192,11 @@ WRONG = {
     "mine_of_tests:mak": "no function in mine_of_tests called 'mak': did you mean 'make'?",
     "mine_of_tests:fails": "failed (KeyError: 'checkpoint'): it is called without arguments",
     "mine_of_tests:nothing": "returned a NoneType, expected a torch.nn.Module or a function",
+    "mine_of_tests:ends": "failed (SystemExit: 3): it is called without arguments",
+    "unfinished_of_tests:make": "unfinished_of_tests cannot be imported (SyntaxError: invalid syntax",
+    "unfinished_of_tests.py:make": "unfinished_of_tests.py cannot be imported (SyntaxError: invalid syntax",
+    "fails_of_tests.py:make": "cannot be imported (FileNotFoundError: [Errno 2] No such file or directory",
+    "needs_of_tests.py:make": "needs_of_tests.py needs absent_of_tests, which is not installed: install it",
     "mine_of_test.models:make": "There is no module mine_of_test.models: call forefend from the folder that holds it",
     "absent.py:make": "There is no file absent.py",
     "models/net": "There is no file or folder models/net: check the path",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,14 +55,7 @@ def factory_classifier(place: str, name: str, weights: str, wanted: Wanted) -> n
 def _module(place: str) -> ModuleType:
     if place.endswith(".py"):
         return _from_file(Path(place))
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{place}.".startswith(f"{error.name}."):
-            raise InputError(f"{place} needs {error.name}, which is not installed: install it.") from None
-        raise InputError(
-            f"There is no module {place}: call forefend from the folder that holds it, or install its package."
-        ) from None
+    return _executed(partial(importlib.import_module, place), place)
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -72,8 +66,26 @@ def _from_file(path: Path) -> ModuleType:
         raise InputError(f"{path} is no Python file: check the path.")
     module = importlib.util.module_from_spec(found)
     with _importable(path.resolve().parent):
-        found.loader.exec_module(module)
+        _executed(partial(found.loader.exec_module, module), str(path))
     return module
+
+
+def _executed(execute: Callable[[], Any], place: str) -> Any:
+    """Return what the code of a module returns, and refuse a module that is missing or fails."""
+    try:
+        return execute()
+    except ModuleNotFoundError as error:
+        if error.name and not f"{place}.".startswith(f"{error.name}."):
+            raise InputError(f"{place} needs {error.name}, which is not installed: install it.") from None
+        raise InputError(
+            f"There is no module {place}: call forefend from the folder that holds it, or install its package."
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{place} cannot be imported ({_reason(error)}): run it with python, and mend it.") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:150]}".removesuffix(": ")
 
 
 def _call(module: ModuleType, name: str, spec: str) -> Any:
@@ -85,18 +97,22 @@ def _call(module: ModuleType, name: str, spec: str) -> Any:
         return factory
     try:
         return initialized(factory, 0)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"{spec} failed ({type(error).__name__}: {reason}): it is called without arguments and returns the network."
+            f"{spec} failed ({_reason(error)}): it is called without arguments and returns the network."
         ) from error
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be imported, as `python` does for the folder of its script."""
+    """Let modules of a folder be imported, as `python` does for the folder of its script; later ones behind others.
+
+    A factory, or a network's forward, may import when it is called.
+    """
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
