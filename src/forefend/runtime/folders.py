@@ -35,11 +35,13 @@ def make_folder(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this thread; it is created if it does not exist. Stale temporary files in it are removed.
 
-    The system releases the lock when the process ends, also after kill -9. A thread may hold a folder several times.
+    A folder that was created and is still empty at the end is removed: a refusal leaves nothing behind. The system
+    releases the lock when the process ends, also after kill -9. A thread may hold a folder several times.
 
     Raises:
         InputError: another process or thread holds the folder.
     """
+    created = not folder.exists()
     make_folder(folder)
     key = folder.resolve(), threading.get_ident()
     if fcntl is None or key in _held:
@@ -61,6 +63,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.pop(key, None)
+        if created and _in_place(folder, handle):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
         os.close(handle)
 
 
@@ -81,9 +86,13 @@ def check_in_place(folder: Path) -> None:
     for (place, _), handle in list(_held.items()):
         if place not in (folder.resolve(), *folder.resolve().parents):
             continue
-        try:
-            same = os.path.samestat(os.fstat(handle), place.stat())
-        except OSError:
-            same = False
-        if not same:
+        if not _in_place(place, handle):
             raise InputError(f"{place} was deleted or replaced meanwhile: run the same command again to start over.")
+
+
+def _in_place(folder: Path, handle: int) -> bool:
+    """Whether the folder is the one that was opened."""
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except OSError:
+        return False
