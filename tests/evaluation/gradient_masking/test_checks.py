@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ ALONE = [
     (checks.transfer_does_not_beat_white_box, "bypassed", 4),
     (checks.transfer_does_not_beat_white_box, "transfer from cnn", 4),
     (checks.bpda_does_not_beat_white_box, "BPDA", 4),
-    (checks.autoattack_agrees, "AutoAttack", 6),
+    (checks.stronger_attack_agrees, "AutoAttack", 6),
 ]
 
 
@@ -340,7 +341,16 @@ def test_records_without_answers_are_told() -> None:
     assert checks.recorded_attacks_see_the_defense(old).status == "skipped"
 
 
+def test_fast_in_place_of_autoattack_is_told() -> None:
+    without = {name: found for name, found in evidence().misclassified.items() if name != "AutoAttack"}
+    for more, passed in ((6, True), (7, False)):
+        lost = without | {"fast": frozenset(range(60 - more, 60 + more))}
+        found = checks.stronger_attack_agrees(replace(evidence(), misclassified=lost))
+        assert found.passed is passed
+        assert found.measured.endswith("after fast; a number to publish needs AutoAttack, the suite standard")
+
+
 def test_autoattack_warnings_are_reported() -> None:
-    found = checks.autoattack_agrees(evidence(warnings=("zero gradient.", "Square helped.")))
+    found = checks.stronger_attack_agrees(evidence(warnings=("zero gradient.", "Square helped.")))
     assert found.measured.endswith("39.0 % after AutoAttack; its warnings: zero gradient. Square helped.")
     assert found.passed

@@ -72,7 +72,7 @@ RANDOM = "the output is deterministic, or was attacked through EOT"
 RECORDS = "recorded attacks follow gradients of the defense"
 INSIDE = "no optimization runs in the forward pass"
 LOGITS = "the output is logits"
-LAST = "AutoAttack breaks few more images"
+LAST = "a stronger attack breaks few more images"
 
 
 def apgd(threat: ThreatModel, classes: int, version: str) -> Attack:
@@ -358,6 +358,15 @@ def test_autoattack_runs_last_and_resumes(robust: nn.Module, tmp_path: Path) -> 
     assert "AutoAttack-standard(Linf:0.2, apgd-ce + apgd-t x9 + fab-t x9 + square 20)" in kept
     assert checked(robust, some(6), budget=budget, folder=tmp_path) == found
     assert (tmp_path / "records.jsonl").read_text(encoding="utf-8") == kept
+
+
+def test_fast_runs_last_by_default(robust: nn.Module, tmp_path: Path) -> None:
+    found = checked(robust, some(4), budget=CheckBudget(steps=10, restarts=1, queries=50), folder=tmp_path)
+    assert failed(found) == set()
+    assert measured(found, LAST).endswith("after fast; a number to publish needs AutoAttack, the suite standard")
+    kept = (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+    assert "APGDRotation" in kept
+    assert "AutoAttack" not in kept
 
 
 def test_reference_far_below_the_suite_fails(natural: nn.Module) -> None:

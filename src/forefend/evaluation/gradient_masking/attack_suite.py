@@ -16,6 +16,7 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.attacks.square import Square
 from forefend.evaluation.access import Access, Surrogate, View, oblivious, through_bpda, white_box
 from forefend.evaluation.attack_runner import Run, run_all_steps, stop_at_success
+from forefend.evaluation.suites.fast import fast
 from forefend.evaluation.trial import Trial
 from forefend.losses import dlr, margin
 from forefend.threat_models.base import ThreatModel
@@ -32,14 +33,14 @@ class CheckBudget:
         queries: queries of Square.
         samples: forward passes that attacks average where the output is random.
         reference: builds the attack that runs last, from threat model, number of classes and AutoAttack's version,
-            `standard` or `rand`.
+            `standard` or `rand`. None for the suite `fast`, and for AutoAttack's `rand` where the output is random.
     """
 
     steps: int = 100
     restarts: int = 3
     queries: int = 1000
     samples: int = 8
-    reference: Callable[[ThreatModel, int, str], Attack] = AutoAttack  # type: ignore[assignment]
+    reference: Callable[[ThreatModel, int, str], Attack] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ class AttackSuite:
         return [self._trial("PGD-20", self._pgd(kind(each))) for each in sorted(radii)]
 
     def reference_trial(self, classes: int) -> Trial:
-        """Return the attack that runs last, AutoAttack by default."""
-        attack = self.budget.reference(self.threat, classes, "rand" if self.random else "standard")
+        """Return the attack that runs last: `fast`, or AutoAttack's `rand` for a random output, by default."""
+        if self.budget.reference is None and not self.random:
+            return fast(self.threat, classes)[0]
+        build: Callable[..., Attack] = self.budget.reference or AutoAttack
+        attack = build(self.threat, classes, "rand" if self.random else "standard")
         access = Access() if getattr(attack, "averages", False) else self._averaged()
         return self._trial("AutoAttack", attack, access=access, run=run_all_steps)
 

@@ -179,7 +179,8 @@ def validate(
     if not (isinstance(threat, Linf | L2) and isinstance(threat.radius, float) and threat.radius > 0):
         raise InputError(f"The checks cannot attack in {threat}: give Linf or L2 with one radius above 0.")
     classes = len(images.classes)
-    budget.reference(threat, classes, "standard")  # raises what it cannot use before the other attacks have run
+    # Raises what it cannot use before the other attacks have run.
+    AttackSuite(threat, budget, random=False).reference_trial(classes)
     network = frozen(model.network)
     x, y, _ = images.batch(torch.arange(min(len(images), batch_size)))
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from forefend.evaluation.gradient_masking.check_report import SKIPPED, CheckResult, percent_of, status_of
 from forefend.evaluation.gradient_masking.evidence import (
+    REFERENCES,
     WHITE_BOX,
     Evidence,
     RecordedAccuracy,
@@ -135,15 +136,18 @@ def gradients_are_not_zero(evidence: Evidence) -> CheckResult:
     )
 
 
-def autoattack_agrees(evidence: Evidence) -> CheckResult:
-    """The reference attack should find little that the other attacks did not."""
-    before, after = evidence.accuracy("none", *WHITE_BOX), evidence.accuracy("none", *WHITE_BOX, "AutoAttack")
+def stronger_attack_agrees(evidence: Evidence) -> CheckResult:
+    """The attack that runs last should find little that the other attacks did not."""
+    name = next((name for name in REFERENCES if name in evidence.misclassified), REFERENCES[0])
+    before, after = evidence.accuracy("none", *WHITE_BOX), evidence.accuracy("none", *WHITE_BOX, name)
     warnings = f"; its warnings: {' '.join(evidence.warnings)}" if evidence.warnings else ""
+    after_it = f"{percent_of(after)} after {name}{warnings}"
+    publish = "" if name == "AutoAttack" else "; a number to publish needs AutoAttack, the suite standard"
     return _bounded(
-        "AutoAttack breaks few more images",
-        f"accuracy {percent_of(before)} under the white-box attacks, {percent_of(after)} after AutoAttack{warnings}",
-        (evidence.missed_by_white_box("AutoAttack"), 0.03, evidence.n, 0),
-        "report the accuracy under AutoAttack",
+        "a stronger attack breaks few more images",
+        f"accuracy {percent_of(before)} under the white-box attacks, {after_it}{publish}",
+        (evidence.missed_by_white_box(name), 0.03, evidence.n, 0),
+        "report the accuracy under AutoAttack, the suite standard",
     )
 
 
@@ -245,7 +249,7 @@ WITH_GRADIENTS: tuple[Check, ...] = (
     more_steps_break_few_more,
     accuracy_falls_to_chance,
     accuracy_does_not_rise_with_the_radius,
-    autoattack_agrees,
+    stronger_attack_agrees,
 )
 # Those beside WITH_GRADIENTS that compare with attacks along gradients, or look inside.
 OF_GRADIENTS: tuple[Check, ...] = (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from forefend.evaluation.statistics import wilson
 
 WHITE_BOX = ("FGSM", "PGD-20", "PGD-20 margin", "PGD long", "APGD")  # names of the white-box trials
+REFERENCES = ("fast", "AutoAttack")  # names of the attack that runs last
 _WITH_DEFENSE = re.compile(r"\[(eot (?:[2-9]|\d\d+) )?(?:white_box|through_bpda)(?: in (?:fp32|bf16))?\]")
 _GRADIENT_FREE = ("Square", "Noise", "HopSkipJump", "Boundary")
 
