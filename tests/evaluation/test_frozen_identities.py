@@ -15,6 +15,10 @@ from forefend.threat_models.lp import Linf
 
 # identity: the first two uniform numbers of image 7, seed 3, restart 1
 FROZEN = {
+    "Budgeted-40(Square-2000(Linf:8/255, loss=margin, area=0.025, horizon=200000)) in Linf:8/255 [white_box] after Budgeted-20(APGDRotation-720(Linf:8/255, 10 classes, ce, targeted_margin, ce, probability_margin, ce, dlr, 20+40 x12)) in Linf:8/255 (white_box in fp32) until lost until lost": (  # noqa: E501
+        0.005863189697265625,
+        0.9377292394638062,
+    ),
     "PGD-1(Linf:8/255, step=8/255, loss=ce, start=from_x) in Linf:8/255 [white_box]": (
         0.6344330310821533,
         0.9508764147758484,
