@@ -262,6 +262,8 @@ def check_preprocessor(network: Callable[[Tensor], Any], x: Tensor) -> None:
 def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
     try:
         return network(x)
+    except (InputError, MemoryError):  # the reason is known
+        raise
     except (RuntimeError, AssertionError, ValueError) as error:  # libraries check the size in their own ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         held = {weight.dtype for weight in getattr(network, "parameters", tuple)()} - {x.dtype}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.command_line import done, refused
@@ -75,6 +76,12 @@ def test_inspection_of_a_black_box_says_so() -> None:
     found = ff.inspect(named, IMAGES)
     assert (found.gradient, found.parameters, found.black_box) == (False, 0, "<lambda>")
     assert "Only its answers are known" in str(found)
+
+
+def test_refusal_of_a_black_box_is_not_taken_for_a_wrong_size() -> None:
+    box = ff.classifiers.load(lambda x: np.full((len(x), 2), 0.5), classes=2)
+    with pytest.raises(ff.InputError, match=r"^<lambda> returns rows that sum to 1, expected logits"):
+        ff.inspect(box, IMAGES)
 
 
 def test_inspection_shows_size_and_crop_inside() -> None:
