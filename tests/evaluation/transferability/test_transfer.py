@@ -236,9 +236,9 @@ def test_black_box_is_attacked_and_no_source() -> None:
     ]
     white = measured(defense)
     assert {cell.source for cell in found.cells} == {"", "one", ANY}
-    assert (
-        found.cell("two", "PGD-20", "one", DEFENDED).accuracy == white.cell("two", "PGD-20", "one", DEFENDED).accuracy
-    )
+    expected = white.cell("two", "PGD-20", "one", DEFENDED).accuracy
+    assert found.cell("two (black box)", "PGD-20", "one", DEFENDED).accuracy == expected
+    assert "two (black box) (unseen)" in str(found)
 
 
 def test_table_marks_white_box_and_seen_classifiers() -> None:

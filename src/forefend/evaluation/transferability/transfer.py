@@ -18,6 +18,7 @@ from forefend.attacks.momentum import di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError, choose
 from forefend.data import ImageDataset, as_image_dataset, sample
+from forefend.evaluation import black_boxes
 from forefend.evaluation.access import Access, CraftedOn
 from forefend.evaluation.clean_accuracy import clean_accuracy
 from forefend.evaluation.cost_estimate import cost_of
@@ -211,15 +212,16 @@ def _cells(
     outcomes = evaluation.outcomes(allow_weak=True, warn=print)
     for model, outcome in zip(models, outcomes, strict=True):
         warnings += outcome.warnings
+        shown = black_boxes.shown_name(model)
         clean, *attacked = (list(verdicts.values()) for verdicts in outcome.verdicts)
         groups: dict[tuple[str, str], dict[str, list[bool]]] = {}
         for (title, source), verdicts in zip(rows, attacked, strict=True):
             groups.setdefault((title, source.behind), {})[source.classifier] = verdicts
-        cells.append(cell_of(("", "", ALONE), model.name, model.seen, clean))
+        cells.append(cell_of(("", "", ALONE), shown, model.seen, clean))
         for (title, behind), found in groups.items():
             if others := [verdicts for classifier, verdicts in found.items() if classifier != model.name]:
                 found[ANY] = [any(each) for each in zip(*others, strict=True)]
-            cells += [cell_of((title, by, behind), model.name, model.seen, each) for by, each in found.items()]
+            cells += [cell_of((title, by, behind), shown, model.seen, each) for by, each in found.items()]
     return cells, warnings
 
 
