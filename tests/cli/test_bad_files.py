@@ -67,7 +67,9 @@ def test_evaluate_with_wrong_archive_is_refused(arrays: dict[str, np.ndarray], w
 
 
 def test_evaluate_without_readable_archive_is_refused() -> None:
-    assert "There is no file none.npz" in refused(f"evaluate {guide()} --data none.npz")
+    assert "There is no file none.npz: check the path, and give it with --data" in refused(
+        f"evaluate {guide()} --data none.npz"
+    )
     Path("cut.npz").write_bytes(b"PK\x03\x04 and no more")
     assert "cut.npz is not a readable .npz" in refused(f"evaluate {guide()} --data cut.npz")
     assert "There is no file or folder of images no/where" in refused(f"evaluate {guide()} --data no/where")

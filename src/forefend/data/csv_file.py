@@ -85,7 +85,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         reader = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=first.count), strict=True)
         found = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except FileNotFoundError:
-        raise InputError(f"There is no file {path}.") from None
+        raise InputError(f"There is no file {path}: check the path, and give it with --data.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a table in UTF-8 ({error}): save it again as CSV.") from None
     return [(line, cells) for line, cells in found if any(cells)]

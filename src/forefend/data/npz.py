@@ -44,7 +44,7 @@ def read(path: Path, split: str) -> ImageDataset:
             x, y = archive[images], _labels(path, archive[labels])
             classes = tuple(map(str, archive[named].tolist())) if named else _numbered(path, archive)
     except FileNotFoundError:
-        raise InputError(f"There is no file {path}.") from None
+        raise InputError(f"There is no file {path}: check the path, and give it with --data.") from None
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged archive raises zip, zlib, value or type errors
