@@ -25,12 +25,13 @@ from forefend.losses import (
     mae,
     margin,
     mse,
+    probability_margin,
     soft_margin,
     sse,
 )
 from forefend.runtime.labels import label_of
 
-ON_LABELS = [ce, margin, dlr, boosted_ce, soft_margin]
+ON_LABELS = [ce, margin, probability_margin, dlr, boosted_ce, soft_margin]
 ON_PAIRS = [kl, huber_mean, huber_sum, huber_vector, mse, sse, mae, euclidean]
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.5, 3.0, -2.0, 1.0]])
 Y = torch.tensor([0, 3])
@@ -43,6 +44,12 @@ def some_logits(seed: int, count: int = 5, classes: int = 4) -> Tensor:
 def test_margin_and_dlr_match_known_values() -> None:
     torch.testing.assert_close(margin(LOGITS, Y), torch.tensor([-1.0, 2.0]))
     torch.testing.assert_close(dlr(LOGITS, Y), torch.tensor([-1 / 2, 2 / 2.5]))
+
+
+def test_probability_margin_matches_known_values() -> None:
+    logits = torch.tensor([[1.0, 2.0, 5.0], [5.0, 2.0, 1.0]]).log()  # softmax gives eighths
+    found = probability_margin(logits, torch.tensor([2, 2]))
+    torch.testing.assert_close(found, torch.tensor([-3 / 8, 4 / 8]))
 
 
 def test_ce_matches_known_values() -> None:
@@ -208,6 +215,7 @@ def test_mean_accepts_one_target_per_member() -> None:
 
 
 def test_labels_of_losses_are_frozen() -> None:
-    assert [label_of(loss) for loss in ON_LABELS] == ["ce", "margin", "dlr", "boosted_ce", "soft_margin"]
+    names = ["ce", "margin", "probability_margin", "dlr", "boosted_ce", "soft_margin"]
+    assert [label_of(loss) for loss in ON_LABELS] == names
     assert label_of(Mean(huber_mean)) == str(Mean(huber_mean)) == "mean huber_mean"
     assert Mean(ce) == Mean(ce) != Mean(kl)
