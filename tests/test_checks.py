@@ -142,6 +142,12 @@ def test_choose_known_name_returns_entry() -> None:
     assert choose("rtfe", {"rtfe": 1, "natural": 2}, "recipe") == 1
 
 
+def test_unknown_name_among_very_many_shows_the_first() -> None:
+    said = str(unknown_name("", (f"net{number:04}" for number in range(1300)), "model"))
+    assert said.endswith("net0008, net0009, … (1300 in all).")
+    assert len(said) < 200
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

@@ -51,7 +51,8 @@ def unknown_name(name: str, known: Iterable[str], noun: str) -> InputError:
     """Return the error for an unknown name; it suggests the nearest of `known`."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
+    shown = known if len(known) <= 100 else [*known[:10], f"… ({len(known)} in all)"]  # timm has over a thousand
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(shown)}."
     return InputError(f"There is no {noun} called {name!r}: {hint}")
 
 
