@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.command_line import done, guide, refused
+from helpers.vision_libraries import vision_library
 
 from forefend import data
 from forefend.evaluation.results import load
@@ -49,6 +51,17 @@ def test_classifiers_of_other_data_are_judged_alone(trained: Path, tmp_path: Pat
 def test_guides_that_do_not_classify_other_data_are_named(trained: Path) -> None:
     told = refused(f"evaluate {trained}/run --data {trained}/other.npz {EVALUATE}")
     assert f"The guide {guide().name} of this run does not classify the images of other: name classifiers" in told
+
+
+def test_guides_that_do_not_load_for_other_data_are_not_called_missing(trained: Path) -> None:
+    network = vision_library("timm").create_model("test_resnet", num_classes=10, in_chans=1)
+    torch.save(network.state_dict(), trained / "w.pth")
+    weights = f"--guides timm:test_resnet:{trained}/w.pth --mean 0.5 --std 0.5 --allow-weak-classifier"
+    done(f"train rtfe --data digits --epochs 1 --images 60 --steps 1 {weights} --out {trained}/weights")
+    with np.load(trained / "other.npz") as other:
+        np.savez(trained / "named.npz", **other, classes=list("01234"))
+    told = refused(f"evaluate {trained}/weights --data {trained}/named.npz {EVALUATE}")
+    assert "No guide of this run can be used on the images of named, another data set than" in told
 
 
 @pytest.mark.parametrize("command", ["evaluate", "check", "certify", "corruptions"])

@@ -74,7 +74,7 @@ def evaluated_models(options: Any, images: ImageDataset) -> tuple[list[Evaluated
         models = [EvaluatedModel(c.name, c.network) for c in _distinct([own, *named])]
         return models, config["settings"].get("threat", "Linf:8/255")
     other = bool(named) and is_other_data(options, config)
-    guides = [] if other else guides_of_run(folder, split_loader(options), runs=options.runs, given=named)
+    guides = [] if other else _guides(options, folder, images, named)
     if is_other_data(options, config):
         _check_guides(guides, images)
     pairs = [model for c in _distinct([*guides, *named]) for model in with_and_without(defense, c.name, c.network)]
@@ -82,6 +82,20 @@ def evaluated_models(options: Any, images: ImageDataset) -> tuple[list[Evaluated
     if not models:
         raise InputError(f"{folder} has no classifier to defend: name one with --classifiers.")
     return models, defense.card.threat
+
+
+def _guides(
+    options: Any, folder: Path, images: ImageDataset, named: Sequence[NamedClassifier]
+) -> Sequence[NamedClassifier]:
+    try:
+        return guides_of_run(folder, split_loader(options), runs=options.runs, given=named)
+    except InputError as error:  # weights of another number of classes do not even load
+        if not is_other_data(options, run_config(options)):
+            raise
+        raise InputError(
+            f"No guide of this run can be used on the images of {images.name}, another data set than that of its "
+            f"training: name classifiers of that data set with --classifiers, which are then judged alone."
+        ) from error
 
 
 def _check_guides(guides: Sequence[NamedClassifier], images: ImageDataset) -> None:
