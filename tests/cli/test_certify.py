@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_certify_again_reads_certificates(tmp_path: Path) -> None:
     line = f"{LINE} --classifiers {BARE} --out out"
     first = done(line)
-    assert "1 models, 6 images, 50 noisy copies an image -> out" in first
+    assert "1 model, 6 images, 50 noisy copies an image -> out" in first
     assert "6 images certified" in first
     assert "Only certify proves" in first
     before = (tmp_path / "out" / "certificates.jsonl").read_bytes()
