@@ -59,10 +59,10 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.models.defense import (
         load as load,
     )
+    from forefend.models.defense_readme import Measured as Measured
     from forefend.models.fingerprint import fingerprint as fingerprint
     from forefend.models.freezing import frozen as frozen
     from forefend.models.guide import Guide as Guide
-    from forefend.models.model_card import Measured as Measured
     from forefend.models.optimized_copy import optimized_copy as optimized_copy
     from forefend.recipes.base import Batch as Batch
     from forefend.recipes.base import Networks as Networks
@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.recipes.ensemble import in_turn as in_turn
     from forefend.recipes.ensemble import sampled as sampled
     from forefend.report import tables as tables
-    from forefend.report.model_card import measured as measured
+    from forefend.report.measured import measured as measured
     from forefend.runtime.rng import KeyedRNG as KeyedRNG
     from forefend.runtime.signals import Interrupted as Interrupted
     from forefend.threat_models.base import ThreatModel as ThreatModel
@@ -117,11 +117,11 @@ _SOURCES = {
     "models.fingerprint": ("fingerprint",),
     "models.freezing": ("frozen",),
     "models.guide": ("Guide",),
-    "models.model_card": ("Measured",),
+    "models.defense_readme": ("Measured",),
     "models.optimized_copy": ("optimized_copy",),
     "recipes.base": ("Batch", "Networks", "Recipe", "Trainable"),
     "recipes.ensemble": ("every", "in_turn", "sampled"),
-    "report.model_card": ("measured",),
+    "report.measured": ("measured",),
     "runtime.rng": ("KeyedRNG",),
     "runtime.signals": ("Interrupted",),
     "threat_models.base": ("ThreatModel",),

@@ -18,7 +18,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.models import preprocessors
 from forefend.models.defense import Defended, Defense, DefenseCard, load
 from forefend.models.fingerprint import fingerprint
-from forefend.report.model_card import measured
+from forefend.report.measured import measured
 
 X = toy_images(8).batch(torch.arange(8))[0]
 IMAGES = toy_images(24, seed=1, split="test")

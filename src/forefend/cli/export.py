@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 def _write_folder(options: Any) -> None:
     from forefend.models.defense import load
-    from forefend.report.model_card import evaluations_in, measured
+    from forefend.report.measured import evaluations_in, measured
 
     defense, found = load(options.run, download=options.download), []
     for folder in evaluations_in(Path(options.run)):

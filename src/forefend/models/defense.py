@@ -16,13 +16,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.models import model_card, preprocessors, release
+from forefend.models import defense_readme, preprocessors, release
 from forefend.models.card_file import read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
+from forefend.models.defense_readme import Measured
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import check_module
 from forefend.models.guide import Guide
-from forefend.models.model_card import Measured
 from forefend.runtime.files import content_digest
 from forefend.runtime.labels import labeled
 
@@ -121,7 +121,7 @@ class Defense(nn.Module):
             raise InputError(f"{other.source} measured another defense than this one: evaluate this defense.")
         release.check_free(folder)
         self.save(folder)
-        release.write_release(folder, model_card.files_of(asdict(self.card), measured, license), license)
+        release.write_release(folder, defense_readme.files_of(asdict(self.card), measured, license), license)
 
     @classmethod
     def from_pretrained(

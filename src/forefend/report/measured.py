@@ -1,0 +1,82 @@
+"""What the records of an evaluation say of a defense, for its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from forefend.checks import InputError
+from forefend.evaluation.recount import Recount, recount
+from forefend.evaluation.results import CLEAN, WORST, Result, Results, column_title
+from forefend.models.defense import Defense
+from forefend.models.defense_readme import Measured
+from forefend.report.tables import attacks_of, markdown
+
+
+def measured(defense: Defense, folder: str | Path) -> Measured:
+    """Read an evaluation for the model card of a defense; every number is counted again from its records.
+
+    Args:
+        defense: the defense.
+        folder: the folder of an evaluation, which `evaluate` wrote.
+
+    Returns:
+        What `Defense.save_pretrained` takes as `measured`.
+
+    Raises:
+        InputError: there is no evaluation, it is of another defense, or records are missing.
+    """
+    folder, identity = Path(folder), defense.identity()
+    models = recount(folder)
+    defended = [one for one in models if one.model.defended]
+    if not defended or any(one.model.defense != identity for one in defended):
+        raise InputError(f"{folder} measured another defense than this one: evaluate this defense.")
+    found = Results(result for one in models for result in one.results)
+    data = defended[0].model.key.partition(":")[0]
+    return Measured(
+        defense=identity,
+        source=str(folder),
+        data=data,
+        table=f"{markdown(found)}\n\n{markdown(found, attacks_of)}\n\n{_protocol(models)}",
+        accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
+        models=[_entry(defense, data, one) for one in defended],
+    )
+
+
+def evaluations_in(run: Path) -> list[Path]:
+    """Return the folders of a run's evaluations."""
+    return sorted(path.parent for path in run.glob("evaluations/*/evaluation.json"))
+
+
+def _protocol(models: Sequence[Recount]) -> str:
+    trials = dict.fromkeys((name, identity) for one in models for name, *_, identity in one.model.trials)
+    return "\n".join(f"- {name}: `{identity}`" for name, identity in trials)
+
+
+def _name(result: Result) -> str:
+    role = "guide" if result.seen else "unseen"
+    attack = "clean" if result.attack == CLEAN else f"{result.attack}, {column_title(result.norm, result.radius)}"
+    return f"{result.classifier} ({role}) behind the defense, {attack}, n={result.n}, seed {result.seed}"
+
+
+def _percent(result: Result) -> float:
+    return round(100 * result.accuracy, 2)
+
+
+def _entry(defense: Defense, data: str, one: Recount) -> dict[str, Any]:
+    """Return the keys of RobustBench's model files; `attacks` has the accuracy under each attack by its identity."""
+    card = defense.card
+    entry: dict[str, Any] = {"name": f"{one.model.classifier} behind {card.recipe or card.architecture}"}
+    entry |= {"dataset": data.partition("/")[0], "architecture": one.model.classifier}
+    entry |= {"preprocessor": card.architecture, "recipe": card.recipe, "attacks": dict[str, str]()}
+    by_label = {(result.attack, result.norm, result.radius): result for result in one.results}
+    entry["clean_acc"] = f"{_percent(by_label[CLEAN, '', 0.0]):.2f}"
+    for name, norm, radius, identity in one.model.trials:
+        entry["attacks"][identity] = f"{_percent(by_label[name, norm, radius]):.2f}"
+    radii = sorted({(result.norm, result.radius) for result in one.results if result.attack != CLEAN})
+    if len(radii) == 1:
+        norm, radius = radii[0]
+        shown = by_label.get((WORST, norm, radius)) or by_label[one.model.trials[0][0], norm, radius]
+        entry |= {"norm": norm, "eps": str(radius), "worst_acc": f"{_percent(shown):.2f}"}
+    return entry
