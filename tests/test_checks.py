@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forefend.checks import (
     InputError,
-    check_classifier,
-    check_clean_accuracy,
     check_finite,
     check_images,
     check_labels,
-    check_logits,
     choose,
     import_extra,
     predictions,
@@ -104,40 +101,6 @@ def test_check_labels_of_other_input_names_the_problem(y: Tensor, count: int | N
         assert word in message
 
 
-@pytest.mark.parametrize(
-    "output", [LOGITS, LOGITS - 5, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.1]]), LOGITS.log_softmax(1)]
-)
-def test_check_logits_of_logits_passes(output: Tensor) -> None:
-    check_logits(output, 2, 3)
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ((LOGITS, LOGITS), ["tuple", "(B, 3)", "forward"]),
-        ({"logits": LOGITS}, ["dict"]),
-        (LOGITS[:, :2], ["(2, 2)", "(2, 3)"]),
-        (LOGITS.repeat(1, 2), ["(2, 6)", "(2, 3)", "classes=6"]),
-        (LOGITS[0], ["(3,)", "(2, 3)"]),
-        (LOGITS * math.nan, ["NaN", "damaged"]),
-        (LOGITS / 0, ["infinite"]),
-        (LOGITS.softmax(1), ["probabilities", "softmax"]),
-    ],
-)
-def test_check_logits_of_other_output_names_the_problem(output: Any, words: list[str]) -> None:
-    message = message_of(check_logits, output, 2, 3)
-    for word in words:
-        assert word in message
-
-
-@pytest.mark.parametrize(("classes", "bound"), [(2, 0.75), (3, 2 / 3), (4, 0.5), (10, 0.2), (100, 0.02)])
-def test_check_clean_accuracy_near_chance_raises(classes: int, bound: float) -> None:
-    check_clean_accuracy(bound + 1e-9, classes, 500, "cnn")
-    message = message_of(check_clean_accuracy, bound - 1e-9, classes, 500, "cnn")
-    for word in ("cnn", "500", f"{1 / classes:.1%}", "normalization", "allow_weak=True"):
-        assert word in message
-
-
 def test_choose_known_name_returns_entry() -> None:
     assert choose("rtfe", {"rtfe": 1, "natural": 2}, "recipe") == 1
 
@@ -187,21 +150,6 @@ def test_check_finite_several_images_counts_them() -> None:
     assert "image 0 of the batch and of 1 more of 2" in message_of(check_finite, gradient, "The gradients", "look")
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_check_classifier_of_other_precision_says_so(kind: torch.dtype) -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).to(kind)
-    message = message_of(check_classifier, network, torch.rand(2, 1, 2, 2), 2, "cnn")
-    assert f"cnn has {str(kind).removeprefix('torch.')} weights" in message
-    assert ".float()" in message
-    assert "channels" in message_of(check_classifier, network.float(), torch.rand(2, 3, 2, 2), 2, "cnn")
-
-
-def test_check_logits_of_log_probabilities_names_the_cause() -> None:
-    averaged = torch.tensor([[1.0, 0.0], [0.5, 0.5]]).log()
-    assert "logarithms of probabilities" in message_of(check_logits, averaged, 2, 2)
-    assert "overflows" in message_of(check_logits, torch.tensor([[1.0, torch.nan]]), 1, 2)
-
-
 def test_check_images_a_hair_outside_shows_the_digits() -> None:
     x = torch.tensor([0.0, 1.0000001]).view(1, 1, 1, 2)
     assert "1.00000012], expected [0, 1]; clamp them" in message_of(check_images, x)
@@ -215,22 +163,3 @@ def test_import_extra_tells_missing_from_broken(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match=r"Reading needs no_such_package: pip install 'forefend\[data\]'"):
         import_extra("no_such_package", "Reading", "data")
     assert import_extra("json.decoder", "Reading", "data").JSONDecoder
-
-
-def test_classifier_on_another_device_is_told_apart_from_a_wrong_size() -> None:
-    offset = torch.zeros(10, device="meta")
-
-    def classifier(x: Tensor) -> Tensor:
-        return x.mean((1, 2, 3))[:, None] + offset
-
-    with pytest.raises(InputError, match=r"net is not on cpu alone, where the images are"):
-        check_classifier(classifier, torch.rand(2, 1, 8, 8), 10, "net")
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError])
-def test_classifier_that_refuses_a_size_in_its_own_way_is_told_in_a_sentence(kind: type[Exception]) -> None:
-    def classifier(x: Tensor) -> Tensor:
-        raise kind("Input height (8) doesn't match model (224).")
-
-    with pytest.raises(InputError, match=r"do not fit net \(Input height .*read the images at its size, or resize"):
-        check_classifier(classifier, torch.rand(2, 1, 8, 8), 10, "net")

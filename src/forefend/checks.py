@@ -1,4 +1,4 @@
-"""Checks of images, labels, classifiers and numbers that users pass.
+"""Checks of images, labels, logits and numbers that users pass.
 
 Every error message names the value, what was expected and what to do. Importing this module does
 not import torch, so that the command line starts fast.
@@ -172,36 +172,6 @@ def check_labels(y: Tensor, classes: int, count: int | None = None) -> None:
         )
 
 
-def check_logits(output: Any, count: int, classes: int) -> None:
-    """Refuse an output of a classifier that is not finite logits, `(count, classes)`."""
-    if not hasattr(output, "is_floating_point"):
-        raise InputError(
-            f"The classifier returns a {type(output).__name__}, expected one tensor of logits (B, {classes}): "
-            "wrap it so that its forward returns only the logits."
-        )
-    if tuple(output.shape) != (count, classes):
-        hint = ""
-        if output.ndim == 2 and output.shape[1] > classes:
-            hint = (
-                f"; if some have no image, use forefend.data.from_tensors(name, x, y, classes={output.shape[1]}), "
-                "or the array `classes` of an .npz file"
-            )
-        raise InputError(
-            f"The classifier returns shape {tuple(output.shape)}, expected ({count}, {classes}): "
-            f"it must give one logit for each class of the data set{hint}."
-        )
-    if not bool(output.isfinite().all()):
-        reason = "its weights are damaged, or it divides by zero or overflows"
-        if bool(output.exp().sum(1).sub(1).abs().max() < 1e-3):  # also exp(-inf) = 0
-            reason = "they are logarithms of probabilities, some 0: average log_softmax, or the logits"
-        raise InputError(f"The classifier returns NaN or infinite logits on clean images: {reason}.")
-    if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-3).all()):
-        raise InputError(
-            "The classifier returns probabilities (rows sum to 1), expected logits: "
-            "drop its last softmax, which would hide gradients from the attack."
-        )
-
-
 def check_finite(values: Tensor, what: str, advice: str, index: Tensor | None = None, attack: object = None) -> None:
     """Refuse NaN and infinite values of a batch, and name the first image that has one.
 
@@ -244,57 +214,3 @@ def predictions(logits: Tensor, index: Tensor | None = None) -> Tensor:
     """
     check_finite(logits, "The logits", "find where the classifier divides by zero or overflows", index)
     return logits.argmax(1)
-
-
-def check_classifier(network: Callable[[Tensor], Any], x: Tensor, classes: int, name: str) -> None:
-    """Refuse a classifier that does not map images to logits; call this without gradients."""
-    check_logits(_output(network, x, name), len(x), classes)
-
-
-def check_preprocessor(network: Callable[[Tensor], Any], x: Tensor) -> None:
-    """Refuse a preprocessor that changes the shape of images; call this without gradients."""
-    shape = getattr(_output(network, x, "the preprocessor"), "shape", None)
-    if shape != x.shape:
-        raise InputError(
-            f"The preprocessor returns shape {shape and tuple(shape)} for images {tuple(x.shape)}, expected the same."
-        )
-
-
-def _output(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
-    try:
-        return network(x)
-    except (InputError, MemoryError):  # the reason is known
-        raise
-    except (RuntimeError, AssertionError, ValueError) as error:  # libraries check the size in their own ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        held = {weight.dtype for weight in getattr(network, "parameters", tuple)()} - {x.dtype}
-        if held and "type" in reason:
-            kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in held))
-            raise InputError(
-                f"{name} has {kinds} weights, and images are {str(x.dtype).removeprefix('torch.')} ({reason}): convert "
-                "it with .float(), or let its forward convert images and logits."
-            ) from error
-        if "same device" in reason or "expected device" in reason:
-            raise InputError(
-                f"{name} is not on {x.device.type} alone, where the images are ({reason}): move it there as "
-                "a whole, with its constants as buffers."
-            ) from error
-        raise InputError(
-            f"Images of shape {tuple(x.shape[1:])} do not fit {name} ({reason}): it was made for other channels or "
-            "another size; read the images at its size, or resize inside the network."
-        ) from error
-
-
-def is_near_chance(accuracy: float, classes: int) -> bool:
-    """Whether an accuracy is below twice chance, or midway to 1 for few classes."""
-    chance = 1 / classes
-    return accuracy < min(2 * chance, (1 + chance) / 2)
-
-
-def check_clean_accuracy(accuracy: float, classes: int, count: int, name: str) -> None:
-    """Refuse a clean accuracy near chance."""
-    if is_near_chance(accuracy, classes):
-        raise InputError(
-            f"{name} gets {accuracy:.1%} of {count} clean images right, near chance ({1 / classes:.1%}): most likely "
-            "its normalization (mean, std) or its labels are wrong; allow_weak=True accepts it."
-        )

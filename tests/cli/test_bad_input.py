@@ -201,6 +201,7 @@ CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "classes": (lambda: Broken(lambda z: z[:, :3]), "returns shape (2, 3), expected (2, 4)"),
     "features": (lambda: Broken(lambda z: z[:, :, None]), "returns shape (2, 4, 1), expected (2, 4)"),
     "NaN": (lambda: Broken(lambda z: z * float("nan")), "returns NaN or infinite logits"),
+    "error": (lambda: Broken(lambda z: z["head"]), "fails on images of shape"),
     "channels": (Colored, f"Images of shape (1, {SIZE}, {SIZE}) do not fit"),
 }
 

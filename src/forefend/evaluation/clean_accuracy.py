@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import check_classifier, check_clean_accuracy, is_near_chance, predictions
+from forefend.checks import predictions
 from forefend.data import ImageDataset
 from forefend.evaluation.statistics import wilson
 from forefend.models.defense import Defended
 from forefend.models.freezing import device_of, frozen
+from forefend.models.output_checks import check_classifier, check_clean_accuracy, is_near_chance
 from forefend.runtime.batch_size import AdaptiveBatchSize
 
 ONE_CLASS = 0.9  # share of the predictions above which a model is called constant

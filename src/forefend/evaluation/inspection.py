@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, check_classifier
+from forefend.checks import InputError
 from forefend.data import ImageDataset, as_image_dataset
 from forefend.evaluation.clean_accuracy import clean_predictions
 from forefend.evaluation.model_checks import check_model, depends_on_batch, gradient_of, is_random, kept_state
@@ -24,6 +24,7 @@ from forefend.models.classifiers.resized import Resized
 from forefend.models.classifiers.sources.adapted import Adapted
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import check_module, device_of, frozen
+from forefend.models.output_checks import check_logits, output_of
 from forefend.runtime.formatting import percent
 
 FORMAT = 1
@@ -143,8 +144,8 @@ def _examples(network: nn.Module, images: ImageDataset | None, shape: tuple[int,
         raise InputError(f"{name} does not say for which images it is: give some, or their channels and size.")
     x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0)).to(device_of(network))
     with torch.no_grad():
-        logits = network(x)
-        check_classifier(lambda _: logits, x, logits.shape[-1] if isinstance(logits, Tensor) else 0, name)
+        logits = output_of(network, x, name)
+    check_logits(logits, len(x), logits.shape[-1] if isinstance(logits, Tensor) else 0)
     return x
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import InputError, check_classifier, check_images, check_labels, check_preprocessor
+from forefend.checks import InputError, check_images, check_labels
 from forefend.data import ImageDataset
 from forefend.evaluation.access import View
 from forefend.evaluation.attack_runner import run_all_steps
@@ -19,6 +19,7 @@ from forefend.evaluation.trial import Suite
 from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.freezing import device_of
+from forefend.models.output_checks import check_classifier, check_preprocessor
 from forefend.runtime.batch_size import AdaptiveBatchSize, out_of_memory
 from forefend.runtime.precision import full_float32
 from forefend.runtime.rng import torch_seed

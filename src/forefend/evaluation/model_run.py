@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from forefend.checks import check_clean_accuracy, predictions
+from forefend.checks import predictions
 from forefend.evaluation.attack_runner import Job, trial_seed
 from forefend.evaluation.clean_accuracy import CleanPredictions, classifier_alone, labels_of
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -21,6 +21,7 @@ from forefend.evaluation.result_store import DigestedImages, ResultStore, record
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.freezing import device_of
+from forefend.models.output_checks import check_clean_accuracy
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
-from forefend.checks import InputError, check_classifier, check_numbers, check_preprocessor
+from forefend.checks import InputError, check_numbers
 from forefend.data import ImageDataset
 from forefend.losses import LABEL_LOSSES, PAIR_LOSSES
 from forefend.models.freezing import channels_last, frozen
 from forefend.models.guide import Guide, refuse_black_boxes
+from forefend.models.output_checks import check_classifier, check_preprocessor
 from forefend.recipes.state import TrainState
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG

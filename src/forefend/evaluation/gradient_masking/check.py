@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.autoattack import flags
-from forefend.checks import InputError, check_classifier, check_images, check_labels
+from forefend.checks import InputError, check_images, check_labels
 from forefend.data import ImageDataset
 from forefend.evaluation.clean_accuracy import classifier_alone, clean_predictions
 from forefend.evaluation.cost_estimate import cost_of
@@ -36,6 +36,7 @@ from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
 from forefend.models.freezing import device_of, frozen, gradients_enabled
+from forefend.models.output_checks import check_classifier
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import write_versioned
 from forefend.runtime.formatting import counted
