@@ -61,3 +61,9 @@ def test_mean_and_std_are_saved_and_move_with_the_network() -> None:
 def test_bad_normalization_raises(mean: object, std: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Normalized(nn.Identity(), mean, std)
+
+
+@pytest.mark.parametrize(("mean", "std", "words"), [([0.5] * 2, 1, "2 means for 3"), (0, [1.0] * 2, "2 stds for 3")])
+def test_normalization_of_other_channels_than_the_images_raises(mean: object, std: object, words: str) -> None:
+    with pytest.raises(InputError, match=rf"There are {words} channels: give one, or one for each channel\."):
+        Normalized(nn.Identity(), mean, std)(torch.rand(1, 3, 2, 2))

@@ -57,7 +57,16 @@ class Normalized(nn.Module):
         return feature_layers_of(self.network).inside("network")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(B, K)` of images `(B, C, H, W)` in [0, 1]."""
+        """Return logits `(B, K)` of images `(B, C, H, W)` in [0, 1].
+
+        Raises:
+            InputError: images of another number of channels than the mean or std is for.
+        """
+        for what, numbers in (("means", self.mean), ("stds", self.std)):
+            if numbers.shape[1] not in (1, x.shape[1]):  # broadcasting could accept it, or blame the size
+                raise InputError(
+                    f"There are {numbers.shape[1]} {what} for {x.shape[1]} channels: give one, or one for each channel."
+                )
         logits: Tensor = self.network((x - self.mean) / self.std)
         return logits
 
