@@ -254,7 +254,13 @@ def test_process_that_fails_is_refused_in_a_sentence(step: str, words: str) -> N
         model(IMAGES)
 
 
-@pytest.mark.parametrize("command", ["/no/such/program", "", [], "'unclosed"])
+@pytest.mark.parametrize("command", ["", [], "  "])
+def test_an_empty_command_is_told_from_one_that_cannot_start(command: Any) -> None:
+    with pytest.raises(InputError, match="The command is empty, expected a program"):
+        process_classifier(command)
+
+
+@pytest.mark.parametrize("command", ["/no/such/program", "'unclosed"])
 def test_command_that_cannot_start_is_refused(command: Any) -> None:
     with pytest.raises(InputError, match="cannot be started"):
         process_classifier(command)

@@ -203,7 +203,8 @@ WRONG = {
     "net.pkl": "There is no file or folder net.pkl: check the path",
     "cnnn": "no run, JSON card, source or architecture called 'cnnn': did you mean 'cnn'?",
     "cnn": "is an architecture without weights: give cnn:WEIGHTS, or train it first",
-    "https://example.org/net.pth": "is not on this machine",
+    "https://example.org/net.pth": "download it, and give ARCHITECTURE:FILE",
+    "https://example.org/predict": "is not on this machine",
     "tim:resnet18@random": "did you mean 'timm'?",
 }
 

@@ -225,6 +225,10 @@ def test_number_of_classes_does_not_depend_on_the_order_of_the_file(tmp_path: Pa
         ("torchvision:resnet18", "has 1000 classes and 10 are needed"),
         ("timm:resnet10t@random", "mean=0 and std=1 for none"),
         ("timm:resnet10t:https://example.org/w.pth", "is an address, expected a file on disk"),
+        ("https://example.org/w.pth", "expected a file on disk: download it, and give ARCHITECTURE:FILE."),
+        ("https://example.org/w.pth?download=true", "download it, and give ARCHITECTURE:FILE."),
+        ("https://example.org/w.onnx?raw=true", "download it, and give its path."),
+        ("https://example.org/predict", "images are sent to loopback addresses alone"),
     ],
 )
 def test_wrong_text_is_refused_in_a_sentence(spec: str, words: str) -> None:

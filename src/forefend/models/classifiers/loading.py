@@ -142,6 +142,10 @@ def _of_scheme(kind: str, rest: str, spec: str, wanted: Wanted) -> NamedClassifi
     elif kind == "process":
         name, weights, network = rest, "", process_classifier(rest, outputs=wanted.outputs, classes=wanted.classes)
     else:
+        suffix = Path(rest.partition("?")[0]).suffix
+        if suffix in (*WEIGHTS, ".pt2", ".onnx"):
+            form = "ARCHITECTURE:FILE" if suffix in WEIGHTS else "its path"
+            raise InputError(f"{spec} is an address, expected a file on disk: download it, and give {form}.")
         name, weights, network = spec, "", http_classifier(spec, outputs=wanted.outputs, classes=wanted.classes)
     shown = Path(weights).stem if weights else name
     return NamedClassifier(shown, spec, network, spec, wanted.mean, wanted.std)

@@ -39,6 +39,8 @@ class ChildProcess:
 
     def __init__(self, command: str | Sequence[str], time_limit: float) -> None:
         self.command, self.time_limit = command if isinstance(command, str) else shlex.join(command), time_limit
+        if not self.command.strip():
+            raise InputError("The command is empty, expected a program and its arguments: process:COMMAND names it.")
         try:
             words = shlex.split(command) if isinstance(command, str) else list(command)
             self._child = subprocess.Popen(
