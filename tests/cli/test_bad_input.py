@@ -42,7 +42,7 @@ NUMBERS = {
     "--images -5": "images is -5, expected at least 1",
     "--images few": "--images does not accept 'few'",
     "--size 0": "size is 0, expected at least 1",
-    "--size 5": "The size is 5, expected none",
+    "--size 5": "--size 5 was given for digits, expected none",
     "--lr 0": "lr is 0, expected a finite number above 0",
     "--lr -1": "lr is -1, expected a finite number above 0",
     "--lr nan": "--lr does not accept 'nan'",

@@ -69,7 +69,7 @@ def load(
     if name == "digits" or name in READERS or (suffix == ".npz" and not path.is_dir()):
         for what, given in (("size", size), ("channels", channels)):
             if given is not None:
-                raise InputError(f"The {what} is {given}, expected none: only pictures need it, not {name}.")
+                raise InputError(f"{what}={given} was given for {name}, expected none: only pictures need it.")
         if name == "digits":
             return _module("digits").read(split)
         if name in READERS:
