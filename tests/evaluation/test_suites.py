@@ -10,9 +10,10 @@ from helpers.toy_networks import CLASSES, classifier, toy_images
 from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD, fgsm, from_x, random_start
+from forefend.checks import InputError
 from forefend.evaluation.access import Access, Surrogate, oblivious, white_box
 from forefend.evaluation.evaluate import evaluate
-from forefend.evaluation.suites import SUITES, general, papers
+from forefend.evaluation.suites import SUITES, general, papers, suite_named
 from forefend.evaluation.trial import Suite, Terms, Trial
 from forefend.models import preprocessors
 from forefend.models.defense import Defended
@@ -187,3 +188,17 @@ def test_surrogate_view_names_its_fingerprint() -> None:
     view = Surrogate(other, "other")
     assert view(one) is other
     assert str(view) == f"transfer from other {fingerprint(other)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("autoattak", "'standard' (AutoAttack)?"),
+        ("Auto-Attack", "'standard' (AutoAttack)?"),
+        ("standrd", "'standard'?"),
+    ],
+)
+def test_unknown_suite_suggests_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        suite_named(name)
+    assert str(refusal.value) == f"There is no suite called {name!r}: did you mean {hint}"

@@ -43,14 +43,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(options: Any, command: list[str]) -> str:
-    from forefend.checks import choose
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation import black_boxes
     from forefend.evaluation.evaluate import prepare
     from forefend.evaluation.given_images import images_for
     from forefend.evaluation.parallel import processes_for
     from forefend.evaluation.result_store import hold
-    from forefend.evaluation.suites import SUITES, curve
+    from forefend.evaluation.suites import SUITES, curve, suite_named
     from forefend.evaluation.suites.selection import select_suite
     from forefend.evaluation.trial import Terms
     from forefend.report import tables
@@ -61,7 +60,7 @@ def _run(options: Any, command: list[str]) -> str:
     end_with_first()
     choose_threads()
     pgd = pgd_options(options)
-    choose(options.suite or "quick", SUITES, "suite")
+    suite_named(options.suite or "quick")
     images = resolve_data.evaluation_images(options)
     models, trained = resolve_models.evaluated_models(options, images)
     images = images_for(models, images)

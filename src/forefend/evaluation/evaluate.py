@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from forefend.checks import InputError, as_integer, choose
+from forefend.checks import InputError, as_integer
 from forefend.data import ImageDataset
 from forefend.evaluation import black_boxes, records, results
 from forefend.evaluation.clean_accuracy import is_named
@@ -23,7 +23,7 @@ from forefend.evaluation.output_stability import StableOutputs
 from forefend.evaluation.result_rows import check_names
 from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_store
 from forefend.evaluation.results import CLEAN, Results, Row
-from forefend.evaluation.suites import SUITES
+from forefend.evaluation.suites import suite_named
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials, surrogates_of
 from forefend.models.defense import Defense
 from forefend.models.fingerprint import state_digest
@@ -125,7 +125,7 @@ def prepare(
     suite = black_boxes.default_suite(models) if suite is None else suite
     if isinstance(suite, str):
         terms = Terms(as_threat_models(threat), len(images.classes), scores=black_boxes.gives_scores(models))
-        suite = choose(suite, SUITES, "suite")(terms)
+        suite = suite_named(suite)(terms)
     prepared = _prepare(models, images, as_trials(suite), Path(folder) if folder else None, seed, batch_size)
     if folder:
         prepared.manifest.check(Path(folder))

@@ -29,7 +29,7 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN, WORST, Result
-from forefend.evaluation.suites import SUITES
+from forefend.evaluation.suites import suite_named
 from forefend.evaluation.trial import Suite, Terms, as_trials
 from forefend.models import discriminators
 from forefend.models.classifiers import ARCHITECTURES, Normalized
@@ -175,7 +175,7 @@ def _choose(guides: Sequence[NamedClassifier], name: str | None) -> NamedClassif
 
 def _trials(suite: str | Suite, threat: ThreatModel, classes: int) -> tuple[str, Suite]:
     if isinstance(suite, str):
-        return suite, choose(suite, SUITES, "suite")(Terms([threat], classes))
+        return suite, suite_named(suite)(Terms([threat], classes))
     return "custom", as_trials(suite)
 
 

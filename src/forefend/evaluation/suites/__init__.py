@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Final
 
+from forefend.checks import InputError, choose
 from forefend.evaluation.access import Access, Surrogate, oblivious, queries, through_bpda, white_box
 from forefend.evaluation.suites.fast import fast
 from forefend.evaluation.suites.general import black_box, curve, quick, randomized, standard
@@ -35,6 +37,19 @@ SUITES: Final[dict[str, Callable[[Terms], Suite]]] = {
     "transfer": lambda terms: transfer(terms.threats, terms.surrogates),
     "robustifier": lambda terms: robustifier(terms.threats),
 }
+
+
+def suite_named(name: str) -> Callable[[Terms], Suite]:
+    """Return what makes the suite called `name`.
+
+    Raises:
+        InputError: there is none; the message suggests one.
+    """
+    if name not in SUITES and difflib.get_close_matches(name.lower(), ["autoattack", "auto-attack"], cutoff=0.7):
+        raise InputError(f"There is no suite called {name!r}: did you mean 'standard' (AutoAttack)?")
+    return choose(name, SUITES, "suite")
+
+
 __all__ = [
     "SUITES",
     "Access",
