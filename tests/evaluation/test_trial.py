@@ -183,6 +183,14 @@ def test_cost_of_is_stated_beforehand() -> None:
     assert cost.among(4).seconds == cost.seconds / 4
 
 
+def test_cost_of_attacks_in_small_batches_states_no_time() -> None:
+    pytest.importorskip("foolbox")
+    said = str(cost_of([EvaluatedModel("it", Threshold())], levels(), general.black_box([THREAT]), batch_size=5))
+    assert said.startswith("At most 0 gradients and 5000 further forward passes for each image, time not estimated")
+    assert "of the small batches of HopSkipJump and Boundary" in said
+    assert "measured" not in said
+
+
 def test_all_suites_are_made_from_terms() -> None:
     terms = Terms([THREAT], CLASSES)
     assert all(len(suite(terms)) > 0 for suite in suites.SUITES.values())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.base import input_gradient
+from forefend.attacks.decision_based import DecisionBased
 from forefend.data import ImageDataset
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.model_checks import has_gradient
@@ -31,20 +32,25 @@ class Cost:
         gradients: for an image.
         forwards: forward passes for an image beyond those of its gradients.
         seconds: for all images in one process, as measured on one batch.
+        untimed: names of trials that ask small batches, for which `seconds` is too low.
     """
 
     gradients: int
     forwards: int
     seconds: float
+    untimed: tuple[str, ...] = ()
 
     def among(self, count: int) -> Cost:
         """Return the cost where `count` processes share the images."""
         return replace(self, seconds=self.seconds / count)
 
     def __str__(self) -> str:
+        time = f"{duration(self.seconds)} for all, as measured on one batch"
+        if self.untimed:
+            time = f"time not estimated because of the small batches of {' and '.join(self.untimed)}"
         return (
-            f"At most {self.gradients} gradients and {self.forwards} further forward passes for each image, "
-            f"{duration(self.seconds)} for all, as measured on one batch; images misclassified early cost less."
+            f"At most {self.gradients} gradients and {self.forwards} further forward passes for each image, {time}; "
+            "images misclassified early cost less."
         )
 
 
@@ -62,7 +68,8 @@ def cost_of(models: Sequence[EvaluatedModel], images: ImageDataset, suite: Suite
     for model in models:
         gradient, forward = _seconds(frozen(model.network), images, min(batch_size, len(images)))
         seconds += len(images) * (gradients * gradient + forwards * forward)
-    return Cost(gradients, forwards, seconds)
+    small = dict.fromkeys(trial.name for trial in suite if isinstance(trial.attack, DecisionBased))
+    return Cost(gradients, forwards, seconds, tuple(small))
 
 
 def _seconds(network: nn.Module, images: ImageDataset, count: int) -> tuple[float, float]:

@@ -205,10 +205,15 @@ def _training(
 
 
 def _cost(models: Sequence[ComparedModel], images: ImageDataset, suite: Suite, batch_size: int) -> str:
-    seconds = 0.0
-    for model in models:
-        one = [EvaluatedModel(model.name, model.network)]
-        seconds += cost_of(one, images, model.adapt(suite)[0], _batch_size(model, batch_size)).seconds
+    costs = [
+        cost_of(
+            [EvaluatedModel(model.name, model.network)], images, model.adapt(suite)[0], _batch_size(model, batch_size)
+        )
+        for model in models
+    ]
+    if any(cost.untimed for cost in costs):
+        return str(max(costs, key=lambda cost: cost.forwards))
+    seconds = sum(cost.seconds for cost in costs)
     return f"At most {duration(seconds)} of attacks, as measured on one batch each; images broken early cost less."
 
 
