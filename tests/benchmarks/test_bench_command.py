@@ -30,6 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_bench_memory_writes_figures_machine_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split("--quick --benchmarks memory --rounds 2 --out out")) == 0
     assert "MEMORY" in capsys.readouterr().out

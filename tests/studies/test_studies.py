@@ -16,7 +16,7 @@ COMMITTED = sorted(path.parent for path in (ROOT / "results" / "studies").glob("
 PAGES = sorted((ROOT / "docs" / "papers").glob("*.md"))
 ALL = [(paper, table) for paper, tables in catalog.STUDIES.items() for table in tables]
 # Of each paper something that takes a second or two; the others train more than this.
-SHORT = {("rtfe", "figure-4"), ("jatp", "figure-2b"), ("robustifier", "table-s1")}
+SHORT = {("rtfe", "figure-4"), ("robustifier", "table-s1")}
 EACH = [
     pytest.param(
         paper, table, marks=() if (paper, table.name) in SHORT else pytest.mark.slow, id=f"{paper}-{table.name}"

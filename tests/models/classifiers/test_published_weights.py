@@ -37,7 +37,7 @@ PUBLISHED = {
     "trades-mnist-smallcnn-robust.pt": ("smallcnn", "mnist", NONE, 9948),
     "akamaster-cifar10-resnet56.th": ("resnet56", "cifar-10", IMAGENET, 9339),
 }
-LONG = ("akamaster-cifar10-resnet20.th", "akamaster-cifar10-resnet56.th")
+LONG = ("akamaster-cifar10-resnet20.th", "akamaster-cifar10-resnet56.th", "chenyaofo-cifar10-resnet20.pth")
 
 
 @cache
