@@ -89,12 +89,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 LONG = {"protect-my-classifier.md"}  # its shortest case is run by test_protect_page.py
-PAGES = [
-    pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=name_of(page)) for page in GUIDES if blocks(page)
+RUNNABLE = [
+    pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=name_of(page))
+    for page in GUIDES
+    if blocks(page)
 ]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", RUNNABLE)
 def test_python_blocks_of_a_page_run(page: Path, run: Callable[..., None]) -> None:
     run(page)
 
