@@ -63,7 +63,8 @@ class Normalized(nn.Module):
             InputError: images of another number of channels than the mean or std is for.
         """
         for what, numbers in (("means", self.mean), ("stds", self.std)):
-            if numbers.shape[1] not in (1, x.shape[1]):  # broadcasting could accept it, or blame the size
+            # Broadcasting could accept it, or blame the size. A tracer's stand-in has no shape to check.
+            if isinstance(x, Tensor) and numbers.shape[1] not in (1, x.shape[1]):
                 raise InputError(
                     f"There are {numbers.shape[1]} {what} for {x.shape[1]} channels: give one, or one for each channel."
                 )
