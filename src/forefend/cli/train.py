@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from forefend.recipes.transfer import with_new_head
 from forefend.runtime import run_folder
 from forefend.runtime.distributed import accelerator_of
 from forefend.runtime.files import folder_name
-from forefend.runtime.folders import check_in_place, locked
+from forefend.runtime.folders import locked
 from forefend.runtime.threads import choose_threads
 from forefend.training import best_epoch
 from forefend.training.artifacts import training_config
@@ -166,7 +166,8 @@ def _run(name: str, options: Any) -> Path:
     words += [f"guide {guide.name}" for guide in found.get("guides", [])]
     print(f"{name} on {len(images)} images of {images.name}: {', '.join(words)} -> {folder}", flush=True)
     augment = chosen_augmentation(options)
-    with _held(run, accelerator.is_main_process):
+    lock = locked(run.folder) if accelerator.is_main_process else nullcontext()
+    with lock, run_folder.removed_if_refused(run):
         trained = fit(
             recipe,
             images,
@@ -234,22 +235,6 @@ def _may_change(folder: Path, options: Any) -> tuple[str, ...]:
     """The options that may change when an unfinished run resumes."""
     ended = any((folder / card).exists() for card in ("defense.json", "classifier.json"))
     return ("on_overfitting",) if options.on_overfitting == "fall-back" and not ended else ()
-
-
-@contextmanager
-def _held(run: run_folder.Run, main: bool) -> Iterator[None]:
-    """Hold the folder of a run; remove the config of a training that is refused before its first checkpoint."""
-    with locked(run.folder) if main else nullcontext():
-        try:
-            yield
-        except InputError:
-            with suppress(InputError):
-                check_in_place(run.folder)  # if it was replaced, the config there is that of another training
-                if not run.checkpoint.exists():
-                    (run.folder / "config.json").unlink(missing_ok=True)
-                    if not any(run.folder.iterdir()):
-                        run.folder.rmdir()
-            raise
 
 
 def _find(role: str, options: Any) -> list[NamedClassifier]:

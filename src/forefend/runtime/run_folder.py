@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
 from forefend.runtime.files import append_lines, complete_lines, provenance, read_versioned, write, write_versioned
-from forefend.runtime.folders import is_temporary, make_folder
+from forefend.runtime.folders import check_in_place, is_temporary, make_folder
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,18 @@ def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder, "
             "or repeat the old options to resume it."
         )
+
+
+@contextmanager
+def removed_if_refused(run: Run) -> Iterator[None]:
+    """Remove the config of a training that is refused before its first checkpoint, and a folder left empty."""
+    try:
+        yield
+    except InputError:
+        with suppress(InputError):
+            check_in_place(run.folder)  # if it was replaced, the config there is that of another training
+            if not run.checkpoint.exists():
+                (run.folder / "config.json").unlink(missing_ok=True)
+                if not any(run.folder.iterdir()):
+                    run.folder.rmdir()
+        raise
