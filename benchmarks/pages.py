@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forefend.checks import InputError
@@ -46,3 +47,19 @@ def renew(page: Path, blocks: Mapping[str, str], *, check: bool) -> bool:
     elif new != old:
         print(f"The tables of {page} differ from its records: run this without --check.", file=sys.stderr)
     return new == old
+
+
+def main_of(text: str | None, root: Path, blocks: Callable[[Path], Mapping[str, str]]) -> int:
+    """Update or check the page in a folder of results, as the command line says, and return the exit status.
+
+    Args:
+        text: what the command does, for `--help`.
+        root: the folder with the records and `README.md`.
+        blocks: from the folder to the tables by name.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--root", type=Path, default=root)
+    given = parser.parse_args()
+    current = renew(given.root / "README.md", blocks(given.root), check=given.check)
+    return int(given.check and not current)

@@ -8,7 +8,6 @@ the records. A case is shown once AutoAttack and `fast` have finished on it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from benchmarks.fast.cases import CASES
 from benchmarks.fast.counting import Passes
 from benchmarks.fast.measure import FACTORS
 from benchmarks.fast.optimality import cumulative, optimality
-from benchmarks.pages import accuracy, renew
+from benchmarks.pages import accuracy, main_of
 from forefend.evaluation import records
 from forefend.evaluation.results import CLEAN
 from forefend.runtime import files
@@ -54,13 +53,8 @@ class Measured:
 
 
 def main() -> int:
-    """Update the page, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--root", type=Path, default=ROOT)
-    given = parser.parse_args()
-    current = renew(given.root / "README.md", blocks(given.root), check=given.check)
-    return int(given.check and not current)
+    """Update or check the page, and return the exit status."""
+    return main_of(__doc__, ROOT, blocks)
 
 
 def blocks(root: Path) -> dict[str, str]:

@@ -8,13 +8,12 @@ from the records.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.keep_best.protocol import RESULTS, SEEDS, VARIANTS, folder_of
-from benchmarks.pages import renew
+from benchmarks.pages import main_of
 from benchmarks.parity.page import formatted, gradients, verdicts
 from benchmarks.parity.paired import paired
 from forefend.runtime import files
@@ -26,12 +25,8 @@ NOT_RUN = "not run"
 
 
 def main() -> int:
-    """Update or check, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    current = renew(RESULTS / "README.md", blocks(), check=given.check)
-    return int(given.check and not current)
+    """Update or check the page, and return the exit status."""
+    return main_of(__doc__, RESULTS, blocks)
 
 
 def blocks(root: Path = RESULTS) -> dict[str, str]:

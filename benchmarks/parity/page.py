@@ -8,13 +8,12 @@ from the records. The runs of a variant are paired with the faithful ones, seed 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import accuracy, renew
+from benchmarks.pages import accuracy, main_of
 from benchmarks.parity.paired import Verdicts, paired
 from benchmarks.parity.protocol import (
     ALONE,
@@ -64,12 +63,8 @@ TARGETS = (
 
 
 def main() -> int:
-    """Update or check, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    current = renew(RESULTS / "README.md", blocks(), check=given.check)
-    return int(given.check and not current)
+    """Update or check the page, and return the exit status."""
+    return main_of(__doc__, RESULTS, blocks)
 
 
 def blocks(root: Path = RESULTS) -> dict[str, str]:
