@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from helpers.results import broken
 from helpers.threshold_classifier import Threshold, levels, robust_share
-from helpers.toy_networks import CLASSES, classifier, toy_images
+from helpers.toy_networks import CLASSES, classifier, toy_images, trained_classifier
 from torch import Tensor, nn
 
 from forefend import data
@@ -70,19 +69,6 @@ def step(threat: ThreatModel, share: float, **more: Any) -> Trial:
     )
 
 
-@cache
-def conv_net() -> nn.Module:
-    """A toy classifier after a few steps on its images."""
-    x, y, _ = toy_images().batch(torch.arange(40))
-    network = classifier()
-    optimizer = torch.optim.Adam(network.parameters(), 0.02)
-    for _ in range(25):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(x), y).backward()
-        optimizer.step()
-    return network
-
-
 def broken_by(network: nn.Module, images: ImageDataset, trial: Trial, **more: Any) -> frozenset[int]:
     return broken(verdicts(EvaluatedModel("it", network), images, [trial], **more)[-1])
 
@@ -112,7 +98,7 @@ def test_cascade_breaks_the_union_of_its_stages(threat: Linf, precision: str, ba
     )
     last = PGD(threat, 1, threat.radius)
     images = toy_images(80, seed=1, split="test")
-    network, settings = conv_net(), {"batch_size": batch_size, "seed": 1}
+    network, settings = trained_classifier(), {"batch_size": batch_size, "seed": 1}
     alone = [broken_by(network, images, t, **settings) for t in (first, second, Trial("last", last, threat))]
     assert broken_by(network, images, chain(last, first, second), **settings) == alone[0] | alone[1] | alone[2]
     assert all(alone[i] - alone[i - 1] - alone[i - 2] for i in range(3))  # none does another's work
@@ -132,7 +118,7 @@ def test_cascade_last_stage_has_its_own_random_starts() -> None:
 def test_cascade_last_stage_gets_robust_images_in_order(batch_size: int) -> None:
     last, threat = Last(Linf(0.2)), Linf(0.2)
     cheap = Trial("cheap", PGD(threat, 6, 0.05), threat, access=Access(precision="bf16"), run=stop_at_success)
-    images, network = data.sample(toy_images(70, seed=1, split="test"), 50, seed=2), conv_net()
+    images, network = data.sample(toy_images(70, seed=1, split="test"), 50, seed=2), trained_classifier()
     clean, fallen = map(broken, verdicts(EvaluatedModel("it", network), images, [cheap], batch_size=batch_size))
     broken_by(network, images, chain(last, cheap), batch_size=batch_size)
     survivors = [index for index in images.index.tolist() if index not in fallen]
@@ -208,12 +194,12 @@ def test_cascade_stages_of_equal_access_share_a_copy(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(OptimizedCopy, "__init__", counted)
     cheap = [replace(step(THREAT, share), access=Access(precision="bf16")) for share in (0.1, 0.2)]
-    broken_by(conv_net(), toy_images(12, split="test"), chain(Last(THREAT), *cheap))
+    broken_by(trained_classifier(), toy_images(12, split="test"), chain(Last(THREAT), *cheap))
     assert made.count(torch.bfloat16) == 1
 
 
 def test_cascade_stage_access_is_within_the_trial_s() -> None:
-    guarded = Defended(nn.Identity(), conv_net())
+    guarded = Defended(nn.Identity(), trained_classifier())
     images = toy_images(40, seed=1, split="test")
     seen = []
 
@@ -232,8 +218,8 @@ def test_cascade_until_success_breaks_the_union_of_its_stages(batch_size: int) -
     first = Trial("first", PGD(threat, 2, threat.radius / 2), threat, run=stop_at_success)
     last = Trial("last", PGD(threat, 2, threat.radius / 2, loss=margin), threat, run=stop_at_success)
     images, settings = toy_images(80, seed=1, split="test"), {"batch_size": batch_size, "seed": 1}
-    alone = [broken_by(conv_net(), images, each, **settings) for each in (first, last)]
-    both = broken_by(conv_net(), images, replace(last, run=Cascade((first,), stop_at_success)), **settings)
+    alone = [broken_by(trained_classifier(), images, each, **settings) for each in (first, last)]
+    both = broken_by(trained_classifier(), images, replace(last, run=Cascade((first,), stop_at_success)), **settings)
     assert both == alone[0] | alone[1]
     assert alone[0] - alone[1]
     assert alone[1] - alone[0]

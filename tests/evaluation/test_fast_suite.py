@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from helpers.results import broken
 from helpers.threshold_classifier import Threshold, levels
-from helpers.toy_networks import CLASSES, classifier, toy_images
+from helpers.toy_networks import CLASSES, classifier, toy_images, trained_classifier
 from torch import Tensor, nn
 
 import forefend as ff
@@ -84,26 +83,13 @@ def test_fast_on_three_classes_is_exact(threat: Linf | L2, each: float) -> None:
     assert lost == {row for row in images.index.tolist() if 0.02 * (row // 3 + 1) < 2 * each}
 
 
-@cache
-def trained() -> nn.Module:
-    """A toy classifier after a few steps on its images."""
-    x, y, _ = toy_images().batch(torch.arange(40))
-    network = classifier()
-    optimizer = torch.optim.Adam(network.parameters(), 0.02)
-    for _ in range(25):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(x), y).backward()
-        optimizer.step()
-    return network
-
-
 @pytest.mark.parametrize("threat", [Linf(0.2), L2(0.7)], ids=str)
 def test_fast_breaks_what_its_parts_break_alone(threat: Linf | L2) -> None:
     """The gradients are a part, and so is their first run; Square may find more from where they end."""
     trial, images = short(threat), toy_images(40, seed=1, split="test")
     first_run = Trial("first", APGD(threat, 4, start=from_x), threat, run=stop_at_success)
-    alone = [attacked(trained(), images, [each]) for each in (*trial.stages, first_run)]
-    both = attacked(trained(), images, [trial])
+    alone = [attacked(trained_classifier(), images, [each]) for each in (*trial.stages, first_run)]
+    both = attacked(trained_classifier(), images, [trial])
     assert both >= alone[0] >= alone[1]
     assert 0 < len(both) < 40
 
@@ -127,14 +113,14 @@ def test_fast_goes_on_with_queries_from_the_nearest_image(monkeypatch: pytest.Mo
 def test_fast_does_not_depend_on_batches_or_companions(size: int) -> None:
     """So that any number of processes may share the images."""
     suite, images = [short(Linf(0.2))], toy_images(24, seed=1, split="test")
-    whole = attacked(trained(), images, suite)
+    whole = attacked(trained_classifier(), images, suite)
     parts = [images.subset(torch.arange(start, 24, 2)) for start in (0, 1)]
-    assert frozenset().union(*(attacked(trained(), part, suite, batch_size=size) for part in parts)) == whole
+    assert frozenset().union(*(attacked(trained_classifier(), part, suite, batch_size=size) for part in parts)) == whole
 
 
 def test_fast_interrupted_resumes_with_equal_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite, images = [short(Linf(0.2))], toy_images(24, seed=1, split="test")
-    whole = attacked(trained(), images, suite, folder=tmp_path / "whole", batch_size=4)
+    whole = attacked(trained_classifier(), images, suite, folder=tmp_path / "whole", batch_size=4)
     appended, left = files.append, [3]
 
     def dying(*arguments: Any, **more: Any) -> Any:
@@ -146,14 +132,14 @@ def test_fast_interrupted_resumes_with_equal_verdicts(tmp_path: Path, monkeypatc
     with monkeypatch.context() as context:
         context.setattr(files, "append", dying)
         with pytest.raises(KeyboardInterrupt):
-            attacked(trained(), images, suite, folder=tmp_path / "cut", batch_size=4)
-    assert attacked(trained(), images, suite, folder=tmp_path / "cut", batch_size=4) == whole
+            attacked(trained_classifier(), images, suite, folder=tmp_path / "cut", batch_size=4)
+    assert attacked(trained_classifier(), images, suite, folder=tmp_path / "cut", batch_size=4) == whole
     found = [(r.trial, i) for r in records.read(tmp_path / "cut" / "records.jsonl") for i in r.index]
     assert len(found) == len(set(found)) == 2 * 24 - len(broken(verdicts_clean(images)))
 
 
 def verdicts_clean(images: ImageDataset) -> dict[int, bool]:
-    return verdicts(EvaluatedModel("it", trained()), images, [])[0]
+    return verdicts(EvaluatedModel("it", trained_classifier()), images, [])[0]
 
 
 def test_fast_says_its_cost_and_that_it_is_not_autoattack() -> None:

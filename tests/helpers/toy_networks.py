@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,6 +42,19 @@ def classifier(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
         )
     network.feature_layers = FeatureLayers(stages=("1",), features="2", third="0")  # type: ignore[assignment]
     return network.eval()
+
+
+@cache
+def trained_classifier() -> nn.Module:
+    """A classifier after a few steps on its images."""
+    x, y, _ = toy_images().batch(torch.arange(40))
+    network = classifier()
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    return network
 
 
 def preprocessor(seed: int = 0, *, batch_norm: bool = True) -> nn.Sequential:
