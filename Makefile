@@ -56,6 +56,7 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps torchattacks==3.5.1
 	touch $@ $(VENV)/.installed-demo
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
