@@ -5,13 +5,17 @@ BIN    := $(VENV)/bin
 # Small networks on few cores: one thread a process is faster than several that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types docs tables bench bench-quick clean
+.PHONY: demo test test-browser test-all lint types docs tables bench bench-quick clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/forefend demo
 
 test: $(VENV)/.installed-dev lint types
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not browser"
+
+# Needs Chromium; FOREFEND_BROWSER may name its binary.
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/pytest -m browser
 
 test-all: $(VENV)/.installed-dev lint types
 	$(BIN)/pytest -n 2

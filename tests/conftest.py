@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.browser import chromium as chromium
+from helpers.browser import open_page as open_page
+from helpers.browser import watched as watched
 from hypothesis import settings
 from torch import Tensor, nn
 
