@@ -59,7 +59,7 @@ def test_make_targets_of_pages_and_workflows_exist() -> None:
     workflow = ROOT / ".github" / "workflows" / "ci.yml"
     steps = [step.get("run", "") for step in yaml.safe_load(workflow.read_text())["jobs"]["check"]["steps"]]
     used = {step.removeprefix("make ") for step in steps if step}
-    assert used == {"lint", "types", "test", "docs"}
+    assert used == {"lint", "types", "test", "test-browser", "docs"}
     for page in [*PAGES, ROOT / ".ci" / "run"]:
         used |= set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.M))
     assert used <= targets
