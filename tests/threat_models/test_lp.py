@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forefend.checks import InputError
+from forefend.runtime.formatting import format_radius
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, format_radius, parse_radius
+from forefend.threat_models.base import ThreatModel, parse_radius
 from forefend.threat_models.lp import L2, Linf
 from forefend.threat_models.parsing import parse_threat_model
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from forefend.attacks.base import Iterative, State, StepSizeField, ThreatField, input_gradient
 from forefend.checks import InputError
 from forefend.losses import Loss, ce
+from forefend.runtime.formatting import format_radius
 from forefend.runtime.labels import label_of, labeled
 from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel, format_radius
+from forefend.threat_models.base import ThreatModel
 
 InputTransform = Callable[[Tensor, KeyedRNG], Tensor]
 GradientFilter = Callable[[Tensor], Tensor]

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("forefend.cli.reproduce", "run a table or figure of one of the papers beside its numbers"),
     "export": ("forefend.cli.export", "write a defense as ONNX or .pt2, or as a folder with a model card"),
     "latency": ("forefend.cli.latency", "time classifiers with and without a defense"),
+    "runs": ("forefend.cli.runs", "list the runs in a folder, with their state and best numbers"),
     "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),
     "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),
     "doctor": ("forefend.cli.doctor", "list installed packages, and how to install missing ones"),

@@ -1,4 +1,4 @@
-"""Results: accuracies with intervals, the table of them, and `summary.json`."""
+"""Results: accuracies with intervals, the table of them, and `summary.json`. This module does not need torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from forefend.evaluation.movement import Movement, from_json
 from forefend.evaluation.result_rows import read_rows, sealed
 from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import read_versioned, write_versioned
-from forefend.runtime.formatting import markdown_table, percent, text_table
-from forefend.threat_models.base import format_radius
+from forefend.runtime.formatting import format_radius, markdown_table, percent, text_table
 
 CLEAN = "none"
 WORST = "worst"

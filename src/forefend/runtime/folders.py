@@ -69,6 +69,22 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process writes to the folder; False where the file system has no locks."""
+    if fcntl is None:
+        return False
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def is_temporary(path: Path) -> bool:
     """Whether an interrupted write left the file."""
     return path.name.startswith(".") and path.name.endswith(TEMPORARY)

@@ -1,8 +1,12 @@
-"""Tables as text and Markdown, and shares with their intervals."""
+"""Tables as text and Markdown, radii, and shares with their intervals. This module does not need torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -28,6 +32,15 @@ def percent(share: float, low: float, high: float, n: int | None = None) -> str:
     return f"{100 * share:.1f} [{100 * low:.1f}–{100 * high:.1f}]{count}"
 
 
+def printable(text: str) -> str:
+    r"""Return a text with a question mark for each character that would move the cursor or break a line.
+
+    >>> printable("a\x1b[2Jb")
+    'a?[2Jb'
+    """
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun.
 
@@ -46,3 +59,18 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def format_radius(radius: float | Tensor) -> str:
+    """Return the shortest exact text of a radius, such as `8/255`; `per image` for a tensor.
+
+    >>> format_radius(8 / 255), format_radius(0.1)
+    ('8/255', '0.1')
+    """
+    if hasattr(radius, "requires_grad"):
+        return "per image"
+    plain = f"{radius:g}"
+    if float(plain) == radius:
+        return plain
+    levels = round(radius * 255)
+    return f"{levels}/255" if levels / 255 == radius else repr(radius)

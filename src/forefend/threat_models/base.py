@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError
+from forefend.runtime.formatting import format_radius
 
 if TYPE_CHECKING:
     from forefend.runtime.rng import KeyedRNG
@@ -80,17 +81,6 @@ def parse_radius(radius: float | str | Tensor) -> float | Tensor:
     if not 0 <= value < float("inf"):
         raise InputError(f"The radius {radius} is not a finite number of at least 0: write one such as 8/255.")
     return value
-
-
-def format_radius(radius: float | Tensor) -> str:
-    """Return the shortest exact text of a radius, such as `8/255`; `per image` for a tensor."""
-    if isinstance(radius, Tensor):
-        return "per image"
-    plain = f"{radius:g}"
-    if float(plain) == radius:
-        return plain
-    levels = round(radius * 255)
-    return f"{levels}/255" if levels / 255 == radius else repr(radius)
 
 
 def radius_per_image(threat: ThreatModel, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from forefend.checks import InputError, import_extra
-from forefend.threat_models.base import ThreatModel, format_radius, parse_radius
+from forefend.runtime.formatting import format_radius
+from forefend.threat_models.base import ThreatModel, parse_radius
 from forefend.threat_models.transport import (
     apply_coupling,
     offset_lengths,
