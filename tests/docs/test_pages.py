@@ -88,12 +88,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-LONG = {"protect-my-classifier.md"}  # its shortest case is run by test_protect_page.py
-RUNNABLE = [
-    pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=name_of(page))
-    for page in GUIDES
-    if blocks(page)
+OTHERS = [  # what foolbox, torch in Lightning, and Lightning itself warn of
+    pytest.mark.filterwarnings(f"ignore:{start}")
+    for start in ("Please import `gaussian_filter", "`isinstance.treespec, LeafSpec", "The 'train_dataloader", "Found ")
 ]
+# test_protect_page.py runs the shortest case of the first page, tests/interop what the second one does.
+MARKS = {"protect-my-classifier.md": [pytest.mark.slow], "other-libraries.md": [pytest.mark.slow, *OTHERS]}
+RUNNABLE = [pytest.param(page, marks=MARKS.get(page.name, []), id=name_of(page)) for page in GUIDES if blocks(page)]
 
 
 @pytest.mark.parametrize("page", RUNNABLE)
