@@ -1,6 +1,8 @@
 """Train and evaluate every run that has no result yet, the cheapest first.
 
-usage: PYTHONPATH=src:. python -m benchmarks.keep_best.measure [--seeds 0 1 2] [--variants NAME ...]
+usage: PYTHONPATH=src:. python -m benchmarks.keep_best.measure [--seeds 0 1 2] [--variants NAME ...] [--autoattack]
+
+With --autoattack the runs are also evaluated by AutoAttack.
 
 Trained networks go to runs/keep-best, costs and records to results/keep-best. What is finished is not repeated; a
 training that was stopped starts over, so that its cost is known. Requires Fashion-MNIST in FOREFEND_DATA.
@@ -9,19 +11,19 @@ training that was stopped starts over, so that its cost is known. Requires Fashi
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from benchmarks.keep_best.protocol import (
+    AUTOATTACK,
     DATA,
+    FAST,
     GUIDE,
     IMAGES,
     RESULTS,
@@ -34,54 +36,16 @@ from benchmarks.keep_best.protocol import (
 )
 from benchmarks.speed.benchmarks.recipes import image_gradients
 from forefend import data
-from forefend.attacks.auto_pgd import APGD, targeted_dlr
-from forefend.attacks.pgd import PGD
+from forefend.attacks.autoattack import AutoAttack
 from forefend.cli import main as command_line
 from forefend.evaluation import records
-from forefend.evaluation.access import Access
-from forefend.evaluation.attack_runner import stop_at_success
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
-from forefend.evaluation.trial import Cascade, Trial
-from forefend.losses import margin
+from forefend.evaluation.suites.fast import fast
+from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended, Defense, load
 from forefend.runtime import files, run_folder
-from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.base import ThreatModel
 from forefend.training.resolve_classifiers import resolve_classifier
-
-
-@dataclass(frozen=True)
-class Targeted:
-    """APGD towards each of the likeliest classes but the label, on the images that resisted the ones before.
-
-    Args:
-        threat: threat model.
-        steps: gradients for each class.
-        targets: number of classes.
-    """
-
-    threat: ThreatModel
-    steps: int = 30
-    targets: int = 3
-
-    def __str__(self) -> str:
-        return f"APGD-{self.steps} towards {self.targets} classes({self.threat})"
-
-    def __call__(self, f: Callable[[Tensor], Any], x: Tensor, target: Any, *, rng: KeyedRNG) -> Tensor:
-        """Return the adversarial images, and the last attempt where none was found."""
-        attack, x_adv = APGD(self.threat, self.steps, loss=targeted_dlr), x.clone()
-        with torch.no_grad():
-            others = f(x).scatter(1, target[:, None], -torch.inf).argsort(1, descending=True)
-        left = torch.arange(len(x), device=x.device)
-        for rank in range(self.targets):
-            pair = torch.stack((target[left], others[left, rank]), 1)
-            x_adv[left] = attack(f, x[left], pair, rng=rng.select(left).fold_in(restart=rank))
-            with torch.no_grad():
-                left = left[f(x_adv[left]).argmax(1) == target[left]]
-            if not len(left):
-                break
-        return x_adv
 
 
 def main() -> int:
@@ -89,12 +53,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--autoattack", action="store_true")
     given = parser.parse_args()
-    for seed in given.seeds:
-        for name in given.variants:
-            if not (folder_of(RESULTS, name, seed) / "records" / "summary.json").exists():
-                train(VARIANTS[name].last_of or name, seed)
-                attack(name, seed)
+    suites = {FAST: fast(THREAT)}
+    if given.autoattack:
+        suites[AUTOATTACK] = [Trial("AutoAttack", AutoAttack(THREAT), THREAT)]
+    for seed, name, (folder, suite) in itertools.product(given.seeds, given.variants, suites.items()):
+        if not (folder_of(RESULTS, name, seed) / folder / "summary.json").exists():
+            train(VARIANTS[name].last_of or name, seed)
+            attack(name, seed, folder, suite)
     return 0
 
 
@@ -126,8 +93,8 @@ def train(name: str, seed: int) -> None:
             files.write(out / file, (folder / file).read_bytes())
 
 
-def attack(name: str, seed: int) -> None:
-    """Evaluate a run under PGD, APGD and targeted APGD, and keep the records without digests of images."""
+def attack(name: str, seed: int, out: str, suite: Suite) -> None:
+    """Evaluate a run, and keep the records without digests of images."""
     place = folder_of(RUNS, VARIANTS[name].last_of or name, seed)
     defense = load(place)
     if VARIANTS[name].last_of:
@@ -139,24 +106,13 @@ def attack(name: str, seed: int) -> None:
     network = guide().network
     model = EvaluatedModel(GUIDE, Defended(defense, network), True, True)
     images = data.sample(data.load(DATA, "test"), IMAGES, seed=0)
-    folder = folder_of(RESULTS, name, seed) / "records"
-    evaluate([model], images, suite(), folder=folder, batch_size=250)
+    folder = folder_of(RESULTS, name, seed) / out
+    evaluate([model], images, suite, folder=folder, batch_size=100)
     path = folder / "records.jsonl"
     without_digests = [replace(record, images=[]) for record in records.read(path)]
     files.write(path, b"".join(map(files.json_line, without_digests)))
     for file in ("evaluation.json", "models.json"):  # trials and images are those of the protocol
         (folder / file).unlink()
-
-
-def suite() -> list[Trial]:
-    """Return the attacks, each on the images that the ones before did not break."""
-    pgd, bf16 = PGD(THREAT, 20, THREAT.radius / 8), Access(precision="bf16")
-    stages = (
-        Trial("PGD-20", pgd, THREAT, access=bf16, run=stop_at_success),
-        Trial("PGD-20 margin", replace(pgd, loss=margin), THREAT, access=bf16, run=stop_at_success),
-        Trial("APGD-50", APGD(THREAT, 50), THREAT, access=bf16, run=stop_at_success),
-    )
-    return [Trial("PGD, APGD, targeted APGD", Targeted(THREAT), THREAT, run=Cascade(stages))]
 
 
 def guide() -> Any:

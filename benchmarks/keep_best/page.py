@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.keep_best.protocol import RESULTS, SEEDS, VARIANTS, folder_of
+from benchmarks.keep_best.protocol import AUTOATTACK, FAST, RESULTS, SEEDS, VARIANTS, folder_of
 from benchmarks.pages import main_of
 from benchmarks.parity.page import formatted, gradients, verdicts
 from benchmarks.parity.paired import paired
@@ -31,7 +31,7 @@ def main() -> int:
 
 def blocks(root: Path = RESULTS) -> dict[str, str]:
     """Return the tables of the page by name."""
-    head = ["variant", "training", "seed", "gradients", "CPU s", "epoch", "clean", "robust"]
+    head = ["variant", "training", "seed", "gradients", "CPU s", "epoch", "clean", "robust", "AutoAttack"]
     return {
         "runs": markdown_table(head, (run(root, name, seed) for name in ORDER for seed in SEEDS)),
         "differences": markdown_table(
@@ -46,10 +46,10 @@ def run(root: Path, name: str, seed: int) -> list[str]:
     folder = folder_of(root, name, seed)
     cost = folder_of(root, VARIANTS[name].last_of or name, seed) / "cost.json"
     told = [name, VARIANTS[name].text, str(seed)]
-    if not (folder / "records" / "summary.json").exists():
-        return [*told, *[NOT_RUN] * 5]
+    if not (folder / FAST / "summary.json").exists():
+        return [*told, *[NOT_RUN] * 6]
     spent = files.read_json(cost)
-    robust, clean = verdicts(folder / "records"), verdicts(folder / "records", clean_only=True)
+    robust, clean = verdicts(folder / FAST), verdicts(folder / FAST, clean_only=True)
     return [
         *told,
         f"{gradients(spent) / 1000:.0f}k",
@@ -57,6 +57,7 @@ def run(root: Path, name: str, seed: int) -> list[str]:
         epoch(folder),
         formatted(clean),
         formatted(robust),
+        formatted(verdicts(folder / AUTOATTACK)) if (folder / AUTOATTACK / "summary.json").exists() else "",
     ]
 
 
@@ -71,10 +72,10 @@ def epoch(folder: Path) -> str:
 def difference(root: Path, name: str) -> Iterator[list[str]]:
     """Yield the difference from the published recipe, over the seeds that both were run with; none without any."""
     both = [(folder_of(root, name, seed), folder_of(root, BASE, seed), seed) for seed in SEEDS]
-    both = [pair for pair in both if all((folder / "records" / "summary.json").exists() for folder in pair[:2])]
+    both = [pair for pair in both if all((folder / FAST / "summary.json").exists() for folder in pair[:2])]
     if not both:
         return
-    found = paired(*([verdicts(folder / "records") for folder in folders] for folders in list(zip(*both))[:2]))  # noqa: B905
+    found = paired(*([verdicts(folder / FAST) for folder in folders] for folders in list(zip(*both))[:2]))  # noqa: B905
     costs = [
         sum(gradients(files.read_json(folder_of(root, VARIANTS[v].last_of or v, s) / "cost.json")) for *_, s in both)
         for v in (name, BASE)

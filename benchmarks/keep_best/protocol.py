@@ -9,6 +9,7 @@ from forefend.threat_models.lp import Linf
 
 RUNS, RESULTS = Path("runs/keep-best"), Path("results/keep-best")
 SEEDS = (0, 1, 2)
+FAST, AUTOATTACK = "records", "autoattack"  # folders of the verdicts of a run
 THREAT = Linf(0.2)  # the radius of the paper for this data set
 DATA, GUIDE, IMAGES = "fashion-mnist", "cnn", 1000  # IMAGES of the test set are attacked
 # As benchmarks/parity trains it; its bf16 copies changed the accuracy of this task by less than half a point there.
@@ -36,13 +37,13 @@ class Variant:
 
 
 VARIANTS = {
-    "n-fgsm": Variant("+ EMA + best, one step of N-FGSM", f"{KEPT} --epochs 4 --inner-attack n-fgsm"),
-    "atta": Variant("+ EMA + best, one step of ATTA", f"{KEPT} --epochs 4 --inner-attack atta"),
-    "fgsm-pgi": Variant("+ EMA + best, one step of FGSM-PGI", f"{KEPT} --epochs 4 --inner-attack fgsm-pgi"),
-    "ema": Variant("+ EMA", f"{AVERAGED} --epochs 3"),
+    "n-fgsm": Variant("+ EMA + best, one step of N-FGSM", f"{KEPT} --epochs 12 --inner-attack n-fgsm"),
+    "atta": Variant("+ EMA + best, one step of ATTA", f"{KEPT} --epochs 12 --inner-attack atta"),
+    "fgsm-pgi": Variant("+ EMA + best, one step of FGSM-PGI", f"{KEPT} --epochs 12 --inner-attack fgsm-pgi"),
+    "ema": Variant("+ EMA", f"{AVERAGED} --epochs 4"),
     # An average does not change the training that it averages: the last weights are in the same checkpoint.
     "published": Variant("PGD-10, the last weights", last_of="ema"),
-    "best": Variant("+ EMA + best", f"{KEPT} --epochs 3"),
+    "best": Variant("+ EMA + best", f"{KEPT} --epochs 4"),
 }
 
 

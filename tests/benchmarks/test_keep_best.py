@@ -1,19 +1,14 @@
-"""Training that keeps its best: the committed tables, and the attack towards several classes."""
+"""Training that keeps its best: the committed tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from benchmarks import pages
 from benchmarks.keep_best import page
-from benchmarks.keep_best.measure import Targeted, suite
 from benchmarks.keep_best.protocol import SEEDS, VARIANTS, command, folder_of
 from forefend.evaluation.records import Record
 from forefend.runtime import files
-from forefend.runtime.rng import KeyedRNG
-from forefend.threat_models.lp import Linf
 
 RESULTS = Path(__file__).parents[2] / "results" / "keep-best"
 
@@ -45,21 +40,7 @@ def test_tables_show_what_was_not_run(tmp_path: Path) -> None:
     assert list(page.difference(tmp_path, "best")) == []
 
 
-def test_targeted_reaches_a_class_that_is_not_the_likeliest() -> None:
-    weights = torch.tensor([[0.0], [0.0], [3.0], [0.0], [0.0]])  # only the third class overtakes the first
-    bias = torch.tensor([1.0, 0.9, 0.0, -9.0, -9.0])
-
-    def f(x: torch.Tensor) -> torch.Tensor:
-        return (x.flatten(1) - 0.5).sum(1, keepdim=True) @ weights.T + bias
-
-    x, y, rng = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64), KeyedRNG(torch.arange(2))
-    x_adv = Targeted(Linf(0.1), 10)(f, x, y, rng=rng)
-    assert f(x_adv).argmax(1).tolist() == [2, 2]
-    assert Linf(0.1).allows(x_adv, x).all()
-
-
 def test_protocol_of_each_variant_is_a_command() -> None:
     for name, variant in VARIANTS.items():
         assert variant.last_of in ("", *VARIANTS)
         assert command(name, 0)[:2] == ["train", "aaa"]
-    assert len(suite()[0].stages) == 3
