@@ -1,4 +1,4 @@
-"""HopSkipJump and the Boundary attack, run by foolbox: they ask for classes alone, not for scores or gradients."""
+"""HopSkipJump and the Boundary attack, run by foolbox: they see classes alone, no scores and no gradients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DecisionBased(ABC):
     """An attack that walks along the boundary of the true class within a number of queries for each image.
 
     The starting point is the nearest misclassified one of the negative, flat images and random noise of several
-    grains. Every image that is asked for counts, and the nearest misclassified one is kept, so that the number of
+    grains. Every query counts, and the nearest misclassified one is kept, so that the number of
     queries is exact.
     """
 
@@ -115,8 +115,8 @@ class HopSkipJump(DecisionBased):
 
     Args:
         threat: `L2` or `Linf` threat model with one radius, by name or as an object; its norm is the one minimized.
-        queries: most images that are asked for, for each image.
-        samples: images around the current one that the first estimate asks for; the t-th asks for √t times as many.
+        queries: most queries for each image.
+        samples: images around the current one queried by the first estimate; the t-th queries √t times as many.
         gamma: the bisections along a line end at a share of its length: gamma / d^1.5 in l2, gamma / d² in l∞, for d
             pixels.
 
@@ -169,7 +169,7 @@ class Boundary(DecisionBased):
 
     Args:
         threat: `L2` or `Linf` threat model with one radius, by name or as an object.
-        queries: most images that are asked for, for each image.
+        queries: most queries for each image.
         spherical_step: first length of a random step, as a share of the distance. foolbox begins with 0.01 in both,
             which takes more queries to approach a linear boundary.
         source_step: first length of a step towards the clean image, likewise.
@@ -204,7 +204,7 @@ class Boundary(DecisionBased):
 
 
 def _hop_skip_jump(asked: Queries, rows: Tensor, norm: str) -> Any:
-    """Return foolbox's class for some rows, with random directions of each image, all of which are asked at once."""
+    """Return foolbox's class for some rows, with random directions of each image, in one query each, all at once."""
     published: Any = _library("HopSkipJump").attacks.HopSkipJumpAttack
     estimates = itertools.count()
 

@@ -1,4 +1,4 @@
-"""The queries of attacks that ask for classes alone: counted for each image, and the nearest misclassified kept."""
+"""The queries of attacks that see classes alone: counted for each image, and the nearest misclassified kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Asking(Protocol):
 
     @property
     def queries(self) -> int:
-        """The most images that are asked for, for each image."""
+        """The most queries for each image."""
 
 
 @final
@@ -58,7 +58,7 @@ class Queries:
 
         Args:
             rows: number in the batch of the clean image that each belongs to, `(N,)`, ascending.
-            images: the images to ask for, `(N, C, H, W)`.
+            images: the queried images, `(N, C, H, W)`.
         """
         earlier = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)  # of the same clean one
         allowed = (~self.ended[rows] & (self.count[rows] + earlier < self.attack.queries)).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""The columns of images and labels in a table that somebody else named."""
+"""The columns of images and labels in a table with any names."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def is_split(name: str) -> bool:
 
 
 def hash_split(keys: Sequence[str], split: str, where: str, remedy: str) -> Tensor:
-    """Return the rows of a split of pictures that nobody has split, and print that.
+    """Return the rows of a split of pictures that come without splits, and print that.
 
     A hash of its key alone decides where a picture belongs, so that it stays there when others are
     added. About a fifth are test images.

@@ -32,7 +32,7 @@ def gives_scores(models: Iterable[EvaluatedModel]) -> bool:
 
 
 def check_knowledge(models: Iterable[EvaluatedModel], suite: Suite) -> None:
-    """Refuse trials that need the gradient of a black box; nothing is asked.
+    """Refuse trials that need the gradient of a black box; no query is made.
 
     Args:
         models: the models of an evaluation.

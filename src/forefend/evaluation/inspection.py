@@ -47,7 +47,7 @@ class Inspection:
         gradient: whether gradients reach the images, and are not zero everywhere.
         deterministic: whether equal calls give equal logits.
         batch_independent: whether the logits of an image are the same beside other images.
-        black_box: what is asked, where only answers are known; empty for networks.
+        black_box: what receives the queries, where only outputs are known; empty for networks.
         dtype: of the parameters.
         parameters: how many numbers they hold.
         fingerprint: digest of the tensors.

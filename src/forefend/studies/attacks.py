@@ -172,5 +172,5 @@ class AttackSpec:
 
 
 def _two_images() -> ImageDataset:
-    """Stand-ins for images, where only the cost of an attack is asked for."""
+    """Stand-ins for images, to compute the cost of an attack alone."""
     return from_tensors("stand-in", torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))

@@ -186,7 +186,7 @@ class Table:
         name: such as `table-5`.
         title: what it shows.
         place: where it is in the paper.
-        cells: by scale, its cells, made when they are asked for.
+        cells: by scale, its cells, made on first use.
         unit: of its numbers.
         note: what a reader must know about it.
         draw: draws the figure; None for a table.

@@ -1,7 +1,7 @@
 """Certify an l2 radius by randomized smoothing, for any network from images to logits.
 
 The proof is for the smoothed classifier (the class that the network gives most often to noisy
-copies of the image), in l2, with probability at least 1 - alpha for each image. It says nothing
+copies of the image), in l2, with probability at least 1 - alpha for each image. It certifies nothing
 about the network itself or other norms. As usual, pseudo-random float32 numbers stand for Gaussian
 noise, and arithmetic is taken to be exact.
 """

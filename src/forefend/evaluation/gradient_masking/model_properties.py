@@ -77,7 +77,7 @@ def no_optimization_inside(evidence: Evidence) -> CheckResult:
 
 
 def recorded_attacks_see_the_defense(evidence: Evidence) -> CheckResult:
-    """An accuracy under attacks that ignore the defense says nothing about attacks that do not."""
+    """An accuracy under attacks that ignore the defense is not evidence against attacks that do not."""
     recorded = evidence.recorded
     seen = any(sees_defense(trial) for trial in recorded.trials) if recorded else False
     measured = f"{len(recorded.trials)} recorded attacks" if recorded else "no records were given"

@@ -33,7 +33,7 @@ class BlackBox(nn.Module):
             (the logits are 1 for the label and −1 for other classes).
         classes: the number of classes; needed for labels, otherwise checked where it is given.
         name: its name in messages, and where there is no digest a part of its identity in records.
-        batch_size: the most images in one call of `score`; None for all that are asked for.
+        batch_size: the most images in one call of `score`; None for no limit.
         digest: digest of what answers, such as of a file, where there is one. It is held as a buffer, and so enters
             the fingerprint and the identity in records, beside what it answers.
 
@@ -220,7 +220,7 @@ def process_classifier(
     batch_size: int | None = 256,
     time_limit: float = 60,
 ) -> BlackBox:
-    """Return the classifier that a child process computes; `ChildProcess` says how it is asked.
+    """Return the classifier that a child process computes; `ChildProcess` describes the protocol.
 
     Args:
         command: the program and its arguments; no shell reads them.
@@ -244,7 +244,7 @@ def http_classifier(
     batch_size: int | None = 256,
     time_limit: float = 60,
 ) -> BlackBox:
-    """Return the classifier behind a server on this machine; `LocalServer` says how it is asked.
+    """Return the classifier behind a server on this machine; `LocalServer` describes the protocol.
 
     Args:
         url: a loopback address, such as `http://127.0.0.1:8000/predict`.

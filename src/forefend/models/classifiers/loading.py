@@ -50,7 +50,7 @@ def load(
 ) -> NamedClassifier:
     """Load a classifier with its preprocessing inside, in eval mode; nothing is trained.
 
-    Normalization, size, interpolation and crop are read from the source. What it does not name is asked for.
+    Normalization, size, interpolation and crop are read from the source. What it does not name must be given.
 
     Args:
         spec: one of

@@ -25,7 +25,7 @@ class Preprocessing:
     """The steps from an image in [0, 1] to the input of a network.
 
     Args:
-        mean: of the normalization, in [0, 1] units; None asks for it.
+        mean: of the normalization, in [0, 1] units; required if None.
         std: likewise.
         resize: the shorter side, or (height, width); None for none.
         crop: (height, width) of the center; None for none.

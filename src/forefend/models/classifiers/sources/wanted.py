@@ -108,7 +108,7 @@ def filled(network: nn.Module, state: dict[str, Tensor], file: str, spec: str) -
 def _classes(build: Callable[[int], nn.Module], state: dict[str, Tensor]) -> int:
     """Return the number of classes of the weights: the length of the last tensor that follows that number.
 
-    The order of a file says nothing, as safetensors sort by name.
+    The order in a file has no meaning, as safetensors sort by name.
     """
     shapes = {name: tensor.shape for name, tensor in initialized(lambda: build(2), 0).state_dict().items()}
     own = {name: t for name, t in without_wrapper(state, list(shapes)).items() if name in shapes and t.ndim}
