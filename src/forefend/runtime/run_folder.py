@@ -94,13 +94,17 @@ def check_free(folder: Path, config: Mapping[str, Any], *, but: Sequence[str] = 
 
 
 def check_same(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to resume `place` with a configuration that differs from `old`."""
+    """Refuse to resume `place` with a configuration that differs from `old`.
+
+    A key that one of them lacks is None there: an option that is new since, and off.
+    """
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if was == now:
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             check_same(place, was, now)
+            continue
         raise InputError(
             f"{place} belongs to another configuration ({key} was {was!r}, now {now!r}): choose another folder, "
             "or repeat the old options to resume it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from forefend.data.corruptions import CORRUPTIONS
@@ -74,7 +75,8 @@ def losses_table(
         recipe = "adversarial" if row == "Adversarial training" else "natural"
         for role, name, own in zip(("native", "transfer"), (shown, transfer), numbers, strict=True):
             classifier = setting.classifier(name, recipe)
-            for column, number in zip(("Natural", "PGD", "CW single", "CW search"), (*own, own[2]), strict=True):
+            columns = ("Natural", "PGD", "CW single", "CW search", *setting.added)
+            for column, number in zip_longest(columns, (*own, own[2])):
                 runs = measured(setting, classifier, column, defenses)
                 cells.append(Cell(row, f"{role}, {column}", number, runs, differs=setting.differs))
     return cells
@@ -91,7 +93,7 @@ def ensembles_table(mnist: Setting, cifar: Setting) -> list[Cell]:
             "AAA": (setting.classifier(name), _aaa(setting, guides, **LOSSES["AAA L_xent"])),
         }
         for (way, (classifier, defenses)), own in zip(ways.items(), numbers, strict=True):
-            for column, number in zip(("Natural", "PGD"), own, strict=True):
+            for column, number in zip_longest(("Natural", "PGD", *setting.added), own):
                 runs = measured(setting, classifier, column, defenses)
                 cells.append(Cell(row, f"{way}, {column}", number, runs, differs=setting.differs))
     return cells

@@ -18,6 +18,7 @@ from forefend.checks import choose
 from forefend.data import ImageDataset, from_tensors
 from forefend.evaluation.access import Access, Surrogate, Together, through_bpda
 from forefend.evaluation.attack_runner import stop_at_success
+from forefend.evaluation.suites.fast import fast
 from forefend.evaluation.suites.papers import aaa_adaptive, bug_examples
 from forefend.evaluation.trial import Trial
 from forefend.losses import Mean, ce, dlr
@@ -95,6 +96,11 @@ def autoattack(given: Given) -> Trial:
     return Trial("AutoAttack", AutoAttack(given.threat, given.classes), given.threat)
 
 
+def near_autoattack(given: Given) -> Trial:
+    """The suite `fast`: no paper's attack, and a verdict near AutoAttack's."""
+    return fast(given.threat, given.classes)[0]
+
+
 def moved_mass(given: Given, *, steps: int, step: float) -> Trial:
     """The projected Wasserstein attack at the radius of the threat model."""
     moved = Wasserstein(given.threat.radius)
@@ -133,6 +139,7 @@ ATTACKS: dict[str, Callable[..., Trial]] = {
     "bugs": bugs,
     "cw": cw,
     "dlr": pgd_dlr,
+    "fast": near_autoattack,
     "fgsm": single_step,
     "fwa": moved_mass,
     "pgd": pgd,

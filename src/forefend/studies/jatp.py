@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from forefend.report import figures
@@ -58,7 +59,9 @@ def defenses(setting: Setting, name: str, **changes: Any) -> Sequence[Trained | 
 def accuracies(
     setting: Setting, rows: Mapping[str, Sequence[Any]], targets: Sequence[str], attacks: Sequence[str]
 ) -> list[Cell]:
-    """The cells of Table 1 or 2: each defense before each target under each attack.
+    """The cells of Table 1 or 2: each defense before each target under each attack, and under those added.
+
+    A setting with an attack in AutoAttack's place only quotes the paper's numbers of it.
 
     Args:
         setting: data, networks and attacks.
@@ -69,8 +72,12 @@ def accuracies(
     cells = []
     for defense, numbers in rows.items():
         for name, own in zip(targets, numbers, strict=True):
-            for attack, number in zip(attacks, own, strict=True):
-                runs = measured(setting, target(setting, name), attack, defenses(setting, defense))
+            for attack, number in zip_longest((*attacks, *setting.added), own):
+                quoted = attack == "AA" and setting.added
+                if quoted and number is None:
+                    continue
+                made = defenses(setting, defense)
+                runs = [] if quoted else measured(setting, target(setting, name), attack, made)
                 column = attack if len(targets) == 1 else f"{name}, {attack}"
                 cells.append(Cell(defense, column, number, runs, differs=setting.differs))
     return cells

@@ -31,6 +31,7 @@ from forefend.studies.tasks import Place, Task, as_json
 from forefend.training.artifacts import training_config
 from forefend.training.compute_budget import allowance, flops_per_image
 from forefend.training.config import TrainingConfig
+from forefend.training.run_guides import guide_entries
 from forefend.training.trainer import fit
 
 
@@ -141,7 +142,7 @@ class Trained(Task):
             paid = allowance(self.flops, flops_per_image(recipe, images, networks), len(images))
             recipe = replace(recipe, epochs=paid.epochs)  # type: ignore[type-var]
             images = sample(images, paid.images, seed=0)
-        config = training_config(recipe, images, self.seed) | {"guides": [guide.config() for guide in guides]}
+        config = training_config(recipe, images, self.seed) | {"guides": guide_entries(guides, folder)}
         config |= {"data": self.data, "architecture": self.architecture, "joint": self.joint}
         config |= {"start": as_json(self.start), "training": self._training()}
         run = run_folder.start(folder, config)

@@ -19,6 +19,7 @@ from forefend.evaluation.results import CLEAN
 from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import json_line, provenance, read_versioned, write, write_versioned
 from forefend.runtime.formatting import markdown_table
+from forefend.studies.costs import Price
 from forefend.studies.measurements import Count, Measurement
 from forefend.studies.robustbench import entries
 from forefend.studies.table import Cell, Outcome, Table
@@ -89,7 +90,7 @@ def load(folder: Path) -> Found:
         raise InputError(f"{folder}/table.json is no table of a study: run forefend reproduce again.") from None
     for outcome in outcomes:
         for count in (count for counts in outcome.counts for count in counts):
-            if not _same(_recount(count, verdicts), count):
+            if isinstance(count, Count) and not _same(_recount(count, verdicts), count):
                 raise InputError(
                     f"{folder}: the count of {outcome.row} / {outcome.column} differs from its records: run forefend "
                     "reproduce again."
@@ -98,7 +99,7 @@ def load(folder: Path) -> Found:
 
 
 def _outcome(cell: dict[str, Any]) -> Outcome:
-    counts = [[Count(**count) for count in run] for run in cell["counts"]]
+    counts = [[Count(**count) if "trials" in count else Price(**count) for count in run] for run in cell["counts"]]
     return Outcome(**{**cell, "counts": counts})
 
 
@@ -140,7 +141,7 @@ def _cell(outcome: Outcome) -> str:
     ours, spread, gap = outcome.ours(), outcome.spread(), outcome.gap()
     if ours is None:
         return f"{'failed' if outcome.failed else '–'} ({paper})" if paper else "failed" if outcome.failed else "–"
-    text = f"{ours:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+    text = f"{ours:,.{0 if outcome.value == 'parameters' else 1}f}" + (f" ± {spread:.1f}" if spread is not None else "")
     beside = ", ".join(filter(None, [paper, "" if gap is None else f"{gap:+.1f}"]))
     return f"**{text}**" + (f" ({beside})" if beside else "")
 
@@ -151,12 +152,13 @@ def _number(value: float | str | None) -> str:
 
 def _notes(found: Found) -> list[str]:
     """The lines under a table: what the numbers are, how the setting differs, and what failed."""
-    measured = [o for o in found.outcomes if o.counts]
+    measured = [o for o in found.outcomes if o.n() is not None]
     sizes = sorted({o.n() or 0 for o in measured})
     seeds = sorted({len(o.counts) for o in measured})
     lines = [f"{found.unit[0].upper()}{found.unit[1:]}: **ours** (the paper's, difference); {found.place}."]
     if measured:
-        widths = [_half_width(count) for o in measured for run in o.counts for count in run if "accuracy" in o.value]
+        counts = [count for o in measured if "accuracy" in o.value for run in o.counts for count in run]
+        widths = [_half_width(count) for count in counts if isinstance(count, Count)]
         interval = f", 95% interval of one accuracy at most ± {max(widths):.1f}" if widths else ""
         images = " or ".join(f"{size:,}" for size in sizes)
         several = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from forefend.report import figures
@@ -76,14 +77,15 @@ def _made(setting: Setting, scale: str, guides: Sequence[Source], **changes: Any
 def _row(
     setting: Setting, defenses: Sequence[Trained], row: str, column: str, paper: Sequence[float | None]
 ) -> list[Cell]:
-    """Clean accuracy, PGD, and AutoAttack where the paper's numbers have a third place."""
+    """Clean accuracy, PGD, AutoAttack where the paper's numbers have a third place, and the attacks added."""
     guide = setting.classifier("ResNet-18")
     runs = {"clean": measured(setting, guide, "Natural", defenses), "PGD": robust(setting, guide, defenses)}
     if len(paper) > 2:
         runs["AA"] = measured(setting, guide, "AA", defenses)
+    runs |= {name: measured(setting, guide, name, defenses) for name in setting.added}
     return [
         Cell(f"{row}, {kind}", column, number, own, "lowest accuracy", differs=setting.differs)
-        for (kind, own), number in zip(runs.items(), paper, strict=True)
+        for (kind, own), number in zip_longest(runs.items(), paper)
     ]
 
 
@@ -165,10 +167,13 @@ def ensembles(norms: Mapping[str, Setting], grid: Grid, norm: str, paper: Mappin
         defenses = _made(setting, "S = 16", guides)
         unseen = setting.classifier("ResNet-18", seed=max(paper))
         models = [guides[0], unseen, *(setting.classifier(name) for name in DEFENDED[1:])]
-        for kind, numbers in zip(("clean", "robust"), paper[size], strict=True):
+        clean, attacked = paper[size]
+        kinds = {"clean": clean, "robust": attacked} | dict.fromkeys(setting.added, (None,) * len(MODELS))
+        for kind, numbers in kinds.items():
             for column, model, number in zip(MODELS, models, numbers, strict=True):
-                runs = robust(setting, model, defenses)
-                runs = runs if kind == "robust" else measured(setting, model, "Natural", defenses)
+                attack = "Natural" if kind == "clean" else kind
+                by_size = kind == "robust"
+                runs = robust(setting, model, defenses) if by_size else measured(setting, model, attack, defenses)
                 cells.append(Cell(f"M = {size}, {kind}", column, number, runs, "lowest accuracy"))
     return [Cell(**{**vars(cell), "differs": setting.differs}) for cell in cells]
 

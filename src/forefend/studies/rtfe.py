@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from forefend.report import figures
 from forefend.studies.measurements import Measurement, Outputs, Pipeline
 from forefend.studies.networks import Source, Trained
-from forefend.studies.scales.rtfe import CIFARS_10, CIFARS_100, READINGS
+from forefend.studies.scales.rtfe import CIFARS_10, CIFARS_100, LATERAL, READINGS
 from forefend.studies.setting import SCALES, Setting, measured
 from forefend.studies.table import Cell, Picture, Table
 
@@ -61,7 +62,7 @@ def _attacked(
     prefix: str = "",
     others: Mapping[str, Source] | None = None,
 ) -> list[list[Measurement]]:
-    """The accuracy at the radius of a column; `ε = 0` is clean."""
+    """The accuracy at the radius of a column; `ε = 0` is clean, and `prefix` names another attack."""
     attack = "Natural" if column == "ε = 0" else f"{prefix}{column}"
     return measured(setting, classifier, attack, defenses, others or {})
 
@@ -78,7 +79,7 @@ def white_box(settings: Mapping[str, Setting]) -> list[Cell]:
         adversarial = [setting.classifier("ResNet18", "adversarial", seed) for seed in setting.seeds]
         natural = setting.classifier("ResNet18")
         for defense, numbers in TABLE_1[data].items():
-            for column, number in zip(COLUMNS, numbers, strict=True):
+            for column, number in zip_longest((*COLUMNS, *setting.added), numbers):
                 runs = {
                     "None": lambda: _attacked(setting, natural, column),  # noqa: B023 (called below)
                     "AT": lambda: [_attacked(setting, own, column)[0] for own in adversarial],  # noqa: B023
@@ -104,7 +105,7 @@ def transferred(source: Setting, target: Setting, paper: Mapping[str, Any], over
         ways = {"JAT": source.joint("jat", "UNet", guide), "RTFE": _rtfe(source, guide)}
         defended = target.classifier(name, seed=1)  # from another initialization than the guide
         for defense, numbers in defenses.items():
-            for column, number in zip(COLUMNS, numbers, strict=True):
+            for column, number in zip_longest((*COLUMNS, *target.added), numbers):
                 runs = _attacked(target, defended, column, ways[defense])
                 cells.append(Cell(f"{name}, {defense}", column, number, runs, over=over, differs=target.differs))
     return cells
@@ -138,7 +139,7 @@ def ensembles(setting: Setting, sizes: Sequence[int]) -> list[Cell]:
     """The cells of Figure 8: a VGG16 behind preprocessors of ensembles, and adversarially trained."""
     cells, vgg = [], setting.classifier("VGG16")
     adversarial = [setting.classifier("VGG16", "adversarial", seed) for seed in setting.seeds]
-    for column in ("ε = 0", "ε = 8"):
+    for column in ("ε = 0", "ε = 8", *setting.added):
         at = [_attacked(setting, own, column)[0] for own in adversarial]
         for size in sizes:
             runs = _attacked(setting, vgg, column, _ensemble_defenses(setting, size))
@@ -151,6 +152,7 @@ def obfuscation(setting: Setting) -> list[Cell]:
     """The cells of Figure 9: three attacks at growing radii."""
     cells, natural, rtfe = [], setting.classifier("ResNet18"), _rtfe(setting, "ResNet18")
     attacks = {"weak: 1 step": "weak, ", "strong: 100 steps, restarts": "strong, ", "section 4.1: 20 steps": ""}
+    attacks |= {"fast": "fast, "} if setting.added else {}
     for row, prefix in attacks.items():
         for column in (*COLUMNS, "ε = 16", "ε = 32"):
             runs = _attacked(setting, natural, column, rtfe, prefix)
@@ -209,6 +211,9 @@ def steps(setting: Setting) -> list[Cell]:
                 runs = _attacked(setting, classifier, radius, defenses, f"step {reading}, ")
                 column, number = f"{radius}, step {reading}", TABLE_1["CIFAR-10"][row][place]
                 cells.append(Cell(row, column, number, runs, differs=setting.differs))
+        for column in setting.added:
+            runs = _attacked(setting, classifier, column, defenses)
+            cells.append(Cell(row, column, None, runs, differs=setting.differs))
     return cells
 
 
@@ -239,13 +244,18 @@ def _at(make: Callable[..., Any], *more: Any) -> dict[str, Callable[[], Any]]:
     return {scale: partial(make, CIFARS_10[scale], *more) for scale in SCALES}
 
 
-def _both(scale: str) -> dict[str, Setting]:
-    found = {"CIFAR-10": CIFARS_10[scale]}
-    return found | ({"CIFAR-100": CIFARS_100[scale]} if scale in CIFARS_100 else {})
+def _white_box(settings: Mapping[str, Setting]) -> dict[str, Callable[[], Any]]:
+    found = {scale: {"CIFAR-10": settings[scale]} for scale in SCALES}
+    for scale, setting in CIFARS_100.items():
+        found[scale]["CIFAR-100"] = setting
+    return {scale: partial(white_box, both) for scale, both in found.items()}
 
 
-WHITE_BOX = {scale: partial(white_box, _both(scale)) for scale in SCALES}
-MODELS = {scale: partial(transferred, CIFARS_10[scale], CIFARS_10[scale], TABLE_2, "mean") for scale in SCALES}
+def _models(settings: Mapping[str, Setting]) -> dict[str, Callable[[], Any]]:
+    return {scale: partial(transferred, settings[scale], settings[scale], TABLE_2, "mean") for scale in SCALES}
+
+
+DRAWN_10 = {scale: replace(setting, added=()) for scale, setting in CIFARS_10.items()}  # curves over the radius
 DATA = {scale: partial(transferred, CIFARS_100[scale], CIFARS_10[scale], TABLE_3, "max") for scale in CIFARS_100}
 SIZES = {"smoke": (1, 2), "cpu": (1, 2, 3, 4), "paper": (1, 2, 3, 4, 5, 6)}
 FEATURES = {scale: partial(ensembles, CIFARS_10[scale], SIZES[scale]) for scale in SCALES}
@@ -255,10 +265,16 @@ BEST = "The best of the seeds, as in the paper, which flatters all rows."
 DRAWN = "The paper draws curves without numbers."
 TABLES = (
     Table("figure-4", "Images before and after the preprocessor", "section 4, Figure 4", picture=_at(images)),
-    Table("table-1", "White box: each defense of its own classifier", "section 4.1, Table 1", WHITE_BOX),
-    Table("figure-5", "White box, against radius", "section 4.1, Figure 5", WHITE_BOX, draw=figures.curves),
-    Table("table-2", "Before classifiers that it never saw", "section 4.2, Table 2", MODELS),
-    Table("figure-6", "Unseen classifiers, against radius", "section 4.2, Figure 6", MODELS, draw=figures.curves),
+    Table("table-1", "White box: each defense of its own classifier", "section 4.1, Table 1", _white_box(CIFARS_10)),
+    Table("figure-5", "White box, against radius", "section 4.1, Figure 5", _white_box(DRAWN_10), draw=figures.curves),
+    Table("table-2", "Before classifiers that it never saw", "section 4.2, Table 2", _models(CIFARS_10)),
+    Table(
+        "figure-6",
+        "Unseen classifiers, against radius",
+        "section 4.2, Figure 6",
+        _models(DRAWN_10),
+        draw=figures.curves,
+    ),
     Table("table-3", "From CIFAR-100 to CIFAR-10", "section 4.3, Table 3", DATA, note=BEST),
     Table(
         "figure-7", "Across data sets, against radius", "section 4.3, Figure 7", DATA, note=BEST, draw=figures.curves
@@ -280,7 +296,7 @@ TABLES = (
         "footnote-1",
         "Other losses and another network",
         "section 3.2, footnote 1",
-        _at(ablations),
+        {scale: partial(ablations, setting) for scale, setting in (CIFARS_10 | {"cpu": LATERAL}).items()},
         note="The paper found cross-entropy and autoencoder worse, pixel losses without effect; it states no numbers.",
     ),
     Table(

@@ -16,6 +16,7 @@ from forefend.studies.networks import Published, Source, Trained
 from forefend.studies.untrained import Preprocessor
 from forefend.training.config import TrainingConfig
 
+FAST = "the columns `fast` are not the paper's: a suite near AutoAttack"  # for `differs`
 SCALES = ("smoke", "cpu", "paper")  # digits in seconds; real data and small networks; as published
 
 
@@ -37,6 +38,7 @@ class Setting:
         recipes: by recipe, the hyper-parameters that differ from its defaults, as plain values.
         attacks: by the paper's name.
         few: size of the sample of test images for some of the attacks.
+        added: attacks that are not the paper's; their columns stand beside those of its strongest one.
         seeds: of the defenses; the classifiers have seed 0.
         continued: the recipes that continue the training of the natural classifier instead of starting anew.
         training: from a recipe that attacks to the options of its training: `as_published`, or those recommended.
@@ -52,6 +54,7 @@ class Setting:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
     few: Mapping[str, int] = field(default_factory=dict)
+    added: Sequence[str] = ()
     seeds: Sequence[int] = (0,)
     continued: Collection[str] = ()
     training: Callable[[Recipe], TrainingConfig] = as_published

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from forefend.checks import choose
+from forefend.studies.costs import Cost, Price
 from forefend.studies.measurements import Count, Measurement, Outputs
 from forefend.studies.setting import SCALES
 from forefend.studies.tasks import Place, Task
@@ -50,14 +52,32 @@ def moved_behind_defense(counts: Sequence[Count]) -> float:
     return 255 * counts[0].moved[1] if counts[0].moved else nan
 
 
-VALUES: dict[str, Callable[[Sequence[Count]], float]] = {
+def milliseconds(prices: Sequence[Price]) -> float:
+    """The time of one image that a defense adds."""
+    return prices[0].milliseconds
+
+
+def parameters(prices: Sequence[Price]) -> float:
+    """The parameters that a defense adds."""
+    return prices[0].parameters
+
+
+def gradients(prices: Sequence[Price]) -> float:
+    """The gradients of one image that its training computed, in thousands."""
+    return prices[0].gradients / 1000
+
+
+VALUES: dict[str, Callable[[Sequence[Any]], float]] = {
     "accuracy": accuracy,
     "difference": difference,
     "fooling rate": fooling_rate,
+    "gradients": gradients,
     "lowest accuracy": lowest_accuracy,
     "mean accuracy": mean_accuracy,
+    "milliseconds": milliseconds,
     "moved by attack": moved_by_attack,
     "moved behind defense": moved_behind_defense,
+    "parameters": parameters,
 }
 OVER_SEEDS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "min": min}
 
@@ -79,7 +99,7 @@ class Cell:
     row: str
     column: str
     paper: float | str | None = None
-    runs: Sequence[Sequence[Measurement]] = ()
+    runs: Sequence[Sequence[Measurement]] | Sequence[Sequence[Cost]] = ()
     value: str = "accuracy"
     over: str = "mean"
     differs: str = ""
@@ -111,7 +131,7 @@ class Outcome:
         value: how each value is computed from counts.
         over: how values of several seeds are combined.
         differs: how the cell differs from the paper's setting.
-        counts: for each seed that is finished, the counts.
+        counts: for each seed that is finished, the counts; of a cost, its prices.
         failed: why a measurement failed; empty if none did.
     """
 
@@ -122,7 +142,7 @@ class Outcome:
     value: str
     over: str
     differs: str
-    counts: Sequence[Sequence[Count]] = ()
+    counts: Sequence[Sequence[Count | Price]] = ()
     failed: str = ""
 
     def values(self) -> list[float]:
@@ -138,8 +158,9 @@ class Outcome:
         return stdev(self.values()) if len(self.counts) > 1 else None
 
     def n(self) -> int | None:
-        """The number of verdicts of one seed."""
-        return self.counts[0][0].n if self.counts else None
+        """The number of verdicts of one seed; None without verdicts."""
+        first = self.counts[0][0] if self.counts else None
+        return first.n if isinstance(first, Count) else None
 
     def gap(self) -> float | None:
         """Ours less the paper's."""

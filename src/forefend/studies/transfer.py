@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from forefend.report import figures
@@ -78,11 +80,12 @@ def network_of(row: str, source: Setting, target: Setting) -> Trained:
 def table(source: Setting, target: Setting, shown: Callable[[str], bool]) -> list[Cell]:
     """The cells of Table 1, or of some of its rows."""
     surrogate, cells = {"surrogate": target.classifier("surrogate")}, []
+    columns = COLUMNS | {f"WB-{name}": name for name in target.added}
     for row, numbers in TABLE_1.items():
         if not shown(row):
             continue
         network = network_of(row, source, target)
-        for (column, attack), number in zip(COLUMNS.items(), numbers, strict=True):
+        for (column, attack), number in zip_longest(columns.items(), numbers):
             others = surrogate if column.startswith("BB") else {}
             cells.append(
                 Cell(row, column, number, measured(target, network, attack, others=others), differs=target.differs)
@@ -91,8 +94,11 @@ def table(source: Setting, target: Setting, shown: Callable[[str], bool]) -> lis
 
 
 def _at(name: str) -> dict[str, Callable[[], Sequence[Cell]]]:
-    shown = SHOWN.get(name, SHOWN["figure-4"])
-    return {scale: partial(table, SOURCES[scale], TARGETS[scale], shown) for scale in SCALES}
+    """The cells by scale; heat maps have the paper's columns alone."""
+    shown, targets = SHOWN.get(name, SHOWN["figure-4"]), TARGETS
+    if name in SHOWN:
+        targets = {scale: replace(target, added=()) for scale, target in TARGETS.items()}
+    return {scale: partial(table, SOURCES[scale], targets[scale], shown) for scale in SCALES}
 
 
 ROWS = "A row is source→target and the number of layers that are retrained; one name alone had no source."

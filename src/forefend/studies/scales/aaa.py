@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.setting import SCALES, Setting
+from forefend.studies.setting import FAST, SCALES, Setting
 
 
 def _attacks(threat: str, steps: int, step: float, restarts: int, **more: Any) -> dict[str, AttackSpec]:
@@ -20,6 +20,7 @@ def _attacks(threat: str, steps: int, step: float, restarts: int, **more: Any) -
         ),
         "latent": AttackSpec("adaptive", threat, {"name": "latent", "restarts": min(restarts, 10)}),
         "BPDA": AttackSpec("bpda", threat, pgd),
+        "fast": AttackSpec("fast", threat),
     }
 
 
@@ -55,7 +56,8 @@ FEW = {"CW single": 200, "CW search": 100, "latent": 200, "PGD with reconstructi
 SMALL = (
     "5,000 training images in 6 epochs, an inner attack of 5 steps, Adam at 2e-3; adversarial training continues from "
     "the natural classifier, as small networks do not leave chance otherwise, in 12 epochs of a 7-step attack; "
-    "PGD-100 has 2 starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100"
+    "PGD-100 has 2 starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100; "
+    f"{FAST}"
 )
 MNIST_CPU = Setting(
     data="mnist",
@@ -66,6 +68,7 @@ MNIST_CPU = Setting(
     recipes=CPU_RECIPES,
     attacks=_attacks("Linf:0.3", 100, 1 / 30, 2, until_lost=True),
     few=FEW,
+    added=("fast",),
     continued=("adversarial",),
     differs=f"A is a small CNN (`fastat`); {SMALL}",
 )
@@ -78,6 +81,7 @@ FASHION_CPU = Setting(
     recipes=CPU_RECIPES,
     attacks=_attacks("Linf:0.2", 100, 1 / 20, 2, until_lost=True),
     few=FEW,
+    added=("fast",),
     continued=("adversarial",),
     differs=f"the native classifier is a small CNN (`fastat`); {SMALL}",
 )
@@ -86,13 +90,14 @@ CIFAR_CPU = Setting(
     train=5000,
     test=500,
     threat="Linf:8/255",
-    networks={"D": "tinyresnet", "E": "resnet20", "F": "aaa-f", "autoencoder": "narrow-unet"},
+    networks={"D": "tinyresnet", "E": "cnn", "F": "aaa-f", "autoencoder": "narrow-unet"},
     recipes=CPU_RECIPES,
     attacks=_attacks("Linf:8/255", 20, 0.25, 2, until_lost=True),
+    added=("fast",),
     continued=("adversarial",),
-    differs="D and E are small residual networks; 5,000 training images, 500 test images; an inner attack of 5 steps "
-    "(7 in adversarial training, which continues from the natural classifier); PGD-20 has 2 starts, and every iterate "
-    "counts",
+    differs="D is a residual network of 3 blocks, E a small CNN (`cnn`); 5,000 training images, 500 test images; an "
+    "inner attack of 5 steps (7 in adversarial training, which continues from the natural classifier); PGD-20 has 2 "
+    f"starts, and every iterate counts; {FAST}",
 )
 MADRY_MNIST: dict[str, Any] = {"steps": 40, "epochs": 83, "batch_size": 50, "optimizer": "adam", "lr": 1e-4}
 NATURAL: dict[str, Any] = {"epochs": 40}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.setting import SCALES, Setting
+from forefend.studies.setting import FAST, SCALES, Setting
 from forefend.training.config import TrainingConfig
 
 RADII = (2, 4, 8, 16, 32)
@@ -14,7 +15,7 @@ READINGS = {"1.25ε": 1.25, "1.25ε/20": 1.25 / 20, "1.25ε/100": 1.25 / 100}  #
 
 
 def attacks_of(threats: Sequence[str], steps: int, strong: int, restarts: int) -> dict[str, AttackSpec]:
-    """The attacks at each of the paper's radii: of section 4, of appendix A, in each reading, and on ensembles.
+    """The attacks at each of the paper's radii: of section 4, of appendix A, in each reading, on ensembles, and `fast`.
 
     Args:
         threats: the threat models for `RADII`.
@@ -30,6 +31,7 @@ def attacks_of(threats: Sequence[str], steps: int, strong: int, restarts: int) -
         found[f"strong, ε = {radius}"] = AttackSpec(
             "pgd", threat, {"steps": strong, "step": 1.25 / strong, "restarts": restarts}
         )
+        found[f"fast, ε = {radius}"] = AttackSpec("fast", threat)
         found[f"ensemble, ε = {radius}"] = AttackSpec("pgd-ensemble", threat, usual)
         for reading, share in READINGS.items():
             found[f"step {reading}, ε = {radius}"] = AttackSpec("pgd", threat, {"steps": steps, "step": share})
@@ -59,21 +61,24 @@ DIGITS = Setting(
 CPU_RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 10},
     "adversarial": {"epochs": 12, "steps": 10, "relative_step": 0.25, "optimizer": "adam", "lr": 2e-3},
-    "rtfe": {"epochs": 8, "steps": 10, "batch_size": 32},
-    "jat": {"epochs": 8, "steps": 10, "batch_size": 32},
+    "rtfe": {"epochs": 6, "steps": 10, "batch_size": 32},
+    "jat": {"epochs": 6, "steps": 10, "batch_size": 32},
 }
 FASHION = Setting(
     data="fashion-mnist",
-    train=10_000,
-    test=1000,
+    train=5000,
+    test=500,
     threat="Linf:0.2",
-    networks=SMALL_NETWORKS,
+    networks=SMALL_NETWORKS | {"ResNet18": "fastat", "VGG16": "tinyresnet", "UNet": "aaa-autoencoder"},
     recipes=CPU_RECIPES,
     attacks=attacks_of([f"Linf:{radius}" for radius in (0.05, 0.1, 0.2, 0.4, 0.8)], 20, 100, 2),
+    few={f"strong, ε = {radius}": 100 for radius in RADII},
+    added=("fast, ε = 8",),
     training=TrainingConfig.recommended,
-    differs="Fashion-MNIST instead of CIFAR-10, radii of 0.05, 0.1 and 0.2 for 2, 4 and 8; 10,000 training images, "
-    "small networks (ResNet18: a residual network of 3 blocks, MobileNetV2: `cnn`, VGG16: `fastat`), 8 epochs with "
-    "the recommended options of training; 1,000 test images",
+    differs="Fashion-MNIST instead of CIFAR-10, radii of 0.05, 0.1 and 0.2 for 2, 4 and 8; 5,000 training images, "
+    "small networks (ResNet18: `fastat`, MobileNetV2: `cnn`, SqueezeNet: `aaa-b`, VGG16: a residual network of 3 "
+    "blocks) and the autoencoder of AAA, 6 epochs (AT 12) with the recommended options of training; 500 test images, "
+    f"100 for the strong attack of appendix A; {FAST}",
 )
 NETWORKS = {
     **{"ResNet18": "resnet18", "ResNet34": "resnet34", "ResNet50": "resnet50", "MobileNetV2": "mobilenetv2"},
@@ -91,4 +96,10 @@ PUBLISHED: dict[str, Any] = {
 }
 CIFAR_10, CIFAR_100 = Setting(data="cifar-10", **PUBLISHED), Setting(data="cifar-100", **PUBLISHED)
 CIFARS_10 = dict(zip(SCALES, (DIGITS, FASHION, CIFAR_10), strict=True))
+LATERAL = replace(  # the ablation of lateral connections takes a U-Net
+    FASHION,
+    networks=SMALL_NETWORKS | {"ResNet18": "fastat"},
+    added=(),
+    differs=f"{FASHION.differs.partition(' and the autoencoder')[0]}) and a narrow U-Net; 500 test images",
+)
 CIFARS_100 = {"smoke": DIGITS, "paper": CIFAR_100}  # nothing small stands for it at the scale cpu

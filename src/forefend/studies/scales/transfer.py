@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from forefend.studies.attacks import AttackSpec
-from forefend.studies.setting import SCALES, Setting
+from forefend.studies.setting import FAST, SCALES, Setting
 
 
 def _attacks(threat: str) -> dict[str, AttackSpec]:
     pgd = AttackSpec("pgd", threat, {"steps": 7, "step": 0.25, "random": False})
-    return {"FGSM": AttackSpec("fgsm", threat), "PGD": pgd}
+    return {"FGSM": AttackSpec("fgsm", threat), "PGD": pgd, "fast": AttackSpec("fast", threat)}
 
 
 DIGITS = Setting(
@@ -30,14 +30,19 @@ DIGITS = Setting(
 )
 MNIST = Setting(
     data="mnist",
-    train=5000,
+    train=2500,
     test=1000,
     threat="Linf:0.1",
     networks={"network": "tinyresnet", "surrogate": "cnn"},
-    recipes={"natural": {"epochs": 5}, "transfer": {"epochs": 4}, "source": {"epochs": 8, "milestones": (0.5, 0.75)}},
+    recipes={
+        "natural": {"epochs": 8, "batch_size": 32},
+        "transfer": {"epochs": 4, "batch_size": 32},
+        "source": {"epochs": 8, "batch_size": 32, "milestones": (0.5, 0.75)},
+    },
     attacks=_attacks("Linf:0.1"),
-    differs="from Fashion-MNIST to MNIST at 0.1, 5,000 training images, a residual network of 3 blocks (1 in the last "
-    "stage), 4 epochs (8 without a source), the surrogate is `cnn`; 1,000 test images",
+    added=("fast",),
+    differs="from Fashion-MNIST to MNIST at 0.1, 2,500 training images, a residual network of 3 blocks (1 in the last "
+    f"stage), 4 epochs (8 without a source), the surrogate is `cnn`; 1,000 test images; {FAST}",
 )
 LONG: dict[str, Any] = {"epochs": 200, "milestones": (0.5, 0.75)}
 CIFAR_10 = Setting(
