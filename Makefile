@@ -36,6 +36,7 @@ tables: $(VENV)/.installed-dev
 	$(BIN)/forefend report --readme README.md
 	$(BIN)/forefend report --readme results/README.md
 	for paper in aaa jatp robustifier rtfe transfer; do $(BIN)/forefend report --readme docs/papers/$$paper.md || exit 1; done
+	$(BIN)/forefend report --readme docs/freezing.md
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.speed_table
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.published
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.peers.compare

@@ -86,6 +86,13 @@ def test_start_with_another_config_is_refused(tmp_path: Path, change: dict[str, 
     assert (tmp_path / "config.json").read_bytes() == content
 
 
+def test_an_option_that_is_new_and_off_equals_its_absence(tmp_path: Path) -> None:
+    start(tmp_path, {"options": {"ema": 0.99}})
+    start(tmp_path, {"options": {"ema": 0.99, "keep_best": None}, "also": None})
+    with pytest.raises(InputError, match=r"keep_best was None, now 0\.05"):
+        start(tmp_path, {"options": {"ema": 0.99, "keep_best": 0.05}})
+
+
 def test_start_in_another_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").touch()
     for folder in (tmp_path, tmp_path / "holiday.txt"):

@@ -11,7 +11,10 @@ from helpers.command_line import done, refused
 
 from forefend.runtime.files import read_versioned
 from forefend.studies import catalog
+from forefend.studies.measurements import Accuracy
+from forefend.studies.networks import Trained
 from forefend.studies.output import load
+from forefend.studies.tasks import Place, perform
 
 SHORT = "reproduce aaa table-5 --scale smoke --only 'natural training / transfer' 'l_mse / native, natural'"
 
@@ -85,8 +88,6 @@ def test_cells_are_listed_with_their_cost(here: Path) -> None:
 
 
 def test_a_failed_cell_is_shown_and_stops_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forefend.studies.networks import Trained
-
     train = Trained.compute
 
     def compute(self: Trained, *words: object) -> None:
@@ -122,3 +123,41 @@ def test_all_tables_are_listed_with_their_state(here: Path) -> None:
         for table in tables:
             assert any(line.split()[:2] == [paper, table.name] for line in out.splitlines())
     assert "smoke: runnable here" in out
+
+
+def test_a_study_moved_or_named_otherwise_resumes(here: Path) -> None:
+    guide = Trained("natural", "digits", 50, "mlp", {"epochs": 1})
+    settings = {"threat": "Linf:0.1", "epochs": 1, "steps": 1, "batch_size": 16}
+    defense = Trained("aaa", "digits", 50, "aaa-autoencoder", settings, guides=(guide,))
+    for task in (guide, defense):
+        perform(task, Place(here / "runs", device="cpu"))
+    (here / "runs").rename(here / "moved")
+    (here / "link").symlink_to("moved")
+    for runs in (Path("moved"), here / "moved", Path("link")):
+        (defense.folder(Place(runs)) / "task.json").unlink()  # as if it had been interrupted at its end
+        perform(defense, Place(runs, device="cpu"))
+    assert len((defense.folder(Place(Path("link"))) / "train.jsonl").read_text().splitlines()) == 1
+
+
+def test_added_attacks_have_columns_beside_the_papers_at_cpu_scale_alone() -> None:
+    for paper, name, column in [
+        ("aaa", "table-5", "transfer, fast"),
+        ("jatp", "table-1", "fast"),
+        ("rtfe", "table-2", "fast, ε = 8"),
+        ("transfer", "table-1", "WB-fast"),
+        ("robustifier", "extremes", "l∞"),
+    ]:
+        cells = {scale: catalog.find(paper, name).cells_at(scale) for scale in ("smoke", "cpu", "paper")}
+        added = {
+            scale: [
+                cell
+                for cell in own
+                for task in cell.tasks()
+                if isinstance(task, Accuracy) and task.attack and task.attack.name == "fast"
+            ]
+            for scale, own in cells.items()
+        }
+        assert {cell.paper for cell in added["cpu"]} == {None}
+        assert column in {cell.column for cell in added["cpu"]}
+        assert all("fast" in cell.name and "`fast`" in cell.differs for cell in added["cpu"])
+        assert added["smoke"] == added["paper"] == []

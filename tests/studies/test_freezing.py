@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from forefend.models import preprocessors
+from forefend.runtime.files import write_versioned
 from forefend.studies import catalog
+from forefend.studies.costs import Cost
+from forefend.studies.measurements import Pipeline
 from forefend.studies.networks import Trained
-from forefend.studies.tasks import Place, perform
+from forefend.studies.output import Found, load
+from forefend.studies.table import Cell, outcome
+from forefend.studies.tasks import Place, perform, with_needs
 from forefend.studies.untrained import Drawing, Transform, trainings_of
 
 
@@ -33,6 +40,26 @@ def test_a_budget_decides_the_epochs_and_is_part_of_the_key(tmp_path: Path) -> N
     each = 4 * 64 * 200 + 6 * (200 * 200 + 200 * 10)
     epochs = (paid.folder(place) / "train.jsonl").read_text().splitlines()
     assert len(epochs) == pytest.approx(2e8 / (100 * each), abs=1)
+
+
+def test_the_cost_of_a_defense_is_what_it_adds_and_what_its_training_computed(tmp_path: Path) -> None:
+    place = Place(tmp_path, device="cpu")
+    guide = Trained("natural", "digits", 50, "mlp", {"epochs": 1})
+    attacking = {"threat": "Linf:0.1", "epochs": 1, "steps": 2}
+    defense = Trained("aaa", "digits", 50, "aaa-autoencoder", attacking | {"batch_size": 16}, guides=(guide,))
+    cost = Cost(Pipeline(guide, "digits", 20, defense), defense)
+    for task in with_needs([cost]).values():
+        perform(task, place)
+    price = cost.count(place)
+    added = preprocessors.build("aaa-autoencoder", channels=1)
+    assert price.parameters == sum(parameter.numel() for parameter in added.parameters())
+    assert price.gradients == 50 * (1 + 2)
+    assert price.milliseconds > 0
+    found = outcome(Cell("aaa", "thousand gradients", None, [[cost]], "gradients"), place, {})
+    assert (found.ours(), found.n()) == (0.15, None)
+    write_versioned(tmp_path / "table.json", asdict(Found("freezing", "t", "smoke", "", "", "unit", "", [found])))
+    (tmp_path / "records.jsonl").touch()
+    assert load(tmp_path).outcomes == [found]
 
 
 def test_rows_take_the_same_operations_and_the_control_needs_only_the_robust_classifier() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from forefend.runtime.files import write_versioned
 from forefend.studies import catalog, output
 from forefend.studies.reproduction import reproduce
 from forefend.studies.setting import SCALES
@@ -13,7 +14,7 @@ from forefend.studies.tasks import Place, with_needs
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = sorted(path.parent for path in (ROOT / "results" / "studies").glob("*/*/table.json"))
-PAGES = sorted((ROOT / "docs" / "papers").glob("*.md"))
+PAGES = {page.stem: page for page in [*sorted((ROOT / "docs" / "papers").glob("*.md")), ROOT / "docs" / "freezing.md"]}
 ALL = [(paper, table) for paper, tables in catalog.STUDIES.items() for table in tables]
 # Of each paper something that takes a second or two; the others train more than this.
 SHORT = {("rtfe", "figure-4"), ("robustifier", "table-s1")}
@@ -83,11 +84,23 @@ def test_a_committed_table_is_that_of_its_records(folder: Path) -> None:
     found = output.load(folder)
     assert (folder / "table.md").read_text(encoding="utf-8") == output.markdown(found) + "\n"
     assert (folder / "table.csv").read_text(encoding="utf-8") == output.to_csv(found)
-    page = (ROOT / "docs" / "papers" / f"{found.paper}.md").read_text(encoding="utf-8")
-    assert f"<!-- study ../../results/studies/{found.paper}/{folder.name} -->" in page
+    page = PAGES[found.paper].read_text(encoding="utf-8")
+    assert f"../results/studies/{found.paper}/{folder.name} -->" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_table_without_some_cells_is_committed_in_part(tmp_path: Path) -> None:
+    table, place = catalog.find("aaa", "table-5"), Place(tmp_path)
+    folder = tmp_path / "aaa" / "table-5-smoke"
+    folder.mkdir(parents=True)
+    assert catalog.states("aaa", table, place, tmp_path)["smoke"] == "runnable here"
+    cells = [{"counts": [[1]], "quoted": False}, {"counts": [], "quoted": True}]
+    write_versioned(folder / "table.json", {"outcomes": cells})
+    assert catalog.states("aaa", table, place, tmp_path)["smoke"] == "committed"
+    write_versioned(folder / "table.json", {"outcomes": [*cells, {"counts": [], "quoted": False}]})
+    assert catalog.states("aaa", table, place, tmp_path)["smoke"] == "committed in part"
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 def test_tables_of_a_page_are_those_of_their_records(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert output.renewed(text, page.parent) == text

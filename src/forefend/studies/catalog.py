@@ -10,6 +10,7 @@ import torch
 
 from forefend.checks import choose
 from forefend.data import published
+from forefend.runtime.files import read_versioned
 from forefend.studies import aaa, freezing, jatp, robustifier, rtfe, transfer
 from forefend.studies.measurements import Accuracy, CorruptedAccuracy, Outputs
 from forefend.studies.networks import Trained
@@ -46,11 +47,14 @@ def tasks_of(table: Table, scale: str) -> list[Task]:
 
 
 def states(paper: str, table: Table, place: Place, committed: Path = COMMITTED) -> dict[str, str]:
-    """Return for each scale whether a table is committed, runnable here, or what it lacks."""
+    """Return for each scale whether a table is committed, all or in part, runnable here, or what it lacks."""
     found = {}
     for scale in table.scales():
-        if any((committed / paper / f"{table.name}-{scale}").glob("table.*")):
-            found[scale] = "committed"
+        folder = committed / paper / f"{table.name}-{scale}"
+        if (folder / "table.json").exists():
+            cells = read_versioned(folder / "table.json")["outcomes"]
+            whole = all(cell["counts"] or cell["quoted"] for cell in cells)
+            found[scale] = "committed" if whole else "committed in part"
         elif scale == "paper" and not torch.cuda.is_available():
             found[scale] = "needs a GPU"
         else:
