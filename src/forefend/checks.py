@@ -26,7 +26,9 @@ _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at l
 _SEED: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 RANGES = {
     **dict.fromkeys(("batch_size", "epochs", "generator_steps", "images", "processes", "restarts", "size"), _COUNT),
-    **dict.fromkeys(("bisections", "patience", "steps", "weight_decay", "decay", "plateau_factor"), _AT_LEAST_0),
+    **dict.fromkeys(
+        ("bisections", "patience", "pictures", "steps", "weight_decay", "decay", "plateau_factor"), _AT_LEAST_0
+    ),
     **dict.fromkeys(("alpha", "beta", "gamma", "sigma", "clean_weight", "adversarial_weight"), _AT_LEAST_0),
     **dict.fromkeys(("ce_weight", "mse_weight", "pixel_weight", "feature_weight", "discriminator_weight"), _AT_LEAST_0),
     "logit_weight": _AT_LEAST_0,

@@ -71,7 +71,9 @@ def _run(folder: Path, seed: int) -> None:
     defense.save(folder)
     print("[3/3] attacking all three, alone and defended: white-box PGD-20, 2 restarts", flush=True)
     models = [model for name in names for model in with_and_without(defense, name, classifiers[name])]
-    results = evaluate(models, test, suites.curve([Linf(radius) for radius in RADII]), folder=folder, seed=seed)
+    results = evaluate(
+        models, test, suites.curve([Linf(radius) for radius in RADII]), folder=folder, seed=seed, pictures=8
+    )
     print(f"\n{results}\n")
     x, _, _ = test.batch(torch.arange(10))
     with torch.no_grad():

@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--step-size", type=str | None, help="its step, such as 2/255 (else 2.5 radii / steps)")
     parser.add_argument("--restarts", type=int | None, help="its random starts of each image (else 2)")
     parser.add_table()
+    parser.add_argument("--pictures", type=int, default=0, help="failures whose images are kept, for the evidence page")
     parser.add_argument("--processes", type=int | None, help="number of processes (else by the number of free cores)")
     parser.add_evaluation(out="records.jsonl and summary.json")
     options = parser.parse_args(arguments)
@@ -82,7 +83,7 @@ def _run(options: Any, command: list[str]) -> str:
         if count > 1:
             evaluation.known.save(folder)  # for the other processes
         processes.enter_context(joined(count, command))
-        results = evaluation.run(allow_weak=True)  # checked above, on more images
+        results = evaluation.run(allow_weak=True, pictures=options.pictures)  # checked above, on more images
         if process_group().rank:
             return ""
         results.warnings.clear()  # they were printed before the attacks

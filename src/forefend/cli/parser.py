@@ -94,7 +94,11 @@ class Parser(jsonargparse.ArgumentParser):
             if isinstance(given, str) and not Path(given).exists():
                 parsed[name] = spellings.get(re.sub("[-_]", "", given.lower()), given)
         check_numbers(
-            {name: parsed[name] for name in ("images", "batch_size", "processes", "seed", "size") if name in parsed}
+            {
+                name: parsed[name]
+                for name in ("images", "batch_size", "pictures", "processes", "seed", "size")
+                if name in parsed
+            }
         )
         return parsed
 

@@ -1,17 +1,19 @@
-"""`forefend report`: tables of saved results."""
+"""`forefend report`: tables of saved results, and the evidence page of a run."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any, Literal
 
 from forefend.checks import InputError
 from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table of each folder, or update the tables of a document."""
-    parser = Parser("report", "Print the table of an evaluation, from its summary.")
-    parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json")
+    """Print the table of each folder, update the tables of a document, or make an evidence page."""
+    parser = Parser("report", "Print the table of an evaluation, or make the evidence page of a run, from its records.")
+    parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json; for a page, that of a run")
     parser.add_table()
     parser.add_argument("--seeds", action="store_true", help="mean, standard deviation and maximum over the folders")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -20,9 +22,21 @@ def main(arguments: list[str]) -> int:
         type=str | None,
         help="document whose `<!-- table FOLDER -->` and `<!-- study FOLDER -->` blocks are updated",
     )
+    group = parser.add_argument_group("the evidence page of a run")
+    group.add_argument("--html", type=str | None, help="write the page into this file, as HTML unless --format differs")
+    kinds = Literal["html", "json", "markdown", "sarif", "junit"]
+    group.add_argument("--format", type=kinds | None, help="form of the page; without --html it is printed")
+    group.add_argument("--confidence", type=float, default=0.95, help="of the page's intervals, such as 0.99")
+    group.add_argument("--about", type=str | None, help="YAML file: responsible, intended_use, fallback, monitoring")
     options = parser.parse_args(arguments)
+    if options.html or options.format:
+        return _page(options)
     if not options.folders and options.readme is None:
         raise InputError("Nothing to report: name a folder with a summary.json, or a document with --readme.")
+    return _tables(options)
+
+
+def _tables(options: Any) -> int:
     from forefend.evaluation import results
     from forefend.report import tables
     from forefend.runtime import files, formatting
@@ -45,6 +59,27 @@ def main(arguments: list[str]) -> int:
 
         content = tables.renewed(document.read_text(encoding="utf-8"), document.parent)
         files.write(document, output.renewed(content, document.parent).encode())
+    return 0
+
+
+def _page(options: Any) -> int:
+    """Make the evidence page of a run."""
+    from forefend.report.evidence.output import written
+    from forefend.report.evidence.page import evidence
+    from forefend.runtime import files
+
+    if len(options.folders) != 1:
+        raise InputError(f"{len(options.folders)} folders were given, expected that of one run: name it.")
+    if not 0.5 <= options.confidence < 1:
+        raise InputError(f"--confidence is {options.confidence:g}, expected at least 0.5 and below 1, such as 0.95.")
+    kind = options.format or "html"
+    page = evidence(options.folders[0], confidence=options.confidence, about=options.about)
+    content = written(page, kind)
+    if not options.html:
+        sys.stdout.write(content)
+        return 0
+    files.write(Path(options.html), content.encode())
+    print(f"{options.html}: {len(content.encode()) / 1e6:.2f} MB; grade: {page.grade}")
     return 0
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from forefend.checks import InputError, as_integer
 from forefend.data import ImageDataset
-from forefend.evaluation import black_boxes, records, results
+from forefend.evaluation import black_boxes, failure_pictures, records, results
 from forefend.evaluation.clean_accuracy import is_named
 from forefend.evaluation.evaluated_model import EvaluatedModel, as_models
 from forefend.evaluation.given_images import images_for
@@ -46,6 +46,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 250,
     allow_weak: bool = False,
+    pictures: int = 0,
 ) -> Results:
     """Measure the accuracy of models on clean and on attacked images.
 
@@ -64,6 +65,7 @@ def evaluate(
         seed: the seed of the attacks' random starts.
         batch_size: images attacked at once.
         allow_weak: evaluate a classifier that is near chance on clean images too.
+        pictures: the number of failures whose images are kept in the folder, for the evidence page.
 
     Returns:
         Results, a list of `Result`; `print` shows them as a table.
@@ -82,7 +84,7 @@ def evaluate(
     ['none', 'FGSM', 'PGD-20', 'PGD-20 margin', 'worst']
     """
     prepared = prepare(models, data, suite, threat, folder=folder, seed=seed, batch_size=batch_size)
-    return prepared.run(allow_weak=allow_weak)
+    return prepared.run(allow_weak=allow_weak, pictures=as_integer(pictures, "pictures"))
 
 
 @gradients_enabled()
@@ -190,8 +192,8 @@ class Evaluation:
         return [target.model for target in self.targets]
 
     @gradients_enabled()
-    def run(self, *, allow_weak: bool = False) -> Results:
-        """Attack all models and return the results; write the summary where there is a folder."""
+    def run(self, *, allow_weak: bool = False, pictures: int = 0) -> Results:
+        """Attack all models and return the results; write the summary and pictures where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
         found = Results(warnings=self.notes, classes=self.images.classes if is_named(self.images.classes) else ())
         for note in self.notes if not process_group().rank else ():
@@ -199,7 +201,8 @@ class Evaluation:
         with hold(self.folder):
             if self.folder:
                 self.manifest.check(self.folder)  # again, as another evaluation may have ended in the meantime
-            for target, outcome in zip(self.targets, self.outcomes(allow_weak=allow_weak, warn=print), strict=True):
+            outcomes = self.outcomes(allow_weak=allow_weak, warn=print)
+            for target, outcome in zip(self.targets, outcomes, strict=True):
                 model = target.model
                 row = Row(black_boxes.shown_name(model), model.seen, model.defended, len(self.images), self.seed)
                 found += row.count(labels, outcome.verdicts)
@@ -209,8 +212,17 @@ class Evaluation:
                 found.movement[model.title] = {results.label_of(*label): moved for label, moved in pairs if moved}
             if self.folder and not process_group().rank:
                 results.save(self.folder, found)
-                self.manifest.save(self.folder, [_counted(target) for target in self.targets])
+                self.manifest.save(self.folder, [_counted(target) for target in self.targets], **self._told(outcomes))
+                if pictures:
+                    failure_pictures.keep(self, [outcome.verdicts for outcome in outcomes], pictures)
         return found
+
+    def _told(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Return the labels of the images, and the cost of the trials at most."""
+        labels = outcomes[0].clean.labels
+        gradients, forwards = sum(t.gradients() for t in self.trials), sum(t.forwards() for t in self.trials)
+        cost = {"gradients": gradients, "forwards": forwards}  # for an image and model
+        return {"labels": " ".join(str(labels[i]) for i in self.images.index.tolist()), "cost": cost}
 
     def outcomes(self, *, allow_weak: bool, warn: Callable[[str], object]) -> list[Outcome]:
         """Evaluate each model on clean images, and then under each trial; `warn` receives warnings."""

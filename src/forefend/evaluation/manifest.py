@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset
@@ -78,9 +79,9 @@ class Manifest:
                 "another folder, or evaluate the same and more."
             )
 
-    def save(self, folder: Path, counted: Sequence[Counted] = ()) -> None:
-        """Write `evaluation.json` into the folder, with what the rows of each model are counted from."""
-        about = provenance() | ({"counted": [asdict(model) for model in counted]} if counted else {})
+    def save(self, folder: Path, counted: Sequence[Counted] = (), **more: Any) -> None:
+        """Write `evaluation.json` into the folder, with what the rows of each model are counted from, and `more`."""
+        about = provenance() | ({"counted": [asdict(model) for model in counted]} if counted else {}) | more
         write_versioned(folder / "evaluation.json", {**asdict(self), "about": about})
 
     def _missing(self, old: Manifest) -> Iterator[str]:

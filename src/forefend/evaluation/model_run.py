@@ -94,7 +94,7 @@ class Run:
     def _attack(self, attack: Trial, index: Sequence[int]) -> tuple[dict[int, bool], Movement | None]:
         key, images, trial = self.target.key, self.images, str(attack)
         moved = MovedImages(self.target.model.network, images)
-        run = partial(attack.run, self._job(attack, moved))
+        run = partial(attack.run, self.job(attack, moved))
         found = self.store.complete(
             f"{self.target.model.title}: {trial}",
             images,
@@ -118,7 +118,8 @@ class Run:
         everything = recorded | self.store.processes.all_of(moved.found)
         return mean_of([everything[i] for i in index if i in everything])
 
-    def _job(self, trial: Trial, moved: MovedImages) -> Job:
+    def job(self, trial: Trial, moved: MovedImages) -> Job:
+        """Return what the attack of a trial runs with; `moved` receives how far its images are moved."""
         network = self.target.model.network
         return Job(
             name=trial.rng_key,

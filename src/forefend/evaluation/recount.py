@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forefend.checks import InputError
@@ -16,14 +16,27 @@ from forefend.runtime.files import read_versioned
 
 @dataclass(frozen=True)
 class Recount:
-    """The results of one model, counted again, and what they are counted from."""
+    """The results of one model, counted again, and what they are counted from.
+
+    Args:
+        model: which model it is.
+        results: its results.
+        verdicts: for clean images and each trial, whether each image is misclassified, by dataset index.
+        predicted: the class predicted for each clean image, where it was recorded.
+    """
 
     model: Counted
     results: Sequence[Result]
+    verdicts: Sequence[Mapping[int, bool]] = ()
+    predicted: Mapping[int, int] = field(default_factory=dict)
 
 
-def recount(folder: Path) -> list[Recount]:
+def recount(folder: Path, lines: Sequence[Record] | None = None) -> list[Recount]:
     """Count the results of each model of an evaluation from `records.jsonl`; `summary.json` is not read.
+
+    Args:
+        folder: of the evaluation.
+        lines: its records, where they were read before.
 
     Raises:
         InputError: the folder is of no evaluation or of an older version, or records are missing.
@@ -36,13 +49,11 @@ def recount(folder: Path) -> list[Recount]:
         raise InputError(
             f"{folder}/evaluation.json does not say which defense was measured: evaluate again, which reuses records."
         ) from None
-    lines = records.read(folder / "records.jsonl")
-    return [Recount(model, _results(folder, model, index, seed, lines)) for model in models]
+    lines = records.read(folder / "records.jsonl") if lines is None else lines
+    return [_counted(folder, model, index, seed, lines) for model in models]
 
 
-def _results(
-    folder: Path, model: Counted, index: Sequence[int], seed: int, lines: Sequence[Record]
-) -> Sequence[Result]:
+def _counted(folder: Path, model: Counted, index: Sequence[int], seed: int, lines: Sequence[Record]) -> Recount:
     clean = _verdicts(lines, model.key, CLEAN, seed)
     found = [_complete(folder, model.classifier, CLEAN, index, clean)]
     lost = {number: True for number in index if clean[number]}
@@ -50,7 +61,12 @@ def _results(
         verdicts = _verdicts(lines, model.key, identity, seed) | lost
         found.append(_complete(folder, model.classifier, name, index, verdicts))
     labels = [(CLEAN, "", 0.0), *((name, norm, radius) for name, norm, radius, _ in model.trials)]
-    return Row(model.classifier, model.seen, model.defended, len(index), seed).count(labels, found)
+    row = Row(model.classifier, model.seen, model.defended, len(index), seed)
+    predicted: dict[int, int] = {}
+    for line in lines:
+        if (line.model, line.trial, line.seed) == (model.key, CLEAN, seed):
+            predicted |= dict(zip(line.index, line.predicted, strict=False))
+    return Recount(model, row.count(labels, found), found, predicted)
 
 
 def _verdicts(lines: Sequence[Record], key: str, trial: str, seed: int) -> dict[int, bool]:

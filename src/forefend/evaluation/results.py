@@ -239,6 +239,15 @@ def load(folder: Path) -> Results:
     if inside and not (folder / "summary.json").exists():
         raise InputError(f"{folder} is a run, and its evaluations are {', '.join(inside)}: give one of them.")
     records.read(folder / "records.jsonl")  # names lines that were edited
+    return read_summary(folder)
+
+
+def read_summary(folder: Path) -> Results:
+    """Read `summary.json` alone.
+
+    Raises:
+        InputError: there is none, or it is not one of ours.
+    """
     rows = read_rows(folder / "summary.json", Result)
     held = read_versioned(folder / "summary.json")
     held = held if isinstance(held, dict) else {}

@@ -39,7 +39,7 @@ def page_of(text: str) -> Page:
         Notice("missing", text, text),
         Table([text], [[text], [Mark("failed", text)], [Link(text, "https://example.org")]], text),
         Facts([(text, text)]),
-        Verdict(text, [Tile(text, text, text)]),
+        Verdict(text, text, [Tile(text, text, text)]),
         Figure(text, text, charts.curves({text: [(0, 1, 1, 1), (1, 0.5, 0.4, 0.6)]}, text, text), text),
         Figure(text, text, charts.heat_map([text], [text], {(0, 0): 0.5}, [(0, 0)])),
         Figure(text, text, charts.bars([text], {text: [0.5]}, text)),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from forefend.checks import InputError
 from forefend.runtime.files import read_versioned, write_versioned
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -90,6 +91,25 @@ class CheckReport(list[CheckResult]):
         """Write the report into a JSON file that holds one report for each model."""
         reports = read_versioned(path).get("reports", {}) if path.exists() else {}
         write_versioned(path, {"reports": reports | {self.model: self.to_json()}})
+
+
+def reports_in(path: Path) -> list[CheckReport]:
+    """Return the reports that `CheckReport.save` wrote into a file, one for each model.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        return [_report(held) for held in read_versioned(path)["reports"].values()]
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} holds no reports of checks: run forefend check again.") from None
+
+
+def _report(held: dict[str, Any]) -> CheckReport:
+    results = [CheckResult(**one) for one in held["checks"]]
+    if any(result.status not in _MARKS or type(result.check) is not str for result in results):
+        raise TypeError
+    return CheckReport(results, str(held["model"]), str(held["threat"]), int(held["images"]))
 
 
 def _lines(result: CheckResult) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from forefend.checks import InputError
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
 from forefend.runtime.formatting import markdown_table, percent, text_table
@@ -137,3 +138,23 @@ class TransferMatrix:
             cells = [found.get((row, classifier), "–") for classifier in self.classifiers]
             rows.append([attack or "none", source or "–", behind or "–", *cells])
         return ["attack", "crafted on", "behind", *titles], rows
+
+
+def matrix_in(path: Path) -> TransferMatrix:
+    """Return the matrix that `TransferMatrix.save` wrote into a file.
+
+    Raises:
+        InputError: the file holds something else, or a share outside [0, 1].
+    """
+    try:
+        held = files.read_versioned(path)
+        names = [field.name for field in fields(Cell)]
+        cells = [Cell(**{name: one[name] for name in names}) for one in held["cells"]]
+        if not cells or any(not 0 <= cell.low <= cell.high <= 1 or not 0 <= cell.accuracy <= 1 for cell in cells):
+            raise ValueError
+        about = {name: held[name] for name in ("defense", "data")}
+        return TransferMatrix(cells, str(held["threat"]), int(held["seed"]), about, list(held["warnings"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} holds no transfer matrix: run forefend transfer again.") from None

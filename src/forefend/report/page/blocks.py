@@ -129,9 +129,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The sentence that a page begins with, and the numbers that it rests on."""
+    """The sentence that a page begins with, what it rests on in words, and its numbers."""
 
     sentence: str
+    details: str
     tiles: Sequence[Tile]
 
 

@@ -41,7 +41,7 @@ def curves(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str, das
         axis.fill_between(places, low, high, color=color, alpha=0.14, linewidth=0)
     axis.set(xlabel=x_label, ylabel=y_label, ylim=(-2, 102))
     axis.grid(color=LINE, linewidth=0.8)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK, handlelength=2.6)
     return _svg(figure)
 
 
@@ -89,7 +89,7 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel=x_label, xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     axis.grid(color=LINE, linewidth=0.8, axis="x")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK, handlelength=2.6)
     return _svg(figure)
 
 
@@ -106,6 +106,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     figure.patch.set_alpha(0)
     axis = figure.subplots()
     axis.patch.set_alpha(0)
+    axis.set_axisbelow(True)
     axis.tick_params(colors=SOFT, labelsize=9)
     for label in (axis.xaxis.label, axis.yaxis.label):
         label.set_color(SOFT)

@@ -55,6 +55,7 @@ def _block(block: Block) -> Iterator[str]:
         yield markdown_table(["", ""], [[escaped(name), _cell(value)] for name, value in block.rows])
     elif isinstance(block, Verdict):
         yield f"**{escaped(block.sentence)}**"
+        yield escaped(block.details)
         yield markdown_table(["", "", ""], [[*map(escaped, (t.label, t.value, t.note))] for t in block.tiles])
     elif isinstance(block, Figure):
         yield f"*{escaped(block.title)}*: {escaped(block.alt)}"
