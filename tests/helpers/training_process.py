@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from helpers.told_tracker import ToldTracker
 from helpers.torchrun import fail_unless_parted
 from helpers.toy_networks import toy_cast, toy_images, train, with_roles_of
 from safetensors.torch import save_file
@@ -68,13 +69,14 @@ def stopped(folder: Path, accelerator: Accelerator) -> Networks:
             os.kill(os.getpid(), signal.SIGTERM)
         return x
 
+    told = ToldTracker(folder / f"told-{accelerator.process_index}")
     with contextlib.suppress(Interrupted):
         networks = with_roles_of(PAIR, toy_cast(batch_norm=False))
-        fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder), augment=ask)
+        fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder), augment=ask, track=told)
         raise RuntimeError("training did not stop")
     accelerator.wait_for_everyone()
     networks = with_roles_of(PAIR, toy_cast(batch_norm=False))
-    fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder))
+    fit(PAIR, toy_images(), networks, accelerator=accelerator, run=Run(folder), track=told)
     return networks
 
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers import training_process
+from helpers.told_tracker import ToldTracker
 from helpers.torchrun import in_two_processes
 from helpers.toy_networks import Stopping, preprocessor, same, toy_cast, toy_images, train, trained
 from safetensors.torch import load_file
@@ -295,6 +296,8 @@ def test_fit_in_two_processes_matches_one(tmp_path: Path) -> None:
     assert same(list(first["stopped"].values()), list(first["plain"].values()))
     assert same(list(first["apart"].values()), list(first["batchnorm"].values()))
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 2
+    assert ToldTracker(tmp_path / "told-0").steps() == [3, 6]  # of the main process alone
+    assert not (tmp_path / "told-1").exists()
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "foolbox": ("foolbox", "blackbox", "HopSkipJump and Boundary, in the suite black-box"),
     "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
     "huggingface-hub": ("huggingface_hub", "hub", "defenses from and to huggingface.co"),
+    "tensorboard": ("tensorboard", "track", "trainings that are followed in TensorBoard"),
     "ray": ("ray", "cluster", "studies on a Ray cluster"),
     "submitit": ("submitit", "cluster", "studies as Slurm jobs"),
 }

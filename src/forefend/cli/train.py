@@ -43,6 +43,7 @@ from forefend.training.config import TrainingConfig, uses_single_steps
 from forefend.training.crafting import ATTACK_COPIES
 from forefend.training.inner_attacks import ATTA, INNER_ATTACKS
 from forefend.training.run_guides import copy_guides, guide_entries
+from forefend.training.trackers import TRACKERS, check_trackers
 from forefend.training.trainer import fit
 
 AUGMENTATIONS: dict[str, Augment | None] = {"none": None, "crop-flip": random_crop_flip}
@@ -129,6 +130,8 @@ def _add_training_options(parser: Parser) -> None:
     group.add_argument("--atta-noise", type=float, default=0.0, help="noise on the starts of atta, in radii")
     group.add_argument("--ema", type=float | None, help="decay of an average of the weights, such as 0.995")
     group.add_argument("--ema-statistics", type=int | None, help="batches that estimate BatchNorm for that average")
+    trackers = f"trackers that follow the training: {', '.join(TRACKERS)}"
+    group.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
     share = "share of the training images, held out to choose the epoch that resists PGD best (else the last)"
     group.add_argument("--keep-best", type=float | None, help=share)
 
@@ -137,6 +140,7 @@ def _run(name: str, options: Any) -> Path:
     """Train with the recipe called `name`; return the folder of the run."""
     accelerator = accelerator_of(options.device)
     choose_threads()
+    check_trackers(options.track, name)
     load = split_loader(options)
     recipe = _recipe(name, options)
     config = training_options(recipe, options)
@@ -177,6 +181,7 @@ def _run(name: str, options: Any) -> Path:
             augment=augment,
             accelerator=accelerator,
             config=config,
+            track=options.track,
         )
         if accelerator.is_main_process:
             _save(trained, networks.classifier, images, folder, options, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ from forefend.training.checkpoint import manifest
 from forefend.training.config import TrainingConfig
 from forefend.training.crafting import CraftingView
 from forefend.training.ema import averaged
+from forefend.training.examples import examples
 from forefend.training.loop import Loop
 from forefend.training.mixed_precision import mixed_precision
 from forefend.training.sanity import check_roles, check_trainables, check_trained
+from forefend.training.trackers import check_trackers
+from forefend.training.tracking import Tracking
 from forefend.training.training_log import TrainingLog
 
 
@@ -48,6 +52,7 @@ def fit(
     accelerator: Accelerator | None = None,
     checkpoint_every: float = 60.0,
     config: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
+    track: Any = (),
 ) -> nn.Module:
     """Train networks in place with a recipe, and return the result.
 
@@ -66,6 +71,8 @@ def fit(
             first one.
         checkpoint_every: seconds between checkpoints; there is also one after each epoch.
         config: options that do not depend on the recipe.
+        track: trackers that follow the run's log: `tensorboard`, `wandb`, `mlflow` or `trackio`, or trackers of
+            accelerate, one or several. They change nothing of the training.
 
     Returns:
         The `Defense` with its card if a preprocessor was trained, else the classifier; in eval mode, without parameter
@@ -73,7 +80,7 @@ def fit(
 
     Raises:
         InputError: a hyper-parameter is out of range, a network does not fit, the run belongs to another training,
-            catastrophic overfitting was detected, or the loss is not finite.
+            a tracker is unknown, catastrophic overfitting was detected, or the loss is not finite.
         Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint saved.
     """
     check_type(recipe, Recipe, "fit's recipe")
@@ -83,6 +90,7 @@ def fit(
     seed = as_integer(seed, "seed")
     recipe.check()
     config.check(recipe)
+    trackers = check_trackers(track, run)
     run = run_in(run) if run else None
     accelerator = accelerator or accelerator_on()
     leave_group_at_exit()
@@ -91,7 +99,8 @@ def fit(
     guides = [guide.state_digest() for guide in networks.guides]
     loop = _loop(recipe, data, networks, config, seed=seed, augment=augment, accelerator=accelerator)
     training = manifest(recipe, data, networks, seed=seed, config=config) if run else {}
-    log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator)
+    tracking = Tracking(run, trackers, training) if run and trackers else None
+    log = TrainingLog(run, loop.trainables, loop.state, loop.average, training, loop.batches, accelerator, tracking)
     with (
         log.resumed(),
         use_threads(loop.state.threads or None),
@@ -132,6 +141,8 @@ def _run(loop: Loop, train: Networks, log: TrainingLog, received: list[int], che
                 loop.merge()
                 log.save()
                 saved = time.monotonic()
+            if ended:  # after the checkpoint, so that no tracker is told of steps that are repeated
+                log.track(partial(examples, loop))
             if stop:
                 raise Interrupted(f"stopped after step {state.step} of {batches.steps}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from forefend.runtime.progress import Progress
 from forefend.runtime.run_folder import Run
 from forefend.training import checkpoint
 from forefend.training.batches import Batches
+from forefend.training.tracking import Pictures, Tracking
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class TrainingLog:
         average: the average of the weights, if there is one.
         manifest: which training it is.
         batches: the batches, for their number.
-        accelerator: device and processes; the main process writes and prints.
+        accelerator: device and processes; the main process writes, prints and tells the trackers.
+        tracking: the trackers; None for none.
     """
 
     run: Run | None
@@ -43,17 +45,20 @@ class TrainingLog:
     manifest: Mapping[str, Any]
     batches: Batches
     accelerator: Accelerator
+    tracking: Tracking | None = None
 
     @contextmanager
     def resumed(self) -> Iterator[None]:
-        """Hold the folder, and load the checkpoint, if there is one.
+        """Hold the folder, load the checkpoint, if there is one, and start the trackers.
 
         Raises:
             InputError: another training writes to the folder, or the checkpoint cannot be resumed.
         """
-        with locked(self.run.folder) if self.run and self.accelerator.is_main_process else nullcontext():
+        main = self.accelerator.is_main_process
+        with locked(self.run.folder) if self.run and main else nullcontext():
             self._resume()
-            yield
+            with self.tracking.started(self.state.step) if self.tracking and main else nullcontext():
+                yield
 
     def _resume(self) -> None:
         if self.run is None:
@@ -74,20 +79,31 @@ class TrainingLog:
             checkpoint.save(path, self.trainables, state, average=self.average, manifest=self.manifest)
 
     def end_epoch(self, measured: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
-        """Log the epoch's mean losses, the monitor's accuracies and those on held-out images."""
+        """Log the epoch's mean losses, its last learning rates, the monitor's and the held-out accuracies."""
         state, epoch = self.state, self.state.step // self.batches.per_epoch
         means = {name: total / count for name, (total, count) in state.losses.items()}
         state.losses.clear()
         if not self.accelerator.is_main_process:
             return
         if self.run:
-            self.run.log(epoch=epoch, step=state.step, loss=means, **measured)
+            self.run.log(epoch=epoch, step=state.step, loss=means, lr=self._learning_rates(), **measured)
         words = ", ".join(f"{name} loss {mean:.4f}" for name, mean in means.items())
         words += "".join(f", {name} {share:.1%}" for name, share in measured.get("accuracy", {}).items())
         if held := measured.get("held_out"):
             words += f", robust on {held['images']} held-out images {held['robust']:.1%}"
         progress.note(words)
         progress.print(f"epoch {epoch}/{self.batches.epochs}: {words}, {duration(progress.remaining)} left")
+
+    def track(self, pictures: Callable[[], Pictures]) -> None:
+        """Tell the trackers of the epochs that the checkpoint holds."""
+        if self.tracking and self.accelerator.is_main_process:
+            self.tracking.tell(pictures)
+
+    def _learning_rates(self) -> dict[str, float]:
+        return {
+            name: max(group["lr"] for group in trainable.optimizer.param_groups)
+            for name, trainable in self.trainables.items()
+        }
 
     def end(self) -> None:
         """Say which epoch was kept, and how it was chosen; also in the folder of the run."""
