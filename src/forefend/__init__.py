@@ -64,6 +64,8 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.models.freezing import frozen as frozen
     from forefend.models.guide import Guide as Guide
     from forefend.models.optimized_copy import optimized_copy as optimized_copy
+    from forefend.models.signature import sign as sign
+    from forefend.models.signature import verify as verify
     from forefend.recipes.base import Batch as Batch
     from forefend.recipes.base import Networks as Networks
     from forefend.recipes.base import Recipe as Recipe
@@ -119,6 +121,7 @@ _SOURCES = {
     "models.guide": ("Guide",),
     "models.defense_readme": ("Measured",),
     "models.optimized_copy": ("optimized_copy",),
+    "models.signature": ("sign", "verify"),
     "recipes.base": ("Batch", "Networks", "Recipe", "Trainable"),
     "recipes.ensemble": ("every", "in_turn", "sampled"),
     "report.measured": ("measured",),

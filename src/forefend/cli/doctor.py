@@ -31,6 +31,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
     "huggingface-hub": ("huggingface_hub", "hub", "defenses from and to huggingface.co"),
     "tensorboard": ("tensorboard", "track", "trainings that are followed in TensorBoard"),
+    "model-signing": ("model_signing", "sign", "signatures of defense folders"),
     "ray": ("ray", "cluster", "studies on a Ray cluster"),
     "submitit": ("submitit", "cluster", "studies as Slurm jobs"),
 }

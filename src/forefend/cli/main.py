@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "corruptions": ("forefend.cli.corruptions", "measure accuracy on corrupted images"),
     "reproduce": ("forefend.cli.reproduce", "run a table or figure of one of the papers beside its numbers"),
     "export": ("forefend.cli.export", "write a defense as ONNX or .pt2, or as a folder with a model card"),
+    "sign": ("forefend.cli.sign", "sign a defense folder with a private key"),
+    "verify": ("forefend.cli.verify", "check the signature of a defense folder"),
     "latency": ("forefend.cli.latency", "time classifiers with and without a defense"),
     "runs": ("forefend.cli.runs", "list the runs in a folder, with their state and best numbers"),
     "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from forefend.checks import InputError
 from forefend.runtime.files import check_regular, content_digest, read_versioned, write, write_versioned
 
@@ -55,3 +57,17 @@ def read_weights(path: Path, sha256: str | None) -> bytes:
     if sha256 is not None and hashlib.sha256(weights).hexdigest() != sha256:
         raise InputError(f"{path} is damaged, or holds other weights than its card was written for: restore the file.")
     return weights
+
+
+def check_weights(network: nn.Module, file: Path) -> None:
+    """Refuse weights that were read from a file and hold NaN, infinite numbers, or only zeros.
+
+    Raises:
+        InputError: they do.
+    """
+    weights = dict(network.named_parameters())
+    broken = [name for name, tensor in network.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(f"{file} holds NaN or infinite numbers in {broken[0]}: copy the file again, or train again.")
+    if weights and not any(bool(tensor.any()) for tensor in weights.values()):
+        raise InputError(f"{file} holds only zeros: copy the file again, or train again.")

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.models import defense_readme, preprocessors, release
-from forefend.models.card_file import read_card_file, read_weights, write_card
+from forefend.models.card_file import check_weights, read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.defense_readme import Measured
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import check_module
 from forefend.models.guide import Guide
+from forefend.models.signature import verify
 from forefend.runtime.files import content_digest
 from forefend.runtime.labels import labeled
 
@@ -71,8 +72,7 @@ class Defense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the images for a classifier, of the shape of `x`."""
-        x_out: Tensor = self.preprocessor(x)
-        return x_out
+        return self.preprocessor(x)
 
     def has_seen(self, classifier: nn.Module) -> bool:
         """Return whether the classifier was one of its guides, by fingerprint.
@@ -125,7 +125,13 @@ class Defense(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        public_key: str | Path | None = None,
     ) -> Defense:
         """Load a folder that `save_pretrained` wrote, or fetch one from huggingface.co, in eval mode.
 
@@ -134,14 +140,15 @@ class Defense(nn.Module):
             revision: branch, tag or commit of the repository.
             token: an access token, for a private repository.
             local_files_only: use the local cache alone.
+            public_key: as for `load`.
 
         Raises:
             InputError: `load` refuses the folder, or the repository cannot be fetched.
         """
         if Path(name).is_dir():
-            return load(name)
+            return load(name, public_key=public_key)
         options = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
-        return load(release.fetched(str(name), not local_files_only, **options))
+        return load(release.fetched(str(name), not local_files_only, **options), public_key=public_key)
 
     def push_to_hub(
         self,
@@ -250,22 +257,25 @@ def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[
     return f
 
 
-def load(folder: str | Path, *, download: bool = False) -> Defense:
+def load(folder: str | Path, *, download: bool = False, public_key: str | Path | None = None) -> Defense:
     """Load the defense of a run folder or of a folder written by `Defense.save`, in eval mode.
 
     Args:
         folder: the folder, or `hf:OWNER/NAME` for a repository of huggingface.co.
         download: fetch a repository that is not in the local cache.
+        public_key: a file with the key that must have signed the folder; by default no signature is asked for.
 
     Raises:
         InputError: the folder holds no defense, its card was edited, its weights are damaged, NaN, all zero, or
-            other weights, or a file differs from its digest in `release.json`.
+            other weights, a file differs from its digest in `release.json`, or the key did not sign the folder.
     """
     if not isinstance(folder, str | PathLike):
         raise InputError(f"The folder of the defense is {folder!r}, expected a path: give that of a training run.")
     if str(folder).startswith("hf:"):
         folder = release.fetched(str(folder).removeprefix("hf:"), download)
     folder = Path(folder)
+    if public_key is not None:
+        verify(folder, public_key)
     release.check_release(folder)
     if not (folder / "defense.json").exists():
         raise InputError(f"{folder} holds no defense.json: give a folder that forefend train or Defense.save wrote.")
@@ -286,14 +296,5 @@ def load(folder: str | Path, *, download: bool = False) -> Defense:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}/weights.safetensors does not fit {card.architecture} ({reason}).") from None
-    _check_weights(preprocessor, folder / "weights.safetensors")
+    check_weights(preprocessor, folder / "weights.safetensors")
     return Defense(preprocessor, card, verified=sha256 is not None).eval()
-
-
-def _check_weights(preprocessor: nn.Module, file: Path) -> None:
-    weights = dict(preprocessor.named_parameters())
-    broken = [name for name, tensor in preprocessor.state_dict().items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise InputError(f"{file} holds NaN or infinite numbers in {broken[0]}: copy the file again, or train again.")
-    if weights and not any(bool(tensor.any()) for tensor in weights.values()):
-        raise InputError(f"{file} holds only zeros: copy the file again, or train again.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from forefend.models.classifiers.sources.hub import folder_of_repository
 from forefend.runtime.files import check_regular, provenance, read_versioned, write, write_versioned
 
 RELEASE = "release.json"
+SIGNATURE = "model.sig"
 CARDS = ("defense.json", WEIGHTS)
-PATTERNS = ("*.json", "*.safetensors", "README.md")  # the only files that are fetched
+PATTERNS = ("*.json", "*.safetensors", "README.md", SIGNATURE)  # the only files that are fetched
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -39,6 +40,7 @@ def write_release(folder: Path, contents: Mapping[str, bytes], license_name: str
         contents: what else to write, by the name of the file.
         license_name: SPDX name of the license of the weights; empty for none.
     """
+    (folder / SIGNATURE).unlink(missing_ok=True)  # of what was there
     for name, content in contents.items():
         write(folder / name, content)
     digests = {name: _digest(folder / name) for name in sorted({*CARDS, *contents})}
@@ -46,14 +48,17 @@ def write_release(folder: Path, contents: Mapping[str, bytes], license_name: str
     write_versioned(folder / RELEASE, {"versions": versions, "license": license_name, "files": digests})
 
 
-def check_release(folder: Path) -> None:
+def check_release(folder: Path) -> Collection[str]:
     """Compare each file of a folder with its digest in `release.json`; a folder without one passes.
+
+    Returns:
+        The names of these files.
 
     Raises:
         InputError: a file is missing, or was changed since the folder was written.
     """
     if not (folder / RELEASE).exists():
-        return
+        return []
     held = read_versioned(folder / RELEASE)
     digests = held.get("files") if isinstance(held, dict) else None
     if not isinstance(digests, dict) or not set(CARDS) <= digests.keys() or any(Path(n).name != n for n in digests):
@@ -66,6 +71,7 @@ def check_release(folder: Path) -> None:
                 f"{folder}/{name} is not the file that was released (its SHA-256 differs from {RELEASE}): copy the "
                 "folder again."
             )
+    return digests
 
 
 def fetched(repository: str, download: bool, **options: Any) -> Path:
