@@ -22,7 +22,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     started, folder = time.monotonic(), Path(options.out)
     _run(folder, options.seed)
-    print(f"{time.monotonic() - started:.0f} s; picture: {folder}/picture.png, records: {folder}/records.jsonl\nnext:")
+    seconds = f"{time.monotonic() - started:.0f} s"
+    print(f"{seconds}; picture: {folder}/picture.png, records: {folder}/records.jsonl")
+    print(f"open the evidence page in a browser: {folder}/report.html\nnext:")
     word = sys.argv[0] if Path(sys.argv[0]).name == "forefend" else "python -m forefend"
     print(f"  {word} evaluate {folder} --suite quick --threat Linf:0.15")
     print(f"  {word} train rtfe --data digits --guides mlp resnet20 --train-missing --threat Linf:0.15 --epochs 20")
@@ -43,7 +45,9 @@ def _run(folder: Path, seed: int) -> None:
     from forefend.recipes.base import Networks
     from forefend.recipes.hyperparameters import build
     from forefend.report import plots
-    from forefend.runtime import run_folder
+    from forefend.report.evidence.page import evidence
+    from forefend.report.page.html import to_html
+    from forefend.runtime import files, run_folder
     from forefend.runtime.distributed import accelerator_on
     from forefend.threat_models.lp import Linf
     from forefend.training.artifacts import training_config
@@ -78,3 +82,4 @@ def _run(folder: Path, seed: int) -> None:
     x, _, _ = test.batch(torch.arange(10))
     with torch.no_grad():
         plots.picture(folder / "picture.png", x, defense(x), results)
+    files.write(folder / "report.html", to_html(evidence(folder)).encode())

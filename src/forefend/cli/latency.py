@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Measure each classifier alone and behind the defense, and print a table."""
+    """Measure each classifier alone and behind the defense, print a table, and record it in the run."""
     parser = Parser("latency", "Time classifiers with and without a defense; say what memory they take.")
     parser.add_models()
     parser.add_argument("--images", type=int | None, default=32, help="test images to time")
@@ -29,6 +30,7 @@ def _measured(options: Any) -> str:
     from forefend.evaluation.given_images import images_for
     from forefend.evaluation.latency import as_json, latency, table
     from forefend.models.freezing import device_of
+    from forefend.runtime.files import write_json
     from forefend.runtime.threads import choose_threads
 
     choose_threads()
@@ -37,4 +39,6 @@ def _measured(options: Any) -> str:
     resolve_models.move_to_device([model.network for model in models], options.device)
     x, _, _ = images_for(models, images).batch(torch.arange(len(images)))
     found = [latency(model.network, x.to(device_of(model.network)), model.title) for model in models]
+    if options.run:
+        write_json(Path(options.run) / "latency.json", as_json(found))
     return json.dumps(as_json(found), indent=1) if options.json else table(found)

@@ -66,7 +66,7 @@ def keep(evaluation: Evaluation, verdicts: Sequence[Sequence[Mapping[int, bool]]
     """Attack some images again that an attack misled, and write them beside the records.
 
     The attack gives the same images again, as its random numbers depend on the image alone. The model is the first that
-    is defended, else the first; the attack the one that misled most of its images.
+    is defended, else the first; the attack the one of least radius that misled enough of its images.
 
     Args:
         evaluation: a finished evaluation with a folder.
@@ -80,7 +80,8 @@ def keep(evaluation: Evaluation, verdicts: Sequence[Sequence[Mapping[int, bool]]
     place = next((i for i, target in enumerate(evaluation.targets) if target.model.defended), 0)
     target, (clean, *attacked) = evaluation.targets[place], verdicts[place]
     misled = [[index for index, wrong in own.items() if wrong and not clean[index]] for own in attacked]
-    best = max(range(len(misled)), key=lambda trial: len(misled[trial]), default=None)
+    ranks = [(-min(len(own), count), trial.threat.radius) for own, trial in zip(misled, target.trials, strict=True)]
+    best = min(range(len(ranks)), key=ranks.__getitem__, default=None)
     if best is None or not misled[best]:
         return False
     found = _again(evaluation, target, target.trials[best], sorted(misled[best])[:count])

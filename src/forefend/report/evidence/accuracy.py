@@ -8,7 +8,19 @@ from forefend.report.evidence.evaluations import FoundEvaluation
 from forefend.report.evidence.headline import share_of, verdict_of
 from forefend.report.evidence.sources import Sources
 from forefend.report.page import charts
-from forefend.report.page.blocks import COMPLETE, MISSING, PARTIAL, Block, Cell, Figure, Notice, Section, Table, Text
+from forefend.report.page.blocks import (
+    COMPLETE,
+    MISSING,
+    PARTIAL,
+    Block,
+    Cell,
+    Figure,
+    Heading,
+    Notice,
+    Section,
+    Table,
+    Text,
+)
 
 
 def section(sources: Sources) -> Section:
@@ -16,7 +28,12 @@ def section(sources: Sources) -> Section:
     found: list[Block] = []
     attacked = [one for one in sources.evaluations if any(result.norm for result in one.results)]
     for one in attacked:
-        found += [Text(f"{one.folder.name}: {_about(one)}"), *_curves(one, sources.confidence), _table(one, sources)]
+        found += [
+            Heading(one.folder.resolve().name),
+            Text(_about(one)),
+            *_curves(one, sources.confidence),
+            _table(one, sources),
+        ]
     if not attacked:
         found.append(
             Notice(MISSING, "No evaluation attacked this run.", commands.evaluate(sources, verdict_of(sources)))

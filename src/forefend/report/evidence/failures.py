@@ -59,7 +59,8 @@ def _row(held: FailurePictures, number: int) -> tuple[Sequence[Picture], str]:
         Picture(png(pixels), f"Image {index}, class {label}: {text}")
         for pixels, text in zip((clean, attacked, processed, difference), what, strict=True)
     ]
-    answers = f"image {index}: {label}; clean → {held.answered_clean[number]}, attacked → {held.answered[number]}"
+    before, after = held.answered_clean[number], held.answered[number]
+    answers = f"Image {index}, class {label}: answered {before} when clean, {after} when attacked."
     return pictures, answers
 
 

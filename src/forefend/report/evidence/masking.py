@@ -7,7 +7,19 @@ from forefend.evaluation.gradient_masking.check_report import PASSED, SKIPPED, C
 from forefend.report.evidence import commands
 from forefend.report.evidence.headline import verdict_of
 from forefend.report.evidence.sources import Sources
-from forefend.report.page.blocks import COMPLETE, FAILED, MISSING, Block, Cell, Mark, Notice, Section, Table, Text
+from forefend.report.page.blocks import (
+    COMPLETE,
+    FAILED,
+    MISSING,
+    Block,
+    Cell,
+    Heading,
+    Mark,
+    Notice,
+    Section,
+    Table,
+    Text,
+)
 
 GRADIENTS, UNSTABLE, SILENT = "unavailable gradients", "unstable predictions", "silent success"
 INCOMPLETE, TRANSFER, UNBOUNDED = "incomplete optimization", "transfer failure", "unbounded-attack failure"
@@ -43,7 +55,8 @@ def section(sources: Sources) -> Section:
         text = "No check was run. A robust accuracy may come from gradients that mislead attacks; only checks can tell."
         return Section("checks", title, [Notice(MISSING, text, command)], MISSING)
     found: list[Block] = [Text(_about(report)) for report in sources.checks[:1]]
-    found += [_table(report) for report in sources.checks]
+    for report in sources.checks:
+        found += [Heading(f"{report.model}: {_count(report)}"), _table(report)]
     grade = FAILED if any(not report.passed for report in sources.checks) else COMPLETE
     lead = "A failed check shows that an accuracy is not to be trusted. Passed checks show that no sign was found."
     return Section("checks", title, found, grade, lead)
@@ -71,6 +84,9 @@ def _table(report: CheckReport) -> Table:
     ]
     heading = ["check", "", "measured", "required", "failure"]
     heading += ["what to do"] if any(one.failed for one in report) else []
+    return Table(heading, rows)
+
+
+def _count(report: CheckReport) -> str:
     failed, skipped = (sum(result.status == status for result in report) for status in (CHECK_FAILED, SKIPPED))
-    caption = f"{report.model}: {len(report) - failed - skipped} passed, {failed} failed, {skipped} skipped."
-    return Table(heading, rows, caption)
+    return f"{len(report) - failed - skipped} passed, {failed} failed, {skipped} skipped"

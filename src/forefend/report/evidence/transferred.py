@@ -9,7 +9,7 @@ from forefend.report.evidence.evaluations import z_of
 from forefend.report.evidence.headline import verdict_of
 from forefend.report.evidence.sources import Sources
 from forefend.report.page import charts
-from forefend.report.page.blocks import COMPLETE, MISSING, Block, Cell, Figure, Notice, Section, Share, Table
+from forefend.report.page.blocks import COMPLETE, MISSING, Block, Cell, Figure, Heading, Notice, Section, Share, Table
 
 
 def section(sources: Sources) -> Section:
@@ -20,9 +20,10 @@ def section(sources: Sources) -> Section:
         return Section("transfer", "Transfer between models", [Notice(MISSING, text, command)], MISSING)
     found: list[Block] = []
     for name, matrix in sources.transfers.items():
+        found.append(Heading(name))
         found += [Figure(*_figure(matrix, attack)) for attack in matrix.attacks]
         found += [
-            _table(name, matrix, sources.confidence),
+            _table(matrix, sources.confidence),
             *(Notice("partial", warning) for warning in matrix.warnings),
         ]
     lead = "Rows are the classifiers behind the defense; columns say on which model the images were crafted."
@@ -51,7 +52,7 @@ def _column(source: str, behind: str) -> str:
     return f"{source} + defense" if behind == DEFENDED else f"{source} + {behind}" if behind else source
 
 
-def _table(name: str, matrix: TransferMatrix, confidence: float) -> Table:
+def _table(matrix: TransferMatrix, confidence: float) -> Table:
     z = z_of(confidence)
     rows: list[list[Cell]] = []
     held = {(cell.row, cell.classifier): cell for cell in matrix.cells}
@@ -67,5 +68,5 @@ def _table(name: str, matrix: TransferMatrix, confidence: float) -> Table:
         )
     titles = [f"{classifier} ({'seen' if seen else 'unseen'})" for classifier, seen in matrix.classifiers.items()]
     about = f"{matrix.about['data']}, seed {matrix.seed}, n={matrix.cells[0].n}"
-    caption = f"{name}: accuracy in %, [{100 * confidence:g} % Wilson interval]; {about}. Bold: white box."
+    caption = f"Accuracy in %, [{100 * confidence:g} % Wilson interval]; {about}. Bold: white box."
     return Table(["attack", "crafted on", "behind", *titles], rows, caption)

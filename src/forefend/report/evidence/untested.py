@@ -9,14 +9,14 @@ from forefend.report.evidence import commands
 from forefend.report.evidence.headline import AUTOATTACK, Verdict, accesses, verdict_of
 from forefend.report.evidence.sources import Sources
 from forefend.report.evidence.verdict import ENOUGH
-from forefend.report.page.blocks import Section, Table
+from forefend.report.page.blocks import Cell, Code, Section, Table
 
 Gap = tuple[str, str, str]  # what, why it matters, the command that would test it
 
 
 def section(sources: Sources) -> Section:
     """Return every question that no record of the run answers."""
-    rows = [list(gap) for gap in gaps(sources)]
+    rows: list[list[Cell]] = [[what, why, Code(command)] for what, why, command in gaps(sources)]
     heading = ["not tested", "what this leaves open", "command"]
     lead = "What is listed here may lower the numbers of this page, and nothing in it says by how much."
     return Section("untested", "What was not tested", [Table(heading, rows)], lead=lead)

@@ -41,10 +41,10 @@ def sentence(sources: Sources, verdict: Verdict) -> str:
     who = (
         f"the weakest of {many} classifiers, {weakest.classifier}," if many > 1 else f"classifier {weakest.classifier}"
     )
-    behind = " behind the defense" * verdict.defended
+    radius, behind = verdict.threat.split(" ")[1], " behind the defense" * verdict.defended
     before = f", and {weakest.robust_alone.percent} % without the defense" if weakest.robust_alone else ""
     return (
-        f"Against a {verdict.knowledge} and may {allowed.format(verdict.threat.split(' ')[1])}, {who}{behind} classifies "
+        f"Against a {verdict.knowledge} and may {allowed.format(radius)}, {who}{behind} classifies "
         f"{in_words(weakest.robust, sources.confidence)} of the images correctly{before}."
     )
 
@@ -54,11 +54,11 @@ def details(verdict: Verdict) -> str:
     weakest = verdict.weakest
     data, clean = verdict.evaluation.data, f"On clean images it is {weakest.clean.percent} %"
     clean += f", and {weakest.clean_alone.percent} % without the defense" if weakest.clean_alone else ""
-    date = f" on {day(verdict)}" if day(verdict) else ", at an unrecorded date,"
+    date = f"on {day(verdict)}" if day(verdict) else "at an unrecorded date"
     return (
-        f"{clean}. Measured{date} on {weakest.robust.n:,} images of {data or 'an unrecorded set'}, seed "
-        f"{seed_of(verdict)}, under {listed(verdict.attacks)}. The attacker may cause any wrong answer; an image counts "
-        "as correct only if every attack fails on it."
+        f"{clean}. Measured {date} on {weakest.robust.n:,} images of {data or 'an unrecorded set'}, seed "
+        f"{seed_of(verdict)}, under {listed(verdict.attacks)}. The attacker may cause any wrong answer; an image "
+        "counts as correct only if every attack fails on it."
     )
 
 

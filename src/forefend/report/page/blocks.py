@@ -76,7 +76,24 @@ class Share:
         return f"[{100 * self.low:.1f}–{100 * self.high:.1f}]"
 
 
-Cell = str | Mark | Link | Share
+@dataclass(frozen=True)
+class Code:
+    """A command, or another text of a program."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Cell = str | Mark | Link | Share | Code
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -177,7 +194,7 @@ class Commands:
     lines: Sequence[str]
 
 
-Block = Text | Notice | Table | Facts | Verdict | Figure | Gallery | Commands
+Block = Heading | Text | Notice | Table | Facts | Verdict | Figure | Gallery | Commands
 
 
 @dataclass(frozen=True)

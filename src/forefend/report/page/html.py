@@ -28,7 +28,12 @@ def _environment() -> Any:
     jinja2 = import_extra("jinja2", "An HTML page", "report")
     loader = jinja2.PackageLoader("forefend.report.page", "templates")
     found = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value.replace(" %", "\u00a0%") if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     found.filters["kind"] = lambda block: type(block).__name__.lower()
     found.filters["data_url"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from forefend.report.page.blocks import (
     Block,
     Cell,
+    Code,
     Commands,
     Facts,
     Figure,
     Gallery,
+    Heading,
     Link,
     Notice,
     Page,
@@ -44,7 +46,9 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    if isinstance(block, Text):
+    if isinstance(block, Heading):
+        yield f"### {escaped(block.text)}"
+    elif isinstance(block, Text):
         yield escaped(block.text)
     elif isinstance(block, Notice):
         yield f"> **{block.grade}**: {escaped(block.text)}" + (f" `{block.command}`" if block.command else "")
@@ -68,4 +72,6 @@ def _block(block: Block) -> Iterator[str]:
 def _cell(value: Cell) -> str:
     if isinstance(value, Link):
         return f"[{escaped(value.text)}]({value.address})"
+    if isinstance(value, Code) and value.text:
+        return f"`{value.text.replace('|', chr(92) + '|').replace('`', chr(39))}`"
     return escaped(str(value)).replace("\n", " ")
