@@ -38,6 +38,8 @@ def test_demo_writes_run_table_and_picture(tmp_path: Path) -> None:
     assert "mlp (unseen)" in out
     assert "cnn (guide)" in out
     assert f"picture: {folder}/picture.png" in out
+    assert f"open the evidence page in a browser: {folder}/report.html" in out
+    assert "Evidence: demo" in (folder / "report.html").read_text(encoding="utf-8")
     config = Run(folder).config
     assert config["settings"].items() >= demo.RTFE.items()
     assert (config["recipe"], config["data"], config["seed"]) == ("rtfe", "digits", 2)

@@ -130,8 +130,8 @@ def _bits(x: Tensor) -> Pixels:
 
 def _bytes(found: FailurePictures) -> bytes:
     tensors = {name: torch.from_numpy(getattr(found, name)) for name in ("clean", "attacked", "processed")}
-    told = {name: value for name, value in vars(found).items() if name not in tensors}
-    return save_tensors(tensors, metadata={"format": str(FORMAT), "about": json.dumps(told)})
+    told = {"format": FORMAT} | {name: value for name, value in vars(found).items() if name not in tensors}
+    return save_tensors(tensors, metadata={"about": json.dumps(told)})  # one entry: several have no fixed order
 
 
 def load(folder: Path) -> FailurePictures:
@@ -144,10 +144,10 @@ def load(folder: Path) -> FailurePictures:
     try:
         check_regular(path)
         with safe_open(path, framework="np") as held:
-            metadata = held.metadata() or {}
-            check_format(metadata.get("format", FORMAT), path)
+            told = json.loads((held.metadata() or {})["about"])
+            check_format(told.pop("format"), path)
             pixels = {name: held.get_tensor(name) for name in ("clean", "attacked", "processed")}
-        found = FailurePictures(**json.loads(metadata["about"]), **pixels)
+        found = FailurePictures(**told, **pixels)
         sizes = {len(getattr(found, name)) for name in ("index", "labels", "answered_clean", "answered", *pixels)}
         if len(sizes) != 1 or len({part.shape for part in pixels.values()}) != 1 or pixels["clean"].ndim != 4:
             raise ValueError
