@@ -55,12 +55,12 @@ CPU_RECIPES: dict[str, dict[str, Any]] = {
     "aaa": {"epochs": 6, "steps": 5, "relative_step": 0.3, "batch_size": 64, "lr": 2e-3},
     "hgd": {"epochs": 6, "steps": 5, "relative_step": 0.3, "batch_size": 64, "lr": 2e-3},
 }
-FEW = {"CW single": 200, "CW search": 100, "latent": 200, "PGD with reconstruction": 200, "BPDA": 200}
+FEW = {"fast": 250, "CW single": 200, "CW search": 100, "latent": 200, "PGD with reconstruction": 200, "BPDA": 200}
 SMALL = (
     "5,000 training images in 6 epochs, an inner attack of 5 steps, Adam at 2e-3; adversarial training continues from "
     "the natural classifier, as small networks do not leave chance otherwise, in 12 epochs of a 7-step attack; "
-    "PGD-100 has 2 starts, and every iterate counts; 1,000 test images, for CW single 200, for CW search 100; "
-    f"{FAST}"
+    "PGD-100 has 2 starts, and every iterate counts; 1,000 test images, for `fast` 250, for CW single "
+    f"200, for CW search 100; {FAST}"
 )
 
 
@@ -77,15 +77,15 @@ MNIST_CPU = Setting(
     networks={"A": "fastat", "B": "aaa-b", "C": "aaa-c", "autoencoder": "aaa-autoencoder"},
     recipes=CPU_RECIPES,
     attacks=_attacks("Linf:0.2", 100, 0.05, 2, until_lost=True),
-    few={"CW single": 100, "CW search": 30, "latent": 100, "PGD with reconstruction": 100, "BPDA": 100},
+    few={"fast": 250, "CW single": 100, "CW search": 30, "latent": 100, "PGD with reconstruction": 100, "BPDA": 100},
     added=("fast",),
     continued=("adversarial",),
     training=_recommended,
     differs="radius 0.2 instead of 0.3, at which the autoencoder stays at chance in so short a training; A is a small "
     "CNN (`fastat`); 5,000 training images in 6 epochs with the recommended options of training, Adam at 2e-3; "
     "adversarial training continues from the natural classifier, as small networks do not leave chance otherwise, in "
-    "12 epochs of a 7-step attack; PGD-100 has 2 starts, and every iterate counts; 500 test images, for CW single "
-    f"100, for CW search 30; {FAST}",
+    "12 epochs of a 7-step attack; PGD-100 has 2 starts, and every iterate counts; 500 test images, for `fast` "
+    f"250, for CW single 100, for CW search 30; {FAST}",
 )
 FASHION_CPU = Setting(
     data="fashion-mnist",

@@ -79,12 +79,12 @@ FASHION = Setting(
         "robustifier": {"epochs": 4, "batch_size": 32, "lr": 0.02},
         "denoised-smoothing": {"epochs": 3, "batch_size": 64},
     },
-    few={"AA": 50, "smoothed PGD": 50},
+    few={"fast": 200, "AA": 50, "smoothed PGD": 50},
     added=("fast",),
     training=TrainingConfig.recommended,
     differs="Fashion-MNIST at l∞ 0.1 and l2 1.5, 5,000 training images, the autoencoder of AAA for every scale factor, "
     "small classifiers (ResNet-18: `fastat`), 4 epochs with the recommended options of training; PGD-20 in one step "
-    f"size; 500 test images, 50 for AA and denoised smoothing (a narrow DnCNN); {FAST}",
+    f"size; 500 test images, 200 for `fast`, 50 for AA and denoised smoothing (a narrow DnCNN); {FAST}",
 )
 CIFAR = Setting(
     data="cifar-10",

@@ -72,13 +72,13 @@ FASHION = Setting(
     networks=SMALL_NETWORKS | {"ResNet18": "fastat", "VGG16": "tinyresnet", "UNet": "aaa-autoencoder"},
     recipes=CPU_RECIPES,
     attacks=attacks_of([f"Linf:{radius}" for radius in (0.05, 0.1, 0.2, 0.4, 0.8)], 20, 100, 2),
-    few={f"strong, ε = {radius}": 100 for radius in RADII},
+    few={f"strong, ε = {radius}": 100 for radius in RADII} | {f"fast, ε = {radius}": 200 for radius in RADII},
     added=("fast, ε = 8",),
     training=TrainingConfig.recommended,
     differs="Fashion-MNIST instead of CIFAR-10, radii of 0.05, 0.1 and 0.2 for 2, 4 and 8; 5,000 training images, "
     "small networks (ResNet18: `fastat`, MobileNetV2: `cnn`, SqueezeNet: `aaa-b`, VGG16: a residual network of 3 "
     "blocks) and the autoencoder of AAA, 6 epochs (AT 12) with the recommended options of training; 500 test images, "
-    f"100 for the strong attack of appendix A; {FAST}",
+    f"200 for `fast`, 100 for the strong attack of appendix A; {FAST}",
 )
 NETWORKS = {
     **{"ResNet18": "resnet18", "ResNet34": "resnet34", "ResNet50": "resnet50", "MobileNetV2": "mobilenetv2"},

@@ -40,9 +40,11 @@ MNIST = Setting(
         "source": {"epochs": 8, "batch_size": 32, "milestones": (0.5, 0.75)},
     },
     attacks=_attacks("Linf:0.1"),
+    few={"fast": 300},
     added=("fast",),
     differs="from Fashion-MNIST to MNIST at 0.1, 2,500 training images, a residual network of 3 blocks (1 in the last "
-    f"stage), 4 epochs (8 without a source), the surrogate is `cnn`; 1,000 test images; {FAST}",
+    f"stage), 4 epochs (8 without a source), the surrogate is `cnn`; 1,000 test images, 300 for `fast`; "
+    f"{FAST}",
 )
 LONG: dict[str, Any] = {"epochs": 200, "milestones": (0.5, 0.75)}
 CIFAR_10 = Setting(
