@@ -95,3 +95,4 @@ def test_latency_shows_the_classifier_with_and_without_the_defense(here: Path) -
     alone, together = json.loads(done(f"{line} --json"))["models"]
     assert together["parameters"] > alone["parameters"]
     assert alone["milliseconds"].keys() == {"1", "32"}
+    assert json.loads((here / "bare/latency.json").read_text())["models"] == [alone, together]

@@ -23,6 +23,7 @@ class Measured:
         table: Markdown, with the protocol.
         accuracies: name and accuracy in % of each defended classifier, on clean images and under each attack.
         models: entries with the keys of RobustBench's model files.
+        untested: what was not tested, and what this leaves open, a line each.
     """
 
     defense: str
@@ -31,6 +32,7 @@ class Measured:
     table: str
     accuracies: Sequence[tuple[str, float]]
     models: Sequence[Mapping[str, Any]]
+    untested: Sequence[str] = ()
 
 
 def files_of(card: Mapping[str, Any], measured: Sequence[Measured], license_name: str) -> dict[str, bytes]:
@@ -60,11 +62,13 @@ def _readme(card: Mapping[str, Any], measured: Sequence[Measured], license_name:
         ("average of the weights", "none" if card["ema"] is None else f"decay {card['ema']}"),
         ("license of the weights", license_name or "not stated"),
     ]
+    gaps = dict.fromkeys(line for one in measured for line in one.untested)
     tables = "\n\n".join(f"### {one.data}\n\n{one.table}" for one in measured)
     return _PAGE.format(
         head=head,
         name=name,
         training=markdown_table(["", ""], rows),
+        untested="\n".join(f"- {line}" for line in gaps) or "- any attack: Nothing is known of robustness.",
         measured=tables or "Nothing: no evaluation was given, and this card states no accuracy.",
     )
 
@@ -106,6 +110,10 @@ model = ff.Defended(defense, classifier)     # classifier: your torch.nn.Module,
 ## Measured
 
 {measured}
+
+## Not tested
+
+{untested}
 
 ## Limits
 

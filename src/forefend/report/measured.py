@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
-from forefend.evaluation.recount import Recount, recount
+from forefend.evaluation.recount import Recount
 from forefend.evaluation.results import CLEAN, WORST, Result, Results, column_title
 from forefend.models.defense import Defense
 from forefend.models.defense_readme import Measured
+from forefend.report.evidence.evaluations import read_evaluation
+from forefend.report.evidence.sources import read_run
+from forefend.report.evidence.untested import gaps
 from forefend.report.tables import attacks_of, markdown
 
 
 def measured(defense: Defense, folder: str | Path) -> Measured:
     """Read an evaluation for the model card of a defense; every number is counted again from its records.
+
+    The numbers and what was not tested are those of the evidence page.
 
     Args:
         defense: the defense.
@@ -25,10 +30,13 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
         What `Defense.save_pretrained` takes as `measured`.
 
     Raises:
-        InputError: there is no evaluation, it is of another defense, or records are missing.
+        InputError: there is no evaluation, it is of another defense, or its records are missing or were edited.
     """
     folder, identity = Path(folder), defense.identity()
-    models = recount(folder)
+    found_again = read_evaluation(folder)
+    if reason := next(iter(found_again.faults), found_again.uncounted):
+        raise InputError(reason)
+    models = found_again.models
     defended = [one for one in models if one.model.defended]
     if not defended or any(one.model.defense != identity for one in defended):
         raise InputError(f"{folder} measured another defense than this one: evaluate this defense.")
@@ -41,12 +49,19 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
         table=f"{markdown(found)}\n\n{markdown(found, attacks_of)}\n\n{_protocol(models)}",
         accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
         models=[_entry(defense, data, one) for one in defended],
+        untested=[f"{what}: {why}" for what, why, _ in gaps(read_run(_run_of(folder)))],
     )
 
 
 def evaluations_in(run: Path) -> list[Path]:
-    """Return the folders of a run's evaluations."""
-    return sorted(path.parent for path in run.glob("evaluations/*/evaluation.json"))
+    """Return the folders of a run's evaluations, its own folder first."""
+    own = [run] if (run / "evaluation.json").exists() else []
+    return [*own, *sorted(path.parent for path in run.glob("evaluations/*/evaluation.json"))]
+
+
+def _run_of(folder: Path) -> Path:
+    """Return the run that an evaluation lies in, else the folder itself."""
+    return folder.parent.parent if folder.parent.name == "evaluations" else folder
 
 
 def _protocol(models: Sequence[Recount]) -> str:

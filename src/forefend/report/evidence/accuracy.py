@@ -46,7 +46,7 @@ def section(sources: Sources) -> Section:
 
 def _about(one: FoundEvaluation) -> str:
     n = max(result.n for result in one.results)
-    source = "counted again from the records" if one.recounted else "read from its summary, which no manifest confirms"
+    source = "read from its summary, which no records confirm" if one.uncounted else "counted again from the records"
     return f"{n:,} images of {one.data or 'an unrecorded set'}, {source}."
 
 

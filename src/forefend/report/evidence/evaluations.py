@@ -30,6 +30,7 @@ class FoundEvaluation:
         trials: the identities of its trials.
         labels: the true class of each image by dataset index, where it is known.
         faults: what contradicts its records, a sentence each.
+        uncounted: why the results are not counted again from the records; empty if they are.
     """
 
     folder: Path
@@ -39,11 +40,7 @@ class FoundEvaluation:
     trials: Sequence[str] = ()
     labels: Mapping[int, int] = field(default_factory=dict)
     faults: Sequence[str] = ()
-
-    @property
-    def recounted(self) -> bool:
-        """Whether the results are counted from records, and not read from the summary."""
-        return bool(self.models)
+    uncounted: str = ""
 
     @property
     def data(self) -> str:
@@ -81,18 +78,18 @@ def read_evaluation(folder: Path, confidence: float = 0.95) -> FoundEvaluation:
     faults: list[str] = []
     lines, about = _lines(folder, faults), _about(folder, faults)
     summary = _summary(folder, faults)
-    models = _recounted(folder, lines, about, faults)
+    models, uncounted = _recounted(folder, lines)
+    if uncounted and _names_defense(about):
+        faults.append(uncounted)
     counted = [result for one in models for result in one.results]
     if models and summary:
         faults += _differences(folder, counted, summary)
-    elif not models and summary is not None and (folder / "evaluation.json").exists():
-        faults.append(f"The numbers of {folder.name} are those of its summary.json, which no records confirm.")
     faults += _other_seeds(folder, lines, about)
     found = Results(_at(confidence, counted or summary or ()))
     if summary is not None:
         found.warnings, found.classes, found.movement = summary.warnings, summary.classes, summary.movement
     trials = about.get("trials") or list(dict.fromkeys(line.trial for line in lines if line.trial != results.CLEAN))
-    return FoundEvaluation(folder, found, models, about, trials, _labels(about, models), faults)
+    return FoundEvaluation(folder, found, models, about, trials, _labels(about, models), faults, uncounted)
 
 
 def z_of(confidence: float) -> float:
@@ -146,15 +143,17 @@ def _summary(folder: Path, faults: list[str]) -> Results | None:
     return None
 
 
-def _recounted(folder: Path, lines: Sequence[Record], about: Mapping[str, Any], faults: list[str]) -> list[Recount]:
-    told = about.get("about")
-    if not isinstance(told, dict) or "counted" not in told:  # an older version, or a preprocessor without a card
-        return []
+def _recounted(folder: Path, lines: Sequence[Record]) -> tuple[list[Recount], str]:
     try:
-        return recount(folder, lines)
+        return recount(folder, lines), ""
     except InputError as error:
-        faults.append(str(error))
-        return []
+        return [], str(error)
+
+
+def _names_defense(about: Mapping[str, Any]) -> bool:
+    """Whether an evaluation says what its rows are counted from, as all but those of older versions do."""
+    told = about.get("about")
+    return isinstance(told, dict) and "counted" in told
 
 
 def _differences(folder: Path, counted: Sequence[Result], summary: Sequence[Result]) -> Iterator[str]:
