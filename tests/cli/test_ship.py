@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -58,6 +59,29 @@ def test_export_with_a_classifier_gives_its_predictions(here: Path) -> None:
     assert torch.equal(load_classifier("model.onnx").network(x).argmax(1), model(x).argmax(1))
 
 
+def test_export_to_int8_measures_it_beside_float32_and_says_how(here: Path) -> None:
+    """To load onnxscript and to convert takes seconds."""
+    pytest.importorskip("onnxscript")
+    line = f"export bare --classifier {guide()} --to model.onnx --int8 --images 10 --device cpu --threat Linf:0.02"
+    out = done(line)
+    assert "compared with the original on 10 images: the same predictions" in out
+    folder = here / "model-int8"
+    text, summary = (folder / "README.md").read_text(), json.loads((folder / "summary.json").read_text())
+    rows = {(row["classifier"], row["attack"]): row for row in summary["results"]}
+    names = ["natural-digits-tinyresnet-s0 float32", "natural-digits-tinyresnet-s0 int8"]
+    assert sorted({name for name, _ in rows}) == names
+    assert all(f"{100 * row['accuracy']:.1f} [" in text for row in rows.values())
+    assert hashlib.sha256((here / "model.onnx").read_bytes()).hexdigest() in text
+    assert "An int8 network has no gradient." in text
+    assert f"[with the gradient of {names[0]} " in text
+    x, y, _ = data.sample(data.load("digits", "test"), 10, 0).batch(torch.arange(10))
+    right = load_classifier("model.onnx").network(x).argmax(1) == y
+    assert rows[names[1], "none"]["accuracy"] == float(right.double().mean())
+    before = (folder / "records.jsonl").read_bytes()
+    done(line)  # the same file again, whose verdicts are on record
+    assert (folder / "records.jsonl").read_bytes() == before
+
+
 def test_export_of_the_defense_alone_needs_no_classifier(here: Path) -> None:
     assert "outputs that differ by at most" in done("export bare --to bare.pt2 --images 5 --device cpu")
     assert (here / "bare.pt2").stat().st_size > 1000
@@ -77,6 +101,11 @@ def test_an_export_that_answers_otherwise_leaves_nothing(here: Path, monkeypatch
         ("bare --to model.pt", "expected a file .onnx or .pt2, or a folder"),
         ("bare --to out --classifier cnn:w.pt", "out is a folder, which holds the defense alone"),
         ("bare --to out --triton served", "out is a folder, which holds the defense alone"),
+        ("bare --to out.onnx --int8", "int8 changes answers, which are measured with a classifier"),
+        (
+            "bare --to out.pt2 --classifier cnn:w.pt --int8",
+            "int8 changes answers, which are measured with a classifier",
+        ),
         ("nowhere --to out", "nowhere holds no defense.json"),
         ("bare --to .", "holds other files, which are not to be given away"),
         ("bare --to x.onnx --images 0", "images is 0, expected at least 1"),

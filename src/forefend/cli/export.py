@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from forefend.checks import InputError
 from forefend.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from forefend.data import ImageDataset
+    from forefend.evaluation.evaluated_model import EvaluatedModel
+    from forefend.models.export import Exported
+    from forefend.threat_models.base import ThreatModel
+
+CALIBRATION = 200  # training images on which the scales of int8 are found
 
 
 def main(arguments: list[str]) -> int:
@@ -16,6 +26,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--to", type=str | None, help="a file .onnx or .pt2, or a new folder with a model card")
     parser.add_argument("--triton", type=str | None, help="folder of a model of the Triton inference server")
     parser.add_argument("--classifier", type=str | None, help="classifier to export with the defense, in files")
+    parser.add_argument("--int8", action="store_true", help="write int8 weights, and measure them beside float32")
+    parser.add_argument(
+        "--threat", nargs="+", type=str, help="threat models in which int8 is attacked (else the run's)"
+    )
     parser.add_argument("--license", type=str, default="", help="SPDX name of the license of the weights, in a folder")
     parser.add_argument("--images", type=int | None, default=200, help="test images on which outputs are compared")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
@@ -29,6 +43,10 @@ def main(arguments: list[str]) -> int:
     if suffix and suffix not in (".onnx", ".pt2"):
         raise InputError(f"--to is {options.to}, expected a file .onnx or .pt2, or a folder.")
     is_folder = bool(options.to) and not suffix
+    if options.int8 and (suffix != ".onnx" or not options.classifier):
+        raise InputError(
+            "int8 changes answers, which are measured with a classifier: give --to FILE.onnx --classifier."
+        )
     if is_folder and (options.classifier or options.triton):
         raise InputError(f"{options.to} is a folder, which holds the defense alone: give a file .onnx or .pt2.")
     _write_folder(options) if is_folder else _write_files(options, suffix)
@@ -53,6 +71,7 @@ def _write_files(options: Any, suffix: str) -> None:
     import torch
 
     from forefend.cli import resolve_data, resolve_models
+    from forefend.evaluation.evaluated_model import EvaluatedModel
     from forefend.evaluation.model_checks import check_defense, check_model
     from forefend.models.defense import Defended, load
     from forefend.models.export import exported
@@ -72,12 +91,44 @@ def _write_files(options: Any, suffix: str) -> None:
         network = Defended(defense, named.network)
     x, _, _ = images.batch(torch.arange(len(images)))
     done = {kind: exported(network, x, kind, logits=bool(options.classifier)) for kind in _kinds(options, suffix)}
+    if options.int8:
+        threats = resolve_models.given_threats(options.threat, defense.card.threat)
+        model = EvaluatedModel(named.name, network, defended=True, seen=defense.has_seen(named.network))
+        done[".onnx"] = _int8(options, model, images, threats, done[".onnx"])
     if suffix:
         done[suffix].save(Path(options.to))
         print(f"{options.to}: {done[suffix]}")
     if options.triton:
         done[".onnx"].save_triton(Path(options.triton))
         print(f"{options.triton}: {done['.onnx']}")
+
+
+def _int8(
+    options: Any, model: EvaluatedModel, images: ImageDataset, threats: Sequence[ThreatModel], original: Exported
+) -> Exported:
+    """Quantize, measure, and write the records and the README into the folder beside the file."""
+    import torch
+
+    from forefend import data
+    from forefend.cli import resolve_data
+    from forefend.evaluation.int8_robustness import int8_robustness
+    from forefend.models.quantization import quantized
+    from forefend.report.int8_card import int8_card
+    from forefend.runtime.files import write
+
+    train = data.sample(resolve_data.split_loader(options)("train"), CALIBRATION, options.seed)
+    x, calibration = (split.batch(torch.arange(len(split)))[0] for split in (images, train))
+    found = quantized(original, x, calibration)
+    path = Path(options.to)
+    folder = path.with_name(f"{path.stem}-int8")
+    with TemporaryDirectory() as place:
+        int8 = Path(place, path.name)
+        found.save(int8)
+        results = int8_robustness(model, int8, images, threats, folder=folder, seed=options.seed)
+    words = f"{len(train)} training images of {train.name}"
+    write(folder / "README.md", int8_card(path, found, words, folder).encode())
+    print(f"{results}\n{folder}: README.md with these accuracies, and their records")
+    return found
 
 
 def _kinds(options: Any, suffix: str) -> list[str]:

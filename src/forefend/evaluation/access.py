@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forefend.attacks.eot_bpda import bpda_defended, eot
+from forefend.attacks.eot_bpda import bpda, bpda_defended, eot
 from forefend.models.defense import Defended, pipelines
 from forefend.models.fingerprint import fingerprint
 from forefend.models.optimized_copy import optimized_copy
@@ -89,6 +89,26 @@ class CraftedOn:
 
     def __str__(self) -> str:
         return f"crafted on {self.name} {fingerprint(self.network)}"
+
+
+@dataclass(frozen=True)
+class GradientOf:
+    """A view of a model without a gradient: its own outputs, with the gradient of another network (BPDA).
+
+    Args:
+        network: images in [0, 1] to logits, such as the network that the model was quantized from.
+        name: its name in records.
+    """
+
+    network: nn.Module
+    name: str
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward pass is that of the network."""
+        return bpda(model, self.network)
+
+    def __str__(self) -> str:
+        return f"with the gradient of {self.name} {fingerprint(self.network)}"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from forefend.checks import InputError
-from forefend.evaluation.access import CraftedOn, Surrogate, queries, white_box
+from forefend.evaluation.access import CraftedOn, GradientOf, Surrogate, queries, white_box
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.classifiers.black_box import black_box_in
 
 TRANSFERRED = (Surrogate, CraftedOn)  # views of other networks, which need nothing of the model
+DIFFERENTIABLE = (*TRANSFERRED, GradientOf)  # views with a gradient, whatever the model
 SATURATED = 0.5  # share of probe images with one and the same margin from which scores have none
 
 
@@ -43,7 +44,7 @@ def check_knowledge(models: Iterable[EvaluatedModel], suite: Suite) -> None:
     """
     for trial in suite:
         view = trial.access.view
-        if isinstance(view, TRANSFERRED) and black_box_in(view.network):
+        if isinstance(view, DIFFERENTIABLE) and black_box_in(view.network):
             raise InputError(
                 f"The surrogate {view.name} is a black box, and {trial.name} needs its gradient: name another network."
             )
@@ -51,7 +52,7 @@ def check_knowledge(models: Iterable[EvaluatedModel], suite: Suite) -> None:
         if not black_box_in(model.network):
             continue
         for trial in suite:
-            if trial.gradients() and not isinstance(trial.access.view, TRANSFERRED):
+            if trial.gradients() and not isinstance(trial.access.view, DIFFERENTIABLE):
                 raise InputError(
                     f"{model.name} is a black box, and {trial.name} needs its gradient: evaluate with --suite "
                     "black-box (suite='black-box'), and with --surrogates for transferred examples."
@@ -67,9 +68,16 @@ def as_seen(trial: Trial, model: EvaluatedModel) -> Trial:
     return trial
 
 
-def shown_name(model: EvaluatedModel) -> str:
-    """Return the name of a model in tables, which says that the attacker of a black box is a black-box attacker."""
-    return f"{model.name} (black box)" if black_box_in(model.network) else model.name
+def shown_name(model: EvaluatedModel, suite: Suite = ()) -> str:
+    """Return the name of a model in tables, which says that the attacker of a black box is a black-box attacker.
+
+    An attacker with the gradient of a network that stands for it is none.
+    """
+    return f"{model.name} (black box)" if black_box_in(model.network) and not _has_gradient(suite) else model.name
+
+
+def _has_gradient(suite: Suite) -> bool:
+    return any(isinstance(trial.access.view, GradientOf) for trial in suite)
 
 
 def notes_on(model: EvaluatedModel, suite: Suite, images: int, same_margin: float) -> list[str]:
@@ -81,7 +89,7 @@ def notes_on(model: EvaluatedModel, suite: Suite, images: int, same_margin: floa
         images: the number of images.
         same_margin: the share of probe images with one and the same margin.
     """
-    if not black_box_in(model.network):
+    if not black_box_in(model.network) or _has_gradient(suite):
         return []
     own = [trial for trial in suite if not isinstance(trial.access.view, TRANSFERRED)]
     most = sum(trial.forwards() for trial in own)

@@ -204,7 +204,9 @@ class Evaluation:
             outcomes = self.outcomes(allow_weak=allow_weak, warn=print)
             for target, outcome in zip(self.targets, outcomes, strict=True):
                 model = target.model
-                row = Row(black_boxes.shown_name(model), model.seen, model.defended, len(self.images), self.seed)
+                row = Row(
+                    black_boxes.shown_name(model, self.trials), model.seen, model.defended, len(self.images), self.seed
+                )
                 found += row.count(labels, outcome.verdicts)
                 found.warnings += outcome.warnings
                 found.predictions[model.title] = outcome.clean.per_class()
@@ -252,7 +254,7 @@ def _counted(target: Target) -> Counted:
     model, trials = target.model, target.trials
     defense = getattr(model.network, "defense", None)
     return Counted(
-        black_boxes.shown_name(model),
+        black_boxes.shown_name(model, trials),
         model.seen,
         model.defended,
         target.key,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.attacks.autoattack import AutoAttack
 from forefend.attacks.base import Attack
 from forefend.checks import InputError
-from forefend.evaluation.access import Access, CraftedOn, Function, Surrogate
+from forefend.evaluation.access import Access, CraftedOn, Function, GradientOf, Surrogate
 from forefend.evaluation.attack_runner import Job, Run, Verdicts, run_all_steps, stop_at_success
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.threat_models.base import ThreatModel
@@ -127,10 +127,12 @@ def with_copies(suite: Suite, precision: str = "bf16") -> list[Trial]:
     return [trial._with_copies(precision) for trial in suite]
 
 
-def surrogates_of(suite: Suite) -> list[Surrogate | CraftedOn]:
-    """Return the surrogates and sources of the trials, each once."""
+def surrogates_of(suite: Suite) -> list[Surrogate | CraftedOn | GradientOf]:
+    """Return the other networks that the trials compute with, each once."""
     views = [trial.access.view for trial in suite] + [stage.access.view for trial in suite for stage in trial.stages]
-    return list({id(view.network): view for view in views if isinstance(view, Surrogate | CraftedOn)}.values())
+    return list(
+        {id(view.network): view for view in views if isinstance(view, Surrogate | CraftedOn | GradientOf)}.values()
+    )
 
 
 def as_trials(suite: Iterable[Trial]) -> list[Trial]:

@@ -36,6 +36,7 @@ class Exported:
         width: number of logits, or the channels of the images.
         images: how many images were compared, together and one alone.
         difference: the largest difference of outputs, in units of the largest absolute output.
+        agreement: the share of these images for which the predictions are the same; below 1 for int8 alone.
     """
 
     suffix: str
@@ -45,13 +46,16 @@ class Exported:
     width: int
     images: int
     difference: float
+    agreement: float = 1.0
 
     def __str__(self) -> str:
-        same = "the same predictions, and " if self.output == "logits" else ""
+        exact = self.difference <= TOLERANCE
+        share = "" if self.agreement == 1 else f" for {self.agreement:.1%}"
+        same = f"the same predictions{share}, and " if self.output == "logits" else ""
         return (
             f"{len(self.content) / 1e6:.1f} MB, any number of images of {' × '.join(map(str, self.shape))}; compared "
             f"with the original on {self.images} images: {same}outputs that differ by at most {self.difference:.1e} of "
-            f"the largest (tolerance {TOLERANCE:.0e})"
+            f"the largest{f' (tolerance {TOLERANCE:.0e})' if exact else ''}"
         )
 
     def save(self, path: Path) -> None:

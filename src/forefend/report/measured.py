@@ -40,13 +40,12 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
     defended = [one for one in models if one.model.defended]
     if not defended or any(one.model.defense != identity for one in defended):
         raise InputError(f"{folder} measured another defense than this one: evaluate this defense.")
-    found = Results(result for one in models for result in one.results)
     data = defended[0].model.key.partition(":")[0]
     return Measured(
         defense=identity,
         source=str(folder),
         data=data,
-        table=f"{markdown(found)}\n\n{markdown(found, attacks_of)}\n\n{_protocol(models)}",
+        table=counted_tables(models),
         accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
         models=[_entry(defense, data, one) for one in defended],
         untested=[f"{what}: {why}" for what, why, _ in gaps(read_run(_run_of(folder)))],
@@ -64,9 +63,12 @@ def _run_of(folder: Path) -> Path:
     return folder.parent.parent if folder.parent.name == "evaluations" else folder
 
 
-def _protocol(models: Sequence[Recount]) -> str:
+def counted_tables(models: Sequence[Recount]) -> str:
+    """Return the tables of an evaluation and the identities of its trials, in Markdown."""
+    found = Results(result for one in models for result in one.results)
     trials = dict.fromkeys((name, identity) for one in models for name, *_, identity in one.model.trials)
-    return "\n".join(f"- {name}: `{identity}`" for name, identity in trials)
+    protocol = "\n".join(f"- {name}: `{identity}`" for name, identity in trials)
+    return f"{markdown(found)}\n\n{markdown(found, attacks_of)}\n\n{protocol}"
 
 
 def _name(result: Result) -> str:
