@@ -6,6 +6,7 @@ import importlib.machinery
 import io
 import json
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from forefend.checks import InputError
 from forefend.recipes import RTFE, Adversarial, Natural
 from forefend.threat_models.lp import Linf
-from forefend.training import checkpoint
+from forefend.training import checkpoint, tracking
 from forefend.training.trackers import TRACKERS, check_trackers
 from forefend.training.trainer import fit
 
@@ -169,10 +170,11 @@ def test_a_training_that_starts_over_begins_a_new_run(tmp_path: Path) -> None:
     assert [e.step for e in events(run).Scalars("epoch")] == LINES
 
 
-def test_a_damaged_state_of_trackers_begins_new_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["[", '{"trackers": {"told": 3}}', '{"trackers": 3}', '{"format": 9}'])
+def test_a_damaged_state_of_trackers_begins_new_runs(damaged: str, tmp_path: Path) -> None:
     told, run = ToldTracker(tmp_path / "told"), tmp_path / "run"
     stopped(run, 4, track=told)
-    (run / "tracking.json").write_text("[")
+    (run / "tracking.json").write_text(damaged)
     train(SMALL, toy_images(), toy_cast(), run=run, track=told)
     assert told.steps() == [3, *LINES]
 
@@ -190,6 +192,25 @@ def test_a_failing_tracker_is_named_once_and_training_goes_on(
     assert out.count("WARNING: told is told nothing more of this training (ConnectionError: no server answers)") == 1
     assert out.count("WARNING") == 1
     assert other.steps() == LINES
+
+
+def test_a_tracker_that_does_not_answer_delays_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its server answers when the training has ended and left it; what it does then changes nothing in the run."""
+    answers, run = threading.Event(), tmp_path / "run"
+    monkeypatch.setattr(tracking, "WAIT", 0.05)
+    monkeypatch.setattr(ToldTracker, "start", lambda self: answers.wait(60) and None)
+    train(SMALL, toy_images(), toy_cast(), run=run, track=[ToldTracker(tmp_path / "told"), "tensorboard"])
+    assert "WARNING: told is told nothing more of this training (it does not answer for 0 s" in capsys.readouterr().out
+    assert [line["step"] for line in lines(run)] == LINES
+    before = (run / "tracking.json").read_text() if (run / "tracking.json").exists() else ""
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("tracker "):
+            thread.join()
+    assert "told" not in before
+    assert '"told"' not in (run / "tracking.json").read_text()
 
 
 def test_a_tracker_that_failed_is_told_what_it_missed(tmp_path: Path) -> None:
@@ -261,6 +282,11 @@ def test_mlflow_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     module.log_metrics = lambda values, step: told.append(step)
     limits = types.SimpleNamespace(MAX_PARAM_VAL_LENGTH=6000, MAX_PARAMS_TAGS_PER_BATCH=100)
     module.utils = types.SimpleNamespace(validation=limits)
+    with monkeypatch.context() as environment:
+        environment.setenv("MLFLOW_TAGS", "{")  # accelerate reads it when the tracker is made
+        train(SMALL, toy_images(), toy_cast(), run=tmp_path / "tags", track="mlflow")
+    assert not begun
+    assert lines(tmp_path / "tags")
     stopped(tmp_path / "mine", 4, track="mlflow")
     train(SMALL, toy_images(), toy_cast(), run=tmp_path / "mine", track="mlflow")
     assert [options["run_id"] for options in begun] == [None, "made by the server"]
