@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("forefend.cli.verify", "check the signature of a defense folder"),
     "latency": ("forefend.cli.latency", "time classifiers with and without a defense"),
     "runs": ("forefend.cli.runs", "list the runs in a folder, with their state and best numbers"),
-    "report": ("forefend.cli.report", "print the table of an evaluation, as text or Markdown"),
+    "report": ("forefend.cli.report", "print the table of an evaluation, or make the evidence page of a run"),
     "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),
     "doctor": ("forefend.cli.doctor", "list installed packages, and how to install missing ones"),
 }
