@@ -15,6 +15,7 @@ from torch import Tensor
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
 from forefend.evaluation.records import Record
+from forefend.models.output_checks import failure_in_network
 from forefend.runtime import files
 from forefend.runtime.distributed import ProcessGroup, process_group
 from forefend.runtime.folders import locked
@@ -37,11 +38,13 @@ class DigestedImages:
     def __init__(self, images: ImageDataset) -> None:
         self.images = images
         self.row_of = {number: row for row, number in enumerate(images.index.tolist())}
+        self.in_work: set[int] = set()  # what was fetched since it was cleared
         self._digests: dict[int, str] = {}
 
     def fetch(self, rows: Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, labels and dataset index of some rows, on `device`."""
         x, y, index = self.images.batch(rows)
+        self.in_work.update(index.tolist())
         self._digests.update(zip(index.tolist(), image_digests(x, y), strict=True))
         return x.to(device), y.to(device), index.to(device)
 
@@ -92,14 +95,23 @@ class ResultStore:
             lines_of: from results to the lines that record them.
             batch_size: images in a batch, as batches are dealt to processes.
             summary: from all results to the text printed at the end.
+
+        Raises:
+            InputError: a network raised an error, which is chained; what was found before is recorded.
         """
         missing = images.rows([number for number in index if number not in known])
         mine = self.processes.mine(missing, batch_size)
         found: dict[int, Result] = {}
+        images.in_work.clear()
         with Progress(title, len(mine), unit="images", enabled=not self.processes.rank) as progress:
-            for part in self._recorded(compute(mine), lines_of, batch_size) if len(mine) else ():
-                found |= part
-                progress.advance(len(part))
+            try:
+                for part in self._recorded(compute(mine), lines_of, batch_size) if len(mine) else ():
+                    found |= part
+                    progress.advance(len(part))
+            except Exception as error:
+                batch = sorted(images.in_work - found.keys())
+                failure = failure_in_network(error, title, batch, kept=self.folder is not None)
+                raise failure from (error if failure is not error else error.__cause__)
         everything = {**known, **self.processes.all_of(found)}
         results = {number: everything[number] for number in index}
         if len(missing):

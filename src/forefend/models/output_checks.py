@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from traceback import walk_tb
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from forefend.checks import InputError
 from forefend.runtime.batch_size import out_of_memory
@@ -67,6 +68,30 @@ def output_of(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
         if isinstance(error, InputError) or out_of_memory(error):  # the reason is known
             raise
         raise InputError(_reason(network, x, name, error)) from error
+
+
+def failure_in_network(error: Exception, title: str, images: Sequence[int], kept: bool) -> Exception:
+    """Return what to raise for an error in the midst of work: a sentence where a network raised it, else the error.
+
+    Args:
+        error: what was raised.
+        title: the model and the trial.
+        images: dataset index of the images in work.
+        kept: whether what was found before is on record.
+    """
+    inside = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+    networks = [each for each in inside if isinstance(each, nn.Module)]
+    if not networks or isinstance(error, InputError) or out_of_memory(error):
+        return error
+    said = ": ".join(filter(None, [type(error).__name__, str(error).strip().partition("\n")[0]]))
+    shown = ", ".join(map(str, images[:5])) + (", …" if len(images) > 5 else "")
+    advice = (
+        "run the same again to go on from what is recorded" if kept else "evaluate with a folder, which keeps verdicts"
+    )
+    return InputError(
+        f"{title} failed in a batch of {len(images)} images ({shown} of the data), as {type(networks[-1]).__name__} "
+        f"raised {said}: correct its forward, and {advice}."
+    )
 
 
 def _reason(network: Callable[[Tensor], Any], x: Tensor, name: str, error: Exception) -> str:
