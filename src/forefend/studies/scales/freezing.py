@@ -44,7 +44,7 @@ INNER: dict[str, Any] = {"steps": 2, "relative_step": 0.6}  # of every training 
 RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 10},
     "adversarial": INNER | {"optimizer": "adam", "lr": 2e-3},
-    "jat": INNER | {"batch_size": 16},
+    "jat": INNER | {"batch_size": 16, "lr": 1e-3},
     "rtfe": INNER | {"batch_size": 16},
     "aaa": INNER | {"batch_size": 16, "lr": 2e-3},
     "robustifier": INNER | {"batch_size": 16, "lr": 0.02},
