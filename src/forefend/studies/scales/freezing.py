@@ -45,7 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 10},
     "adversarial": INNER | {"optimizer": "adam", "lr": 2e-3},
     "jat": INNER | {"batch_size": 16, "lr": 1e-3},
-    "rtfe": INNER | {"batch_size": 16},
+    "rtfe": INNER | {"batch_size": 16, "lr": 0.02},
     "aaa": INNER | {"batch_size": 16, "lr": 2e-3},
     "robustifier": INNER | {"batch_size": 16, "lr": 0.02},
     "denoised-smoothing": {"sigma": SIGMA, "batch_size": 64},

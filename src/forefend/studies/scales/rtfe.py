@@ -61,8 +61,8 @@ DIGITS = Setting(
 CPU_RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 10},
     "adversarial": {"epochs": 12, "steps": 10, "relative_step": 0.25, "optimizer": "adam", "lr": 2e-3},
-    "rtfe": {"epochs": 6, "steps": 10, "batch_size": 32},
-    "jat": {"epochs": 6, "steps": 10, "batch_size": 32},
+    "rtfe": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 0.03},
+    "jat": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 2e-3},
 }
 FASHION = Setting(
     data="fashion-mnist",
