@@ -61,15 +61,15 @@ DIGITS = Setting(
 CPU_RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"epochs": 10},
     "adversarial": {"epochs": 12, "steps": 10, "relative_step": 0.25, "optimizer": "adam", "lr": 2e-3},
-    "rtfe": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 0.03},
-    "jat": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 2e-3},
+    "rtfe": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 0.05},
+    "jat": {"epochs": 6, "steps": 10, "batch_size": 32, "lr": 5e-3},
 }
 FASHION = Setting(
     data="fashion-mnist",
     train=5000,
     test=500,
     threat="Linf:0.2",
-    networks=SMALL_NETWORKS | {"ResNet18": "fastat", "VGG16": "tinyresnet", "UNet": "aaa-autoencoder"},
+    networks=SMALL_NETWORKS | {"ResNet18": "fastat", "VGG16": "tinyresnet", "UNet": "ape-gan"},
     recipes=CPU_RECIPES,
     attacks=attacks_of([f"Linf:{radius}" for radius in (0.05, 0.1, 0.2, 0.4, 0.8)], 20, 100, 2),
     few={f"strong, ε = {radius}": 100 for radius in RADII} | {f"fast, ε = {radius}": 200 for radius in RADII},
@@ -77,8 +77,8 @@ FASHION = Setting(
     training=TrainingConfig.recommended,
     differs="Fashion-MNIST instead of CIFAR-10, radii of 0.05, 0.1 and 0.2 for 2, 4 and 8; 5,000 training images, "
     "small networks (ResNet18: `fastat`, MobileNetV2: `cnn`, SqueezeNet: `aaa-b`, VGG16: a residual network of 3 "
-    "blocks) and the autoencoder of AAA, 6 epochs (AT 12) with the recommended options of training; 500 test images, "
-    f"200 for `fast`, 100 for the strong attack of appendix A; {FAST}",
+    "blocks) and the autoencoder of APE-GAN, 6 epochs (AT 12) with the recommended options of training; 500 test "
+    f"images, 200 for `fast`, 100 for the strong attack of appendix A; {FAST}",
 )
 NETWORKS = {
     **{"ResNet18": "resnet18", "ResNet34": "resnet34", "ResNet50": "resnet50", "MobileNetV2": "mobilenetv2"},
