@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> int:
     parser.add_models()
     parser.add_argument("--images", type=int | None, default=32, help="test images to time")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=str | None, help="folder for latency.json (else the run)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--device", type=str | None, help="cpu or cuda (else the fastest available)")
     parser.add_data()
@@ -39,6 +40,6 @@ def _measured(options: Any) -> str:
     resolve_models.move_to_device([model.network for model in models], options.device)
     x, _, _ = images_for(models, images).batch(torch.arange(len(images)))
     found = [latency(model.network, x.to(device_of(model.network)), model.title) for model in models]
-    if options.run:
-        write_json(Path(options.run) / "latency.json", as_json(found))
+    if folder := options.out or options.run:
+        write_json(Path(folder) / "latency.json", as_json(found))
     return json.dumps(as_json(found), indent=1) if options.json else table(found)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from helpers import evidence_runs
-from helpers.command_line import done, refused
+from helpers.command_line import done, forefend, refused
 from helpers.small_budgets import SMALL_CHECKS
 from helpers.toy_networks import trained_classifier
 
 from forefend.checks import InputError
+from forefend.evaluation.evaluate import evaluate
+from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.results import load
 from forefend.evaluation.statistics import wilson
@@ -154,7 +156,7 @@ def test_published_figure_is_shown_only_for_the_same_cell(bare_page: Page) -> No
     assert not any(isinstance(block, Table) for block in section(bare_page, "published").blocks)
     name = "trades-mnist-smallcnn-robust"
     measured = load(Path(__file__).parents[3] / "results/published" / name)
-    one = FoundEvaluation(Path(name), measured, about={"models": {name: "mnist/test:0"}})
+    one = FoundEvaluation(Path(name), measured, data="mnist/test")
     same = Sources(Path(name), classifiers={name: {"architecture": "smallcnn"}}, evaluations=[one])
     (table,) = published.section(same).blocks
     assert isinstance(table, Table)
@@ -223,3 +225,17 @@ def test_command_writes_the_page_and_prints_other_forms(bare: Path, tmp_path: Pa
     assert done(f"report {bare} --format markdown").startswith("# Evidence: bare")
     assert json.loads(done(f"report {bare} --format json"))["format"] == 1
     assert "--confidence is 2" in refused(f"report {bare} --html {tmp_path}/a.html --confidence 2")
+
+
+def test_commands_that_fill_gaps_are_commands(full_page: Page, bare_page: Page, tmp_path: Path) -> None:
+    """Those of a run, and of an evaluation without one, which names its classifiers and where results go."""
+    model = EvaluatedModel("cnn", trained_classifier())
+    evaluate([model], evidence_runs.images(), evidence_runs.suite()[:2], folder=tmp_path / "alone")
+    alone = evidence(tmp_path / "alone")
+    for page in (full_page, bare_page, alone):
+        data = dict(page.data or {})
+        lines = {gap["command"] for gap in (*data["missing"], *data["not_tested"])} - {"", declaration.COMMAND}
+        failed = {line: forefend(f"{line.removeprefix('forefend ')} --print_config").err for line in lines}
+        assert {line: error for line, error in failed.items() if error} == {}
+    assert all("--classifiers YOURS" in line and f"--out {tmp_path}/alone" in line for line in lines)
+    assert len(lines) > 5

@@ -115,6 +115,23 @@ def test_damaged_files_are_named_and_the_page_is_made(full: Path, tmp_path: Path
         assert name in told
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("latency.json", '{"models": [{"name": "a", "milliseconds": {"1": "fast"}}]}'),
+        ("latency.json", '{"models": 3}'),
+        ("defense.json", '{"architecture": "dncnn", "guides": [{"name": 3}]}'),
+        ("config.json", '{"config": [1]}'),
+        ("train.jsonl", "[]"),
+        ("check/check.json", '{"reports": {"cnn": {"checks": [{"check": 1}]}}}'),
+    ],
+)
+def test_values_of_other_types_do_not_stop_the_page(run: Path, name: str, content: str) -> None:
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text(content)
+    assert "Evidence" in to_html(evidence(run))
+
+
 @pytest.mark.parametrize("content", ["[]", '{"models": 3}', '{"models": {}, "about": 3}', "null", '"x"'])
 def test_manifest_of_another_shape_does_not_stop_the_page(run: Path, content: str) -> None:
     (run / "evaluation.json").write_text(content)

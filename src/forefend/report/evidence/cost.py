@@ -22,7 +22,7 @@ def section(sources: Sources) -> Section:
         found.append(Notice(MISSING, text, commands.forefend("latency", sources)))
     if sources.config and not sources.training_flops:
         text = "The operations of the training were not counted. The comparison at equal compute counts them."
-        found.append(Notice(MISSING, text, commands.forefend("compare", sources)))
+        found.append(Notice(MISSING, text, commands.compare(sources)))
     missing = sum(isinstance(block, Notice) for block in found)
     return Section("cost", "Cost", found, COMPLETE if not missing else PARTIAL if facts or missing < 2 else MISSING)
 

@@ -20,6 +20,7 @@ FIELDS = {
     "approved": "date and signature",
 }
 LARGEST = 100_000  # bytes
+COMMAND = "forefend report RUN --html FILE --about about.yaml"
 
 
 def read(path: str | Path) -> dict[str, str]:
@@ -56,7 +57,7 @@ def section(given: Mapping[str, str]) -> Section:
     absent = [name for name in FIELDS if not given.get(name)]
     if absent:
         text = f"Write the fields {', '.join(absent)} into a YAML file, and make the page with it."
-        found.append(Notice(MISSING, text, "forefend report RUN --html FILE --about about.yaml"))
+        found.append(Notice(MISSING, text, COMMAND))
     grade = COMPLETE if not absent else PARTIAL if given else MISSING
     lead = "Statements of the person who is responsible. No record confirms them."
     return Section("declaration", "Declaration", found, grade, lead)

@@ -31,6 +31,7 @@ class FoundEvaluation:
         labels: the true class of each image by dataset index, where it is known.
         faults: what contradicts its records, a sentence each.
         uncounted: why the results are not counted again from the records; empty if they are.
+        data: name and split of the images; empty where no record says it.
     """
 
     folder: Path
@@ -41,12 +42,7 @@ class FoundEvaluation:
     labels: Mapping[int, int] = field(default_factory=dict)
     faults: Sequence[str] = ()
     uncounted: str = ""
-
-    @property
-    def data(self) -> str:
-        """Name and split of the images; empty where it is not recorded."""
-        keys = list(dict(self.about.get("models", {})).values())
-        return str(keys[0]).partition(":")[0] if keys else ""
+    data: str = ""
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -89,7 +85,9 @@ def read_evaluation(folder: Path, confidence: float = 0.95) -> FoundEvaluation:
     if summary is not None:
         found.warnings, found.classes, found.movement = summary.warnings, summary.classes, summary.movement
     trials = about.get("trials") or list(dict.fromkeys(line.trial for line in lines if line.trial != results.CLEAN))
-    return FoundEvaluation(folder, found, models, about, trials, _labels(about, models), faults, uncounted)
+    return FoundEvaluation(
+        folder, found, models, about, trials, _labels(about, models), faults, uncounted, _data(about, lines)
+    )
 
 
 def z_of(confidence: float) -> float:
@@ -148,6 +146,12 @@ def _recounted(folder: Path, lines: Sequence[Record]) -> tuple[list[Recount], st
         return recount(folder, lines), ""
     except InputError as error:
         return [], str(error)
+
+
+def _data(about: Mapping[str, Any], lines: Sequence[Record]) -> str:
+    """Return name and split of the images, with which the key of each model begins."""
+    keys = [*about.get("models", {}).values(), *(line.model for line in lines[:1])]
+    return str(keys[0]).partition(":")[0] if keys else ""
 
 
 def _names_defense(about: Mapping[str, Any]) -> bool:

@@ -66,17 +66,9 @@ def _rows(sources: Sources) -> Iterator[tuple[list[str | Mark], str]]:
         elif known:
             mark, grade = Mark(FAILED, "another network"), FAILED
         else:
-            mark, grade = Mark("", "not in training"), ""
-        yield (
-            [
-                name,
-                "guide" if known or found in held else "unseen",
-                known or (found if found in held else "–"),
-                found,
-                mark,
-            ],
-            grade,
-        )
+            mark, grade = Mark("", "not in training" if guides else "no training is recorded"), ""
+        role = "guide" if known or found in held else "unseen" if guides else "–"
+        yield [name, role, known or (found if found in held else "–"), found, mark], grade
     for name, known in guides.items():
         if name not in measured and known not in measured.values():
             yield [name, "guide", known, "–", Mark(PARTIAL, "not evaluated alone")], PARTIAL

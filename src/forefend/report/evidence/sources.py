@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
         reader.all("transfer/*/transfer.json", matrix_in),
         reader.all("certificates/*/certificates.jsonl", certificate.read),
         reader.all("corruptions/*/corruptions.json", lambda path: load_corruptions(path.parent)),
-        reader.one("latency.json", _models, []),
+        reader.one("latency.json", _latencies, []),
         max(reader.all("compare/**/compare.json", _flops).values(), default=0.0),
         reader.faults,
     )
@@ -152,6 +153,8 @@ class _Reader:
 
 def _card(path: Path) -> dict[str, Any]:
     content, sha256 = read_card_file(path)
+    if any(type(guide[name]) is not str for guide in content.get("guides", []) for name in ("name", "fingerprint")):
+        raise TypeError
     return dict(content) | ({"weights_sha256": sha256} if sha256 else {})
 
 
@@ -159,8 +162,16 @@ def _log(path: Path) -> list[dict[str, Any]]:
     return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _models(path: Path) -> list[dict[str, Any]]:
-    return [dict(one) for one in read_versioned(path)["models"]]
+def _latencies(path: Path) -> list[dict[str, Any]]:
+    found = [dict(one) for one in read_versioned(path)["models"]]
+    for one in found:
+        numbers = [
+            *one["milliseconds"].values(),
+            *(one[name] for name in ("parameters", "weights", "memory", "threads")),
+        ]
+        if not all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers):
+            raise ValueError
+    return found
 
 
 def _flops(path: Path) -> float:

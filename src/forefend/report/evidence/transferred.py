@@ -9,13 +9,29 @@ from forefend.report.evidence.evaluations import z_of
 from forefend.report.evidence.headline import verdict_of
 from forefend.report.evidence.sources import Sources
 from forefend.report.page import charts
-from forefend.report.page.blocks import COMPLETE, MISSING, Block, Cell, Figure, Heading, Notice, Section, Share, Table
+from forefend.report.page.blocks import (
+    COMPLETE,
+    MISSING,
+    Block,
+    Cell,
+    Figure,
+    Heading,
+    Notice,
+    Section,
+    Share,
+    Table,
+    Text,
+)
 
 
 def section(sources: Sources) -> Section:
     """Return a heat map and a table for each attack of each matrix."""
+    verdict = verdict_of(sources)
+    if not sources.transfers and verdict and not verdict.defended:
+        text = "There is no defense: transfer is measured on classifiers behind one."
+        return Section("transfer", "Transfer between models", [Text(text)])
     if not sources.transfers:
-        command = commands.forefend("transfer", sources, *commands.threat(sources, verdict_of(sources)))
+        command = commands.forefend("transfer", sources, *commands.threat(sources, verdict))
         text = "Transfer was not measured: nothing here tells how images crafted on other models mislead these."
         return Section("transfer", "Transfer between models", [Notice(MISSING, text, command)], MISSING)
     found: list[Block] = []

@@ -10,6 +10,7 @@ from forefend.report.evidence.headline import AUTOATTACK, Verdict, accesses, ver
 from forefend.report.evidence.sources import Sources
 from forefend.report.evidence.verdict import ENOUGH
 from forefend.report.page.blocks import Cell, Code, Section, Table
+from forefend.runtime.formatting import format_radius
 
 Gap = tuple[str, str, str]  # what, why it matters, the command that would test it
 
@@ -40,7 +41,7 @@ def _attacks(sources: Sources, verdict: Verdict | None) -> Iterator[Gap]:
         yield "gradient masking", "Whether the attacks followed gradients that mean something.", command
     seen = set(chain.from_iterable(accesses(one.trials) for one in sources.evaluations))
     trials = [trial for one in sources.evaluations for trial in one.trials]
-    if not any(trial.startswith(("Square", "HopSkipJump", "Boundary")) for trial in trials) and verdict.strength < 2:
+    if not any(name in trial for trial in trials for name in ("AutoAttack", "Square", "HopSkipJump", "Boundary")):
         command = commands.evaluate(sources, verdict, suite="black-box")
         yield "attacks by queries", "An attacker who sees answers alone.", command
     if verdict.defended and not sources.transfers and not seen & {"transfer", "crafted"}:
@@ -55,8 +56,9 @@ def _threats(sources: Sources, verdict: Verdict | None) -> Iterator[Gap]:
         if cells and norm not in norms:
             yield f"{norm} attacks", "Robustness in one norm says little of another.", _at(sources, example)
     if len(cells) == 1:
-        wanted = "Linf:2/255 Linf:4/255 Linf:8/255" if "Linf" in norms else "L2:0.25 L2:0.5 L2:1"
-        command = commands.forefend("evaluate", sources, "--suite", "curve", "--threat", wanted)
+        ((norm, radius),) = cells
+        wanted = [f"{norm}:{format_radius(part * radius)}" for part in (0.5, 1, 2)]
+        command = commands.forefend("evaluate", sources, "--suite", "curve", "--threat", *wanted)
         yield "other radii", "Smaller and larger changes; the accuracy must fall to chance as they grow.", command
     if not sources.corruptions:
         command = commands.forefend("corruptions", sources)
