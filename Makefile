@@ -43,6 +43,7 @@ tables: $(VENV)/.installed-dev
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.parity.page
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.fast.page
 	PYTHONPATH=src:. $(BIN)/python -m benchmarks.keep_best.page
+	PYTHONPATH=src:. $(BIN)/python -m benchmarks.serving.page
 
 # Speed beside other libraries: make bench ARGS="--benchmarks attack memory"
 bench: $(VENV)/.installed-dev

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "forefend"
 # The layers, lowest first; the command line is documented by its --help.
 PACKAGES = ["runtime", "threat_models", "data", "models", "attacks", "recipes", "training", "evaluation", "report"]
-PACKAGES += ["studies"]
+PACKAGES += ["serving", "studies"]
 
 project = "forefend"
 author = "The forefend authors"

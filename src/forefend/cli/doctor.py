@@ -29,6 +29,8 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("onnxruntime", "onnx", "classifiers in ONNX files"),
     "foolbox": ("foolbox", "blackbox", "HopSkipJump and Boundary, in the suite black-box"),
     "datasets": ("datasets", "datasets", "data sets of Hugging Face"),
+    "fastapi": ("fastapi", "serve", "forefend serve"),
+    "uvicorn": ("uvicorn", "serve", "forefend serve"),
     "huggingface-hub": ("huggingface_hub", "hub", "defenses from and to huggingface.co"),
     "tensorboard": ("tensorboard", "track", "trainings that are followed in TensorBoard"),
     "model-signing": ("model_signing", "sign", "signatures of defense folders"),

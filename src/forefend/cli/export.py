@@ -55,14 +55,10 @@ def main(arguments: list[str]) -> int:
 
 def _write_folder(options: Any) -> None:
     from forefend.models.defense import load
-    from forefend.report.measured import evaluations_in, measured
+    from forefend.report.measured import measured_in
 
-    defense, found = load(options.run, download=options.download), []
-    for folder in evaluations_in(Path(options.run)):
-        try:
-            found.append(measured(defense, folder))
-        except InputError as reason:
-            print(f"not on the model card: {reason}", flush=True)
+    defense = load(options.run, download=options.download)
+    found = measured_in(defense, Path(options.run))
     defense.save_pretrained(options.to, measured=found, license=options.license)
     print(f"{options.to}: weights, cards and the digest of every file; accuracies from {len(found)} evaluations")
 

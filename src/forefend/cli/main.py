@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sign": ("forefend.cli.sign", "sign a defense folder with a private key"),
     "verify": ("forefend.cli.verify", "check the signature of a defense folder"),
     "latency": ("forefend.cli.latency", "time classifiers with and without a defense"),
+    "serve": ("forefend.cli.serve", "answer HTTP requests with a defended classifier, and show a page to try it"),
     "runs": ("forefend.cli.runs", "list the runs in a folder, with their state and best numbers"),
     "report": ("forefend.cli.report", "print the table of an evaluation, or make the evidence page of a run"),
     "recipes": ("forefend.cli.recipes", "list the training methods with their hyper-parameters"),

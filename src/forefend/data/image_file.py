@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ MOST_PIXELS = 89_000_000  # 267 MB as RGB; Pillow warns from here on
 _DAMAGED_EXIF = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
 
 
+class PixelCountError(InputError):
+    """A picture with more pixels than are decoded."""
+
+
 def decode(picture: Path | bytes, size: int | None, channels: int = 3, title: str = "") -> Tensor:
     """Return the central square of a picture as `(channels, size, size)` uint8, RGB or gray.
 
@@ -44,13 +48,13 @@ def decode(picture: Path | bytes, size: int | None, channels: int = 3, title: st
             pixels of more than 8 bits in one channel.
     """
     title = title or str(picture)
-    with _opened(picture, title) as image:
+    with opened(picture, title) as image:
         return from_pil(image, size, channels, title)
 
 
 def dimensions(picture: Path | bytes, title: str = "") -> tuple[int, int]:
     """Return height and width of a picture, turned as its EXIF orientation says; only TIFF is decoded for it."""
-    with _opened(picture, title or str(picture)) as image:
+    with opened(picture, title or str(picture)) as image:
         if image.format == "TIFF":  # Pillow turns it itself, its size at another time in each version
             _turn(image)
             return image.height, image.width
@@ -73,23 +77,35 @@ def from_pil(image: Any, size: int | None, channels: int, title: str) -> Tensor:
 
 
 @contextmanager
-def _opened(picture: Path | bytes, title: str) -> Iterator[Any]:
-    """Open a picture with Pillow; every error becomes an InputError."""
+def opened(
+    picture: Path | bytes, title: str, formats: Sequence[str] = FORMATS, most_pixels: int = MOST_PIXELS
+) -> Iterator[Any]:
+    """Open a picture with Pillow; every error, also of the block, becomes an InputError.
+
+    Args:
+        picture: a file, or its content.
+        title: what messages call it.
+        formats: names of Pillow's formats that are read.
+        most_pixels: the largest size that is decoded.
+
+    Raises:
+        InputError: as for `decode`; a `PixelCountError` for more pixels.
+    """
     pillow = load_pillow()
     try:
         if isinstance(picture, Path):
             check_regular(picture, MOST_BYTES)
         source = picture if isinstance(picture, Path) else io.BytesIO(picture)
-        with warnings.catch_warnings(action="ignore"), pillow.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+        with warnings.catch_warnings(action="ignore"), pillow.open(source, formats=formats) as image:
+            if image.width * image.height > most_pixels:
                 raise pillow.DecompressionBombError
             yield image
     except (InputError, MemoryError):
         raise
     except pillow.DecompressionBombError:
-        raise InputError(f"{title} has more than {MOST_PIXELS:,} pixels: scale it down or remove it.") from None
+        raise PixelCountError(f"{title} has more than {most_pixels:,} pixels: scale it down or remove it.") from None
     except pillow.UnidentifiedImageError:
-        raise InputError(f"{title} is not an image of {', '.join(FORMATS)}: convert or remove it.") from None
+        raise InputError(f"{title} is not an image of {', '.join(formats)}: convert or remove it.") from None
     except Exception as error:  # a damaged file raises operating system, syntax, value, struct or type errors
         raise InputError(f"{title} is not a readable image ({type(error).__name__}): repair or remove it.") from None
 

@@ -139,7 +139,7 @@ def _examples(network: nn.Module, images: ImageDataset | None, shape: tuple[int,
     if images is not None:
         check_model(network, images, name)
         return images.batch(torch.arange(min(8, len(images))))[0].to(device_of(network))
-    shape = shape or _own_shape(network)
+    shape = shape or own_shape(network)
     if shape is None:
         raise InputError(f"{name} does not say for which images it is: give some, or their channels and size.")
     x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(0)).to(device_of(network))
@@ -149,8 +149,8 @@ def _examples(network: nn.Module, images: ImageDataset | None, shape: tuple[int,
     return x
 
 
-def _own_shape(network: nn.Module) -> tuple[int, ...] | None:
-    """Return the shape of images that an architecture of forefend or of another library names."""
+def own_shape(network: nn.Module) -> tuple[int, int, int] | None:
+    """Return channels, height and width of the images that an architecture names; None if it does not."""
     for module in network.modules():
         if isinstance(module, Adapted) and module.shape is not None:
             return module.shape

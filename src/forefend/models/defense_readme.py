@@ -49,6 +49,24 @@ def files_of(card: Mapping[str, Any], measured: Sequence[Measured], license_name
     return {"README.md": _readme(card, measured, license_name).encode(), **more}
 
 
+def accuracies_on(page: str) -> list[dict[str, Any]]:
+    """Return name and percent of the accuracies that a `README.md` of `files_of` states; none for other pages."""
+    try:
+        held = yaml.safe_load(page.split("---\n", 2)[1])
+        return [
+            {
+                "data": str(result["dataset"]["name"]),
+                "accuracies": [
+                    {"name": str(metric["name"]), "percent": float(metric["value"])} for metric in result["metrics"]
+                ],
+            }
+            for model in held.get("model-index", [])
+            for result in model["results"]
+        ]
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):  # a page of somebody else
+        return []
+
+
 def _readme(card: Mapping[str, Any], measured: Sequence[Measured], license_name: str) -> str:
     name = "-".join(filter(None, [card["recipe"], card["data"]])) or card["architecture"]
     head = yaml.safe_dump(_metadata(name, measured, license_name), sort_keys=False, allow_unicode=True)

@@ -52,6 +52,17 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
     )
 
 
+def measured_in(defense: Defense, run: Path) -> list[Measured]:
+    """Return what the evaluations of a run say of its defense; one that does not count is named with the reason."""
+    found = []
+    for folder in evaluations_in(run):
+        try:
+            found.append(measured(defense, folder))
+        except InputError as reason:
+            print(f"not on the model card: {reason}", flush=True)
+    return found
+
+
 def evaluations_in(run: Path) -> list[Path]:
     """Return the folders of a run's evaluations, its own folder first."""
     own = [run] if (run / "evaluation.json").exists() else []

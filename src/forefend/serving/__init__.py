@@ -1,0 +1,1 @@
+"""A defended classifier as an HTTP service; imports nothing."""
