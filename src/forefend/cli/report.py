@@ -1,4 +1,4 @@
-"""`forefend report`: tables of saved results, and the evidence page of a run."""
+"""`forefend report`: tables of saved results, the evidence page of a run, and the page that compares runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from forefend.cli.parser import Parser
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table of each folder, update the tables of a document, or make an evidence page."""
-    parser = Parser("report", "Print the table of an evaluation, or make the evidence page of a run, from its records.")
-    parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json; for a page, that of a run")
+    """Print the table of each folder, update the tables of a document, or make a page."""
+    parser = Parser(
+        "report", "Print the table of an evaluation, or make the page of a run or of several, from records."
+    )
+    parser.add_argument("folders", nargs="*", type=str, help="folders with a summary.json; for a page, those of runs")
     parser.add_table()
     parser.add_argument("--seeds", action="store_true", help="mean, standard deviation and maximum over the folders")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
         type=str | None,
         help="document whose `<!-- table FOLDER -->` and `<!-- study FOLDER -->` blocks are updated",
     )
-    group = parser.add_argument_group("the evidence page of a run")
+    group = parser.add_argument_group("the evidence page of a run, or the comparison of several")
     group.add_argument("--html", type=str | None, help="write the page into this file, as HTML unless --format differs")
     kinds = Literal["html", "json", "markdown", "sarif", "junit"]
     group.add_argument("--format", type=kinds | None, help="form of the page; without --html it is printed")
@@ -63,17 +65,22 @@ def _tables(options: Any) -> int:
 
 
 def _page(options: Any) -> int:
-    """Make the evidence page of a run."""
+    """Make the evidence page of a run, or the page that compares several."""
     from forefend.report.evidence.output import written
     from forefend.report.evidence.page import evidence
+    from forefend.report.run_comparison.page import comparison
     from forefend.runtime import files
 
-    if len(options.folders) != 1:
-        raise InputError(f"{len(options.folders)} folders were given, expected that of one run: name it.")
+    if not options.folders:
+        raise InputError("No folder was given, expected that of a run, or of several to compare: name it.")
     if not 0.5 <= options.confidence < 1:
         raise InputError(f"--confidence is {options.confidence:g}, expected at least 0.5 and below 1, such as 0.95.")
     kind = options.format or "html"
-    page = evidence(options.folders[0], confidence=options.confidence, about=options.about)
+    if len(options.folders) == 1:
+        page = evidence(options.folders[0], confidence=options.confidence, about=options.about)
+    else:
+        _check_comparison(options, kind)
+        page = comparison(options.folders, confidence=options.confidence)
     content = written(page, kind)
     if not options.html:
         sys.stdout.write(content)
@@ -81,6 +88,13 @@ def _page(options: Any) -> int:
     files.write(Path(options.html), content.encode())
     print(f"{options.html}: {len(content.encode()) / 1e6:.2f} MB; grade: {page.grade}")
     return 0
+
+
+def _check_comparison(options: Any, kind: str) -> None:
+    if kind in ("sarif", "junit"):
+        raise InputError(f"--format {kind} states the claims of one run: name one folder, or choose html.")
+    if options.about:
+        raise InputError("--about belongs to the page of one run: name one folder, or remove it.")
 
 
 def _evaluation(folder: Path) -> Path:

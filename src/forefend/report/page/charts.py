@@ -93,6 +93,31 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
     return _svg(figure)
 
 
+def scatter(groups: Mapping[str, Sequence[tuple[str, Point, Point]]], x_label: str, y_label: str) -> str:
+    """Return points with the intervals of both their shares: a color for each group, a shape for each name in it.
+
+    Args:
+        groups: by name, the points: the name of each, and its two shares as `(_, value, low, high)` in [0, 1].
+        x_label: of the first share.
+        y_label: of the second.
+    """
+    figure, axis = _figure(7.6, 4.4)
+    names = list(dict.fromkeys(name for points in groups.values() for name, _, _ in points))
+    shapes = {name: "osD^vP*X"[number % 8] for number, name in enumerate(names)}
+    for number, (group, points) in enumerate(groups.items()):
+        axis.plot([], [], color=series(number), linewidth=3, label=group)  # for the legend
+        for name, first, second in points:
+            (x, x_low, x_high), (y, y_low, y_high) = ([100 * share for share in one[1:]] for one in (first, second))
+            spread = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[y - y_low], [y_high - y]], "capsize": 3}
+            axis.errorbar(x, y, **spread, fmt=shapes[name], color=series(number), linewidth=1.4, markersize=6)
+    for name, shape in shapes.items():
+        axis.plot([], [], shape, color=SOFT, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label)
+    axis.grid(color=LINE, linewidth=0.8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
+    return _svg(figure)
+
+
 def _shade(value: float) -> tuple[str, str]:
     """Return the color of a share, from pale to deep blue, and that of a text on it."""
     pale, deep = (0xF3, 0xE9, 0xDC), (0x12, 0x4E, 0x78)
