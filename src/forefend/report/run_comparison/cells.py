@@ -133,8 +133,11 @@ def compared_cells(runs: Sequence[Sources]) -> list[ComparedCell]:
 
 
 def _repeats(cell: ComparedCell, worst: ComparedCell | None) -> bool:
-    """Whether the cell of one attack is that of the worst one in every run."""
-    return worst is not None and worst is not cell and worst.measured == cell.measured
+    """Whether the attack of a cell is the only one, and therefore the worst, in every run."""
+    if worst is None or worst is cell:
+        return False
+    counted = [[one and (one.evaluation.folder, one.attacks) for one in each.measured] for each in (cell, worst)]
+    return counted[0] == counted[1]
 
 
 def _measured(run: Sources) -> Iterator[tuple[CellKey, Measured]]:
