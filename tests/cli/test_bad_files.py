@@ -267,3 +267,18 @@ def test_evaluate_with_wrong_weights_is_refused(real_data: Path, here: Path) -> 
     assert "cannot be read without running its" in refused(f"{line} resnet20:evil.pth")
     assert "did you mean 'resnet20'?" in refused(f"{line} resnet200:cut.th")
     assert not (here / "hacked").exists()
+
+
+def test_rectangles_for_a_network_of_squares_name_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--size` with the number that was meant makes the same command work."""
+    pillow = pytest.importorskip("PIL.Image", reason="the extra data is not installed")
+    monkeypatch.chdir(tmp_path)
+    for number in range(24):
+        place = Path("pictures", "train" if number < 16 else "test", "dark" if number % 2 else "bright")
+        place.mkdir(parents=True, exist_ok=True)
+        value = 40 if number % 2 else 200
+        pillow.fromarray(np.full((10, 14, 3), value + number // 2, np.uint8)).save(place / f"{number}.png")
+    line = "train natural --classifier mlp --data pictures --epochs 1 --batch-size 8 --out run"
+    assert "read pictures with --size 10, which crops them to squares" in refused(line)
+    assert not Path("run").exists()
+    done(f"{line} --size 10")

@@ -13,9 +13,11 @@ from helpers.command_line import done, files, guide, held_by_another, refused
 
 import forefend as ff
 from forefend import data
+from forefend.checks import InputError
 from forefend.evaluation import suites, trial
 from forefend.evaluation.access import white_box
 from forefend.evaluation.comparison import baselines, costs
+from forefend.evaluation.comparison import compare as module
 from forefend.threat_models.lp import Linf
 from forefend.training.catastrophic_overfitting import Monitor
 
@@ -120,6 +122,19 @@ def test_compare_refuses_unusable_input(tmp_path: Path) -> None:
     card.pop("digests")
     (tmp_path / "run" / "defense.json").write_text(json.dumps(card))
     assert "is no longer the classifier that this run learned from" in refused("compare run")
+
+
+def test_compare_takes_the_number_of_classes_from_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained("run")
+    x, y, _ = data.load("digits", "test").batch(torch.arange(539))
+    few = x[y < 3][:20], y[y < 3][:20]  # whose labels tell of three classes
+
+    def stop(suite: object, threat: object, classes: int) -> None:
+        raise InputError(f"made for {classes} classes")
+
+    monkeypatch.setattr(module, "_trials", stop)
+    with pytest.raises(InputError, match="made for 10 classes"):
+        ff.compare("run", data=few, train_data=few)
 
 
 def test_suites_are_adapted_to_each_model() -> None:

@@ -92,13 +92,16 @@ def test_evaluate_dead_defense_is_told_first(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert printed.index("WARNING: classifier defended gets 25.0%") < printed.index("PGD-20(")
     assert len(found.warnings) == 3
-    assert str(found).startswith("WARNING: classifier defended gets 25.0% of 40 clean images right, near chance")
+    assert found.warnings[0].startswith("classifier defended gets 25.0% of 40 clean images right, near chance")
+    for shown in (str(found), str(tables.cumulative(found))):  # told once, in full
+        assert shown.startswith("WARNING: 3 told above, as soon as found.\nclassifier")
     assert "**Warning:** classifier defended predicts class 0 for 40 of 40" in found.to_markdown()
     assert "its classifier alone 100.0%" in found.warnings[2]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["predictions"] == {"classifier defended": [40, 0, 0, 0]}
     assert results.load(tmp_path).warnings == found.warnings == summary["warnings"]
-    assert str(tables.cumulative(found)).startswith("WARNING: classifier defended gets 25.0%")
+    read = str(results.load(tmp_path))
+    assert [read.count(f"WARNING: {warning}") for warning in found.warnings] == [1, 1, 1]
 
 
 def test_evaluate_working_models_have_no_warning(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -84,3 +85,38 @@ def test_network_that_changes_itself_is_restored() -> None:
     with pytest.raises(InputError, match="mine changes its own buffers"):
         images_for([EvaluatedModel("mine", counting)], (X, torch.zeros(6, dtype=torch.int64)))
     assert counting.calls == 0
+
+
+def few_labels() -> tuple[Tensor, Tensor]:
+    """Images of three of the ten classes."""
+    return X, torch.tensor([0, 1, 2] * 2)
+
+
+def test_fit_takes_the_number_of_classes_from_the_logits() -> None:
+    def trained(data: Any) -> nn.Module:
+        torch.manual_seed(0)
+        cast = ff.Networks(classifier=network())
+        return ff.fit(ff.recipes.Natural(epochs=1, batch_size=3), data, cast, accelerator=Accelerator(cpu=True))
+
+    told = ff.data.from_tensors("data", *few_labels(), classes=10, split="train")
+    expected = trained(told).state_dict()
+    for given in (few_labels(), TensorDataset(*few_labels()), ff.data.from_tensors("data", *few_labels())):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in trained(given).state_dict().items())
+
+
+def test_fit_asks_the_guide_and_leaves_it_as_it_was() -> None:
+    guide = network().train()
+    before = ff.Guide(guide).state_digest()
+    cast = ff.Networks(ff.preprocessors.narrow_unet(channels=1), [ff.Guide(guide)])
+    recipe = ff.recipes.RTFE(threat=ff.Linf(0.1), steps=1, epochs=1, batch_size=3)
+    ff.fit(recipe, few_labels(), cast, accelerator=Accelerator(cpu=True))
+    assert ff.Guide(guide).state_digest() == before
+
+
+def test_transfer_and_inspect_take_the_number_of_classes_from_the_logits() -> None:
+    assert ff.inspect(network(), few_labels()).classes == 10
+    defense = ff.Defense(ff.preprocessors.narrow_unet(channels=1), ff.DefenseCard("narrow-unet")).eval()
+    matrix = ff.transfer(
+        defense, {"mine": network()}, few_labels(), threat="Linf:0.1", attacks=["fgsm"], allow_weak=True
+    )
+    assert {cell.n for cell in matrix.cells} == {6}

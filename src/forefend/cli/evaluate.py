@@ -86,7 +86,6 @@ def _run(options: Any, command: list[str]) -> str:
         results = evaluation.run(allow_weak=True, pictures=options.pictures)  # checked above, on more images
         if process_group().rank:
             return ""
-        results.warnings.clear()  # they were printed before the attacks
         shown = tables.cumulative(results) if options.cumulative else results
         return shown.to_text(tables.chosen_layout(options))
 

@@ -68,7 +68,10 @@ def dimensions(picture: Path | bytes, title: str = "") -> tuple[int, int]:
 def from_pil(image: Any, size: int | None, channels: int, title: str) -> Tensor:
     """Return a Pillow image as `decode` returns a picture; the image may be turned in place."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise InputError(f"{title} has pixels of mode {image.mode}, expected 8-bit ones: convert it first.")
+        raise InputError(
+            f"{title} has pixels of mode {image.mode}, expected 8-bit ones: convert it first, by pixels // 257 where "
+            "65535 is white, as the file does not say what is."
+        )
     _turn(image)
     image = _convert(image, MODES[channels])
     if size is not None:

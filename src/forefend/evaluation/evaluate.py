@@ -195,7 +195,8 @@ class Evaluation:
     def run(self, *, allow_weak: bool = False, pictures: int = 0) -> Results:
         """Attack all models and return the results; write the summary and pictures where there is a folder."""
         labels = [(CLEAN, "", 0.0), *((trial.name, trial.threat.norm, trial.threat.radius) for trial in self.trials)]
-        found = Results(warnings=self.notes, classes=self.images.classes if is_named(self.images.classes) else ())
+        classes = self.images.classes if is_named(self.images.classes) else ()
+        found = Results(warnings=self.notes, classes=classes, told=not process_group().rank)
         for note in self.notes if not process_group().rank else ():
             print(f"WARNING: {note}", flush=True)
         with hold(self.folder):

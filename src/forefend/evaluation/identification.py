@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from forefend.checks import InputError
 from forefend.data import ImageDataset
 from forefend.data.dataset import image_digests
-from forefend.evaluation.model_checks import check_model, gradient_of, kept_state, relative_difference, uniform_outputs
+from forefend.evaluation.model_checks import check_model, gradient_of, relative_difference, uniform_outputs
 from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.fingerprint import architecture_digest, fingerprint
 from forefend.models.freezing import device_of
+from forefend.models.given_images import kept_state
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import read_versioned, write_versioned

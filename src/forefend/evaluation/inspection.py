@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.data import ImageDataset, as_image_dataset
+from forefend.data import ImageDataset
 from forefend.evaluation.clean_accuracy import clean_predictions
-from forefend.evaluation.model_checks import check_model, depends_on_batch, gradient_of, is_random, kept_state
+from forefend.evaluation.model_checks import check_model, depends_on_batch, gradient_of, is_random
 from forefend.evaluation.statistics import wilson
 from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.classifiers.feature_layers import feature_layers_of
@@ -24,6 +24,7 @@ from forefend.models.classifiers.resized import Resized
 from forefend.models.classifiers.sources.adapted import Adapted
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import check_module, device_of, frozen
+from forefend.models.given_images import images_for_network, kept_state
 from forefend.models.output_checks import check_logits, output_of
 from forefend.runtime.formatting import percent
 
@@ -127,7 +128,7 @@ def inspect(
         name, classifier = name or classifier.name, classifier.network
     check_module(classifier, "a classifier")
     name = name or type(classifier).__name__
-    test_set = None if images is None else as_image_dataset(images)
+    test_set = None if images is None else images_for_network(classifier, images, name)
     network = frozen(classifier)
     with kept_state(network, name):
         x = _examples(network, test_set, shape, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from forefend.evaluation.attack_runner import run_all_steps
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite
 from forefend.models.defense import Defense
-from forefend.models.fingerprint import fingerprint, state_digest
+from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import device_of
 from forefend.models.output_checks import check_classifier, check_preprocessor
 from forefend.runtime.batch_size import AdaptiveBatchSize, out_of_memory
@@ -126,28 +125,6 @@ def unchanged(models: Sequence[EvaluatedModel]) -> Iterator[None]:
     for model, state in zip(models, before, strict=True):
         if state != state_digest(model.network):
             raise RuntimeError(f"{model.name} changed during the evaluation: its results are not valid.")
-
-
-@contextmanager
-def kept_state(network: nn.Module, name: str) -> Iterator[str]:
-    """Restore the tensors of a network that calls have changed, and refuse it; yield its fingerprint.
-
-    Raises:
-        InputError: the block has changed a parameter or a buffer.
-    """
-    before = fingerprint(network)
-    held = [(tensor, tensor.detach().clone()) for tensor in chain(network.parameters(), network.buffers())]
-    try:
-        yield before
-    finally:
-        changed = fingerprint(network) != before
-        for tensor, value in held if changed else ():
-            tensor.data.copy_(value)
-    if changed:
-        raise InputError(
-            f"{name} changes its own buffers or weights when it is called, expected the same network for every image: "
-            "call its eval(), or remove the update from its forward."
-        )
 
 
 def uniform_outputs(network: nn.Module, batches: Sequence[Tensor], name: str) -> Tensor | None:

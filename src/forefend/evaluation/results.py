@@ -66,6 +66,7 @@ class Results(list[Result]):
         predictions: by title of the model, how many clean images each class is predicted for.
         classes: the names of the classes, where they are known.
         movement: by title of a defended model and `label_of` an attack, how far images are moved.
+        told: whether the warnings were printed when they were found; `print` then says how many there were.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class Results(list[Result]):
         predictions: Mapping[str, Sequence[int]] | None = None,
         classes: Sequence[str] = (),
         movement: Mapping[str, Mapping[str, Movement]] | None = None,
+        told: bool = False,
     ) -> None:
         super().__init__(results)
         self.warnings, self.predictions, self.classes = list(warnings), dict(predictions or {}), list(classes)
-        self.movement = dict(movement or {})
+        self.movement, self.told = dict(movement or {}), told
 
     def __str__(self) -> str:
         return self.to_text(rows_of)
@@ -86,6 +88,8 @@ class Results(list[Result]):
     def to_text(self, layout: Layout) -> str:
         """Return the warnings and the table for the terminal; `layout` gives heading and rows of results."""
         warnings = [f"WARNING: {warning}" for warning in self.warnings]
+        if self.told and warnings:
+            warnings = [f"WARNING: {len(warnings)} told above, as soon as found."]
         return "\n".join([*warnings, text_table(*layout(self)), caption(self)])
 
     def to_markdown(self, layout: Layout | None = None) -> str:

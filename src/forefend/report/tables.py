@@ -53,7 +53,7 @@ def cumulative(found: Results) -> Results:
     for result in found:
         low, high = wilson(round(result.cumulative * result.n), result.n)
         changed.append(replace(result, accuracy=result.cumulative, low=low, high=high))
-    return Results(changed, found.warnings, found.predictions, found.classes, found.movement)
+    return Results(changed, found.warnings, found.predictions, found.classes, found.movement, found.told)
 
 
 def over_seeds(found: Sequence[Sequence[Result]]) -> tuple[list[str], list[list[str]]]:

@@ -15,8 +15,8 @@ from torch import nn
 
 from forefend.checks import as_integer, check_type
 from forefend.data import ImageDataset, split
-from forefend.data.registry import as_image_dataset
 from forefend.models.freezing import frozen, gradients_enabled, restore_modes
+from forefend.models.given_images import images_for_network
 from forefend.recipes.base import Networks, Recipe
 from forefend.recipes.state import TrainState
 from forefend.runtime.distributed import accelerator_on, broadcast_weights, leave_group_at_exit
@@ -86,7 +86,7 @@ def fit(
     check_type(recipe, Recipe, "fit's recipe")
     check_type(networks, Networks, "fit's networks")
     check_type(config, TrainingConfig, "fit's config")
-    data = as_image_dataset(data, split="train")
+    data = images_for_network(next(iter(networks.guides), networks.classifier), data, "the classifier", split="train")
     seed = as_integer(seed, "seed")
     recipe.check()
     config.check(recipe)

@@ -37,6 +37,7 @@ from forefend.models.classifiers.model_card import NamedClassifier, load_card
 from forefend.models.defense import Defended, Defense, load
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import gradients_enabled
+from forefend.models.given_images import images_for_network
 from forefend.models.guide import Guide
 from forefend.recipes import RECIPES, hyperparameters
 from forefend.recipes.base import Networks, Recipe
@@ -110,6 +111,7 @@ def compare(
     if not guides:
         raise InputError(f"{started.folder} has no frozen guide: compare a run that was trained with guides.")
     chosen = _choose(guides, classifier)
+    images, train_images = (images_for_network(chosen.network, each, chosen.name) for each in (images, train_images))
     if not (threat or defense.card.threat):
         raise InputError("The run was trained without a threat model: give one, such as Linf:8/255.")
     threat = as_threat_model(threat or defense.card.threat)

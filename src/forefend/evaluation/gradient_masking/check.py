@@ -30,12 +30,12 @@ from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, W
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
 from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
-from forefend.evaluation.model_checks import kept_state
 from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
 from forefend.models.defense import Defended
 from forefend.models.freezing import device_of, frozen, gradients_enabled
+from forefend.models.given_images import kept_state
 from forefend.models.output_checks import check_classifier
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import write_versioned

@@ -17,7 +17,7 @@ from forefend.attacks.base import Attack
 from forefend.attacks.momentum import di_fgsm, mi_fgsm, ti_bim
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError, choose
-from forefend.data import ImageDataset, as_image_dataset, sample
+from forefend.data import ImageDataset, sample
 from forefend.evaluation import black_boxes
 from forefend.evaluation.access import Access, CraftedOn
 from forefend.evaluation.clean_accuracy import clean_accuracy
@@ -31,6 +31,7 @@ from forefend.evaluation.transferability.matrix import ALONE, ANY, DEFENDED, Cel
 from forefend.evaluation.trial import Trial
 from forefend.models.defense import Defended, Defense, load
 from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
+from forefend.models.given_images import images_for_network
 from forefend.runtime.distributed import process_group
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.parsing import as_threat_model
@@ -103,7 +104,8 @@ def transfer(
     Raises:
         InputError: images, classifiers, defenses or attacks cannot be used, or the folder holds another measurement.
     """
-    log, images = log or (lambda line: None), as_image_dataset(data)
+    log, first = log or (lambda line: None), next(iter(classifiers.values()), None)
+    images = images_for_network(first if isinstance(first, nn.Module) else None, data, "the classifier")
     defense = _loaded(defense, DEFENDED)
     threat = _threat_of(threat, defense)
     fronts: dict[str, Defense | None] = {ALONE: None, DEFENDED: defense}
@@ -209,7 +211,7 @@ def _cells(
 ) -> tuple[list[Cell], list[str]]:
     """Count the verdicts of each model under each attacker, and under the worst of those with another classifier."""
     cells, warnings = list[Cell](), list[str]()
-    outcomes = evaluation.outcomes(allow_weak=True, warn=print)
+    outcomes = evaluation.outcomes(allow_weak=True, warn=str)  # the table shows them, and no attack follows
     for model, outcome in zip(models, outcomes, strict=True):
         warnings += outcome.warnings
         shown = black_boxes.shown_name(model)

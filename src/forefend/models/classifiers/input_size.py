@@ -23,7 +23,8 @@ def check_images_fit(x: Tensor, channels: int, size: int, noun: str = "classifie
     if isinstance(x, Tensor) and tuple(x.shape[1:]) != (channels, size, size):
         raise InputError(
             f"The images have shape {tuple(x.shape)}, but this {noun} was built for (B, {channels}, {size}, "
-            f"{size}): build it with the channels and size of the images, or resize the images."
+            f"{size}): build it with the channels and size of the images, or read pictures with size={size}, which "
+            "crops them to squares."
         )
 
 
