@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from forefend.checks import InputError, check_finite
-from forefend.evaluation.model_checks import depends_on_batch, is_random, kept_state
+from forefend.evaluation.model_checks import depends_on_batch, is_random
 from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.classifiers.resized import Resized
 from forefend.models.defense import Defended, Defense
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import device_of, frozen
+from forefend.models.given_images import kept_state
 from forefend.models.output_checks import check_classifier, check_preprocessor, output_of
 from forefend.runtime.precision import full_float32
 
