@@ -61,6 +61,11 @@ class FailurePictures:
     attacked: Pixels
     processed: Pixels
 
+    @property
+    def defended(self) -> bool:
+        """Whether a defense processed the images."""
+        return self.model.endswith(" defended")
+
 
 def keep(evaluation: Evaluation, verdicts: Sequence[Sequence[Mapping[int, bool]]], count: int) -> bool:
     """Attack some images again that an attack misled, and write them beside the records.

@@ -83,7 +83,7 @@ def _complete(
     missing = len(set(index) - verdicts.keys())
     if missing:
         raise InputError(
-            f"{folder} has no record of {missing} of {len(index)} images of {classifier} under {trial}, and a model "
-            "card states only what is recorded: evaluate again."
+            f"{folder} has no record of {missing} of {len(index)} images of {classifier} under {trial}: evaluate "
+            "again, as only what is recorded counts."
         )
     return {number: verdicts[number] for number in index}

@@ -42,23 +42,18 @@ def _gallery(folder: Path) -> Block:
         f"{held.model} under {held.attack}, {held.threat}: the first {len(rows)} images that the attack misleads. "
         f"Differences are those of the attack, {TIMES} times enlarged around gray."
     )
-    return Gallery(["clean", "attacked", "processed", f"difference ×{TIMES}", "answers"], rows, caption)
+    processed = ["processed"] if held.defended else []
+    return Gallery(["clean", "attacked", *processed, f"difference ×{TIMES}", "answers"], rows, caption)
 
 
 def _row(held: FailurePictures, number: int) -> tuple[Sequence[Picture], str]:
     index, label = held.index[number], held.labels[number]
     clean, attacked, processed = (images[number] for images in (held.clean, held.attacked, held.processed))
     difference = ((attacked.astype("int16") - clean) * TIMES + 128).clip(0, 255).astype("uint8")
-    what = (
-        "clean image",
-        "attacked image",
-        "what the defense makes of it",
-        f"difference of the attack, {TIMES} times enlarged",
-    )
-    pictures = [
-        Picture(png(pixels), f"Image {index}, class {label}: {text}")
-        for pixels, text in zip((clean, attacked, processed, difference), what, strict=True)
-    ]
+    shown = {"clean image": clean, "attacked image": attacked}
+    shown |= {"what the defense makes of it": processed} if held.defended else {}
+    shown |= {f"difference of the attack, {TIMES} times enlarged": difference}
+    pictures = [Picture(png(pixels), f"Image {index}, class {label}: {text}") for text, pixels in shown.items()]
     before, after = held.answered_clean[number], held.answered[number]
     answers = f"Image {index}, class {label}: answered {before} when clean, {after} when attacked."
     return pictures, answers
