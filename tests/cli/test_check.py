@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.command_line import Completed, done, files, forefend, guide, held_by_another, refused
+from helpers.command_line import Completed, done, files, forefend, guide, refused
 
 import forefend as ff
 from forefend.checks import InputError
@@ -92,14 +92,6 @@ def test_check_of_bare_classifier_passes_and_resumes(here: Path) -> None:
     assert again[again.index(": passed") :] == first[first.index(": passed") :]
     assert (here / "out" / "records.jsonl").read_bytes() == before
     assert written(here / "out") == found
-
-
-def test_check_into_a_folder_that_another_holds_is_refused_and_writes_nothing(here: Path) -> None:
-    """Its own lock: that of the evaluation inside would come after a check.json was written."""
-    line = f"check --classifiers {guide()} --data digits --images 8 --threat Linf:0.8 --out out"
-    with held_by_another(here / "out"):
-        assert "Another process writes to out: wait until it ends" in refused(line)
-    assert files(here / "out") == []
 
 
 def test_library_check_equals_the_command(here: Path) -> None:
