@@ -76,6 +76,18 @@ def test_two_drawings_of_one_content_are_equal() -> None:
     assert ">25</text>" in first
 
 
+@pytest.mark.parametrize("share", [number / 50 for number in range(51)])
+def test_number_of_a_heat_map_is_readable(share: float) -> None:
+    dark, light = sorted(charts.luminance(bytes.fromhex(color[1:])) for color in charts.shade(share))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, AA
+
+
+def test_luminance_is_that_of_wcag() -> None:
+    assert charts.luminance((255, 255, 255)) == pytest.approx(1)
+    assert charts.luminance((0, 0, 0)) == 0
+    assert charts.luminance((255, 0, 0)) == pytest.approx(0.2126)
+
+
 def test_markdown_escapes_what_would_end_a_cell() -> None:
     text = to_markdown(page_of("a|b <i>"))
     assert "a\\|b &lt;i&gt;" in text

@@ -63,12 +63,12 @@ def heat_map(
     longest = max(map(len, rows), default=0)
     figure, axis = _figure(max(5.0, 0.095 * longest + 0.72 * len(columns) + 0.8), 1.7 + 0.46 * len(rows))
     for (row, column), value in values.items():
-        color, text = _shade(value)
+        color, text = shade(value)
         axis.add_patch(patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, edgecolor=CARD, linewidth=2))
         axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=text, fontsize=9.5)
     for row, column in framed:
         place = (column - 0.43, row - 0.43)
-        axis.add_patch(patches.Rectangle(place, 0.86, 0.86, fill=False, edgecolor=_shade(values[row, column])[1]))
+        axis.add_patch(patches.Rectangle(place, 0.86, 0.86, fill=False, edgecolor=shade(values[row, column])[1]))
     axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="left")
     axis.xaxis.tick_top()
@@ -118,11 +118,17 @@ def scatter(groups: Mapping[str, Sequence[tuple[str, Point, Point]]], x_label: s
     return _svg(figure)
 
 
-def _shade(value: float) -> tuple[str, str]:
-    """Return the color of a share, from pale to deep blue, and that of a text on it."""
+def shade(value: float) -> tuple[str, str]:
+    """Return the color of a share, from pale to deep blue, and that of a text on it, of at least 4.5 : 1 contrast."""
     pale, deep = (0xF3, 0xE9, 0xDC), (0x12, 0x4E, 0x78)
     mixed = [round(a + (b - a) * min(max(value, 0.0), 1.0)) for a, b in zip(pale, deep, strict=True)]
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if value > 0.5 else "#1b2331"
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance(mixed) < 0.179 else "#000000"
+
+
+def luminance(color: Sequence[int]) -> float:
+    """Return the relative luminance of red, green and blue of 0 to 255, as WCAG 2.1 defines it."""
+    linear = [v / 3294.6 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
+    return sum(share * v for share, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
