@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.command_line import done, files, guide, refused
@@ -48,7 +50,15 @@ def test_export_to_a_folder_states_the_accuracies_of_the_records(here: Path) -> 
     assert "README.md is not the file that was released" in refused("latency out --data digits")
 
 
-def test_export_with_a_classifier_gives_its_predictions(here: Path) -> None:
+ALONE = """
+import json, sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(None, {"images": numpy.load("x.npy")})
+print(json.dumps([logits.argmax(1).tolist(), sorted({"torch", "onnx", "forefend"} & sys.modules.keys())]))
+"""
+
+
+def test_export_with_a_classifier_gives_its_predictions(here: Path, python: Callable[..., str]) -> None:
     """To load onnxscript and to convert takes seconds."""
     pytest.importorskip("onnxscript")
     out = done(f"export bare --classifier {guide()} --to model.onnx --triton served --images 20 --device cpu")
@@ -57,6 +67,8 @@ def test_export_with_a_classifier_gives_its_predictions(here: Path) -> None:
     x, _, _ = data.load("digits", "test").batch(torch.arange(40))
     model = Defended(load("bare"), load_classifier(guide()).network)
     assert torch.equal(load_classifier("model.onnx").network(x).argmax(1), model(x).argmax(1))
+    np.save("x.npy", x.numpy())
+    assert json.loads(python(ALONE)) == [model(x).argmax(1).tolist(), []]
 
 
 def test_export_to_int8_measures_it_beside_float32_and_says_how(here: Path) -> None:

@@ -94,7 +94,7 @@ def test_evaluate_dead_defense_is_told_first(tmp_path: Path, capsys: pytest.Capt
     assert len(found.warnings) == 3
     assert found.warnings[0].startswith("classifier defended gets 25.0% of 40 clean images right, near chance")
     for shown in (str(found), str(tables.cumulative(found))):  # told once, in full
-        assert shown.startswith("WARNING: 3 told above, as soon as found.\nclassifier")
+        assert shown.startswith("WARNING: 3 warnings above\nclassifier")
     assert "**Warning:** classifier defended predicts class 0 for 40 of 40" in found.to_markdown()
     assert "its classifier alone 100.0%" in found.warnings[2]
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -13,7 +13,7 @@ from forefend.evaluation.movement import Movement, from_json
 from forefend.evaluation.result_rows import read_rows, sealed
 from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import read_versioned, write_versioned
-from forefend.runtime.formatting import format_radius, markdown_table, percent, text_table
+from forefend.runtime.formatting import counted, format_radius, markdown_table, percent, text_table
 
 CLEAN = "none"
 WORST = "worst"
@@ -89,7 +89,7 @@ class Results(list[Result]):
         """Return the warnings and the table for the terminal; `layout` gives heading and rows of results."""
         warnings = [f"WARNING: {warning}" for warning in self.warnings]
         if self.told and warnings:
-            warnings = [f"WARNING: {len(warnings)} told above, as soon as found."]
+            warnings = [f"WARNING: {counted(len(warnings), 'warning')} above"]
         return "\n".join([*warnings, text_table(*layout(self)), caption(self)])
 
     def to_markdown(self, layout: Layout | None = None) -> str:
