@@ -20,6 +20,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "scikit-learn": ("sklearn", "demo", "the handwritten digits"),
     "pyautoattack": ("pyautoattack", "eval", "AutoAttack, in the suites standard, randomized and jatp"),
     "matplotlib": ("matplotlib", "report", "pictures and curves"),
+    "jinja2": ("jinja2", "report", "evidence pages in HTML"),
     "pillow": ("PIL", "data", "folders of pictures"),
     "scipy": ("scipy", "data", "SVHN, certificates"),
     "pooch": ("pooch", "data", "downloads"),

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from forefend.checks import InputError
 from forefend.cli.parser import Parser
 
+CONFIDENCE = 0.95
+TABLE_ALONE = ("attacks", "changes", "cumulative", "seeds", "markdown", "readme")  # options that a page does not have
+
 
 def main(arguments: list[str]) -> int:
     """Print the table of each folder, update the tables of a document, or make a page."""
@@ -28,14 +31,26 @@ def main(arguments: list[str]) -> int:
     group.add_argument("--html", type=str | None, help="write the page into this file, as HTML unless --format differs")
     kinds = Literal["html", "json", "markdown", "sarif", "junit"]
     group.add_argument("--format", type=kinds | None, help="form of the page; without --html it is printed")
-    group.add_argument("--confidence", type=float, default=0.95, help="of the page's intervals, such as 0.99")
+    group.add_argument("--confidence", type=float, default=CONFIDENCE, help="of the page's intervals, such as 0.99")
     group.add_argument("--about", type=str | None, help="YAML file: responsible, intended_use, fallback, monitoring")
     options = parser.parse_args(arguments)
+    _check_kind(options)
     if options.html or options.format:
         return _page(options)
     if not options.folders and options.readme is None:
         raise InputError("Nothing to report: name a folder with a summary.json, or a document with --readme.")
     return _tables(options)
+
+
+def _check_kind(options: Any) -> None:
+    """Refuse options of a table for a page, and the other way round: they would be ignored."""
+    page = bool(options.html or options.format)
+    if page and (given := next((name for name in TABLE_ALONE if options[name]), None)):
+        raise InputError(
+            f"--{given} belongs to a table, not to a page: leave it out, or leave out --html and --format."
+        )
+    if not page and (options.about or options.confidence != CONFIDENCE):
+        raise InputError("--about and --confidence belong to a page: add --html FILE, or --format.")
 
 
 def _tables(options: Any) -> int:

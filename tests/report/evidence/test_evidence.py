@@ -224,6 +224,8 @@ def test_command_writes_the_page_and_prints_other_forms(bare: Path, tmp_path: Pa
     assert "99 % interval" in (tmp_path / "page.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert done(f"report {bare} --format markdown").startswith("# Evidence: bare")
     assert json.loads(done(f"report {bare} --format json"))["format"] == 1
+    assert "--seeds belongs to a table" in refused(f"report {bare} --html {tmp_path}/a.html --seeds")
+    assert "belong to a page" in refused(f"report {bare} --confidence 0.99")
     assert "--confidence is 2" in refused(f"report {bare} --html {tmp_path}/a.html --confidence 2")
 
 
