@@ -23,7 +23,7 @@ def test_blocks_match_the_committed_page() -> None:
 
 def test_committed_load_tests_lost_nothing_and_kept_their_memory() -> None:
     found = [files.read_versioned(path) for path in RESULTS.glob("*.json")]
-    assert found
+    assert len(found) >= 2
     for one in found:
         assert (one["stop"]["lost"], one["stop"]["exit_status"], one["memory"]["requests"]) == (0, 0, 10_000)
         _, early, *_, last = one["memory"]["resident_mb"]
