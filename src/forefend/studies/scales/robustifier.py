@@ -83,8 +83,8 @@ FASHION = Setting(
     added=("fast",),
     training=TrainingConfig.recommended,
     differs="Fashion-MNIST at l∞ 0.1 and l2 1.5, 5,000 training images, the autoencoder of APE-GAN for every scale "
-    "factor, small classifiers (ResNet-18: `fastat`), 4 epochs with the recommended options of training; PGD-20 in one step "
-    f"size; 500 test images, 200 for `fast`, 50 for AA and denoised smoothing (a narrow DnCNN); {FAST}",
+    "factor, small classifiers (ResNet-18: `fastat`), 4 epochs with the recommended options of training; PGD-20 in one "
+    f"step size; 500 test images, 200 for `fast`, 50 for AA and denoised smoothing (a narrow DnCNN); {FAST}",
 )
 CIFAR = Setting(
     data="cifar-10",
