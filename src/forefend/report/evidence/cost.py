@@ -53,7 +53,7 @@ def _latency(sources: Sources) -> Table:
     rows = [
         [
             str(one["name"]),
-            *(f"{one['milliseconds'].get(size, float('nan')):.3g}" for size in batches),
+            *(f"{one['milliseconds'][size]:.3g}" if size in one["milliseconds"] else "–" for size in batches),
             f"{one['parameters']:,}",
             f"{one['weights']:.3g}",
             f"{one['memory']:.3g}",

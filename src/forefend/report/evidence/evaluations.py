@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -197,8 +196,3 @@ def _labels(about: Mapping[str, Any], models: Sequence[Recount]) -> dict[int, in
         clean = model.verdicts[0]
         found |= {i: label for i, label in model.predicted.items() if not clean.get(i, True)}
     return found
-
-
-def as_text(about: Mapping[str, Any]) -> str:
-    """Return settings in one line."""
-    return json.dumps(about, ensure_ascii=False, sort_keys=True)

@@ -11,8 +11,7 @@ from forefend.report.evidence.evaluations import FoundEvaluation
 from forefend.report.evidence.sources import Sources
 from forefend.report.page.blocks import Share
 
-AUTOATTACK = 3  # the strongest attack of an evaluation: AutoAttack, then `fast`, then any other
-STRENGTHS = {AUTOATTACK: "AutoAttack", 2: "the suite fast", 1: "single attacks"}
+AUTOATTACK, FAST, OTHER = 3, 2, 1  # how strong the strongest attack of an evaluation is
 _ACCESS = re.compile(r"\[([^\]]*)\]")
 _EVERYTHING = "white-box attacker, who knows the whole model"
 _ELSEWHERE = "black-box attacker, who crafts images on other classifiers"
@@ -80,7 +79,7 @@ class Verdict:
 
     @property
     def strength(self) -> int:
-        """How strong its strongest attack is; see `STRENGTHS`."""
+        """How strong its strongest attack is: `AUTOATTACK`, `FAST` or `OTHER`."""
         return strength_of(self.evaluation, self.norm, self.radius)
 
     @property
@@ -122,11 +121,11 @@ def verdict_of(sources: Sources) -> Verdict | None:
 
 
 def strength_of(one: FoundEvaluation, norm: str, radius: float) -> int:
-    """Return how strong the strongest attack in a threat model is; see `STRENGTHS`."""
+    """Return how strong the strongest attack in a threat model is: `AUTOATTACK`, `FAST` or `OTHER`."""
     names = {result.attack for result in one.results if (result.norm, result.radius) == (norm, radius)}
     if any(name.startswith("AutoAttack") for name in names):
         return AUTOATTACK
-    return 2 if "fast" in names else 1
+    return FAST if "fast" in names else OTHER
 
 
 def accesses(trials: Sequence[str]) -> list[str]:
