@@ -11,9 +11,9 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "forefend"
-# The layers, lowest first; the command line is documented by its --help.
+# The layers, lowest first; the command line is documented by its --help, the server by its guide and OpenAPI.
 PACKAGES = ["runtime", "threat_models", "data", "models", "attacks", "recipes", "training", "evaluation", "report"]
-PACKAGES += ["serving", "studies"]
+PACKAGES += ["studies"]
 
 project = "forefend"
 author = "The forefend authors"
