@@ -46,22 +46,9 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--precision", "fp32"]], ids=["plain", "prepared"])
 def test_two_processes_give_the_verdicts_of_one(
-    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, count in (("one", "1"), ("two", "2")):
-        before, threads = dict(os.environ), torch.get_num_threads()
-        out = ["--out", str(tmp_path / name), "--runs", str(tmp_path / "runs"), "--processes", count]
-        assert main.main([*WORDS, *more, *out]) == 0
-        said = capsys.readouterr().out
-        assert ("shared by 2 processes" in said) == (name == "two")
-        assert "tinyresnet" in said.splitlines()[-2]
-    assert verdicts(tmp_path / "one") == verdicts(tmp_path / "two") != {}
-    assert [path.name for path in (tmp_path / "two").glob("records*")] == ["records.jsonl"]
-    assert (dict(os.environ), torch.get_num_threads(), process_group()) == (before, threads, ProcessGroup())
-
-
-def test_joined_processes_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process evaluates half of the images, and every image is recorded."""
+    """Of two, this process evaluates half of the images, and every image is recorded."""
     dealt: list[tuple[int, int]] = []
     mine = ProcessGroup.mine
 
@@ -71,10 +58,19 @@ def test_joined_processes_share_the_images(tmp_path: Path, monkeypatch: pytest.M
         return own
 
     monkeypatch.setattr(ProcessGroup, "mine", seen)
-    out = ["--out", str(tmp_path / "two"), "--runs", str(tmp_path / "runs"), "--processes", "2"]
-    assert main.main([*WORDS, *out]) == 0
-    assert dealt[0] == (30, 60)
+    for name, count in (("one", "1"), ("two", "2")):
+        before, threads = dict(os.environ), torch.get_num_threads()
+        dealt.clear()
+        out = ["--out", str(tmp_path / name), "--runs", str(tmp_path / "runs"), "--processes", count]
+        assert main.main([*WORDS, *more, *out]) == 0
+        said = capsys.readouterr().out
+        assert ("shared by 2 processes" in said) == (name == "two")
+        assert "tinyresnet" in said.splitlines()[-2]
+        assert dealt[0] == (60 // int(count), 60)
+    assert verdicts(tmp_path / "one") == verdicts(tmp_path / "two")
     assert len({index for _, index in verdicts(tmp_path / "two")}) == 60
+    assert [path.name for path in (tmp_path / "two").glob("records*")] == ["records.jsonl"]
+    assert (dict(os.environ), torch.get_num_threads(), process_group()) == (before, threads, ProcessGroup())
 
 
 def test_joined_with_count_1_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
