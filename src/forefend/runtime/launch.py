@@ -27,7 +27,8 @@ from forefend.runtime.parent import end_with_pipe
 
 READY = "FOREFEND_READY"  # environment variable of a started process: the file that it creates when it is ready
 PATIENCE = 60.0  # seconds in which a process must end after all work is done
-GRACE = 3.0  # seconds in which a process must end after a failure
+GRACE = 3.0  # seconds in which a process must end after a failure here
+LOST = 20.0  # the same after a broken connection: the process that failed is ending, slowly on a busy machine
 Workers = list["subprocess.Popen[bytes]"]
 
 
@@ -74,7 +75,7 @@ def joined(count: int, words: Sequence[str]) -> Iterator[None]:
             yield
         except Exception as error:  # the failure of another process shows here as a broken connection
             cause = error
-        _wait(workers, GRACE if cause else PATIENCE)
+        _wait(workers, _seconds_after(cause))
         if any(worker.poll() for worker in workers):
             raise InputError(_failure(folder)) from cause
         if cause:
@@ -178,6 +179,13 @@ def _end(workers: Workers) -> None:
         if worker.poll() is None:
             worker.kill()
             worker.wait()
+
+
+def _seconds_after(cause: Exception | None) -> float:
+    """Return how long the other processes may take to end; torch raises RuntimeError for a broken connection."""
+    if cause is None:
+        return PATIENCE
+    return LOST if isinstance(cause, RuntimeError) else GRACE
 
 
 def _failure(folder: Path) -> str:
