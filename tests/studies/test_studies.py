@@ -98,6 +98,11 @@ def test_a_table_without_some_cells_is_committed_in_part(tmp_path: Path) -> None
     assert catalog.states("aaa", table, place, tmp_path)["smoke"] == "committed"
     write_versioned(folder / "table.json", {"outcomes": [*cells, {"counts": [], "quoted": False}]})
     assert catalog.states("aaa", table, place, tmp_path)["smoke"] == "committed in part"
+    images = catalog.find("aaa", "table-3")
+    assert catalog.states("aaa", images, place, tmp_path)["smoke"] == "runnable here"
+    (tmp_path / "aaa" / "table-3-smoke").mkdir()
+    (tmp_path / "aaa" / "table-3-smoke" / "figure.png").touch()
+    assert catalog.states("aaa", images, place, tmp_path)["smoke"] == "committed"
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())

@@ -55,6 +55,8 @@ def states(paper: str, table: Table, place: Place, committed: Path = COMMITTED) 
             cells = read_versioned(folder / "table.json")["outcomes"]
             whole = all(cell["counts"] or cell["quoted"] for cell in cells)
             found[scale] = "committed" if whole else "committed in part"
+        elif scale in table.picture and (folder / "figure.png").exists():
+            found[scale] = "committed"
         elif scale == "paper" and not torch.cuda.is_available():
             found[scale] = "needs a GPU"
         else:
