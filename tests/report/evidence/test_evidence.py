@@ -176,12 +176,23 @@ def test_declaration_shows_what_is_missing(tmp_path: Path, bare: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "written", ["2026-13-45", "2026-11-30 25:61:00", "190:20:30", "007", "yes", "!!timestamp soon"]
+)
+def test_declaration_keeps_what_was_written(tmp_path: Path, written: str) -> None:
+    given = tmp_path / "about.yaml"
+    given.write_text(f"approved: {written}\nmonitoring:\nfallback: null\n")
+    assert declaration.read(given) == {"approved": written.removeprefix("!!timestamp ")}
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("responsible: [a, b]", "is a list, expected one text"),
         ("who: me", "There is no field in"),
         ("- a", "holds no fields"),
         ("a: [", "is not YAML"),
+        ("responsible: !!set {a, b}", "expected one text"),
+        ('responsible: "\\ud800"', "holds characters that cannot be shown"),
     ],
 )
 def test_wrong_declaration_is_refused(tmp_path: Path, bare: Path, content: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def read(path: str | Path) -> dict[str, str]:
         raise InputError(f"There is no file {path}: write one with the fields {', '.join(FIELDS)}.")
     check_regular(path, LARGEST)
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # Every value stays the text that was written: a date, a number or a time must not be converted.
+        held = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}): correct it.") from None
     if not isinstance(held, dict):
@@ -47,7 +49,9 @@ def read(path: str | Path) -> dict[str, str]:
             raise unknown_name(str(name), FIELDS, f"field in {path}")
         if isinstance(value, dict | list):
             raise InputError(f"The field {name} of {path} is a {type(value).__name__}, expected one text.")
-    return {name: str(value) for name, value in held.items() if value not in (None, "")}
+        if any(unicodedata.category(sign) in ("Cc", "Cs") and not sign.isspace() for sign in value):
+            raise InputError(f"The field {name} of {path} holds characters that cannot be shown: remove them.")
+    return {name: value for name, value in held.items() if value not in ("", "~", "null")}
 
 
 def section(given: Mapping[str, str]) -> Section:
