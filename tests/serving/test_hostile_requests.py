@@ -137,9 +137,9 @@ def test_form_that_cannot_be_used_is_refused(
 def test_too_many_files_are_refused(server: TestClient) -> None:
     files = [("images", ("x.png", GOOD, "image/png"))]
     assert server.post("/predict", files=files * 32).status_code == 200
-    answer = server.post("/predict", files=files * 33)
-    assert (answer.status_code, "expected at most 32" in sentence(answer)) == (413, True)
-    assert server.post("/predict", files=files * 90).status_code in (400, 413)
+    for count in (33, 34, 90):
+        answer = server.post("/predict", files=files * count)
+        assert (answer.status_code, "expected at most 32" in sentence(answer)) == (413, True)
 
 
 @pytest.mark.parametrize("query", ["top=0", "top=x", "images=gif", "bare=perhaps"])

@@ -8,10 +8,11 @@ from concurrent.futures import Executor
 from functools import partial
 
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from torch import Tensor
 
-from forefend.serving.json_images import check_count, read_json
+from forefend.serving.json_images import read_json
 from forefend.serving.pictures import Expected, read_picture
 from forefend.serving.request_error import RequestError
 
@@ -53,9 +54,14 @@ def _decoded(files: Sequence[tuple[bytes, str]], expected: Expected) -> list[Ten
 
 
 async def _uploads(request: Request, most_images: int) -> list[tuple[bytes, str]]:
-    async with request.form(max_files=most_images + 1, max_fields=10) as form:
-        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-        if not files:
-            raise RequestError(422, "The form holds no file: send pictures as curl -F images=@picture.png does.")
-        check_count(len(files), most_images)
-        return [(await file.read(), (file.content_type or "").lower()) for file in files]
+    try:
+        async with request.form(max_files=most_images, max_fields=10) as form:
+            files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            if not files:
+                raise RequestError(422, "The form holds no file: send pictures as curl -F images=@picture.png does.")
+            return [(await file.read(), (file.content_type or "").lower()) for file in files]
+    except HTTPException as error:
+        if not error.detail.startswith("Too many files"):
+            raise
+        sentence = f"The form has too many files, expected at most {most_images}: send several requests."
+        raise RequestError(413, sentence) from None

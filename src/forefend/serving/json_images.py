@@ -32,18 +32,10 @@ def read_json(content: bytes, expected: Expected, most_images: int) -> list[Tens
     images = given["images"]
     if not isinstance(images, list) or not images:
         raise RequestError(422, f"The images are {_shown(images)}, expected a list of at least one image.")
-    check_count(len(images), most_images)
+    if len(images) > most_images:
+        counts = f"{len(images)} images, expected at most {most_images}"
+        raise RequestError(413, f"The request has {counts}: send several requests.")
     return [_image(image, scale, expected, f"Image {number}") for number, image in enumerate(images, start=1)]
-
-
-def check_count(count: int, most: int) -> None:
-    """Refuse a request of too many images.
-
-    Raises:
-        RequestError: there are more than `most`.
-    """
-    if count > most:
-        raise RequestError(413, f"The request has {count} images, expected at most {most}: send several requests.")
 
 
 def _object(content: bytes) -> dict[str, Any]:
