@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,12 @@ from forefend.runtime.run_folder import Run, start
 CONFIG = {"recipe": "rtfe", "guides": ("cnn", "resnet20"), "radius": 8 / 255, "epochs": 3}
 
 
+@pytest.mark.parametrize("script", ["/venv/bin/forefend", "C/forefend.exe", "/site/forefend/__main__.py"])
+def test_command_is_recorded_as_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "evaluate", 'runs/it\'s a "run"'])
+    assert shlex.split(files.provenance()["command"]) == ["forefend", "evaluate", 'runs/it\'s a "run"']
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_start_new_run_writes_config_and_versions(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path / "runs" / "one"
@@ -25,7 +33,7 @@ def test_start_new_run_writes_config_and_versions(tmp_path: Path, exists: bool) 
     assert run.config == CONFIG | {"guides": ["cnn", "resnet20"]}
     about = files.read_json(folder / "config.json")["about"]
     assert about["versions"].keys() == {"forefend", "torch", "numpy", "accelerate"}
-    assert about["command"].startswith("forefend")
+    assert shlex.split(about["command"]) == ["python", *sys.argv]
     assert run.checkpoint.parent == folder
 
 

@@ -7,11 +7,12 @@ import json
 import os
 import platform
 import re
+import shlex
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -210,9 +211,16 @@ def provenance() -> dict[str, Any]:
         "versions": versions,
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
-        "command": " ".join(["forefend", *sys.argv[1:]]),
+        "command": _command(sys.argv),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return the command line of this process, quoted for a shell; that of a script names the script."""
+    script = Path(words[0] if words else "")
+    ours = script.stem == "forefend" or script.parts[-2:] == ("forefend", "__main__.py")
+    return shlex.join([*(["forefend"] if ours else ["python", *words[:1]]), *words[1:]])
 
 
 def _version(package: str) -> str:

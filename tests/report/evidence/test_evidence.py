@@ -15,10 +15,10 @@ from forefend.checks import InputError
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.check import check
-from forefend.evaluation.results import load
+from forefend.evaluation.results import Results, load
 from forefend.evaluation.statistics import wilson
 from forefend.models.defense import Defended
-from forefend.report.evidence import declaration, masking, published
+from forefend.report.evidence import commands, declaration, masking, published
 from forefend.report.evidence.evaluations import FoundEvaluation, z_of
 from forefend.report.evidence.page import evidence
 from forefend.report.evidence.sources import Sources
@@ -238,6 +238,14 @@ def test_command_writes_the_page_and_prints_other_forms(bare: Path, tmp_path: Pa
     assert "--seeds belongs to a table" in refused(f"report {bare} --html {tmp_path}/a.html --seeds")
     assert "belong to a page" in refused(f"report {bare} --confidence 0.99")
     assert "--confidence is 2" in refused(f"report {bare} --html {tmp_path}/a.html --confidence 2")
+
+
+@pytest.mark.parametrize("written", ["'my data.npz' --suite quick", '"my data.npz" --suite quick'])
+def test_commands_name_the_same_models_whatever_their_paths(written: str) -> None:
+    one = FoundEvaluation(Path("e"), Results(), about={"about": {"command": f"forefend evaluate --data {written}"}})
+    assert "--data 'my data.npz'" in commands.forefend("check", Sources(Path("e"), evaluations=[one]))
+    older = FoundEvaluation(Path("e"), Results(), about={"about": {"command": "forefend evaluate --data it's.npz"}})
+    assert "it'\"'\"'s.npz" in commands.forefend("check", Sources(Path("e"), evaluations=[older]))
 
 
 def test_commands_that_fill_gaps_are_commands(full_page: Page, bare_page: Page, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -146,8 +147,11 @@ def test_a_run_without_evaluation_is_told(first: Path) -> None:
     second = other(first, "bare")
     assert "bare was not evaluated." in notices(comparison([first, second]))
     assert "first was not evaluated." not in notices(comparison([first, second]))
-    with_none = comparison([second, other(first, "bare too")])
-    assert "No run was evaluated." in to_markdown(with_none)
+    spaced = other(first, "bare too")
+    with_none = to_markdown(comparison([spaced, second]))
+    assert "No run was evaluated." in with_none
+    assert shlex.join(["forefend", "evaluate", str(spaced)]) in with_none
+    assert shlex.join(["forefend", "report", str(spaced), str(second), "--html"]) in with_none
 
 
 def test_another_classifier_of_the_same_name_has_no_difference(first: Path) -> None:

@@ -49,9 +49,17 @@ def _same_models(sources: Sources) -> list[str]:
     """Return the options of the first evaluation with some that say which models and images it measured."""
     for one in sources.evaluations:
         found, keeps = list[str](), False
-        for word in str(one.told.get("command", "")).split():
+        for word in _words(str(one.told.get("command", ""))):
             keeps = word.partition("=")[0] in KEPT if word.startswith("--") else keeps
             found += [word] if keeps else []
         if found:
             return found
     return [] if sources.config or sources.card else ["--classifiers", "YOURS", "--data", "YOURS"]
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a recorded command line; older versions recorded it without quotes."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -120,7 +121,9 @@ def _cells(runs: Mapping[str, Sources], cells: Sequence[ComparedCell]) -> Sectio
         found.append(Heading(f"{data or limits.UNRECORDED}, {column_title(norm, radius)}"))
         found.append(Table(heading, [_row(cell) for cell in own], _caption(runs, own)))
     if not cells:
-        found.append(Notice(MISSING, "No run was evaluated.", f"forefend evaluate {next(iter(runs.values())).run}"))
+        found.append(
+            Notice(MISSING, "No run was evaluated.", shlex.join(["forefend", "evaluate", str(runs[first].run)]))
+        )
     elif not shared:
         found.append(Notice(MISSING, "No accuracy was measured by two runs."))
     lead = "Accuracy in percent with its interval; differences in points, image by image."
@@ -155,7 +158,7 @@ def _difference(found: PairedDifference | str, images: int) -> Cell:
 
 
 def _reproduction(runs: Mapping[str, Sources], confidence: float) -> Section:
-    folders = " ".join(str(run.run) for run in runs.values())
+    folders = shlex.join(str(run.run) for run in runs.values())
     told = [one.told.get("command") for run in runs.values() for one in run.evaluations]
     found: list[Block] = [Commands([f"forefend report {folders} --html compared.html --confidence {confidence:g}"])]
     evaluated = list(dict.fromkeys(map(str, filter(None, told))))
