@@ -20,7 +20,7 @@ from forefend.models import defense_readme, preprocessors, release
 from forefend.models.card_file import check_weights, read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.defense_readme import Measured
-from forefend.models.fingerprint import fingerprint
+from forefend.models.fingerprint import fingerprint, fingerprint_of
 from forefend.models.freezing import check_module
 from forefend.models.guide import Guide
 from forefend.models.signature import verify
@@ -87,8 +87,7 @@ class Defense(nn.Module):
 
     def identity(self) -> str:
         """Return a digest of weights and architecture, by which evaluations name the defense that they measured."""
-        built = content_digest([self.card.architecture, self.card.settings])
-        return f"{fingerprint(self.preprocessor)}:{built}"
+        return f"{fingerprint(self.preprocessor)}:{content_digest([self.card.architecture, self.card.settings])}"
 
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defense.json` into `folder`.
@@ -255,6 +254,22 @@ def pipelines(preprocessor: nn.Module, guides: Sequence[nn.Module]) -> Callable[
         return [guide(x_out) for guide in guides]
 
     return f
+
+
+def identity_in(folder: Path) -> str:
+    """Return `Defense.identity` of the defense in a folder from its two files; no network is built.
+
+    Raises:
+        InputError: a file was edited or is damaged.
+    """
+    card, sha256 = read_card_file(folder / "defense.json")
+    try:
+        tensors = load_tensors(read_weights(folder / "weights.safetensors", sha256))
+    except SafetensorError as error:
+        raise InputError(f"{folder}/weights.safetensors is damaged ({error}): restore the file.") from None
+    # Networks are built in float32, to which loading converts their weights.
+    own = fingerprint_of((name, one.float() if one.is_floating_point() else one) for name, one in tensors.items())
+    return f"{own}:{content_digest([card['architecture'], card['settings']])}"
 
 
 def load(folder: str | Path, *, download: bool = False, public_key: str | Path | None = None) -> Defense:

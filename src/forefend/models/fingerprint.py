@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -36,9 +37,15 @@ def fingerprint(network: nn.Module) -> str:
         >>> fingerprint(network) == before
         False
     """
-    digest = hashlib.sha256()
     # The state_dict would leave out buffers that are not saved, such as a mean and std.
-    tensors = chain(network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    return fingerprint_of(
+        chain(network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    )
+
+
+def fingerprint_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the fingerprint of the network that has these tensors, by name."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda named: named[0]):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(raw_bytes(tensor))

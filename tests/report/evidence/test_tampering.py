@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import evidence_runs
+from torch import nn
 
 from forefend.evaluation.results import load
 from forefend.report.evidence.output import written
@@ -104,6 +105,30 @@ def test_summary_sealed_again_differs_from_the_records(run: Path) -> None:
 def test_summary_without_records_is_told(run: Path) -> None:
     (run / "records.jsonl").unlink()
     assert "has no record of 40 of 40 images" in faults(run)
+
+
+def test_numbers_of_a_summary_alone_are_told(run: Path) -> None:
+    (run / "evaluation.json").unlink()
+    assert "These numbers are read from a summary: " in to_html(evidence(run))
+
+
+def test_evaluation_of_another_defense_is_told(run: Path) -> None:
+    """Its classifiers have the fingerprints of the training, so that the defense alone tells."""
+    other = evidence_runs.defense()
+    nn.init.constant_(next(other.parameters()), 0.01)
+    other.save(run)
+    told = faults(run)
+    assert f"measured another defense ({evidence_runs.defense().identity()})" in told
+    assert f"than that of this run ({other.identity()})" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_weights_that_are_not_those_of_the_card_are_told(run: Path, content: bytes) -> None:
+    (run / "weights.safetensors").write_bytes(content)
+    assert "other weights than its card was written for" in faults(run)
+    card = json.loads((run / "defense.json").read_text())
+    (run / "defense.json").write_text(json.dumps({k: v for k, v in card.items() if k != "digests"}))
+    assert "weights.safetensors" in faults(run) or "another defense" in faults(run)
 
 
 def test_damaged_files_are_named_and_the_page_is_made(full: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from forefend.evaluation.corruption_results import load as load_corruptions
 from forefend.evaluation.gradient_masking.check_report import CheckReport, reports_in
 from forefend.evaluation.transferability.matrix import TransferMatrix, matrix_in
 from forefend.models.card_file import read_card_file
+from forefend.models.defense import identity_in
 from forefend.report.evidence.evaluations import FoundEvaluation, evaluations_of
 from forefend.runtime.files import read_versioned
 
@@ -96,6 +97,8 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
     reader = _Reader(run)
     told = _mapping(reader.one("config.json", read_versioned, None))
     card = _mapping(reader.one("defense.json", _card, None) or reader.one("classifier.json", _card, None))
+    evaluations = evaluations_of(run, confidence)
+    own = reader.one("weights.safetensors", lambda path: identity_in(run), "") if "guides" in card else ""
     found = Sources(
         run,
         confidence,
@@ -104,18 +107,26 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
         reader.one("train.jsonl", _log, []),
         card,
         {name.split("/")[-2]: card for name, card in reader.every("*/classifier.json", "guides/*/classifier.json")},
-        evaluations_of(run, confidence),
+        evaluations,
         reader.one("check/check.json", reports_in, []) or reader.one("check.json", reports_in, []),
         reader.all("transfer/*/transfer.json", matrix_in),
         reader.all("certificates/*/certificates.jsonl", certificate.read),
         reader.all("corruptions/*/corruptions.json", lambda path: load_corruptions(path.parent)),
         reader.one("latency.json", _latencies, []),
         max(reader.all("compare/**/compare.json", _flops).values(), default=0.0),
-        reader.faults,
+        [*reader.faults, *_of_others(own, evaluations)],
     )
     if not (told or card or found.evaluations or found.checks or found.transfers or found.faults):
         raise InputError(f"{run} holds no run and no evaluation: give a folder that forefend wrote.")
     return found
+
+
+def _of_others(own: str, evaluations: Sequence[FoundEvaluation]) -> Iterator[str]:
+    """Yield a sentence for each evaluation of another defense than the one in the folder, where that is known."""
+    for one in evaluations:
+        others = {model.model.defense for model in one.models if model.model.defense} - {own}
+        if own and others:
+            yield f"{one.folder} measured another defense ({', '.join(sorted(others))}) than that of this run ({own})."
 
 
 class _Reader:

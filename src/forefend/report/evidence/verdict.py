@@ -130,6 +130,8 @@ def _table(sources: Sources, verdict: Verdict) -> Table:
 
 
 def _cautions(sources: Sources, verdict: Verdict) -> Iterator[Notice]:
+    if verdict.evaluation.uncounted:
+        yield Notice(PARTIAL, f"These numbers are read from a summary: {verdict.evaluation.uncounted}")
     if verdict.strength < AUTOATTACK:
         text = "AutoAttack did not run in this threat model: a stronger attack may lower the robust accuracy."
         yield Notice(PARTIAL, text, commands.evaluate(sources, verdict))
