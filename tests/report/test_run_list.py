@@ -71,6 +71,15 @@ def test_runs_are_newest_first_and_sort_by_a_column(tmp_path: Path) -> None:
     assert [run.name for run in in_order(runs, "name", largest_first=False)] == ["a", "b", "c"]
 
 
+def test_links_are_followed_unless_they_lead_back(tmp_path: Path) -> None:
+    made_run(tmp_path / "elsewhere/one")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/loop").symlink_to(tmp_path)
+    (tmp_path / "runs/self").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs/disk").symlink_to(tmp_path / "elsewhere")
+    assert [run.name for run in list_runs(tmp_path / "runs")] == ["disk/one"]
+
+
 def test_runs_inside_folders_are_found_and_those_inside_runs_are_not(tmp_path: Path) -> None:
     made_run(tmp_path / "studies/aaa/one")
     made_run(tmp_path / "demo")

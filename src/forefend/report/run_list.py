@@ -104,8 +104,15 @@ def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
         yield folder
     elif depth:
         for name in sorted(names):
-            if (folder / name).is_dir() and not name.startswith("."):
-                yield from _run_folders(folder / name, depth - 1)
+            path = folder / name
+            if path.is_dir() and not name.startswith(".") and not _leads_back(path):
+                yield from _run_folders(path, depth - 1)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a link names a folder that it lies in, whose runs would be listed again."""
+    place = path.parent.resolve()
+    return path.is_symlink() and path.resolve() in (place, *place.parents)
 
 
 def _listed(folder: Path, root: Path) -> ListedRun:
