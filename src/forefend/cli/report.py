@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from forefend.checks import InputError
 from forefend.cli.parser import Parser
 
-CONFIDENCE = 0.95
+CONFIDENCE, MOST_CONFIDENT = 0.95, 0.999999
 TABLE_ALONE = ("attacks", "changes", "cumulative", "seeds", "markdown", "readme")  # options that a page does not have
+
+OTHERS = ("transfer.json", "corruptions.json", "compare.json", "models.json", "tracking.json")  # files of runs
 
 
 def main(arguments: list[str]) -> int:
@@ -88,8 +91,10 @@ def _page(options: Any) -> int:
 
     if not options.folders:
         raise InputError("No folder was given, expected that of a run, or of several to compare: name it.")
-    if not 0.5 <= options.confidence < 1:
-        raise InputError(f"--confidence is {options.confidence:g}, expected at least 0.5 and below 1, such as 0.95.")
+    if not 0.5 <= options.confidence <= MOST_CONFIDENT:
+        raise InputError(f"--confidence is {options.confidence:.8g}, expected 0.5 to {MOST_CONFIDENT}, such as 0.95.")
+    if options.html:
+        _check_target(Path(options.html), options.folders)
     kind = options.format or "html"
     if len(options.folders) == 1:
         page = evidence(options.folders[0], confidence=options.confidence, about=options.about)
@@ -110,6 +115,19 @@ def _check_comparison(options: Any, kind: str) -> None:
         raise InputError(f"--format {kind} states the claims of one run: name one folder, or choose html.")
     if options.about:
         raise InputError("--about belongs to the page of one run: name one folder, or remove it.")
+
+
+def _check_target(path: Path, folders: Sequence[str]) -> None:
+    """Refuse to write a page over a folder, or over a file of the runs that it is about."""
+    from forefend.report.evidence.reproduction import FILES, IN_EVALUATIONS
+    from forefend.report.run_list import TRACES
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file for the page, such as {path / 'report.html'}.")
+    names = {Path(name).name for name in (*TRACES, *FILES, *IN_EVALUATIONS, *OTHERS)}
+    inside = any(Path(folder).resolve() in path.resolve().parents for folder in folders)
+    if inside and path.exists() and (path.name in names or path.suffix in (".jsonl", ".safetensors")):
+        raise InputError(f"{path} belongs to the run and would be lost: give the page another name.")
 
 
 def _evaluation(folder: Path) -> Path:

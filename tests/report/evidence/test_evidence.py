@@ -237,7 +237,16 @@ def test_command_writes_the_page_and_prints_other_forms(bare: Path, tmp_path: Pa
     assert json.loads(done(f"report {bare} --format json"))["format"] == 1
     assert "--seeds belongs to a table" in refused(f"report {bare} --html {tmp_path}/a.html --seeds")
     assert "belong to a page" in refused(f"report {bare} --confidence 0.99")
-    assert "--confidence is 2" in refused(f"report {bare} --html {tmp_path}/a.html --confidence 2")
+    for value in ("2", "0.9999999999999999"):
+        assert "expected 0.5 to 0.999999" in refused(f"report {bare} --html {tmp_path}/a.html --confidence {value}")
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "summary.json", "weights.safetensors"])
+def test_page_is_not_written_over_a_file_of_its_run(bare: Path, name: str) -> None:
+    before = (bare / name).read_bytes()
+    assert "belongs to the run and would be lost" in refused(f"report {bare} --html {bare / name}")
+    assert (bare / name).read_bytes() == before
+    assert "is a folder, expected a file for the page" in refused(f"report {bare} --html {bare}")
 
 
 @pytest.mark.parametrize("written", ["'my data.npz' --suite quick", '"my data.npz" --suite quick'])
