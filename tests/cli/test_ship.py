@@ -32,7 +32,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_export_to_a_folder_states_the_accuracies_of_the_records(here: Path) -> None:
     options = "--data digits --images 30 --suite quick --threat Linf:0.1 --device cpu --allow-weak-classifier"
     done(f"evaluate bare --classifiers {guide()} {options}")
-    assert "accuracies from 1 evaluations" in done("export bare --to out --license mit")
+    assert "accuracies from 1 evaluation" in done("export bare --to out --license mit")
     assert files(here / "out") == [
         "README.md",
         "defense.json",

@@ -56,11 +56,13 @@ def main(arguments: list[str]) -> int:
 def _write_folder(options: Any) -> None:
     from forefend.models.defense import load
     from forefend.report.measured import measured_in
+    from forefend.runtime.formatting import counted
 
     defense = load(options.run, download=options.download)
     found = measured_in(defense, Path(options.run))
     defense.save_pretrained(options.to, measured=found, license=options.license)
-    print(f"{options.to}: weights, cards and the digest of every file; accuracies from {len(found)} evaluations")
+    source = counted(len(found), "evaluation")
+    print(f"{options.to}: weights, cards and the digest of every file; accuracies from {source}")
 
 
 def _write_files(options: Any, suffix: str) -> None:
