@@ -80,6 +80,19 @@ def test_budgeted_is_the_attack_where_the_budget_is_not_spent() -> None:
     assert torch.equal(Budgeted(attack, 5)(Threshold(), x, y, rng=rng), attack(Threshold(), x, y, rng=rng))
 
 
+def test_budget_takes_logits_of_double_precision() -> None:
+    """The state of the attack begins in the images' precision, and continues in that of the logits."""
+
+    class Double(Threshold):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).double()
+
+    images, threat = levels(), Linf(0.05)
+    trial = Trial("it", Budgeted(APGDRotation(threat, 2), 10), threat, run=stop_at_success)
+    found, same = (verdicts(EvaluatedModel("it", network), images, [trial]) for network in (Double(), Threshold()))
+    assert found == same
+
+
 def test_budgeted_tells_the_attack_s_threat_classes_and_cost() -> None:
     rotation, square = APGDRotation("Linf:0.1", 4), Square("Linf:0.1", 70)
     assert Budgeted(rotation, 20).threat == rotation.threat

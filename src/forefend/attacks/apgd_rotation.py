@@ -133,7 +133,7 @@ class APGDRotation(Iterative):
         for turn, loss in enumerate(self._losses()):
             rows = (run % len(self._losses()) == turn).nonzero().squeeze(1)
             if len(rows):
-                losses = losses.index_copy(0, rows, loss(logits[rows], y[rows], wanted[rows]))
+                losses = losses.index_copy(0, rows, loss(logits[rows], y[rows], wanted[rows]).to(losses.dtype))
         return losses
 
     def _losses(self) -> tuple[Towards, ...]:
@@ -170,7 +170,7 @@ def _some(state: State, rows: Tensor) -> State:
 
 
 def _replaced(state: State, rows: Tensor, new: State) -> State:
-    return state | {name: state[name].index_copy(0, rows, tensor) for name, tensor in new.items()}
+    return state | {name: state[name].index_copy(0, rows, tensor.to(state[name].dtype)) for name, tensor in new.items()}
 
 
 def _nearest(state: State, logits: Tensor, y: Tensor) -> State:

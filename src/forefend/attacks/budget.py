@@ -107,7 +107,9 @@ class Budgeted(Iterative):
         after = self.attack.advance(watched, inner, x, target, rng=rng)
         if bool(looks.any()):
             kept = looks.nonzero().squeeze(1)
-            after = {name: tensor.index_copy(0, kept, inner[name][kept]) for name, tensor in after.items()}
+            after = {
+                name: tensor.index_copy(0, kept, inner[name][kept].to(tensor.dtype)) for name, tensor in after.items()
+            }
         found, first = torch.stack(margins).amax(0), state["budget_first"]
         return after | {
             "budget_first": torch.where(first == 0, found, first),

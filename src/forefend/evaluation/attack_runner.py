@@ -190,7 +190,7 @@ def _restarted(job: Job, attack: Iterative, pool: _Pool, ended: Tensor) -> _Pool
     state = pool.state
     if len(again):
         new = attack.begin(pool.x[again], KeyedRNG(pool.index[again], job.seed, job.name, restart[again]))
-        state = {name: tensor.index_copy(0, again, new[name]) for name, tensor in state.items()}
+        state = {name: tensor.index_copy(0, again, new[name].to(tensor.dtype)) for name, tensor in state.items()}
     return replace(pool, misclassified=misclassified, restart=restart, step=step, state=state)
 
 
