@@ -14,7 +14,11 @@ from forefend.runtime.files import check_regular, write
 _WHAT = "Signing a defense"
 # Where the library names files, in the text of a list of sentences.
 _NAMES = re.compile(r"""Hash mismatch for \\?'([^'\\]+)|(?:Extra|Missing) files [^:]*: ([^"'\\]+)""")
-_KEY = "an EC key of curve P-256, P-384 or P-521 in PEM, as `openssl ecparam -name prime256v1 -genkey -noout` writes"
+_KEY = "an EC key of curve P-256, P-384 or P-521 in PEM, as `{}` writes"
+_COMMANDS = {
+    "private": "openssl ecparam -name prime256v1 -genkey -noout",
+    "public": "openssl ec -in PRIVATE.pem -pubout",
+}
 
 
 def sign(folder: str | Path, private_key: str | Path, password: str | None = None) -> Path:
@@ -96,4 +100,4 @@ def _hashing() -> Any:
 
 def _bad_key(path: str | Path, kind: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:100]
-    return InputError(f"{path} is no {kind} key that can be used ({reason}): give {_KEY}.")
+    return InputError(f"{path} is no {kind} key that can be used ({reason}): give {_KEY.format(_COMMANDS[kind])}.")
