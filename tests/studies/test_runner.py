@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from forefend.studies.workers import Workers
 GUIDE = Toy("guide")
 DEFENSE = Toy("defense", (GUIDE,))
 ATTACKS = [Toy("pgd", (GUIDE, DEFENSE)), Toy("clean", (DEFENSE,))]
+
+
+@pytest.fixture(autouse=True)
+def workers_find_the_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes of Ray and Slurm import `helpers`, which pytest finds by its own setting."""
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    )
 
 
 @pytest.fixture
