@@ -36,6 +36,7 @@ def describe(pipeline: Pipeline, limits: Limits, card: str, *, resize: bool) -> 
         "images": {"shape": list(pipeline.shape), "resize": resize, "any_size": pipeline.any_size},
         "limits": limits.as_json(),
         "measured": _measured(card),
+        "measured_of": "classifiers of the names given, which may differ from the one served: compare fingerprints",
         "model_card": card,
     }
 
