@@ -27,6 +27,7 @@ from forefend.models import preprocessors
 from forefend.models.classifiers.loading import load as load_classifier
 from forefend.models.defense import Defended, Defense, DefenseCard, load
 from forefend.runtime import files
+from forefend.serving.server import listening
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,10 @@ def test_server_that_cannot_start_is_refused(
 def test_missing_package_is_named_with_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "pip install 'forefend[serve]'" in refused(f"serve {folder}/bare --port 0")
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listening("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname()):
+        connection, _ = sock.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
