@@ -30,6 +30,11 @@ class Recount:
     verdicts: Sequence[Mapping[int, bool]] = ()
     predicted: Mapping[int, int] = field(default_factory=dict)
 
+    @property
+    def data(self) -> str:
+        """Name and split of the images, with which the key of the model begins."""
+        return self.model.key.partition(":")[0]
+
 
 def recount(folder: Path, lines: Sequence[Record] | None = None) -> list[Recount]:
     """Count the results of each model of an evaluation from `records.jsonl`; `summary.json` is not read.

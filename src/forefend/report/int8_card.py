@@ -25,7 +25,7 @@ def int8_card(path: Path, exported: Exported, calibration: str, folder: Path) ->
         sha256=hashlib.sha256(exported.content).hexdigest(),
         calibration=calibration,
         parity=exported,
-        data=models[0].model.key.partition(":")[0],
+        data=models[0].data,
         tables=counted_tables(models),
     )
 

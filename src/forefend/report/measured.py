@@ -11,7 +11,7 @@ from forefend.evaluation.recount import Recount
 from forefend.evaluation.results import CLEAN, WORST, Result, Results, column_title
 from forefend.models.defense import Defense
 from forefend.models.defense_readme import Measured
-from forefend.report.evidence.evaluations import read_evaluation
+from forefend.report.evidence.evaluations import FoundEvaluation, read_evaluation
 from forefend.report.evidence.sources import read_run
 from forefend.report.evidence.untested import gaps
 from forefend.report.tables import attacks_of, markdown
@@ -32,15 +32,30 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
     Raises:
         InputError: there is no evaluation, it is of another defense, or its records are missing or were edited.
     """
-    folder, identity = Path(folder), defense.identity()
-    found_again = read_evaluation(folder)
+    return _measured(defense, read_evaluation(Path(folder)), _untested(_run_of(Path(folder))))
+
+
+def measured_in(defense: Defense, run: Path) -> list[Measured]:
+    """Return what the evaluations of a run say of its defense; one that does not count is named with the reason."""
+    found, folders = list[Measured](), evaluations_in(run)
+    untested = _untested(run) if folders else []
+    for folder in folders:
+        try:
+            found.append(_measured(defense, read_evaluation(folder), untested))
+        except InputError as reason:
+            print(f"not on the model card: {reason}", flush=True)
+    return found
+
+
+def _measured(defense: Defense, found_again: FoundEvaluation, untested: Sequence[str]) -> Measured:
+    folder, identity = found_again.folder, defense.identity()
     if reason := next(iter(found_again.faults), found_again.uncounted):
         raise InputError(reason)
     models = found_again.models
     defended = [one for one in models if one.model.defended]
     if not defended or any(one.model.defense != identity for one in defended):
         raise InputError(f"{folder} measured another defense than this one: evaluate this defense.")
-    data = defended[0].model.key.partition(":")[0]
+    data = defended[0].data
     return Measured(
         defense=identity,
         source=str(folder),
@@ -48,19 +63,8 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
         table=counted_tables(models),
         accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
         models=[_entry(defense, data, one) for one in defended],
-        untested=[f"{what}: {why}" for what, why, _ in gaps(read_run(_run_of(folder)))],
+        untested=untested,
     )
-
-
-def measured_in(defense: Defense, run: Path) -> list[Measured]:
-    """Return what the evaluations of a run say of its defense; one that does not count is named with the reason."""
-    found = []
-    for folder in evaluations_in(run):
-        try:
-            found.append(measured(defense, folder))
-        except InputError as reason:
-            print(f"not on the model card: {reason}", flush=True)
-    return found
 
 
 def evaluations_in(run: Path) -> list[Path]:
@@ -72,6 +76,11 @@ def evaluations_in(run: Path) -> list[Path]:
 def _run_of(folder: Path) -> Path:
     """Return the run that an evaluation lies in, else the folder itself."""
     return folder.parent.parent if folder.parent.name == "evaluations" else folder
+
+
+def _untested(run: Path) -> list[str]:
+    """Return what was not tested in a run, and what that leaves open."""
+    return [f"{what}: {why}" for what, why, _ in gaps(read_run(run))]
 
 
 def counted_tables(models: Sequence[Recount]) -> str:
