@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, final
 
@@ -195,6 +196,15 @@ def columns_of(results: Sequence[Result]) -> list[tuple[str, float]]:
 def label_of(attack: str, norm: str, radius: float) -> str:
     """Return the text that tells the attacks of an evaluation apart."""
     return f"{attack} {column_title(norm, radius)}"
+
+
+def norm_and_radius(threat: str) -> tuple[str, float] | None:
+    """Return norm and radius of a threat model's text, such as `Linf:8/255`; None if it is none."""
+    norm, _, radius = threat.partition(":")
+    try:
+        return norm, float(Fraction(radius.partition("(")[0]))
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def column_title(norm: str, radius: float) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from forefend.evaluation.result_rows import read_rows
-from forefend.evaluation.results import CLEAN, WORST, Result
+from forefend.evaluation.results import CLEAN, WORST, Result, norm_and_radius
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def best_numbers(evaluations: Sequence[Path], threat: str) -> Best | None:
         return None
     level = max(_level(result) for _, result in found)
     found = [(folder, result) for folder, result in found if _level(result) == level]
-    norm, radius = _parsed(threat)
+    norm, radius = norm_and_radius(threat) or ("", 0.0)
 
     def rank(result: Result) -> tuple[object, ...]:
         distance = abs(result.radius - radius) if result.norm == norm else float("inf")
@@ -67,12 +66,3 @@ def best_numbers(evaluations: Sequence[Path], threat: str) -> Best | None:
 
 def _level(result: Result) -> tuple[bool, bool]:
     return result.defended, result.seen and result.defended
-
-
-def _parsed(threat: str) -> tuple[str, float]:
-    """Return norm and radius of a threat model's text; an empty norm if it is none."""
-    norm, _, radius = threat.partition(":")
-    try:
-        return norm, float(Fraction(radius.partition("(")[0]))
-    except (ValueError, ZeroDivisionError):
-        return "", 0.0

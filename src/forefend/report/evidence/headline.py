@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forefend.evaluation.results import CLEAN, WORST, Result, column_title
+from forefend.evaluation.results import CLEAN, WORST, Result, column_title, norm_and_radius
 from forefend.report.evidence.evaluations import FoundEvaluation
 from forefend.report.evidence.sources import Sources
 from forefend.report.page.blocks import Share
@@ -101,8 +102,7 @@ def verdict_of(sources: Sources) -> Verdict | None:
     ]
     if not cells:
         return None
-    norm, _, radius = sources.threat.partition(":")
-    trained = _number(radius)
+    norm, trained = norm_and_radius(sources.threat) or ("", math.inf)
 
     def rank(cell: tuple[FoundEvaluation, str, float]) -> tuple[float, ...]:
         one, own, at = cell
@@ -168,12 +168,3 @@ def _shares(
         share_of(clean) if clean else None,
         any(result.seen for result in own),
     )
-
-
-def _number(text: str) -> float:
-    """Return a radius such as `8/255`; infinity where there is none."""
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        return float("inf")
