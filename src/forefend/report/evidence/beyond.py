@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from forefend.evaluation.certification import certificate
 from forefend.evaluation.certification.certificate import Certificate
-from forefend.evaluation.statistics import wilson
 from forefend.report.evidence import commands
-from forefend.report.evidence.evaluations import z_of
+from forefend.report.evidence.evaluations import counted_share, z_of
 from forefend.report.evidence.sources import Sources
-from forefend.report.page.blocks import COMPLETE, MISSING, PARTIAL, Block, Cell, Notice, Section, Share, Table
+from forefend.report.page.blocks import COMPLETE, MISSING, PARTIAL, Block, Cell, Notice, Section, Table
 
 
 def section(sources: Sources) -> Section:
@@ -42,7 +41,7 @@ def _certified(name: str, held: Sequence[Certificate], confidence: float) -> Tab
             certificate.abstained(own),
             *(certificate.certified(own, r) for r in radii),
         ]
-        shares = [Share(count / len(own), *wilson(count, len(own), z), len(own)) for count in counts]
+        shares = [counted_share(count, len(own), z) for count in counts]
         rows.append([network, str(len(own)), *shares])
     proved = [f"proved in L2 {radius:g}" for radius in radii]
     heading = ["smoothed classifier", "images", "clean", "abstained", *proved]

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forefend.evaluation.recount import Recount
-from forefend.evaluation.statistics import wilson
 from forefend.report.evidence import commands, failures
-from forefend.report.evidence.evaluations import FoundEvaluation, z_of
+from forefend.report.evidence.evaluations import FoundEvaluation, counted_share, z_of
 from forefend.report.evidence.headline import Verdict, verdict_of
 from forefend.report.evidence.sources import Sources
 from forefend.report.page import charts
@@ -61,7 +60,7 @@ def by_class(verdict: Verdict, confidence: float) -> list[ClassAccuracy]:
         own = [i for i in clean if labels.get(i) == label]
         name = _name(one, label)
         counts = sum(not clean[i] for i in own), sum(i not in broken for i in own)
-        shares = [Share(count / len(own), *wilson(count, len(own), z), len(own)) for count in counts]
+        shares = [counted_share(count, len(own), z) for count in counts]
         found.append(ClassAccuracy(name, *shares))
     return sorted(found, key=lambda one: one.robust.value)
 

@@ -14,6 +14,7 @@ from forefend.evaluation.records import Record
 from forefend.evaluation.recount import Recount, recount
 from forefend.evaluation.results import Result, Results
 from forefend.evaluation.statistics import wilson
+from forefend.report.page.blocks import Share
 from forefend.runtime.files import read_versioned
 
 
@@ -46,8 +47,7 @@ class FoundEvaluation:
     @property
     def told(self) -> Mapping[str, Any]:
         """Versions, machine, command and time."""
-        found = self.about.get("about")
-        return found if isinstance(found, dict) else {}
+        return _told(self.about)
 
 
 def evaluations_of(run: Path, confidence: float) -> list[FoundEvaluation]:
@@ -74,7 +74,7 @@ def read_evaluation(folder: Path, confidence: float = 0.95) -> FoundEvaluation:
     lines, about = _lines(folder, faults), _about(folder, faults)
     summary = _summary(folder, faults)
     models, uncounted = _recounted(folder, lines)
-    if uncounted and _names_defense(about):
+    if uncounted and "counted" in _told(about):  # as in all but older versions
         faults.append(uncounted)
     counted = [result for one in models for result in one.results]
     if models and summary:
@@ -92,6 +92,11 @@ def read_evaluation(folder: Path, confidence: float = 0.95) -> FoundEvaluation:
 def z_of(confidence: float) -> float:
     """Return the normal quantile of a two-sided interval."""
     return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def counted_share(count: int, n: int, z: float) -> Share:
+    """Return the share of some images among `n` with its Wilson interval at a normal quantile."""
+    return Share(count / n, *wilson(count, n, z), n)
 
 
 def _at(confidence: float, found: Sequence[Result]) -> Iterator[Result]:
@@ -153,10 +158,10 @@ def _data(about: Mapping[str, Any], lines: Sequence[Record]) -> str:
     return str(keys[0]).partition(":")[0] if keys else ""
 
 
-def _names_defense(about: Mapping[str, Any]) -> bool:
-    """Whether an evaluation says what its rows are counted from, as all but those of older versions do."""
-    told = about.get("about")
-    return isinstance(told, dict) and "counted" in told
+def _told(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an evaluation says of its versions, command, rows and labels; empty where that is damaged."""
+    found = about.get("about")
+    return found if isinstance(found, dict) else {}
 
 
 def _differences(folder: Path, counted: Sequence[Result], summary: Sequence[Result]) -> Iterator[str]:
@@ -186,9 +191,9 @@ def _other_seeds(folder: Path, lines: Sequence[Record], about: Mapping[str, Any]
 
 def _labels(about: Mapping[str, Any], models: Sequence[Recount]) -> dict[int, int]:
     """Return the class of each image: as recorded, else what a model predicts that classifies it correctly."""
-    told = about.get("about")
+    told = _told(about)
     try:
-        own = [int(word) for word in told["labels"].split()] if isinstance(told, dict) and "labels" in told else []
+        own = [int(word) for word in told["labels"].split()] if "labels" in told else []
         found = dict(zip(map(int, about["index"].split()), own, strict=True)) if own else {}
     except (ValueError, AttributeError, KeyError):
         found = {}
