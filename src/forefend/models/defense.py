@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -87,7 +87,7 @@ class Defense(nn.Module):
 
     def identity(self) -> str:
         """Return a digest of weights and architecture, by which evaluations name the defense that they measured."""
-        return f"{fingerprint(self.preprocessor)}:{content_digest([self.card.architecture, self.card.settings])}"
+        return _identity(fingerprint(self.preprocessor), self.card.architecture, self.card.settings)
 
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defense.json` into `folder`.
@@ -269,7 +269,11 @@ def identity_in(folder: Path) -> str:
         raise InputError(f"{folder}/weights.safetensors is damaged ({error}): restore the file.") from None
     # Networks are built in float32, to which loading converts their weights.
     own = fingerprint_of((name, one.float() if one.is_floating_point() else one) for name, one in tensors.items())
-    return f"{own}:{content_digest([card['architecture'], card['settings']])}"
+    return _identity(own, card["architecture"], card["settings"])
+
+
+def _identity(weights: str, architecture: str, settings: Mapping[str, Any]) -> str:
+    return f"{weights}:{content_digest([architecture, settings])}"
 
 
 def load(folder: str | Path, *, download: bool = False, public_key: str | Path | None = None) -> Defense:
@@ -278,7 +282,7 @@ def load(folder: str | Path, *, download: bool = False, public_key: str | Path |
     Args:
         folder: the folder, or `hf:OWNER/NAME` for a repository of huggingface.co.
         download: fetch a repository that is not in the local cache.
-        public_key: a file with the key that must have signed the folder; by default no signature is asked for.
+        public_key: a file with the key that must have signed the folder; by default none is needed.
 
     Raises:
         InputError: the folder holds no defense, its card was edited, its weights are damaged, NaN, all zero, or
