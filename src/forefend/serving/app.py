@@ -119,6 +119,13 @@ def application(service: Service) -> FastAPI:
             }
         )
 
+    _add_descriptions(app, service.info, counted)
+    return app
+
+
+def _add_descriptions(app: FastAPI, description: Mapping[str, Any], counted: Metrics) -> None:
+    """Answer every address but `/predict`."""
+
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Say that requests are answered; 503 once the server stops."""
@@ -127,7 +134,7 @@ def application(service: Service) -> FastAPI:
     @app.get("/info")
     async def info() -> dict[str, Any]:
         """Return the card of the defense, what was measured of it, the images that are taken and the limits."""
-        return dict(service.info)
+        return dict(description)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -137,8 +144,6 @@ def application(service: Service) -> FastAPI:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> HTMLResponse:
         return HTMLResponse(page(), headers=HEADERS)
-
-    return app
 
 
 def _answers(pipeline: Pipeline, items: Sequence[tuple[Tensor, bool]]) -> list[Answer]:
@@ -174,7 +179,7 @@ def _add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # its client has left
 
 
 _ABOUT = "A classifier behind a defense that was trained adversarially. Errors are one sentence in `detail`."
