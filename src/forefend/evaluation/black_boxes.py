@@ -1,4 +1,4 @@
-"""What an evaluation of black boxes does otherwise: its suite, what its attacks see, and what is told."""
+"""How an evaluation of black boxes differs: its suite, what its attacks see, and its warnings."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def check_trackers(given: Any, run: object) -> list[Any]:
 
     Args:
         given: names of `TRACKERS`, or accelerate's `GeneralTracker` objects, one or several.
-        run: the run whose log they are told.
+        run: the run whose log they receive.
 
     Raises:
         InputError: an unknown name, a package that is not installed, two trackers of one name, or no run.
