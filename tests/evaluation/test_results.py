@@ -12,7 +12,7 @@ from helpers.results import some_cells
 from forefend.checks import InputError
 from forefend.evaluation import results
 from forefend.evaluation.records import Record
-from forefend.evaluation.results import CLEAN, WORST, Result, Row
+from forefend.evaluation.results import CLEAN, WORST, Result, Row, norm_and_radius
 from forefend.evaluation.statistics import wilson
 from forefend.runtime import files
 from forefend.runtime.files import write_versioned
@@ -153,3 +153,17 @@ def test_summary_with_an_edited_accuracy_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"radius": 0.1', '"radius": 0.2', 1))
     with pytest.raises(InputError, match="edited"):
         results.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("threat", "expected"),
+    [
+        ("Linf:8/255", ("Linf", 8 / 255)),
+        ("L2:0.5", ("L2", 0.5)),
+        ("Wasserstein:0.1(window=5, exact=False)", ("Wasserstein", 0.1)),
+        ("", None),
+        ("Linf:8/0", None),
+    ],
+)
+def test_norm_and_radius_of_a_text(threat: str, expected: tuple[str, float] | None) -> None:
+    assert norm_and_radius(threat) == expected
