@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmarks.peers.comparisons import COMPARISONS
+from benchmarks.peers.comparisons import COMPARISONS, published_classifier
 from forefend import data
 from forefend.data import ImageDataset
 from forefend.evaluation.evaluated_model import EvaluatedModel
@@ -19,6 +19,7 @@ from forefend.threat_models.lp import Linf
 
 RUNS = Path("runs/fast")
 GUIDE, TRAINED, PIPELINE = (RUNS / name for name in ("fashion-cnn", "fashion-adversarial", "fashion-pipeline"))
+CIFAR_PIPELINE, CIFAR_GUIDE = RUNS / "cifar-pipeline", "akamaster-cifar10-resnet20"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def _pipeline() -> EvaluatedModel:
     return EvaluatedModel("fashion-cnn", network, defended=True, seen=True)
 
 
+def _cifar_pipeline() -> EvaluatedModel:
+    classifier = published_classifier("resnet20", f"{CIFAR_GUIDE}.th", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return EvaluatedModel(CIFAR_GUIDE, Defended(load(CIFAR_PIPELINE), classifier), defended=True, seen=True)
+
+
 CASES = {
     **{name: _published(name) for name in ("trades-mnist", "fastat-mnist", "resnet4b-cifar", "convex-fashion")},
     "adversarial-fashion": Case(
@@ -62,4 +68,5 @@ CASES = {
     ),
     "pipeline-fashion": Case("fashion-mnist", Linf(0.2), _pipeline),
     "resnet4b-cifar-l2": _published("resnet4b-cifar-l2"),
+    "pipeline-cifar": Case("cifar-10", Linf(1 / 255), _cifar_pipeline),
 }

@@ -49,8 +49,7 @@ class Comparison:
 
     def classifier(self) -> nn.Module:
         """Return the classifier in eval mode, from images in [0, 1] to logits, with frozen parameters."""
-        path = Path(os.environ.get("FOREFEND_DATA", ".data")) / "classifiers" / self.weights
-        return frozen(load_weights(self.architecture, path, mean=self.mean, std=self.std))
+        return published_classifier(self.architecture, self.weights, self.mean, self.std)
 
     def sample(self, count: int) -> data.ImageDataset:
         """Return a stratified sample of test images, the same in every environment."""
@@ -59,6 +58,12 @@ class Comparison:
     def attack(self, start: Start) -> PGD:
         """Return our attack, whose settings the baselines take over."""
         return PGD(self.threat, self.steps, self.step_size, start=start)
+
+
+def published_classifier(architecture: str, weights: str, mean: Pixel, std: Pixel) -> nn.Module:
+    """Return a published classifier in eval mode, from images in [0, 1] to logits, with frozen parameters."""
+    path = Path(os.environ.get("FOREFEND_DATA", ".data")) / "classifiers" / weights
+    return frozen(load_weights(architecture, path, mean=mean, std=std))
 
 
 RESNET4B, RESNET20 = "abcrown-cifar10-resnet4b-robust.pth", "chenyaofo-cifar10-resnet20.pth"
