@@ -13,7 +13,8 @@ from forefend import data
 from forefend.data import ImageDataset
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.models.classifiers.model_card import load_card
-from forefend.models.defense import Defended, load
+from forefend.models.defended import Defended
+from forefend.models.defense import load
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import Linf
 

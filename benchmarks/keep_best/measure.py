@@ -43,7 +43,8 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites.fast import fast
 from forefend.evaluation.trial import Suite, Trial
-from forefend.models.defense import Defended, Defense, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, load
 from forefend.runtime import files, run_folder
 from forefend.training.resolve_classifiers import resolve_classifier
 

@@ -27,7 +27,8 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.trial import Suite, Trial, with_copies
 from forefend.losses import margin
-from forefend.models.defense import Defended, load
+from forefend.models.defended import Defended
+from forefend.models.defense import load
 from forefend.runtime import files, run_folder
 from forefend.training.resolve_classifiers import resolve_classifier
 

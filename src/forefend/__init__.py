@@ -47,18 +47,10 @@ if TYPE_CHECKING:  # "X as X" marks a name as public for type checkers
     from forefend.evaluation.trial import Trial as Trial
     from forefend.models import classifiers as classifiers
     from forefend.models import preprocessors as preprocessors
-    from forefend.models.defense import (
-        Defended as Defended,
-    )
-    from forefend.models.defense import (
-        Defense as Defense,
-    )
-    from forefend.models.defense import (
-        DefenseCard as DefenseCard,
-    )
-    from forefend.models.defense import (
-        load as load,
-    )
+    from forefend.models.defended import Defended as Defended
+    from forefend.models.defense import Defense as Defense
+    from forefend.models.defense import DefenseCard as DefenseCard
+    from forefend.models.defense import load as load
     from forefend.models.defense_readme import Measured as Measured
     from forefend.models.fingerprint import fingerprint as fingerprint
     from forefend.models.freezing import frozen as frozen
@@ -115,7 +107,8 @@ _SOURCES = {
     "evaluation.transferability.matrix": ("TransferMatrix",),
     "evaluation.transferability.transfer": ("transfer",),
     "evaluation.trial": ("Trial",),
-    "models.defense": ("Defended", "Defense", "DefenseCard", "load"),
+    "models.defended": ("Defended",),
+    "models.defense": ("Defense", "DefenseCard", "load"),
     "models.fingerprint": ("fingerprint",),
     "models.freezing": ("frozen",),
     "models.guide": ("Guide",),

@@ -38,7 +38,7 @@ from forefend.attacks.base import State, at_step
 from forefend.attacks.n_fgsm import NFGSM
 from forefend.checks import InputError
 from forefend.losses import ce, dlr, margin
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.models.fingerprint import state_digest
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.base import ThreatModel

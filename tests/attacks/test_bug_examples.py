@@ -14,7 +14,7 @@ from forefend.evaluation import suites
 from forefend.evaluation.access import Together
 from forefend.evaluation.evaluate import evaluate
 from forefend.losses import Mean, ce
-from forefend.models.defense import Defended, pipelines
+from forefend.models.defended import Defended, pipelines
 from forefend.models.fingerprint import fingerprint
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import L2, Linf

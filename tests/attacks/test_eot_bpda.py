@@ -16,7 +16,7 @@ from forefend.attacks.eot_bpda import bpda, bpda_defended, eot, identity, mean_o
 from forefend.attacks.pgd import PGD, from_x
 from forefend.checks import InputError
 from forefend.losses import ce, dlr, margin, mean_probability
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.guide import Guide
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import L2, Linf

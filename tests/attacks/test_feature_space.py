@@ -29,7 +29,8 @@ from forefend.attacks.pgd import PGD, from_x, small_noise
 from forefend.checks import InputError
 from forefend.evaluation.trial import Trial
 from forefend.losses import ce, mse
-from forefend.models.defense import Defended, Defense, DefenseCard
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard
 from forefend.models.guide import Guide
 from forefend.models.preprocessors import AaaAutoencoder
 from forefend.runtime.rng import KeyedRNG

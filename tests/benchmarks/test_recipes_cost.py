@@ -13,7 +13,7 @@ from benchmarks.speed.results import Point
 from forefend.attacks.base import input_gradient
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.recipes import RECIPES, RTFE
 from forefend.runtime.rng import KeyedRNG
 from forefend.threat_models.lp import Linf

@@ -15,7 +15,8 @@ from helpers.command_line import done, files, guide, refused
 from forefend import data
 from forefend.models import export, preprocessors
 from forefend.models.classifiers.loading import load as load_classifier
-from forefend.models.defense import Defended, Defense, DefenseCard, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard, load
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from forefend.evaluation.identification import examine
 from forefend.evaluation.suites import SUITES, black_box, quick
 from forefend.evaluation.trial import Trial
 from forefend.models.classifiers.black_box import BlackBox, onnx_classifier
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.preprocessors import build
 from forefend.recipes.base import Networks
 from forefend.threat_models.lp import Linf

@@ -27,7 +27,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.evidence import sees_defense
 from forefend.evaluation.trial import Cascade, Trial, with_copies
 from forefend.losses import margin
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.optimized_copy import OptimizedCopy
 from forefend.runtime.batch_size import AdaptiveBatchSize
 from forefend.runtime.rng import KeyedRNG

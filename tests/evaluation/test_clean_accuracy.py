@@ -16,7 +16,7 @@ from forefend.evaluation.clean_accuracy import CleanPredictions
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites import general
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.report import tables
 from forefend.threat_models.lp import Linf
 

@@ -29,7 +29,8 @@ from forefend.evaluation.results import Result
 from forefend.evaluation.suites import general
 from forefend.evaluation.trial import Cascade, Trial
 from forefend.models.classifiers.pretrained import load_weights
-from forefend.models.defense import Defended, Defense, DefenseCard
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
 from forefend.runtime.rng import KeyedRNG

@@ -23,7 +23,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.results import Result
 from forefend.evaluation.suites import general
 from forefend.evaluation.trial import Trial
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import fingerprint
 from forefend.recipes import Natural
 from forefend.recipes.base import Networks

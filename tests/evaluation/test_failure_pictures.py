@@ -16,7 +16,7 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import with_and_without
 from forefend.evaluation.failure_pictures import PICTURES, load
 from forefend.evaluation.records import read
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from helpers.toy_networks import classifier, preprocessor
 from torch import nn
 
 from forefend.evaluation.latency import as_json, latency, table
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import state_digest
 from forefend.runtime.profiling import peak_bytes
 

@@ -25,7 +25,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.manifest import Manifest
 from forefend.evaluation.suites.general import curve
 from forefend.evaluation.trial import with_copies
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.threat_models.lp import Linf
 
 ONE = EvaluatedModel("one", Threshold())

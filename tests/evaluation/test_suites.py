@@ -16,7 +16,7 @@ from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.suites import SUITES, general, papers, suite_named
 from forefend.evaluation.trial import Suite, Terms, Trial
 from forefend.models import preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import fingerprint
 from forefend.threat_models.base import ThreatModel
 from forefend.threat_models.lp import L2, Linf

@@ -22,7 +22,7 @@ from forefend.evaluation.evaluate import evaluate, verdicts
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites import general
 from forefend.evaluation.trial import Cascade, Terms, Trial, with_copies
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import state_digest
 from forefend.models.optimized_copy import OptimizedCopy
 from forefend.threat_models.lp import Linf

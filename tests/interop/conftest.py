@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.models import preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from forefend.attacks.base import input_gradient
 from forefend.attacks.pgd import PGD, from_x
 from forefend.losses import ce
 from forefend.models import preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.freezing import frozen
 from forefend.models.guide import Guide
 from forefend.threat_models.lp import Linf

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.attacks.base import input_gradient
 from forefend.attacks.pgd import PGD
 from forefend.losses import ce
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.threat_models.lp import Linf
 
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]  # compiling C++ takes half a minute

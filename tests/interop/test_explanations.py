@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 
 attr = pytest.importorskip("captum.attr", reason="the extra interop is not installed")
 

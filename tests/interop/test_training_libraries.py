@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import forefend as ff
 from forefend.models import preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
 

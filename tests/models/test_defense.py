@@ -17,7 +17,8 @@ from forefend.checks import InputError
 from forefend.evaluation.evaluate import evaluate
 from forefend.models import preprocessors
 from forefend.models.classifiers import Normalized
-from forefend.models.defense import Defended, Defense, DefenseCard, load, pipelines
+from forefend.models.defended import Defended, pipelines
+from forefend.models.defense import Defense, DefenseCard, load
 from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
 from forefend.recipes import RTFE

@@ -15,7 +15,8 @@ from forefend.checks import InputError
 from forefend.models import export, preprocessors
 from forefend.models.classifiers import BlackBox, Normalized
 from forefend.models.classifiers.loading import load
-from forefend.models.defense import Defended, Defense, DefenseCard
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard
 from forefend.models.export import exported
 from forefend.models.fingerprint import state_digest
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forefend.models import preprocessors
-from forefend.models.defense import Defended, Defense, DefenseCard
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard
 from forefend.models.fingerprint import fingerprint, state_digest
 from forefend.models.guide import Guide
 

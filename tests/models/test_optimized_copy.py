@@ -23,7 +23,7 @@ from forefend.models import classifiers, preprocessors
 from forefend.models.batchnorm_folding import Affine, _traced, affine, foldable, folded
 from forefend.models.classifiers import Normalized, feature_layers_of
 from forefend.models.classifiers.pretrained import load_weights
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import frozen
 from forefend.models.guide import Guide, read

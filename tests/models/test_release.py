@@ -16,7 +16,8 @@ from forefend.checks import InputError
 from forefend.evaluation.evaluate import evaluate
 from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.models import preprocessors
-from forefend.models.defense import Defended, Defense, DefenseCard, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard, load
 from forefend.models.fingerprint import fingerprint
 from forefend.report.measured import measured
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from forefend.checks import InputError
 from forefend.evaluation.certification.randomized_smoothing import certify
 from forefend.evaluation.evaluate import evaluate
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import deep_copy, frozen
 from forefend.models.guide import Guide

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from forefend.attacks.pgd import PGD, random_start, small_noise
 from forefend.checks import InputError
 from forefend.losses import boosted_ce, ce, euclidean, huber_mean, huber_sum, mse, sse
-from forefend.models.defense import full, oblivious
+from forefend.models.defended import full, oblivious
 from forefend.models.guide import Guide
 from forefend.recipes import NRP, RECIPES
 from forefend.recipes.base import Networks, Recipe, adam, sgd

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forefend.attacks.pgd import PGD
 from forefend.losses import huber_mean, huber_sum
-from forefend.models.defense import full, oblivious
+from forefend.models.defended import full, oblivious
 from forefend.recipes import (
     AAA,
     APEGAN,

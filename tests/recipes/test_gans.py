@@ -13,7 +13,7 @@ from helpers.toy_networks import toy_cast, toy_images, train, trained
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.models.defense import full, oblivious
+from forefend.models.defended import full, oblivious
 from forefend.recipes import APEGAN, NRP
 from forefend.recipes.base import Batch, Networks, Recipe
 from forefend.threat_models.lp import L2, Linf

@@ -13,7 +13,7 @@ from helpers.plain_recipes import EPS, ascend, batch_of, cast_of, equal, uniform
 from torch import Tensor, nn
 
 from forefend.checks import InputError
-from forefend.models.defense import full, oblivious
+from forefend.models.defended import full, oblivious
 from forefend.models.guide import Guide
 from forefend.recipes import AAA, HGD, DenoisedSmoothing, Robustifier
 from forefend.recipes.base import Batch, Networks, Recipe

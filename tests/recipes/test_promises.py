@@ -21,7 +21,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.suites.general import curve
 from forefend.evaluation.trial import Trial
 from forefend.models import discriminators, preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.guide import Guide
 from forefend.models.initialization import new_classifier
 from forefend.recipes import (

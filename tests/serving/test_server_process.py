@@ -25,7 +25,8 @@ from benchmarks.serving.process import ServerProcess
 from forefend import data
 from forefend.models import preprocessors
 from forefend.models.classifiers.loading import load as load_classifier
-from forefend.models.defense import Defended, Defense, DefenseCard, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard, load
 from forefend.runtime import files
 from forefend.serving.server import listening
 

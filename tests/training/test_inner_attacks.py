@@ -19,7 +19,7 @@ from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError
 from forefend.data.augmentation import augmentation, crop_flip
 from forefend.losses import margin
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.recipes import AAA, HGD, RECIPES, RTFE, Adversarial, Robustifier
 from forefend.recipes.base import Batch, Recipe
 from forefend.recipes.state import TrainState

@@ -20,7 +20,7 @@ from forefend import data
 from forefend.attacks.pgd import PGD
 from forefend.data import ImageDataset, sample
 from forefend.models import discriminators, preprocessors
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.freezing import frozen
 from forefend.models.guide import Guide
 from forefend.models.initialization import initialized, new_classifier

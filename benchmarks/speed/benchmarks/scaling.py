@@ -13,7 +13,7 @@ from benchmarks.speed.results import Figure, Measured, Outcome, Point, Setup, Wo
 from benchmarks.speed.timing import device, timed
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.models.optimized_copy import optimized_copy
 from forefend.models.preprocessors import DenoisingUNet
 from forefend.runtime.rng import KeyedRNG

@@ -71,7 +71,8 @@ def _write_files(options: Any, suffix: str) -> None:
     from forefend.cli import resolve_data, resolve_models
     from forefend.evaluation.evaluated_model import EvaluatedModel
     from forefend.evaluation.model_checks import check_defense, check_model
-    from forefend.models.defense import Defended, load
+    from forefend.models.defended import Defended
+    from forefend.models.defense import load
     from forefend.models.export import exported
     from forefend.runtime.threads import choose_threads
 

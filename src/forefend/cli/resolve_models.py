@@ -20,7 +20,8 @@ from forefend.evaluation.evaluated_model import EvaluatedModel, with_and_without
 from forefend.evaluation.given_images import images_for
 from forefend.evaluation.model_checks import check_defense, check_model
 from forefend.models.classifiers.model_card import NamedClassifier
-from forefend.models.defense import Defended, Defense, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, load
 from forefend.runtime.distributed import check_device
 from forefend.runtime.files import folder_name
 from forefend.threat_models.base import ThreatModel

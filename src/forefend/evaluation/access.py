@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.attacks.eot_bpda import bpda, bpda_defended, eot
-from forefend.models.defense import Defended, pipelines
+from forefend.models.defended import Defended, pipelines
 from forefend.models.fingerprint import fingerprint
 from forefend.models.optimized_copy import optimized_copy
 from forefend.runtime.labels import label_of, labeled

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.checks import predictions
 from forefend.data import ImageDataset
 from forefend.evaluation.statistics import wilson
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.freezing import device_of, frozen
 from forefend.models.output_checks import check_classifier, check_clean_accuracy, is_near_chance
 from forefend.runtime.batch_size import AdaptiveBatchSize

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from forefend.checks import InputError
-from forefend.models.defense import Defended, Defense
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense
 
 
 @dataclass(frozen=True)

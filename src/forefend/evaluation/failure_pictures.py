@@ -20,7 +20,7 @@ from forefend.evaluation.model_run import Run, Target
 from forefend.evaluation.moved_images import MovedImages
 from forefend.evaluation.result_store import DigestedImages, ResultStore
 from forefend.evaluation.trial import Trial
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.runtime.distributed import process_group
 from forefend.runtime.files import FORMAT, check_format, check_regular, write
 from forefend.runtime.precision import full_float32

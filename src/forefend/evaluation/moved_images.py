@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from forefend.evaluation.result_store import DigestedImages
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.runtime.rng import torch_seed
 
 

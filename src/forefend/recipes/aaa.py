@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce, mse
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.models.guide import Guide, check_guides
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.ensemble import Policy, sampled

@@ -11,7 +11,7 @@ from torch import Tensor
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce, mse
-from forefend.models.defense import Knowledge, oblivious, pipelines
+from forefend.models.defended import Knowledge, oblivious, pipelines
 from forefend.models.guide import check_guides
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import constant

@@ -12,7 +12,7 @@ from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce, mae
 from forefend.models.classifiers.feature_layers import feature_layers_of
-from forefend.models.defense import Knowledge, oblivious, pipelines
+from forefend.models.defended import Knowledge, oblivious, pipelines
 from forefend.models.guide import Guide, check_guides
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import step_decay

@@ -14,8 +14,8 @@ from forefend.attacks import pgd
 from forefend.attacks.pgd import Start
 from forefend.checks import choose
 from forefend.losses import Loss
-from forefend.models import defense
-from forefend.models.defense import Knowledge
+from forefend.models import defended
+from forefend.models.defended import Knowledge
 from forefend.recipes import base, denoised_smoothing, ensemble, hgd, transfer
 from forefend.recipes.base import Optimizer, Recipe, plain
 from forefend.recipes.ensemble import Policy
@@ -42,7 +42,7 @@ CHOICES: list[tuple[Any, str, list[Callable[..., Any]]]] = [
     (Start, "start", [pgd.noise_corner, pgd.random_start, pgd.small_noise]),
     (Optimizer, "optimizer", [base.adam, base.sgd]),
     (Policy, "guide policy", [ensemble.every, ensemble.in_turn, ensemble.sampled]),
-    (Knowledge, "knowledge", [defense.full, defense.oblivious]),
+    (Knowledge, "knowledge", [defended.full, defended.oblivious]),
     (
         denoised_smoothing.Objective,
         "guidance or objective",

@@ -13,7 +13,7 @@ from forefend.attacks.pgd import PGD, noise_corner
 from forefend.checks import InputError
 from forefend.losses import euclidean, mae, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
-from forefend.models.defense import Knowledge, oblivious
+from forefend.models.defended import Knowledge, oblivious
 from forefend.models.guide import check_guides, pipeline_features
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, weights_of
 from forefend.recipes.schedules import constant

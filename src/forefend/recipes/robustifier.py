@@ -13,7 +13,7 @@ from forefend.attacks.pgd import PGD
 from forefend.checks import predictions
 from forefend.losses import ce, mse
 from forefend.models.classifiers.feature_layers import feature_layers_of
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.guide import Guide, check_guides
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.ensemble import Policy, sampled

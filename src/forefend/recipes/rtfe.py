@@ -9,7 +9,7 @@ import torch
 from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD
 from forefend.losses import Loss, Mean, ce, huber_mean, mse
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.models.guide import check_guides
 from forefend.recipes.base import BEYOND, Batch, Networks, Recipe, Steps, Trainable, train_alone
 from forefend.recipes.ensemble import Policy, every

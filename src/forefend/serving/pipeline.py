@@ -12,7 +12,8 @@ from forefend.checks import InputError, check_finite
 from forefend.evaluation.model_checks import depends_on_batch, is_random
 from forefend.models.classifiers.black_box import black_box_in
 from forefend.models.classifiers.resized import Resized
-from forefend.models.defense import Defended, Defense
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import device_of, frozen
 from forefend.models.given_images import kept_state

@@ -19,7 +19,8 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.manifest import Manifest
 from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
-from forefend.models.defense import Defended, Defense
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense
 from forefend.models.freezing import frozen
 from forefend.models.noise_averaging import MeanOverNoise
 from forefend.runtime.distributed import accelerator_on

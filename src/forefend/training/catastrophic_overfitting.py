@@ -17,7 +17,7 @@ from forefend.attacks.base import Attack
 from forefend.attacks.pgd import PGD, fgsm
 from forefend.checks import InputError, predictions
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.recipes.base import Batch, Networks
 from forefend.recipes.state import TrainState
 from forefend.threat_models.base import ThreatModel

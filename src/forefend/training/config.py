@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from forefend.checks import InputError, as_integer, check_type, choose
-from forefend.models.defense import full
+from forefend.models.defended import full
 from forefend.recipes.base import Recipe
 from forefend.runtime.precision import PRECISIONS
 from forefend.training.catastrophic_overfitting import Monitor, fall_back

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forefend.attacks.pgd import PGD
 from forefend.losses import Mean, ce
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.training.best_epoch import STEPS
 from forefend.training.loop import Loop
 

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from forefend.checks import InputError
 from forefend.data import ImageDataset
-from forefend.models.defense import pipelines
+from forefend.models.defended import pipelines
 from forefend.recipes.base import Batch, Networks, Recipe, Steps, Trainable, no_attack
 from forefend.recipes.state import TrainState
 from forefend.training import best_epoch

@@ -25,7 +25,7 @@ from forefend.evaluation.certification.smoothing_config import SmoothingConfig
 from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.statistics import two_sided
 from forefend.models.classifiers.pretrained import load_weights
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 
 QUICK = SmoothingConfig(0.25, n=60, n0=20, alpha=0.01)
 

@@ -43,7 +43,8 @@ from forefend.evaluation.trial import Trial
 from forefend.losses import margin
 from forefend.models import preprocessors
 from forefend.models.classifiers.pretrained import load_weights
-from forefend.models.defense import Defended, load
+from forefend.models.defended import Defended
+from forefend.models.defense import load
 from forefend.models.guide import Guide
 from forefend.models.initialization import new_classifier
 from forefend.recipes import HGD, RTFE, Adversarial, Natural

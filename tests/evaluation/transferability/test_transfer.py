@@ -24,7 +24,8 @@ from forefend.evaluation.transferability import transfer as module
 from forefend.evaluation.transferability.matrix import ALONE, ANY, DEFENDED
 from forefend.evaluation.trial import Trial
 from forefend.models.classifiers.black_box import BlackBox
-from forefend.models.defense import Defended, Defense, DefenseCard
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard
 from forefend.models.fingerprint import fingerprint
 from forefend.models.preprocessors import Identity
 from forefend.threat_models.lp import Linf

@@ -27,7 +27,7 @@ from forefend.models.classifiers.black_box import (
     process_classifier,
 )
 from forefend.models.classifiers.sources.local_server import is_loopback
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.freezing import frozen
 
 IMAGES = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.gradient_masking.check import check
 from forefend.evaluation.results import Results, load
 from forefend.evaluation.statistics import wilson
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.report.evidence import commands, declaration, masking, published
 from forefend.report.evidence.evaluations import FoundEvaluation, z_of
 from forefend.report.evidence.page import evidence

@@ -20,7 +20,8 @@ from forefend.evaluation.model_checks import has_gradient
 from forefend.evaluation.trial import Suite
 from forefend.models import preprocessors
 from forefend.models.classifiers.model_card import NamedClassifier, load_card, save_classifier
-from forefend.models.defense import Defended, Defense, DefenseCard, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, DefenseCard, load
 from forefend.models.freezing import deep_copy
 from forefend.models.guide import Guide
 from forefend.models.initialization import new_preprocessor

@@ -34,7 +34,8 @@ from forefend.evaluation.trial import Suite, Terms, as_trials
 from forefend.models import discriminators
 from forefend.models.classifiers import ARCHITECTURES, Normalized
 from forefend.models.classifiers.model_card import NamedClassifier, load_card
-from forefend.models.defense import Defended, Defense, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, load
 from forefend.models.fingerprint import fingerprint
 from forefend.models.freezing import gradients_enabled
 from forefend.models.given_images import images_for_network

@@ -33,7 +33,7 @@ from forefend.evaluation.gradient_masking.recorded_accuracy import read_records,
 from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
-from forefend.models.defense import Defended
+from forefend.models.defended import Defended
 from forefend.models.freezing import device_of, frozen, gradients_enabled
 from forefend.models.given_images import kept_state
 from forefend.models.output_checks import check_classifier

@@ -29,7 +29,8 @@ from forefend.evaluation.result_store import hold
 from forefend.evaluation.transferability.crafting import craft_once
 from forefend.evaluation.transferability.matrix import ALONE, ANY, DEFENDED, Cell, TransferMatrix, cell_of
 from forefend.evaluation.trial import Trial
-from forefend.models.defense import Defended, Defense, load
+from forefend.models.defended import Defended
+from forefend.models.defense import Defense, load
 from forefend.models.freezing import channels_last_copy, device_of, gradients_enabled
 from forefend.models.given_images import images_for_network
 from forefend.runtime.distributed import process_group
