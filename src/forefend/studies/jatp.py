@@ -10,7 +10,7 @@ from typing import Any
 
 from forefend.report import figures
 from forefend.studies.measurements import Measurement, Outputs, Pipeline
-from forefend.studies.networks import Source, Trained
+from forefend.studies.networks import Published, Source, Trained
 from forefend.studies.scales.jatp import ALPHAS, BETAS, CIFARS, STRATEGIES, SVHNS, TAPS
 from forefend.studies.setting import SCALES, Setting, measured
 from forefend.studies.table import Cell, Picture, Table
@@ -41,9 +41,10 @@ ABLATIONS: dict[str, dict[str, float]] = {  # Figure 4b
 
 
 def target(setting: Setting, name: str) -> Source:
-    """A target model, which is robust itself; a published one where the setting has one."""
-    network = setting.networks[name]
-    return setting.classifier(name, STRATEGIES[name]) if isinstance(network, str) else network
+    """A target model, which is robust itself; a published one where the setting has one and does not continue it."""
+    network, recipe = setting.networks[name], STRATEGIES[name]
+    given = isinstance(network, Published) and recipe not in setting.continued
+    return setting.classifier(name, "natural" if given else recipe)
 
 
 def defenses(setting: Setting, name: str, **changes: Any) -> Sequence[Trained | None]:
