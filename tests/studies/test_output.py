@@ -46,6 +46,13 @@ def test_several_seeds_have_mean_deviation_and_difference() -> None:
     assert "| row | **37.5 ± 17.7** (60, -22.5) |" in markdown(found(many))
 
 
+def test_an_error_bar_is_the_deviation_of_seeds_or_the_interval_of_one() -> None:
+    assert outcome(1, 2).error() == outcome(1, 2).spread()
+    low, high = 0.150, 0.850  # Wilson's 95% interval of 2 of 4
+    assert outcome(2).error() == pytest.approx(50 * (high - low), abs=0.05)
+    assert replace(outcome(2), value="difference", counts=[[count(2), count(1)]]).error() is None
+
+
 def test_a_fooling_rate_is_a_share_of_the_images_that_were_right() -> None:
     fooled = replace(outcome(1), value="fooling rate", counts=[[count(1), count(4)]])
     assert fooled.ours() == 75.0

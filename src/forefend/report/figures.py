@@ -1,6 +1,6 @@
 """Figures of studies in the papers' layouts: curves with error bars, bars, heat maps and grids of images.
 
-A point of a figure has a `row`, a `column`, the `paper`'s number, `ours()` and its `spread()` over seeds.
+A point of a figure has a `row`, a `column`, the `paper`'s number, `ours()` and the `error()` of its error bar.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from forefend.checks import InputError
 from forefend.runtime.files import write
 
 
-def bars(points: Sequence[Any], path: Path) -> None:
+def bars(points: Sequence[Any], path: Path, unit: str) -> None:
     """Draw a group of bars for each row, a bar for each column, and write `path`.svg and .png."""
     rows, columns = _names(points)
     figure = new_figure(max(6.0, 0.22 * len(rows) * len(columns) + 2), 4)
@@ -25,16 +25,17 @@ def bars(points: Sequence[Any], path: Path) -> None:
     for number, column in enumerate(columns):
         own = {point.row: point for point in points if point.column == column}
         heights = [_value(own[row].ours()) if row in own else 0.0 for row in rows]
-        spreads = [own[row].spread() or 0.0 if row in own else 0.0 for row in rows]
+        errors = [_value(own[row].error()) if row in own else 0.0 for row in rows]
         places = [place + number * width for place in range(len(rows))]
-        axis.bar(places, heights, width, yerr=spreads if any(spreads) else None, label=column)
+        axis.bar(places, heights, width, yerr=errors if any(errors) else None, error_kw={"alpha": 0.6}, label=column)
     axis.set_xticks([place + 0.4 - width / 2 for place in range(len(rows))], rows, rotation=45, ha="right")
+    axis.set_ylabel(unit)
     axis.grid(alpha=0.3, axis="y")
     figure.legend(fontsize="small", loc="outside right upper")
     _write(figure, path)
 
 
-def curves(points: Sequence[Any], path: Path) -> None:
+def curves(points: Sequence[Any], path: Path, unit: str) -> None:
     """Draw a curve for each row over the columns: ours solid with error bars, the paper's dashed."""
     rows, columns = _names(points)
     figure = new_figure(9, 4.5)
@@ -44,18 +45,19 @@ def curves(points: Sequence[Any], path: Path) -> None:
         own = [(place, at[row, column]) for place, column in enumerate(columns) if (row, column) in at]
         ours = [(place, point) for place, point in own if point.ours() is not None]
         if ours:
-            heights, spreads = [p.ours() for _, p in ours], [p.spread() or 0.0 for _, p in ours]
-            axis.errorbar([x for x, _ in ours], heights, spreads, color=f"C{number}", marker="o", capsize=3, label=row)
+            heights, errors = [p.ours() for _, p in ours], [_value(p.error()) for _, p in ours]
+            axis.errorbar([x for x, _ in ours], heights, errors, color=f"C{number}", marker="o", capsize=3, label=row)
         told = [(place, point.paper) for place, point in own if isinstance(point.paper, int | float)]
         if told:
             axis.plot(*zip(*told, strict=True), "--", color=f"C{number}", alpha=0.6, label=f"{row}, paper")
     axis.set_xticks(range(len(columns)), columns)
+    axis.set_ylabel(unit)
     axis.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside right upper")
     _write(figure, path)
 
 
-def heat_map(points: Sequence[Any], path: Path) -> None:
+def heat_map(points: Sequence[Any], path: Path, unit: str) -> None:
     """Draw rows by columns with the numbers; colors run from the least to the most in each column."""
     rows, columns = _names(points)
     figure = new_figure(1.2 * len(columns) + 3, 0.32 * len(rows) + 1.5)
@@ -73,6 +75,7 @@ def heat_map(points: Sequence[Any], path: Path) -> None:
     axis.set_yticks(range(len(rows)), rows)
     above = axis.secondary_xaxis("top")
     above.set_xticks(range(len(columns)), [f"{low:.1f}–{high:.1f}" for low, high in limits], fontsize="small")
+    above.set_xlabel(f"{unit}: least and most of each column", fontsize="small")
     _write(figure, path)
 
 

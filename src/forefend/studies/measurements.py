@@ -19,6 +19,7 @@ from forefend.evaluation.evaluated_model import EvaluatedModel
 from forefend.evaluation.manifest import Manifest
 from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
+from forefend.evaluation.statistics import wilson
 from forefend.models.defended import Defended
 from forefend.models.defense import Defense
 from forefend.models.freezing import frozen
@@ -57,6 +58,11 @@ class Count:
     def accuracy(self) -> float:
         """The share of correct verdicts in percent."""
         return 100 * self.right / self.n
+
+    def half_width(self) -> float:
+        """Half the width of the accuracy's 95% interval, in points."""
+        low, high = wilson(self.right, self.n)
+        return 50 * (high - low)
 
 
 @dataclass(frozen=True)

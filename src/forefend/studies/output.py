@@ -16,7 +16,6 @@ from forefend.evaluation import records
 from forefend.evaluation.movement import mean_of
 from forefend.evaluation.records import Record
 from forefend.evaluation.results import CLEAN
-from forefend.evaluation.statistics import wilson
 from forefend.runtime.files import json_line, provenance, read_versioned, write, write_versioned
 from forefend.runtime.formatting import markdown_table
 from forefend.studies.costs import Price
@@ -158,7 +157,7 @@ def _notes(found: Found) -> list[str]:
     lines = [f"{found.unit[0].upper()}{found.unit[1:]}: **ours** (the paper's, difference); {found.place}."]
     if measured:
         counts = [count for o in measured if "accuracy" in o.value for run in o.counts for count in run]
-        widths = [_half_width(count) for count in counts if isinstance(count, Count)]
+        widths = [count.half_width() for count in counts if isinstance(count, Count)]
         interval = f", 95% interval of one accuracy at most ± {max(widths):.1f}" if widths else ""
         images = " or ".join(f"{size:,}" for size in sizes)
         several = (
@@ -181,11 +180,6 @@ def _where(own: Sequence[Outcome], found: Found) -> str:
     rows, columns = ([*dict.fromkeys(getattr(o, part) for o in own)] for part in ("row", "column"))
     everywhere = len(rows) == len({o.row for o in found.outcomes if not o.quoted})
     return ", ".join(columns if everywhere else rows)
-
-
-def _half_width(count: Count) -> float:
-    low, high = wilson(count.right, count.n)
-    return 50 * (high - low)
 
 
 def to_csv(found: Found) -> str:

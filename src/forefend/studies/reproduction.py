@@ -78,7 +78,7 @@ def selected(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 def _draw(table: Table, found: output.Found, picture: Picture | None, place: Place, out: Path) -> None:
     measured = [cell for cell in found.outcomes if cell.counts]
     if table.draw and measured:
-        table.draw(measured, out / "figure")
+        table.draw(measured, out / "figure", table.unit)
     rows: dict[str, Tensor] = {}
     for title, task in picture.rows.items() if picture else ():
         if task.seconds(place) is not None:

@@ -157,6 +157,12 @@ class Outcome:
         """The standard deviation over seeds; None below two."""
         return stdev(self.values()) if len(self.counts) > 1 else None
 
+    def error(self) -> float | None:
+        """The standard deviation over seeds, or with one seed half the 95% interval of its accuracy."""
+        counts = [count for run in self.counts for count in run if isinstance(count, Count)]
+        alone = len(self.counts) == 1 and self.value == "accuracy" and len(counts) == 1
+        return counts[0].half_width() if alone else self.spread()
+
     def n(self) -> int | None:
         """The number of verdicts of one seed; None without verdicts."""
         first = self.counts[0][0] if self.counts else None
@@ -196,7 +202,7 @@ class Picture:
     kinds: Sequence[str]
 
 
-Drawing = Callable[[Sequence[Outcome], Path], None]
+Drawing = Callable[[Sequence[Outcome], Path, str], None]  # of points, the file, and the unit
 
 
 @dataclass(frozen=True)
