@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from forefend.serving import rate_limit
@@ -39,8 +41,16 @@ def test_clients_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert limit.wait("d") > 0
 
 
-@pytest.mark.parametrize("name", ["most_bytes", "most_images", "rate", "seconds"])
-def test_limit_out_of_range_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("most_bytes", "--max-bytes (most_bytes)"),
+        ("most_images", "--max-batch (most_images)"),
+        ("rate", "rate"),
+        ("seconds", "seconds"),
+    ],
+)
+def test_limit_out_of_range_is_refused_by_its_name(name: str, told: str) -> None:
     for value in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"The limit {name.replace('_', ' ')} is"):
+        with pytest.raises(ValueError, match=f"^{re.escape(told)} is {value}, expected "):
             Limits(**{name: value})

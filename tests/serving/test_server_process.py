@@ -62,6 +62,13 @@ def ask(address: str, content: bytes, query: str = "") -> httpx.Response:
     return httpx.post(f"{address}/predict{query}", content=content, headers=PNG, timeout=30)
 
 
+def after_head(address: str, path: str) -> bytes:
+    """Every byte of the answer to HEAD, which load balancers send."""
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(partial(connection.recv, 65536), b""))
+
+
 def test_defense_folder_is_served_and_stops_by_itself(server: ServerProcess, folder: Path) -> None:
     x, _, _ = data.load("digits", "test").batch(torch.arange(1))
     x = (x * 255).round() / 255
@@ -73,6 +80,10 @@ def test_defense_folder_is_served_and_stops_by_itself(server: ServerProcess, fol
     assert (info["format"], info["images"]["shape"], info["measured"]) == (1, [1, 8, 8], [])
     assert info["defense"]["identity"] == load(folder / "bare").identity()
     assert info["model_card"] == (folder / "released" / "README.md").read_text()
+    given, head = httpx.get(f"{server.address}/health"), after_head(server.address, "/health")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert head.endswith(b"\r\n\r\n")  # no body
+    assert f"content-length: {len(given.content)}".encode() in head.lower()
     paths = httpx.get(f"{server.address}/openapi.json").json()["paths"]
     assert paths.keys() == {"/predict", "/health", "/info", "/metrics"}
     assert len(httpx.get(f"{server.address}/metrics").text.splitlines()) > 20
@@ -131,9 +142,9 @@ def test_sigterm_answers_every_accepted_request(server: ServerProcess, digit: by
         ("bare --classifier nothing", "There is no run, JSON card, source or architecture called 'nothing'"),
         ("bare --port 70000", "The port is 70000, expected 0 to 65535"),
         ("bare --host 192.0.2.1", "Cannot listen on 192.0.2.1"),
-        ("bare --max-batch 0", "The limit most images is 0"),
+        ("bare --max-batch 0", "--max-batch (most_images) is 0, expected 1 or more"),
         ("bare --window -1", "--window is -1, expected 0 to 10000 milliseconds"),
-        ("bare --rate 0", "The limit rate is 0"),
+        ("bare --rate 0", "rate is 0.0, expected a finite number above 0"),
         ("bare --data nothing --classifier cnn", "There is no data set called 'nothing'"),
         ("bare --prot 1", "There is no option --prot in forefend serve: did you mean --port?"),
     ],

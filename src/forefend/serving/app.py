@@ -126,6 +126,7 @@ def application(service: Service) -> FastAPI:
 def _add_descriptions(app: FastAPI, description: Mapping[str, Any], counted: Metrics) -> None:
     """Answer every address but `/predict`."""
 
+    @app.head("/health", include_in_schema=False)  # of load balancers; the server sends no body after HEAD
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Say that requests are answered; 503 once the server stops."""
@@ -174,7 +175,7 @@ def _add_handlers(app: FastAPI) -> None:
         if error.status_code == 404:
             sentence = f"There is no such address, expected one of {', '.join(PATHS)}."
         if error.status_code == 405:
-            sentence = f"{request.method} is not answered here: /predict takes POST, all others GET."
+            sentence = f"{request.method} is not answered here: /predict takes POST, all others GET, /health HEAD too."
         return JSONResponse({"detail": sentence}, error.status_code, error.headers)
 
     @app.exception_handler(ClientDisconnect)

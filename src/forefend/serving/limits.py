@@ -7,6 +7,13 @@ from typing import Any
 
 from forefend.checks import InputError
 
+OPTIONS = {  # of `forefend serve`, by the limit of another name that each sets
+    "most_bytes": "--max-bytes",
+    "most_pixels": "--max-pixels",
+    "most_images": "--max-batch",
+    "most_waiting": "--max-waiting",
+}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -33,9 +40,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 1e-6 if name in ("rate", "seconds") else 1
+            least, expected = (1e-6, "a finite number above 0") if name in ("rate", "seconds") else (1, "1 or more")
             if value is not None and not least <= value < 1e12:
-                raise InputError(f"The limit {name.replace('_', ' ')} is {value}, expected a finite number above 0.")
+                told = f"{OPTIONS[name]} ({name})" if name in OPTIONS else name
+                raise InputError(f"{told} is {value}, expected {expected}.")
 
     def as_json(self) -> dict[str, Any]:
         """Return the limits by name."""
