@@ -7,7 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save as save_tensors
+
 from forefend.evaluation.results import Result, save
+from forefend.models.card_file import write_card
+from forefend.models.saved_identity import identity_in
 from forefend.runtime.files import write_versioned
 
 
@@ -30,8 +35,10 @@ def made_run(
     lines = [json.dumps({"epoch": n, "step": 10 * n}) for n in range(1, (epochs if done is None else done) + 1)]
     (folder / "train.jsonl").write_text("".join(f"{line}\n" for line in lines))
     if ended:
-        write_versioned(folder / "defense.json", {"recipe": recipe})
-        (folder / "weights.safetensors").write_bytes(b"0" * 1000)
+        card = {"architecture": "toy", "settings": {}, "recipe": recipe}
+        write_card(folder / "defense.json", card, save_tensors({"weight": torch.zeros(250)}))
     if found := list(results):
         save(folder / "evaluations/digits-quick", found)
+        counted = [{"defense": identity_in(folder)}] if ended else []
+        write_versioned(folder / "evaluations/digits-quick/evaluation.json", {"about": {"counted": counted}})
     return folder

@@ -1,16 +1,17 @@
-"""Cards beside weights: JSON with digests that show what was edited or damaged."""
+"""Cards beside weights: JSON with digests that show what was edited or damaged. This module does not need torch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from forefend.checks import InputError
 from forefend.runtime.files import check_regular, content_digest, read_versioned, write, write_versioned
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WEIGHTS = "weights.safetensors"
 

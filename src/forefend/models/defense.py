@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -20,10 +20,10 @@ from forefend.models import defense_readme, preprocessors, release
 from forefend.models.card_file import check_weights, read_card_file, read_weights, write_card
 from forefend.models.classifiers import Normalized
 from forefend.models.defense_readme import Measured
-from forefend.models.fingerprint import fingerprint, fingerprint_of
+from forefend.models.fingerprint import fingerprint
 from forefend.models.guide import Guide
+from forefend.models.saved_identity import identity_of
 from forefend.models.signature import verify
-from forefend.runtime.files import content_digest
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Defense(nn.Module):
 
     def identity(self) -> str:
         """Return a digest of weights and architecture, by which evaluations name the defense that they measured."""
-        return _identity(fingerprint(self.preprocessor), self.card.architecture, self.card.settings)
+        return identity_of(fingerprint(self.preprocessor), self.card.architecture, self.card.settings)
 
     def save(self, folder: str | Path) -> None:
         """Write `weights.safetensors` and `defense.json` into `folder`.
@@ -185,26 +185,6 @@ class Defense(nn.Module):
                 f"The card's architecture {card.architecture!r} with the settings {card.settings} is not the network "
                 "to save: give DefenseCard(architecture, settings=preprocessor.settings)."
             )
-
-
-def identity_in(folder: Path) -> str:
-    """Return `Defense.identity` of the defense in a folder from its two files; no network is built.
-
-    Raises:
-        InputError: a file was edited or is damaged.
-    """
-    card, sha256 = read_card_file(folder / "defense.json")
-    try:
-        tensors = load_tensors(read_weights(folder / "weights.safetensors", sha256))
-    except SafetensorError as error:
-        raise InputError(f"{folder}/weights.safetensors is damaged ({error}): restore the file.") from None
-    # Networks are built in float32, to which loading converts their weights.
-    own = fingerprint_of((name, one.float() if one.is_floating_point() else one) for name, one in tensors.items())
-    return _identity(own, card["architecture"], card["settings"])
-
-
-def _identity(weights: str, architecture: str, settings: Mapping[str, Any]) -> str:
-    return f"{weights}:{content_digest([architecture, settings])}"
 
 
 def load(folder: str | Path, *, download: bool = False, public_key: str | Path | None = None) -> Defense:

@@ -1,13 +1,14 @@
 """The runs in a folder: what each is, how far it is, and its best numbers. This module does not need torch.
 
-Only small JSON files are read, no weights and no records.
+Only small JSON files are read, no records; and weights only where an evaluation or a check names the defense that it
+measured, which must be the run's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from forefend.checks import InputError
 from forefend.evaluation.results import Result, column_title
 from forefend.report.best_numbers import Best, best_numbers
+from forefend.report.own_defense import OwnDefense, defenses_of
 from forefend.runtime.files import check_regular, complete_lines, read_versioned
 from forefend.runtime.folders import is_held
 from forefend.runtime.formatting import percent, printable, text_table
@@ -46,11 +48,12 @@ class ListedRun:
         epochs: number of epochs of the training.
         started: when its configuration was written, in UTC.
         size: bytes on disk.
-        evaluations: number of evaluations.
-        checks: number of models that were checked for gradient masking.
+        evaluations: number of evaluations; those of another defense than the run's do not count.
+        checks: number of models that were checked for gradient masking, likewise.
         checks_failed: number of those with a check that failed.
         best: its numbers; None without an evaluation.
-        problem: what is damaged; empty if nothing is.
+        problem: what is damaged, or of another defense; empty if nothing is.
+        note: why it is not known that the numbers are of the run's defense; empty if it is.
     """
 
     name: str
@@ -69,12 +72,14 @@ class ListedRun:
     checks_failed: int = 0
     best: Best | None = None
     problem: str = ""
+    note: str = ""
 
 
 @dataclass
 class _Found:
     """What is known of a run, until something in it cannot be read."""
 
+    own: OwnDefense
     known: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -117,19 +122,24 @@ def _leads_back(path: Path) -> bool:
 
 def _listed(folder: Path, root: Path) -> ListedRun:
     name = folder.name if folder == root else folder.relative_to(root).as_posix()
-    found = _Found()
+    found = _Found(OwnDefense(folder))
     parts = {"config.json": _configuration, "train.jsonl": _progress, "a card": _result, "a summary": _numbers}
     for what, part in (parts | {"check.json": _checks, "a file": _size}).items():
         try:
             part(folder, found)
         except InputError as error:
-            found.problems.append(str(error).replace(f"{folder}{os.sep}", ""))
+            found.problems.append(_inside(folder, str(error)))
         except OSError as error:
             found.problems.append(f"{what} cannot be read ({error.strerror})")
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
             found.problems.append(f"{what} holds something else than forefend writes there")
     state = "damaged" if found.problems else _state(folder, found.known)
-    return ListedRun(name, folder, state, **found.known, problem="; ".join(found.problems))
+    return ListedRun(name, folder, state, **found.known, problem="; ".join(dict.fromkeys(found.problems)))
+
+
+def _inside(folder: Path, sentence: str) -> str:
+    """Return a sentence with its paths relative to the folder."""
+    return sentence.replace(f"{folder}{os.sep}", "")
 
 
 def _state(folder: Path, known: Mapping[str, Any]) -> str:
@@ -175,15 +185,31 @@ def _numbers(folder: Path, found: _Found) -> None:
     summaries = [
         path for path in (folder / "summary.json", *folder.glob("evaluations/*/summary.json")) if path.exists()
     ]
-    found.known["evaluations"] = len(summaries)
+    counted = []
     for path in summaries:
         check_regular(path, LARGEST)
-    found.known["best"] = best_numbers([path.parent for path in summaries], found.known.get("threat", ""))
+        if not _is_of_another(found, f"{path.parent} measured", defenses_of(path.parent)):
+            counted.append(path.parent)
+    found.known["evaluations"] = len(counted)
+    best = best_numbers(counted, found.known.get("threat", ""))
+    found.known["best"] = best
+    if best and best.clean.defended:
+        found.known["note"] = found.own.doubt(best.evaluation)
+
+
+def _is_of_another(found: _Found, what: str, defenses: Iterable[str]) -> bool:
+    """Whether something is not of the run's defense, which is then told."""
+    if told := found.own.contradiction(what, defenses):
+        found.problems.append(f"{_inside(found.own.run, told).rstrip('.')}: it does not count")
+    return bool(told)
 
 
 def _checks(folder: Path, found: _Found) -> None:
-    paths = [path for path in (folder / "check.json", *folder.glob("check/**/check.json")) if path.exists()]
-    reports = [report for path in paths for report in _small_json(path)["reports"].values()]
+    reports = []
+    for path in (folder / "check.json", *folder.glob("check/**/check.json")):
+        for report in _small_json(path)["reports"].values() if path.exists() else ():
+            if not _is_of_another(found, f"{path} checked", [report.get("defense", "")]):
+                reports.append(report)
     found.known |= {"checks": len(reports), "checks_failed": sum(not report["passed"] for report in reports)}
 
 
@@ -229,9 +255,9 @@ def as_json(run: ListedRun) -> dict[str, Any]:
 
 
 def table(runs: Sequence[ListedRun]) -> str:
-    """Return the runs as a table for the terminal, with a line for each damaged one and a caption."""
+    """Return the runs as a table for the terminal, with a line for each problem and note, and a caption."""
     lines = [text_table(HEADING, map(_cells, runs))]
-    lines += [f"{printable(run.name)}: {printable(run.problem)}" for run in runs if run.problem]
+    lines += [f"{printable(run.name)}: {printable(told)}" for run in runs for told in (run.problem, run.note) if told]
     return "\n".join([*lines, CAPTION])
 
 

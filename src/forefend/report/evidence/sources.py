@@ -17,8 +17,9 @@ from forefend.evaluation.corruption_results import load as load_corruptions
 from forefend.evaluation.gradient_masking.check_report import CheckReport, reports_in
 from forefend.evaluation.transferability.matrix import TransferMatrix, matrix_in
 from forefend.models.card_file import read_card_file
-from forefend.models.defense import identity_in
+from forefend.models.saved_identity import verified_identity_in
 from forefend.report.evidence.evaluations import FoundEvaluation, evaluations_of
+from forefend.report.own_defense import contradiction
 from forefend.runtime.files import read_versioned
 
 Found = TypeVar("Found")
@@ -98,7 +99,7 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
     told = _mapping(reader.one("config.json", read_versioned, None))
     card = _mapping(reader.one("defense.json", _card, None) or reader.one("classifier.json", _card, None))
     evaluations = evaluations_of(run, confidence)
-    own = reader.one("weights.safetensors", lambda path: identity_in(run), "") if "guides" in card else ""
+    own = reader.one("weights.safetensors", lambda path: verified_identity_in(run), "") if "guides" in card else ""
     found = Sources(
         run,
         confidence,
@@ -123,10 +124,8 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
 
 def _of_others(own: str, evaluations: Sequence[FoundEvaluation]) -> Iterator[str]:
     """Yield a sentence for each evaluation of another defense than the one in the folder, where that is known."""
-    for one in evaluations:
-        others = {model.model.defense for model in one.models if model.model.defense} - {own}
-        if own and others:
-            yield f"{one.folder} measured another defense ({', '.join(sorted(others))}) than that of this run ({own})."
+    told = (contradiction(f"{one.folder} measured", (m.model.defense for m in one.models), own) for one in evaluations)
+    yield from filter(None, told)
 
 
 class _Reader:
