@@ -22,10 +22,11 @@ from forefend.data.dataset import image_digests
 from forefend.evaluation import result_store
 from forefend.evaluation.gradient_masking import check as library
 from forefend.evaluation.gradient_masking.check import check
-from forefend.evaluation.gradient_masking.check_report import CheckReport
+from forefend.evaluation.gradient_masking.check_report import CheckReport, reports_in
 from forefend.evaluation.gradient_masking.checks import GENERAL
 from forefend.evaluation.identification import KnownModels, examine
 from forefend.evaluation.records import Record
+from forefend.evaluation.recount import recount
 from forefend.evaluation.result_store import key_of
 from forefend.evaluation.results import CLEAN
 from forefend.models.classifiers.model_card import save_classifier
@@ -116,6 +117,10 @@ def test_check_of_black_box_records_fails_until_attacked(run: Path) -> None:
     assert (run / "check" / "records.jsonl").exists()
     ((found),) = written(run / "check").values()
     assert [result["check"] for result in found if result["status"] == "failed"] == [RECORDS.removeprefix("FAIL ")]
+    (report,) = reports_in(run / "check" / "check.json")
+    (evaluated,) = [one for one in recount(run / "evaluations" / "blind") if one.model.defended]
+    assert report.defense == load(run).identity() == evaluated.model.defense
+    assert evaluated.model.key.partition(":")[2].startswith(f"{report.network}:")
     # Records of checks never count as an evaluation.
     assert forefend(f"{LINE} --out run/elsewhere").code == 1
     assert forefend(LINE).code == 1

@@ -72,7 +72,7 @@ def add(folder: Path) -> None:
         CheckResult("random noise does not beat attacks", "noise breaks 9.0 %", "at most 1 of 40", FAILED, "advice 2"),
         CheckResult("BPDA does not beat white-box attacks", "not run", "at most 1 of 40", SKIPPED, "advice 3"),
     ]
-    CheckReport(checks, "cnn", "Linf:0.2", 40).save(folder / "check/check.json")
+    CheckReport(checks, "cnn", "Linf:0.2", 40, defense=defense().identity()).save(folder / "check/check.json")
     rows = [("", "", ""), ("PGD-20", "cnn", ""), ("PGD-20", "cnn", DEFENDED), ("PGD-20", "other", DEFENDED)]
     cells = [
         cell_of(row, name, name == "cnn", [place + number < 5 for place in range(20)])

@@ -41,6 +41,28 @@ def test_every_share_of_the_card_is_a_count_of_images(run: Path) -> None:
     assert set(stated) <= shares
 
 
+def card_of(run: Path) -> str:
+    found = measured(evidence_runs.defense(), run)
+    return files_of({**vars(evidence_runs.defense().card)}, [found, found], "")["README.md"].decode()
+
+
+def test_card_lists_the_checks_of_its_own_defense_alone(run: Path, tmp_path: Path) -> None:
+    assert "- gradient masking: " in card_of(run)
+    checked = Path(shutil.copytree(run, tmp_path / "run"))
+    evidence_runs.add(checked)
+    card, own = card_of(checked), evidence_runs.defense().identity()
+    assert card.count("### Gradient-masking checks: cnn behind the defense") == 1
+    assert "1 passed, 1 failed, 1 skipped; Linf:0.2, 40 images" in card
+    assert "| random noise does not beat attacks | failed | noise breaks 9.0 % | at most 1 of 40 |" in card
+    assert "- gradient masking: " not in card
+    path = checked / "check/check.json"
+    for other in ("other:1", ""):
+        path.write_text(path.read_text().replace(f'"defense": "{own}"', f'"defense": "{other}"'))
+        assert "Gradient-masking checks" not in card_of(checked)
+        assert "- gradient masking: " in card_of(checked)
+        path.write_text(path.read_text().replace(f'"defense": "{other}"', f'"defense": "{own}"'))
+
+
 def test_card_without_an_evaluation_says_that_nothing_was_tested() -> None:
     card = files_of({**vars(evidence_runs.defense().card)}, [], "")["README.md"].decode()
     assert "- any attack: Nothing is known of robustness." in card

@@ -94,6 +94,18 @@ def test_damaged_weights_give_no_numbers_and_are_not_called_another_defense(run:
     assert "another defense" not in found.problem
 
 
+def test_check_of_another_defense_does_not_count(run: Path) -> None:
+    evidence_runs.add(run)
+    assert (listed(run).state, listed(run).checks, listed(run).checks_failed) == ("checked", 1, 1)
+    path, own = run / "check/check.json", evidence_runs.defense().identity()
+    path.write_text(path.read_text().replace(own, "other:1"))
+    found = listed(run)
+    assert (found.checks, found.checks_failed) == (0, 0)
+    assert found.problem == (
+        f"check/check.json checked another defense (other:1) than that of this run ({own}): it does not count"
+    )
+
+
 def test_damaged_manifest_is_told(run: Path) -> None:
     (run / "evaluations/own/evaluation.json").write_text('{"about": {"counted": [3]}}')
     found = listed(run)

@@ -25,7 +25,6 @@ from forefend.evaluation.result_store import DigestedImages, hold, key_of, open_
 from forefend.evaluation.results import CLEAN, Results, Row
 from forefend.evaluation.suites import suite_named
 from forefend.evaluation.trial import Suite, Terms, Trial, as_trials, surrogates_of
-from forefend.models.defense import Defense
 from forefend.models.fingerprint import state_digest
 from forefend.models.freezing import channels_last_copy, device_of, frozen, gradients_enabled
 from forefend.runtime.distributed import process_group
@@ -253,12 +252,11 @@ class Evaluation:
 
 def _counted(target: Target) -> Counted:
     model, trials = target.model, target.trials
-    defense = getattr(model.network, "defense", None)
     return Counted(
         black_boxes.shown_name(model, trials),
         model.seen,
         model.defended,
         target.key,
-        defense.identity() if isinstance(defense, Defense) else "",
+        model.defense,
         [(trial.name, trial.threat.norm, trial.threat.radius, str(trial)) for trial in trials],
     )

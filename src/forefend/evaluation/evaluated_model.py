@@ -33,6 +33,12 @@ class EvaluatedModel:
         """The name that distinguishes its rows from others."""
         return f"{self.name}{' defended' if self.defended else ''}"
 
+    @property
+    def defense(self) -> str:
+        """The identity of its defense; empty without one, and for a preprocessor without a card."""
+        defense = getattr(self.network, "defense", None)
+        return defense.identity() if isinstance(defense, Defense) else ""
+
 
 def with_and_without(defense: Defense, name: str, network: nn.Module) -> list[EvaluatedModel]:
     """Return a classifier alone, and with the defense."""

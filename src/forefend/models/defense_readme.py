@@ -24,6 +24,7 @@ class Measured:
         accuracies: name and accuracy in % of each defended classifier, on clean images and under each attack.
         models: entries with the keys of RobustBench's model files.
         untested: what was not tested, and what this leaves open, a line each.
+        checks: Markdown of the gradient-masking checks of each model behind this defense.
     """
 
     defense: str
@@ -33,6 +34,7 @@ class Measured:
     accuracies: Sequence[tuple[str, float]]
     models: Sequence[Mapping[str, Any]]
     untested: Sequence[str] = ()
+    checks: Sequence[str] = ()
 
 
 def files_of(card: Mapping[str, Any], measured: Sequence[Measured], license_name: str) -> dict[str, bytes]:
@@ -81,7 +83,8 @@ def _readme(card: Mapping[str, Any], measured: Sequence[Measured], license_name:
         ("license of the weights", license_name or "not stated"),
     ]
     gaps = dict.fromkeys(line for one in measured for line in one.untested)
-    tables = "\n\n".join(f"### {one.data}\n\n{one.table}" for one in measured)
+    checks = dict.fromkeys(text for one in measured for text in one.checks)
+    tables = "\n\n".join([*(f"### {one.data}\n\n{one.table}" for one in measured), *checks])
     return _PAGE.format(
         head=head,
         name=name,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from forefend.checks import InputError
+from forefend.evaluation.gradient_masking.check_report import CheckReport
 from forefend.evaluation.recount import Recount
 from forefend.evaluation.results import CLEAN, WORST, Result, Results, column_title
 from forefend.models.defense import Defense
 from forefend.models.defense_readme import Measured
 from forefend.report.evidence.evaluations import FoundEvaluation, read_evaluation
-from forefend.report.evidence.sources import read_run
+from forefend.report.evidence.masking import counts
+from forefend.report.evidence.sources import Sources, read_run
 from forefend.report.evidence.untested import gaps
 from forefend.report.tables import attacks_of, markdown
+from forefend.runtime.formatting import markdown_table
 
 
 def measured(defense: Defense, folder: str | Path) -> Measured:
@@ -32,22 +36,22 @@ def measured(defense: Defense, folder: str | Path) -> Measured:
     Raises:
         InputError: there is no evaluation, it is of another defense, or its records are missing or were edited.
     """
-    return _measured(defense, read_evaluation(Path(folder)), _untested(_run_of(Path(folder))))
+    return _measured(defense, read_evaluation(Path(folder)), _sources(defense, _run_of(Path(folder))))
 
 
 def measured_in(defense: Defense, run: Path) -> list[Measured]:
     """Return what the evaluations of a run say of its defense; one that does not count is named with the reason."""
     found, folders = list[Measured](), evaluations_in(run)
-    untested = _untested(run) if folders else []
+    sources = _sources(defense, run) if folders else Sources(run)
     for folder in folders:
         try:
-            found.append(_measured(defense, read_evaluation(folder), untested))
+            found.append(_measured(defense, read_evaluation(folder), sources))
         except InputError as reason:
             print(f"not on the model card: {reason}", flush=True)
     return found
 
 
-def _measured(defense: Defense, found_again: FoundEvaluation, untested: Sequence[str]) -> Measured:
+def _measured(defense: Defense, found_again: FoundEvaluation, sources: Sources) -> Measured:
     folder, identity = found_again.folder, defense.identity()
     if reason := next(iter(found_again.faults), found_again.uncounted):
         raise InputError(reason)
@@ -63,7 +67,8 @@ def _measured(defense: Defense, found_again: FoundEvaluation, untested: Sequence
         table=counted_tables(models),
         accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
         models=[_entry(defense, data, one) for one in defended],
-        untested=untested,
+        untested=[f"{what}: {why}" for what, why, _ in gaps(sources)],
+        checks=[_checked(report) for report in sources.checks],
     )
 
 
@@ -78,9 +83,20 @@ def _run_of(folder: Path) -> Path:
     return folder.parent.parent if folder.parent.name == "evaluations" else folder
 
 
-def _untested(run: Path) -> list[str]:
-    """Return what was not tested in a run, and what that leaves open."""
-    return [f"{what}: {why}" for what, why, _ in gaps(read_run(run))]
+def _sources(defense: Defense, run: Path) -> Sources:
+    """Return what a run holds, without the checks that do not name its defense."""
+    found, own = read_run(run), defense.identity()
+    return replace(found, checks=[report for report in found.checks if report.defense == own])
+
+
+def _checked(report: CheckReport) -> str:
+    """Return the checks of a model in Markdown."""
+    cells = [[result.check, result.status, result.measured, result.bound] for result in report]
+    rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in cells]
+    title = f"### Gradient-masking checks: {report.model} behind the defense"
+    about = f"{counts(report)}; {report.threat}, {report.images} images. A failed check shows that an accuracy is not "
+    about += "to be trusted; passed checks show that no sign was found."
+    return f"{title}\n\n{about}\n\n{markdown_table(['check', '', 'measured', 'required'], rows)}"
 
 
 def counted_tables(models: Sequence[Recount]) -> str:

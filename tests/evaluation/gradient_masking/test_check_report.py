@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult
+from forefend.evaluation.gradient_masking.check_report import CheckReport, CheckResult, reports_in
 
 PASSED = CheckResult("a", "1 of 9", "at most 2", "passed", "nothing")
 FAILED = CheckResult("b", "3 of 9", "at most 2", "failed", "use BPDA")
@@ -37,6 +37,16 @@ def test_report_skipped_check_neither_passes_nor_fails() -> None:
     assert not SKIPPED.failed
     assert CheckReport([PASSED, SKIPPED]).passed
     assert str(CheckReport([PASSED, SKIPPED])).startswith("classifier: passed, 1 skipped")
+
+
+def test_report_names_what_was_checked_and_reports_without_it_are_read(tmp_path: Path) -> None:
+    CheckReport([PASSED], "cnn", defense="a:1", network="b:2").save(tmp_path / "check.json")
+    (found,) = reports_in(tmp_path / "check.json")
+    assert (found.defense, found.network) == ("a:1", "b:2")
+    held = {key: value for key, value in found.to_json().items() if key not in ("defense", "network")}
+    (tmp_path / "check.json").write_text(json.dumps({"format": 1, "reports": {"cnn": held}}))
+    (found,) = reports_in(tmp_path / "check.json")
+    assert (found.model, found.defense, found.network) == ("cnn", "", "")
 
 
 def test_saved_reports_of_two_models_are_both_kept(tmp_path: Path) -> None:

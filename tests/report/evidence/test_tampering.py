@@ -122,6 +122,28 @@ def test_evaluation_of_another_defense_is_told(run: Path) -> None:
     assert f"than that of this run ({other.identity()})" in told
 
 
+def test_check_of_another_defense_is_told_and_not_shown(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    path, own = run / "check/check.json", evidence_runs.defense().identity()
+    assert dict(evidence(run).data or {})["checks"]
+    path.write_text(path.read_text().replace(own, "other:1"))
+    assert f"The check of cnn in {run} is of another defense (other:1) than that of this run ({own})." in faults(run)
+    data = dict(evidence(run).data or {})
+    assert data["checks"] == []
+    assert "gradient masking" in [gap["what"] for gap in data["not_tested"]]
+
+
+def test_check_that_names_no_defense_is_shown_and_says_so(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    path, said = run / "check/check.json", "The report does not name the defense that was checked"
+    assert said not in to_html(evidence(run))
+    held = json.loads(path.read_text())
+    del held["reports"]["cnn"]["defense"], held["reports"]["cnn"]["network"]
+    path.write_text(json.dumps(held))
+    assert said in to_html(evidence(run))
+    assert dict(evidence(run).data or {})["faults"] == []
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_weights_that_are_not_those_of_the_card_are_told(run: Path, content: bytes) -> None:
     (run / "weights.safetensors").write_bytes(content)

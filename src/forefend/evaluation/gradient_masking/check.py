@@ -30,6 +30,7 @@ from forefend.evaluation.gradient_masking.checks import GENERAL, WITH_ATTACKS, W
 from forefend.evaluation.gradient_masking.diagnostics import diagnose
 from forefend.evaluation.gradient_masking.evidence import Evidence, RecordedAccuracy
 from forefend.evaluation.gradient_masking.recorded_accuracy import read_records, recorded_accuracy
+from forefend.evaluation.identification import network_digest
 from forefend.evaluation.result_store import hold
 from forefend.evaluation.results import CLEAN
 from forefend.evaluation.trial import Suite, Trial
@@ -101,7 +102,8 @@ def check(
         checks, evidence = _measured(
             model, images, threat, recorded, surrogates or {}, evaluate, batch_size, budget, log
         )
-        report = CheckReport(results_of(checks, evidence), model.name, str(threat), len(images))
+        results, network = results_of(checks, evidence), network_digest(frozen(model.network))
+        report = CheckReport(results, model.name, str(threat), len(images), defense=model.defense, network=network)
         if folder and not process_group().rank:
             report.save(folder / "check.json")
     return report

@@ -62,13 +62,23 @@ class CheckReport(list[CheckResult]):
         model: name of the model.
         threat: threat model of the attacks.
         images: number of images.
+        defense: identity of the defense in front of it; empty without one, and in reports of older versions.
+        network: digest of the tensors and the architecture of all that was checked; empty in those too.
     """
 
     def __init__(
-        self, results: Iterable[CheckResult], model: str = "classifier", threat: str = "", images: int = 0
+        self,
+        results: Iterable[CheckResult],
+        model: str = "classifier",
+        threat: str = "",
+        images: int = 0,
+        *,
+        defense: str = "",
+        network: str = "",
     ) -> None:
         super().__init__(results)
         self.model, self.threat, self.images = model, threat, images
+        self.defense, self.network = defense, network
 
     @property
     def passed(self) -> bool:
@@ -84,8 +94,9 @@ class CheckReport(list[CheckResult]):
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        about = {"model": self.model, "threat": self.threat, "images": self.images, "passed": self.passed}
-        return about | {"checks": [asdict(result) for result in self]}
+        who = {"model": self.model, "defense": self.defense, "network": self.network}
+        about = {"threat": self.threat, "images": self.images, "passed": self.passed}
+        return who | about | {"checks": [asdict(result) for result in self]}
 
     def save(self, path: Path) -> None:
         """Write the report into a JSON file that holds one report for each model."""
@@ -109,7 +120,8 @@ def _report(held: dict[str, Any]) -> CheckReport:
     results = [CheckResult(**one) for one in held["checks"]]
     if any(result.status not in _MARKS or type(result.check) is not str for result in results):
         raise TypeError
-    return CheckReport(results, str(held["model"]), str(held["threat"]), int(held["images"]))
+    identity = {name: str(held.get(name, "")) for name in ("defense", "network")}
+    return CheckReport(results, str(held["model"]), str(held["threat"]), int(held["images"]), **identity)
 
 
 def _lines(result: CheckResult) -> list[str]:

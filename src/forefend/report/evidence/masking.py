@@ -56,7 +56,9 @@ def section(sources: Sources) -> Section:
         return Section("checks", title, [Notice(MISSING, text, command)], MISSING)
     found: list[Block] = [Text(_about(report)) for report in sources.checks[:1]]
     for report in sources.checks:
-        found += [Heading(f"{report.model}: {_count(report)}"), _table(report)]
+        found += [Heading(f"{report.model}: {counts(report)}"), _table(report)]
+        if "guides" in sources.card and not report.defense:
+            found.append(Text("The report does not name the defense that was checked: it may be another one."))
     grade = FAILED if any(not report.passed for report in sources.checks) else COMPLETE
     lead = "A failed check shows that an accuracy is not to be trusted. Passed checks show that no sign was found."
     return Section("checks", title, found, grade, lead)
@@ -87,6 +89,7 @@ def _table(report: CheckReport) -> Table:
     return Table(heading, rows)
 
 
-def _count(report: CheckReport) -> str:
+def counts(report: CheckReport) -> str:
+    """Return how many checks passed, failed and were skipped."""
     failed, skipped = (sum(result.status == status for result in report) for status in (CHECK_FAILED, SKIPPED))
     return f"{len(report) - failed - skipped} passed, {failed} failed, {skipped} skipped"

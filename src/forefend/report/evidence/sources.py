@@ -39,7 +39,7 @@ class Sources:
         card: of the defense, or of the trained classifier.
         classifiers: cards of the classifiers in the folder, by name.
         evaluations: the evaluations.
-        checks: the reports of the gradient-masking checks.
+        checks: the reports of the gradient-masking checks; not those that name another defense.
         transfers: matrices of transferred attacks, by folder.
         certificates: certificates of randomized smoothing, by folder.
         corruptions: results on corrupted images, by folder.
@@ -99,6 +99,7 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
     told = _mapping(reader.one("config.json", read_versioned, None))
     card = _mapping(reader.one("defense.json", _card, None) or reader.one("classifier.json", _card, None))
     evaluations = evaluations_of(run, confidence)
+    checks = reader.one("check/check.json", reports_in, []) or reader.one("check.json", reports_in, [])
     own = reader.one("weights.safetensors", lambda path: verified_identity_in(run), "") if "guides" in card else ""
     found = Sources(
         run,
@@ -109,23 +110,26 @@ def read_run(run: str | Path, confidence: float = 0.95) -> Sources:
         card,
         {name.split("/")[-2]: card for name, card in reader.every("*/classifier.json", "guides/*/classifier.json")},
         evaluations,
-        reader.one("check/check.json", reports_in, []) or reader.one("check.json", reports_in, []),
+        [one for one in checks if not contradiction("", [one.defense], own)],
         reader.all("transfer/*/transfer.json", matrix_in),
         reader.all("certificates/*/certificates.jsonl", certificate.read),
         reader.all("corruptions/*/corruptions.json", lambda path: load_corruptions(path.parent)),
         reader.one("latency.json", _latencies, []),
         max(reader.all("compare/**/compare.json", _flops).values(), default=0.0),
-        [*reader.faults, *_of_others(own, evaluations)],
+        [*reader.faults, *_of_others(run, own, evaluations, checks)],
     )
     if not (told or card or found.evaluations or found.checks or found.transfers or found.faults):
         raise InputError(f"{run} holds no run and no evaluation: give a folder that forefend wrote.")
     return found
 
 
-def _of_others(own: str, evaluations: Sequence[FoundEvaluation]) -> Iterator[str]:
-    """Yield a sentence for each evaluation of another defense than the one in the folder, where that is known."""
-    told = (contradiction(f"{one.folder} measured", (m.model.defense for m in one.models), own) for one in evaluations)
-    yield from filter(None, told)
+def _of_others(
+    run: Path, own: str, evaluations: Sequence[FoundEvaluation], checks: Sequence[CheckReport]
+) -> Iterator[str]:
+    """Yield a sentence for each evaluation and check of another defense than that in the folder, where it is known."""
+    found = [(f"{one.folder} measured", [model.model.defense for model in one.models]) for one in evaluations]
+    found += [(f"The check of {one.model} in {run} is of", [one.defense]) for one in checks]
+    yield from filter(None, (contradiction(what, defenses, own) for what, defenses in found))
 
 
 class _Reader:
