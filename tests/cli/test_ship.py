@@ -37,6 +37,7 @@ def test_export_to_a_folder_states_the_accuracies_of_the_records(here: Path) -> 
     assert files(here / "out") == [
         "README.md",
         "defense.json",
+        "models.json",
         "release.json",
         "robustbench.json",
         "weights.safetensors",

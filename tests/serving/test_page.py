@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ def test_dropped_picture_is_shown_with_both_predictions(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         check_contrast(page)
         page.screenshot(path=tmp_path / f"page-{width}.png", full_page=True)
+
+
+@pytest.mark.browser
+def test_accuracies_are_told_apart_by_what_they_were_measured_on(open_page: OpenPage) -> None:
+    made = service()
+    kinds = {"served": 91.0, "other": 82.0, "unidentified": 73.0}
+    found = [{"name": f"toy, {of}", "percent": n, "interval": None, "of": of} for of, n in kinds.items()]
+    for held, warned in ((found, False), (found[1:], True)):
+        info = {**made.info, "measured": [{"data": "toy/test", "accuracies": held}]}
+        with served(replace(made, info=info)) as address:
+            page = open_page(address, width=800)
+            page.click("summary")
+            shown = page.inner_text("#measured")
+            order = [shown.index(f"{kinds[one['of']]:.1f} %") for one in held]
+            assert order == sorted(order)
+            assert ("Measured on exactly this classifier" in shown) != warned
+            assert shown.index("Measured on other classifiers") < shown.index("82.0 %")
+            assert shown.index("Classifier not identified") < shown.index("73.0 %")
+            assert ("No accuracy here is known to be of exactly this classifier" in shown) == warned
 
 
 @pytest.mark.browser

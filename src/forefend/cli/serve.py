@@ -60,8 +60,9 @@ def _serve(options: Any) -> None:
         raise InputError(f"--window is {options.window:g}, expected 0 to 10000 milliseconds.")
     with listening(options.host, options.port) as sock:
         served = _pipeline(options)
-        card = model_card(served.defense, Path(options.run) if options.run else None)
-        info, traffic = describe(served, limits, card, resize=options.resize), Traffic()
+        folder = Path(options.run) if options.run else None
+        card = model_card(served.defense, folder)
+        info, traffic = describe(served, limits, card, resize=options.resize, folder=folder), Traffic()
         service = Service(served, info, limits, options.window / 1000, options.resize, traffic)
         print(f"serves {served.name} behind the defense of {options.run or 'the hub'}", flush=True)
         serve(application(service), sock, traffic)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from forefend.runtime.launch import is_started
 from forefend.runtime.rng import KeyedRNG, torch_seed
 
 PROBES = 8  # random images, and as many of the evaluated ones
+NOISE = "random "  # begins the names of the former
 SHARES = 9  # of mixtures of two images, for black boxes without margin, whose few labels would agree by chance
 SAME_OUTPUTS = 1e-3  # of the spread of logits: float noise of other machines and threads is smaller
 SAME_GRADIENTS = 0.1  # of the largest norm: a unit at the kink of its ReLU may fall on either side
@@ -85,27 +87,63 @@ def network_digest(network: nn.Module, tensors: str | None = None) -> str:
     return f"{tensors or fingerprint(network)}:{architecture_digest(network)}"
 
 
+def examine_on_noise(network: nn.Module, shape: Sequence[int], name: str) -> Examined:
+    """Return what a network answers for the random probe images, where no test images are at hand.
+
+    Args:
+        network: images to logits, frozen.
+        shape: channels, height and width of an image.
+        name: the name of the network, for the message.
+
+    Returns:
+        Without answers for a network whose answers to random images do not tell it from others.
+
+    Raises:
+        InputError: a call changes the network's tensors, or an output depends on the other images of the batch.
+    """
+    x = _noise(shape).to(device_of(network))
+    with kept_state(network, name) as before, torch_seed(0):
+        answers = _answers(network, _noise_names(shape), [x], name)
+    found = Examined(network_digest(network, before), answers, x)
+    alike = black_box_in(network) is not None and found.same_margin == 1
+    return replace(found, answers=None) if alike else found
+
+
 def answers_of(network: nn.Module, images: ImageDataset, name: str) -> Answers | None:
     """Return the logits and the gradient norms of probe images, by name of the image.
 
     Raises:
         InputError: an output depends on the other images of the batch.
     """
-    drawn = KeyedRNG(torch.arange(PROBES), purpose="probe").uniform(torch.empty(PROBES, *images.shape))
     x, y, _ = images.batch(images.index.argsort()[:PROBES])  # other selections of the set share some of them
-    names = [f"random {'x'.join(map(str, images.shape))} {i}" for i in range(PROBES)] + image_digests(x, y)
-    batches = [batch.to(device_of(network)) for batch in (drawn, x)]
-    outputs = uniform_outputs(network, batches, name)
-    if outputs is None:
+    names = _noise_names(images.shape) + image_digests(x, y)
+    answers = _answers(network, names, [part.to(device_of(network)) for part in (_noise(images.shape), x)], name)
+    if answers is None:
         return None
-    norms = torch.cat([part for x in batches for part in AdaptiveBatchSize(len(x)).map(x, partial(_norms, network))])
-    answers = _rows(names, outputs, norms)
     if black_box_in(network) and Examined("", answers, x).same_margin == 1:
         mixed = _mixtures(x).to(device_of(network))
         if (more := uniform_outputs(network, [mixed], name)) is None:
             return None
         answers |= _rows(image_digests(mixed.cpu(), torch.zeros(len(mixed))), more, torch.zeros(len(mixed)))
     return answers
+
+
+def _answers(
+    network: nn.Module, names: Sequence[str], batches: Sequence[Tensor], name: str
+) -> dict[str, list[float]] | None:
+    outputs = uniform_outputs(network, batches, name)
+    if outputs is None:
+        return None
+    norms = torch.cat([part for x in batches for part in AdaptiveBatchSize(len(x)).map(x, partial(_norms, network))])
+    return _rows(names, outputs, norms)
+
+
+def _noise(shape: Sequence[int]) -> Tensor:
+    return KeyedRNG(torch.arange(PROBES), purpose="probe").uniform(torch.empty(PROBES, *shape))
+
+
+def _noise_names(shape: Sequence[int]) -> list[str]:
+    return [f"{NOISE}{'x'.join(map(str, shape))} {i}" for i in range(PROBES)]
 
 
 def _rows(names: Sequence[str], outputs: Tensor, norms: Tensor) -> dict[str, list[float]]:
@@ -176,6 +214,13 @@ class KnownModels:
         known = [each for each in self._models if each.network == model.network and model.answers is not None]
         return {f"{each.network}:{each.id}" for each in known if _agree(model.answers or {}, each.answers)}
 
+    def agrees(self, model: Examined, identity: str) -> bool | None:
+        """Whether a model answers like that of an identity; None where they answered no image in common."""
+        answers = model.answers or {}
+        known = [one.answers for one in self._models if f"{one.network}:{one.id}" == identity]
+        common = [one for one in known if answers.keys() & one.keys()]
+        return any(_agree(answers, one) for one in common) if common else None
+
     def remember_surrogate(self, model: Examined, name: str) -> None:
         """Remember what a surrogate answers; the identity of a trial holds its tensors alone.
 
@@ -206,8 +251,22 @@ class KnownModels:
         if folder is None or process_group().rank:
             return
         models = {(model.network, model.id): model for model in [*_read(folder / "models.json"), *self._models]}
-        lines = [{**asdict(model), "answers": _as_text(model.answers)} for model in models.values()]
-        write_versioned(folder / "models.json", {"models": lines})
+        write_versioned(folder / "models.json", {"models": list(map(_line, models.values()))})
+
+
+def lines_on_noise(folder: Path, identities: Collection[str]) -> list[dict[str, Any]]:
+    """Return the lines of a folder's `models.json` on some models, with their answers to random images alone.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    found = [model for model in _read(folder / "models.json") if f"{model.network}:{model.id}" in identities]
+    noise = [{name: row for name, row in model.answers.items() if name.startswith(NOISE)} for model in found]
+    return [_line(replace(model, answers=answers)) for model, answers in zip(found, noise, strict=True)]
+
+
+def _line(model: KnownModel) -> dict[str, Any]:
+    return {**asdict(model), "answers": _as_text(model.answers)}
 
 
 def _as_text(answers: Answers) -> dict[str, str]:

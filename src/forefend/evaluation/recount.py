@@ -35,6 +35,11 @@ class Recount:
         """Name and split of the images, with which the key of the model begins."""
         return self.model.key.partition(":")[0]
 
+    @property
+    def identity(self) -> str:
+        """What was measured, by weights, architecture and answers; the rest of the key."""
+        return self.model.key.partition(":")[2]
+
 
 def recount(folder: Path, lines: Sequence[Record] | None = None) -> list[Recount]:
     """Count the results of each model of an evaluation from `records.jsonl`; `summary.json` is not read.

@@ -1,4 +1,4 @@
-"""The `README.md` and `robustbench.json` of a shipped defense, whose numbers all come from records."""
+"""The `README.md`, `robustbench.json` and `models.json` of a shipped defense, whose numbers all come from records."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Measured:
         models: entries with the keys of RobustBench's model files.
         untested: what was not tested, and what this leaves open, a line each.
         checks: Markdown of the gradient-masking checks of each model behind this defense.
+        pipelines: of each accuracy, the identity of the classifier behind this defense that it was measured on.
+        answers: lines of `models.json`: what each of these answers for random images, by which it is recognized.
     """
 
     defense: str
@@ -35,31 +37,45 @@ class Measured:
     models: Sequence[Mapping[str, Any]]
     untested: Sequence[str] = ()
     checks: Sequence[str] = ()
+    pipelines: Sequence[str] = ()
+    answers: Sequence[Mapping[str, Any]] = ()
 
 
 def files_of(card: Mapping[str, Any], measured: Sequence[Measured], license_name: str) -> dict[str, bytes]:
-    """Return the content of `README.md`, and of `robustbench.json` where something was measured.
+    """Return the content of `README.md`, and of `robustbench.json` and `models.json` where something was measured.
 
     Args:
         card: the fields of `DefenseCard`.
         measured: what is known of the defense.
         license_name: SPDX name of the license of the weights; empty for none.
     """
-    models = [model for one in measured for model in one.models]
-    text = json.dumps({"format": 1, "models": models}, indent=1, ensure_ascii=False) + "\n"
-    more = {"robustbench.json": text.encode()} if measured else {}
+    answers = [line for one in measured for line in one.answers]
+    more = {"robustbench.json": _models([model for one in measured for model in one.models])} if measured else {}
+    more |= {"models.json": _models(answers)} if answers else {}
     return {"README.md": _readme(card, measured, license_name).encode(), **more}
 
 
+def _models(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    return (json.dumps({"format": 1, "models": lines}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def accuracies_on(page: str) -> list[dict[str, Any]]:
-    """Return name and percent of the accuracies that a `README.md` of `files_of` states; none for other pages."""
+    """Return name, percent and pipeline of the accuracies that a `README.md` of `files_of` states.
+
+    Pages of somebody else state none, and those of older versions name no pipeline.
+    """
     try:
         held = yaml.safe_load(page.split("---\n", 2)[1])
         return [
             {
                 "data": str(result["dataset"]["name"]),
                 "accuracies": [
-                    {"name": str(metric["name"]), "percent": float(metric["value"])} for metric in result["metrics"]
+                    {
+                        "name": str(metric["name"]),
+                        "percent": float(metric["value"]),
+                        "pipeline": str(metric.get("args", {}).get("pipeline", "")),
+                    }
+                    for metric in result["metrics"]
                 ],
             }
             for model in held.get("model-index", [])
@@ -100,13 +116,22 @@ def _metadata(name: str, measured: Sequence[Measured], license_name: str) -> dic
         {
             "task": {"type": "image-classification"},
             "dataset": {"name": one.data, "type": one.data.partition("/")[0], "split": one.data.rpartition("/")[2]},
-            "metrics": [{"type": "accuracy", "name": what, "value": value} for what, value in one.accuracies],
+            "metrics": _metrics(one),
         }
         for one in measured
     ]
     found: dict[str, Any] = {"license": license_name} if license_name else {}
     found |= {"library_name": "forefend", "tags": ["adversarial-robustness", "preprocessing-defense"]}
     return found | ({"model-index": [{"name": name, "results": results}]} if results else {})
+
+
+def _metrics(one: Measured) -> list[dict[str, Any]]:
+    """Return the accuracies of an evaluation; `args` holds what a metric was computed for."""
+    pipelines = one.pipelines or [""] * len(one.accuracies)
+    return [
+        {"type": "accuracy", "name": name, "value": value} | ({"args": {"pipeline": pipeline}} if pipeline else {})
+        for (name, value), pipeline in zip(one.accuracies, pipelines, strict=True)
+    ]
 
 
 _PAGE = """---

@@ -9,6 +9,7 @@ from typing import Any
 
 from forefend.checks import InputError
 from forefend.evaluation.gradient_masking.check_report import CheckReport
+from forefend.evaluation.identification import lines_on_noise
 from forefend.evaluation.recount import Recount
 from forefend.evaluation.results import CLEAN, WORST, Result, Results, column_title
 from forefend.models.defense import Defense
@@ -66,6 +67,8 @@ def _measured(defense: Defense, found_again: FoundEvaluation, sources: Sources) 
         data=data,
         table=counted_tables(models),
         accuracies=[(_name(result), _percent(result)) for one in defended for result in one.results],
+        pipelines=[one.identity for one in defended for _ in one.results],
+        answers=lines_on_noise(folder, {one.identity for one in defended}),
         models=[_entry(defense, data, one) for one in defended],
         untested=[f"{what}: {why}" for what, why, _ in gaps(sources)],
         checks=[_checked(report) for report in sources.checks],
