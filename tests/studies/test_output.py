@@ -47,10 +47,10 @@ def test_several_seeds_have_mean_deviation_and_difference() -> None:
 
 
 def test_an_error_bar_is_the_deviation_of_seeds_or_the_interval_of_one() -> None:
-    assert outcome(1, 2).error() == outcome(1, 2).spread()
-    low, high = 0.150, 0.850  # Wilson's 95% interval of 2 of 4
-    assert outcome(2).error() == pytest.approx(50 * (high - low), abs=0.05)
-    assert replace(outcome(2), value="difference", counts=[[count(2), count(1)]]).error() is None
+    assert outcome(1, 2).error() == pytest.approx((17.678, 17.678), abs=1e-3)
+    assert outcome(2).error() == pytest.approx((35.0, 35.0), abs=0.05)  # Wilson: 15.0 to 85.0 for 2 of 4
+    assert outcome(4).error() == pytest.approx((49.0, 0.0), abs=0.05)  # 51.0 to 100 for 4 of 4
+    assert replace(outcome(2), value="difference", counts=[[count(2), count(1)]]).error() == (0.0, 0.0)
 
 
 def test_a_fooling_rate_is_a_share_of_the_images_that_were_right() -> None:

@@ -1,6 +1,7 @@
 """Figures of studies in the papers' layouts: curves with error bars, bars, heat maps and grids of images.
 
-A point of a figure has a `row`, a `column`, the `paper`'s number, `ours()` and the `error()` of its error bar.
+A point of a figure has a `row`, a `column`, the `paper`'s number, `ours()`, and by `error()` how far its error
+bar goes below and above.
 """
 
 from __future__ import annotations
@@ -25,9 +26,16 @@ def bars(points: Sequence[Any], path: Path, unit: str) -> None:
     for number, column in enumerate(columns):
         own = {point.row: point for point in points if point.column == column}
         heights = [_value(own[row].ours()) if row in own else 0.0 for row in rows]
-        errors = [_value(own[row].error()) if row in own else 0.0 for row in rows]
+        errors = list(zip(*(own[row].error() if row in own else (0.0, 0.0) for row in rows), strict=True))
         places = [place + number * width for place in range(len(rows))]
-        axis.bar(places, heights, width, yerr=errors if any(errors) else None, error_kw={"alpha": 0.6}, label=column)
+        axis.bar(
+            places,
+            heights,
+            width,
+            yerr=errors if any(map(any, errors)) else None,
+            error_kw={"alpha": 0.6},
+            label=column,
+        )
     axis.set_xticks([place + 0.4 - width / 2 for place in range(len(rows))], rows, rotation=45, ha="right")
     axis.set_ylabel(unit)
     axis.grid(alpha=0.3, axis="y")
@@ -45,7 +53,7 @@ def curves(points: Sequence[Any], path: Path, unit: str) -> None:
         own = [(place, at[row, column]) for place, column in enumerate(columns) if (row, column) in at]
         ours = [(place, point) for place, point in own if point.ours() is not None]
         if ours:
-            heights, errors = [p.ours() for _, p in ours], [_value(p.error()) for _, p in ours]
+            heights, errors = [p.ours() for _, p in ours], list(zip(*(p.error() for _, p in ours), strict=True))
             axis.errorbar([x for x, _ in ours], heights, errors, color=f"C{number}", marker="o", capsize=3, label=row)
         told = [(place, point.paper) for place, point in own if isinstance(point.paper, int | float)]
         if told:

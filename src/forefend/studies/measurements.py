@@ -59,10 +59,10 @@ class Count:
         """The share of correct verdicts in percent."""
         return 100 * self.right / self.n
 
-    def half_width(self) -> float:
-        """Half the width of the accuracy's 95% interval, in points."""
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the accuracy, in percent."""
         low, high = wilson(self.right, self.n)
-        return 50 * (high - low)
+        return 100 * low, 100 * high
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,9 @@ def _notes(found: Found) -> list[str]:
     lines = [f"{found.unit[0].upper()}{found.unit[1:]}: **ours** (the paper's, difference); {found.place}."]
     if measured:
         counts = [count for o in measured if "accuracy" in o.value for run in o.counts for count in run]
-        widths = [count.half_width() for count in counts if isinstance(count, Count)]
-        interval = f", 95% interval of one accuracy at most ± {max(widths):.1f}" if widths else ""
+        bounds = [count.interval() for count in counts if isinstance(count, Count)]
+        widest = max((high - low for low, high in bounds), default=0.0)
+        interval = f", 95% interval of one accuracy at most ± {widest / 2:.1f}" if bounds else ""
         images = " or ".join(f"{size:,}" for size in sizes)
         several = (
             f", {' or '.join(map(str, seeds))} seeds (mean ± standard deviation)" if seeds != [1] else ", one seed"

@@ -157,11 +157,14 @@ class Outcome:
         """The standard deviation over seeds; None below two."""
         return stdev(self.values()) if len(self.counts) > 1 else None
 
-    def error(self) -> float | None:
-        """The standard deviation over seeds, or with one seed half the 95% interval of its accuracy."""
+    def error(self) -> tuple[float, float]:
+        """How far the error bar goes below and above: the standard deviation, or the 95% interval of one accuracy."""
         counts = [count for run in self.counts for count in run if isinstance(count, Count)]
-        alone = len(self.counts) == 1 and self.value == "accuracy" and len(counts) == 1
-        return counts[0].half_width() if alone else self.spread()
+        if len(self.counts) == 1 and self.value == "accuracy" and len(counts) == 1:
+            (low, high), own = counts[0].interval(), counts[0].accuracy()
+            return own - low, high - own
+        spread = self.spread() or 0.0
+        return spread, spread
 
     def n(self) -> int | None:
         """The number of verdicts of one seed; None without verdicts."""
