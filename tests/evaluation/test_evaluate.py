@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.calls import Calls
 from helpers.threshold_classifier import Shift, Threshold, curve, levels, robust_share
 from helpers.toy_networks import classifier, held, toy_images, untouched
 from torch import Tensor, nn
@@ -192,17 +193,6 @@ def test_evaluate_network_that_changes_raises() -> None:
     assert untouched(network, before)
 
 
-class Lambda(nn.Module):
-    """Whatever a user's classifier may return."""
-
-    def __init__(self, answer: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x: Tensor) -> Any:
-        return self.answer(x)
-
-
 WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "probabilities": (lambda x: Threshold()(x).softmax(1), "returns probabilities"),
     "a tuple": (lambda x: (Threshold()(x), x), "returns a tuple, expected one tensor of logits"),
@@ -216,13 +206,13 @@ WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 def test_evaluate_refuses_unusable_classifiers(name: str, tmp_path: Path) -> None:
     answer, words = WRONG[name]
     with pytest.raises(InputError, match=words) as error:
-        evaluate(Lambda(answer), levels(), curve(RADII), folder=tmp_path)
+        evaluate(Calls(answer), levels(), curve(RADII), folder=tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "summary.json").exists()
 
 
 def test_evaluate_allows_weak_and_defended_classifiers() -> None:
-    weak = Lambda(lambda x: -Threshold()(x))
+    weak = Calls(lambda x: -Threshold()(x))
     assert evaluate(weak, levels(), curve(RADII), allow_weak=True)[0].accuracy == 0
     cells = evaluate([EvaluatedModel("it", Defended(nn.Identity(), weak), defended=True)], levels(), curve(RADII))
     assert {c.accuracy for c in cells} == {0.0}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.calls import Calls
 from helpers.toy_networks import SIZE, classifier, toy_images
 from torch import Tensor, nn
 
@@ -28,17 +28,6 @@ from forefend.runtime.files import append
 from forefend.threat_models.lp import Linf
 
 THREAT = Linf(0.1)
-
-
-class Calls(nn.Module):
-    """A classifier whose weights are out of torch's sight."""
-
-    def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.f(x)
 
 
 class Session:

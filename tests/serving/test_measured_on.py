@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import evidence_runs
+from helpers.calls import Calls
 from helpers.toy_networks import CLASSES, SIZE, classifier, trained_classifier
 from torch import Tensor, nn
 
@@ -22,17 +22,6 @@ from forefend.report.measured import measured_in
 from forefend.serving.info import describe, model_card
 from forefend.serving.limits import Limits
 from forefend.serving.pipeline import pipeline
-
-
-class Calls(nn.Module):
-    """A classifier whose weights are out of torch's sight: all have equal digests."""
-
-    def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.f(x)
 
 
 class Noisy(nn.Module):
