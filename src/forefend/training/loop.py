@@ -23,6 +23,7 @@ from forefend.training.config import TrainingConfig
 from forefend.training.crafting import CraftingView
 from forefend.training.ema import average_loaded, estimated_anew, has_statistics, load_average, trained_networks
 from forefend.training.inner_attacks import AtLeast
+from forefend.training.sanity import check_trained
 
 
 @dataclass
@@ -48,7 +49,18 @@ class Loop:
         self.monitor = self.config.monitor_for(self.recipe)
 
     def step(self, train: Networks) -> None:
-        """Take one step: the recipe yields losses, and each trainable is updated in turn."""
+        """Take one step: the recipe yields losses, and each trainable is updated in turn.
+
+        Raises:
+            InputError: a loss or an attack is not finite, or training has destroyed the weights.
+        """
+        try:
+            self._step(train)
+        except InputError:  # an attack blames the classifier for what training made of the preprocessor
+            check_trained(self.trained, self.evaluated, self.few, self.state.step)
+            raise
+
+    def _step(self, train: Networks) -> None:
         state = self.state
         if self.accelerator.num_processes > 1 and not self.before:
             self.before = {name: tensor.clone() for name, tensor in self._image_tensors().items()}
