@@ -80,7 +80,7 @@ def test_fit_with_huge_learning_rate_saves_nothing(recipe: Recipe, tmp_path: Pat
 def test_attack_on_a_preprocessor_that_training_destroyed_says_so() -> None:
     """The second batch is attacked through weights that the first step made infinite."""
     recipe = RTFE(Linf(0.1), steps=1, epochs=1, batch_size=8, lr=1e38)
-    with pytest.raises(InputError, match="after step 1.*lower lr"):
+    with pytest.raises(InputError, match=r"after step 1.*lower lr"):
         ff.fit(recipe, toy_images(16), ff.Networks(preprocessor(), [classifier()]))
 
 
