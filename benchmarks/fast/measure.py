@@ -26,7 +26,7 @@ from forefend.threat_models.base import ThreatModel
 RESULTS = Path("results/fast")
 IMAGES = 1000
 FACTORS = (0.5, 0.75, 1, 1.25, 1.5)  # of the radius, for a curve
-BATCH = {"autoattack": 100}  # a batch of AutoAttack is recorded when it ends
+BATCH = {"autoattack": 20}  # a batch of AutoAttack is recorded when it ends
 
 
 def main() -> int:

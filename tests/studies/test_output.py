@@ -50,6 +50,7 @@ def test_an_error_bar_is_the_deviation_of_seeds_or_the_interval_of_one() -> None
     assert outcome(1, 2).error() == pytest.approx((17.678, 17.678), abs=1e-3)
     assert outcome(2).error() == pytest.approx((35.0, 35.0), abs=0.05)  # Wilson: 15.0 to 85.0 for 2 of 4
     assert outcome(4).error() == pytest.approx((49.0, 0.0), abs=0.05)  # 51.0 to 100 for 4 of 4
+    assert replace(outcome(2), value="lowest accuracy").error() == outcome(2).error()
     assert replace(outcome(2), value="difference", counts=[[count(2), count(1)]]).error() == (0.0, 0.0)
 
 
