@@ -70,6 +70,10 @@ def test_clean_accuracy_alone_names_no_attack() -> None:
     assert tables.rows_of([cell("cnn", 0.9)])[0] == ["classifier", "defense", "clean"]
 
 
+def test_numbers_of_fast_are_not_taken_for_those_of_autoattack() -> None:
+    assert "attacks: fast (not AutoAttack), the worst" in tables.caption([cell("cnn", 0.5, attack="fast")])
+
+
 def test_columns_are_ordered_by_norm_and_radius_with_the_clean_one_first() -> None:
     cells = [attacked("cnn", 0.1, "PGD", r, norm=n) for n, r in (("Linf", 0.2), ("L2", 1.0), ("Linf", 0.1))]
     assert tables.rows_of([*cells, cell("cnn", 0.9)])[0][2:] == ["clean", "L2 1", "Linf 0.1", "Linf 0.2"]

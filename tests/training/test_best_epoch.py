@@ -120,7 +120,7 @@ def test_fit_logs_each_epoch_and_writes_the_card(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, "half", float("nan")])
 def test_fit_with_an_invalid_share_raises(share: Any) -> None:
-    with pytest.raises(InputError, match="expected a share of the training images between 0 and 1"):
+    with pytest.raises(InputError, match="expected a share of the images above 0 and below 1"):
         train(SMALL, toy_images(), toy_cast(), keep_best=share)
 
 

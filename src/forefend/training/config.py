@@ -97,7 +97,7 @@ class TrainingConfig:
     def _check_keep_best(self, recipe: Recipe) -> None:
         name, share = type(recipe).__name__, self.keep_best
         if not (isinstance(share, int | float) and 0 < share < 1):
-            raise InputError(f"keep_best is {share}, expected a share of the training images between 0 and 1.")
+            raise InputError(f"keep_best is {share}, expected a share of the images above 0 and below 1, such as 0.05.")
         if recipe.keeps_best:
             raise InputError(f"{name} keeps its best epoch already, as its paper does: remove keep_best.")
         if recipe.inner_attack() is None:

@@ -23,7 +23,7 @@ def fast(threats: str | ThreatModel | Sequence[str | ThreatModel], classes: int 
     An image whose margin does not fall gets 20 gradients and 40 queries; one that is nearly
     misclassified up to 720 and 2,000. Square goes on from the nearest image that the gradients
     found. An optimized copy in fp32 computes the gradients, and the model itself decides. This is
-    not AutoAttack, and its records do not say so: an accuracy to publish comes from `standard`.
+    not AutoAttack, and its records name these attacks: an accuracy to publish comes from `standard`.
 
     Args:
         threats: threat models or their names, in l∞ or l2.
