@@ -18,7 +18,7 @@ from forefend.runtime.formatting import counted, format_radius, markdown_table, 
 
 CLEAN = "none"
 WORST = "worst"
-LIMITS = {"fast": "fast (not AutoAttack)"}  # what a number under an attack may not be taken for
+SHOWN_AS = {"fast": "fast (not AutoAttack)"}  # attacks that a reader may take for another
 Layout = Callable[["Results"], tuple[list[str], list[list[str]]]]  # heading and rows of a table
 Curve = list[tuple[float, frozenset[int]]]  # radius and misclassified images
 
@@ -224,7 +224,7 @@ def cell(results: Sequence[Result], norm: str, radius: float) -> str:
 
 def caption(results: Sequence[Result]) -> str:
     """Return the line under a table: attacks, seed and interval."""
-    attacks = list(dict.fromkeys(LIMITS.get(r.attack, r.attack) for r in results if r.attack not in (CLEAN, WORST)))
+    attacks = list(dict.fromkeys(SHOWN_AS.get(r.attack, r.attack) for r in results if r.attack not in (CLEAN, WORST)))
     attacked = f"attacks: {', '.join(attacks)}, the worst image by image; " if attacks else ""
     seeds = ", ".join(map(str, sorted({r.seed for r in results})))
     return f"accuracy in %, [95% Wilson interval]; {attacked}seed {seeds}"

@@ -160,7 +160,7 @@ class Outcome:
     def error(self) -> tuple[float, float]:
         """How far the error bar goes below and above: the standard deviation, or the 95% interval of one accuracy."""
         counts = [count for run in self.counts for count in run if isinstance(count, Count)]
-        if len(self.counts) == 1 and self.value in ("accuracy", "lowest accuracy") and len(counts) == 1:
+        if "accuracy" in self.value and len(counts) == 1:
             (low, high), own = counts[0].interval(), counts[0].accuracy()
             return own - low, high - own
         spread = self.spread() or 0.0
